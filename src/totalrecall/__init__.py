@@ -1,0 +1,50 @@
+"""Total Recall: PatchCore anomaly detection that a factory can rely on and a researcher can reproduce.
+
+    from totalrecall import PatchCore
+    detector = PatchCore().fit("parts/good")
+    result = detector.predict("part.png")
+
+The road that a picture takes, one module a step, in reading order:
+
+    images       files and arrays -> prepared pictures, and the way back to original pixels   (decode: bytes -> pixels)
+    backbones    name -> frozen ONNX graph
+    engines      run a graph: pictures -> feature maps
+    patches      feature maps -> locally aware patch vectors   (eq. 1-3)
+    coreset      patches -> the few that cover the rest        (algorithm 1)
+    search       exact nearest neighbours, pruned
+    bank         the memory bank: vectors and where each came from
+    scoring      distances -> picture score (eq. 6-7), anomaly map, regions
+    calibration  scores of good pictures -> threshold, p-values
+    detector     PatchCore: fit, score, predict, save, load
+
+Beside it: `settings`, `results`, `extractor` (images to patches in a row), `fitting` (pictures to bank), `artifact` (the
+model file), `files`, `memory`, `errors`, `types`. Around it: `metrics`, `datasets`, `evaluation`, `overlay`, `report`,
+`synthetic` (the demo's pictures), `cli`.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from totalrecall.detector import PatchCore, SkippedPictureWarning
+    from totalrecall.results import Result
+
+__version__ = "0.1.0"
+__all__ = ["PatchCore", "Result", "SkippedPictureWarning", "__version__"]
+
+_HOME = {
+    "PatchCore": "totalrecall.detector",
+    "Result": "totalrecall.results",
+    "SkippedPictureWarning": "totalrecall.detector",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import public names at first use: `import totalrecall` itself stays under 10 ms."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'totalrecall' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,90 @@
+"""The one-file model format `.trecall`: safetensors with a JSON header. Never pickle: a model file cannot run code.
+
+    metadata["totalrecall"]   JSON: format, kind, library, settings, recipe, backbone, calibration, pictures
+    tensors                   see `docs/model-file.md`
+
+The same detector gives the same bytes: no date, no timing, keys in order.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from totalrecall.errors import ModelFileError
+from totalrecall.files import write_atomically
+
+__all__ = ["FORMAT", "read_artifact", "read_header", "write_artifact"]
+
+FORMAT = 1  # raised when an older version of the library could no longer read the file
+_KEY = "totalrecall"
+
+
+def write_artifact(path: str | Path, header: dict[str, Any], tensors: dict[str, np.ndarray]) -> Path:
+    """Write a model file whole or not at all.
+
+    Raises:
+        DataError: the place cannot be written.
+    """
+    from safetensors.numpy import save
+
+    text = json.dumps({"format": FORMAT, **header}, sort_keys=True, ensure_ascii=False)
+    data = save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, {_KEY: text})
+    return write_atomically(path, lambda file: file.write(data))
+
+
+def read_header(path: str | Path) -> dict[str, Any]:
+    """Read the header alone, however large the model is.
+
+    Raises:
+        ModelFileError: missing, damaged, not a model of ours, or from a newer version.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise ModelFileError(f"{path} does not exist. Make a model with: totalrecall fit GOOD... -o {path.name}")
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(f"{path} is damaged or not a model file: {_first_line(error)}. Copy or fit it again.") from None
+    return _checked_header(path, metadata)
+
+
+def read_artifact(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Read header and tensors.
+
+    Raises:
+        ModelFileError: as for `read_header`.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    header = read_header(path)
+    try:
+        return header, load_file(str(path))
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise ModelFileError(f"{path} is damaged: {_first_line(error)}. Copy or fit it again.") from None
+
+
+def _checked_header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
+    if _KEY not in metadata:
+        raise ModelFileError(f"{path} is a safetensors file but not a Total Recall model. Give a file that `fit` wrote.")
+    try:
+        header = json.loads(metadata[_KEY])
+        version = int(header["format"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ModelFileError(f"{path} is damaged: its header is not readable. Copy or fit it again.") from None
+    if version > FORMAT:
+        raise ModelFileError(
+            f"{path} has model format {version}, this version reads up to {FORMAT}. Run: pip install -U totalrecall"
+        )
+    if not isinstance(header, dict):
+        raise ModelFileError(f"{path} is damaged: its header is not readable. Copy or fit it again.")
+    return header
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,168 @@
+"""What a backbone is: a frozen ONNX graph, and the facts about it that the road needs.
+
+The graph takes `images`, uint8 RGB (n, height, width, 3), prepares them itself, and gives one output a layer, float32
+(n, h, w, c), named `layer1`, `layer2` and so on. The facts travel inside the ONNX file as the metadata `totalrecall`.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from totalrecall.errors import BackboneError
+from totalrecall.files import sha256
+
+__all__ = ["METADATA_KEY", "Backbone", "Layer", "parse_facts", "read_metadata"]
+
+METADATA_KEY = "totalrecall"
+_FACTS = ("source", "licence", "preprocessing", "architecture")
+_ADD = "totalrecall backbones add NAME --weights FILE"
+_METADATA_PROPS = 14  # the field's number in ONNX's ModelProto
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One named output of a backbone; `stride` is in prepared pixels a cell of its grid."""
+
+    name: str
+    channels: int
+    stride: int
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A serialized ONNX graph with its layers, origin, licence and SHA-256."""
+
+    name: str
+    graph: bytes = field(repr=False)
+    layers: tuple[Layer, ...]
+    source: str
+    licence: str
+    preprocessing: str
+    architecture: str
+    sha256: str
+
+    @classmethod
+    def from_onnx(cls, data: bytes, origin: str = "The backbone") -> "Backbone":
+        """Return the backbone described by the metadata inside a serialized ONNX graph.
+
+        Args:
+            data: the bytes of the ONNX file.
+            origin: what to call it in an error, for example its path.
+
+        Raises:
+            BackboneError: the bytes are no ONNX file, or one that was not made for Total Recall.
+        """
+        return _build(read_metadata(data, origin), data, sha256(data), origin)
+
+    @classmethod
+    def from_header(cls, header: Mapping[str, object], graph: bytes, origin: str = "The backbone") -> "Backbone":
+        """Return the backbone that `to_header` described; the graph must be the same to the bit.
+
+        Raises:
+            BackboneError: a fact is missing or malformed, or the graph has another SHA-256.
+        """
+        actual = sha256(graph)
+        if header.get("sha256") != actual:
+            raise BackboneError(
+                f"{origin} is damaged: its graph has SHA-256 {actual[:12]}, expected {str(header.get('sha256'))[:12]}. "
+                "Take the file again from where it came."
+            )
+        return _build(header, graph, actual, origin)
+
+    def to_header(self) -> dict[str, object]:
+        """Return all but the graph as a dictionary that JSON can hold."""
+        layers = [{"name": layer.name, "channels": layer.channels, "stride": layer.stride} for layer in self.layers]
+        facts = {fact: getattr(self, fact) for fact in _FACTS}
+        return {"name": self.name, "layers": layers, **facts, "sha256": self.sha256}
+
+
+def read_metadata(data: bytes | memoryview, origin: str) -> dict[str, object]:
+    """Return the metadata `totalrecall` of a serialized ONNX graph.
+
+    It walks the outermost fields alone: parsing with the onnx package would cost 0.2 s to import at every start.
+
+    Raises:
+        BackboneError: the bytes are no ONNX file, or one that was not made for Total Recall.
+    """
+    found: str | None = None
+    try:
+        for number, value in _fields(memoryview(data)):
+            if number == _METADATA_PROPS and isinstance(value, memoryview):
+                entry = {key: str(part, "utf-8") for key, part in _fields(value) if isinstance(part, memoryview)}
+                if entry.get(1) == METADATA_KEY:  # StringStringEntryProto: 1 is the key, 2 the value
+                    found = entry.get(2, "")
+        metadata = None if found is None else json.loads(found)
+    except (ValueError, IndexError):
+        raise BackboneError(f"{origin} is damaged or no ONNX file. Add it again: {_ADD}") from None
+    if metadata is None:
+        raise BackboneError(
+            f"{origin} is an ONNX graph without the metadata {METADATA_KEY!r}, so its layers are unknown. "
+            f"Build it from weights instead: {_ADD}"
+        )
+    if not isinstance(metadata, dict):
+        raise BackboneError(f"{origin} has malformed metadata {METADATA_KEY!r}. Add it again: {_ADD}")
+    return metadata
+
+
+def parse_facts(header: Mapping[str, object], origin: str) -> tuple[tuple[Layer, ...], dict[str, str]]:
+    """Return the layers, and name, source, licence, preprocessing and architecture, of metadata or a header.
+
+    Raises:
+        BackboneError: one of them is missing or malformed.
+    """
+    texts = {}
+    for fact in ("name", *_FACTS):
+        text = header.get(fact)
+        if not isinstance(text, str):
+            raise BackboneError(f"{origin} does not say its {fact}. Add it again: {_ADD}")
+        texts[fact] = text
+    listed = header.get("layers")
+    layers = tuple(_layer(entry, origin) for entry in listed) if isinstance(listed, list) else ()
+    if not layers or len({layer.name for layer in layers}) < len(layers):
+        raise BackboneError(f"{origin} does not list its layers, each once. Add it again: {_ADD}")
+    return layers, texts
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """Yield number and value of each outermost field of a protobuf message."""
+    position = 0
+    while position < len(message):
+        tag, position = _varint(message, position)
+        number, kind = tag >> 3, tag & 7
+        value: int | memoryview
+        if kind == 0:
+            value, position = _varint(message, position)
+        elif kind in (1, 2, 5):  # 64 bits, length-delimited, 32 bits
+            length = {1: 8, 5: 4}.get(kind, 0)
+            if kind == 2:
+                length, position = _varint(message, position)
+            value, position = message[position : position + length], position + length
+        else:
+            raise ValueError("not a protobuf message")
+        if number == 0 or position > len(message):
+            raise ValueError("not a protobuf message")
+        yield number, value
+
+
+def _varint(message: memoryview, position: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 64, 7):
+        byte = message[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    raise ValueError("not a protobuf message")
+
+
+def _build(header: Mapping[str, object], graph: bytes, digest: str, origin: str) -> Backbone:
+    layers, texts = parse_facts(header, origin)
+    return Backbone(graph=graph, layers=layers, sha256=digest, **texts)
+
+
+def _layer(entry: object, origin: str) -> Layer:
+    values = entry if isinstance(entry, dict) else {}
+    name, channels, stride = values.get("name"), values.get("channels"), values.get("stride")
+    if not (isinstance(name, str) and type(channels) is int and type(stride) is int and min(channels, stride) > 0):
+        raise BackboneError(f"{origin} describes a layer as {entry!r}; a layer has name, channels and stride.")
+    return Layer(name, channels, stride)

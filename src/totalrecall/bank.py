@@ -1,0 +1,72 @@
+"""The memory bank M: patch vectors of good pictures, and where each came from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from totalrecall.search import ExactSearch
+from totalrecall.types import Distances, Indices, Patches
+
+__all__ = ["Bank", "BankPicture"]
+
+
+@dataclass(frozen=True)
+class BankPicture:
+    """A picture that the bank learnt from: its path as given, SHA-256, and original size in pixels."""
+
+    path: str
+    sha256: str
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, eq=False)
+class Bank:
+    """Vectors in the order of selection, so that a prefix of the bank is itself a coreset.
+
+    Attributes:
+        vectors: (m, d) float32.
+        origin: int32 (m, 3): index into `pictures`, row and column on the patch grid.
+        pictures: the pictures that the vectors came from.
+        basis: directions that `search` prunes by, or None for it to find them.
+    """
+
+    vectors: Patches
+    origin: np.ndarray
+    pictures: Sequence[BankPicture]
+    basis: Patches | None = field(default=None, repr=False)
+
+    def checked(self) -> "Bank":
+        """Return the bank itself once its parts are known to fit together.
+
+        Raises:
+            ValueError: they do not; says which.
+        """
+        m, d = self.vectors.shape
+        if self.vectors.dtype != np.float32 or not m or not np.isfinite(self.vectors).all():
+            raise ValueError("bank.vectors (empty, not float32, or not finite)")
+        if self.origin.shape != (m, 3) or self.origin.dtype != np.int32 or self.origin.min() < 0:
+            raise ValueError("bank.origin (wrong shape, type or sign)")
+        if self.origin[:, 0].max() >= len(self.pictures):
+            raise ValueError("bank.origin (names a picture that is not listed)")
+        if self.basis is not None and (self.basis.shape[0] != d or self.basis.dtype != np.float32):
+            raise ValueError("bank.basis (wrong shape or type)")
+        return self
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    @cached_property
+    def search(self) -> ExactSearch:
+        """The search structure, built at first use and kept."""
+        return ExactSearch(self.vectors, self.basis)
+
+    def nearest(self, queries: Patches, k: int = 1) -> tuple[Distances, Indices]:
+        """Return Euclidean distances (q, k), ascending, and bank indices (q, k)."""
+        return self.search.nearest(queries, k)
+
+    def neighbours(self, index: int, k: int) -> Indices:
+        """Return the indices (1, k) of the k vectors nearest to a bank vector, itself the first (N_b of eq. 7)."""
+        return self.nearest(self.vectors[index : index + 1], min(k, len(self)))[1]

@@ -1,0 +1,111 @@
+"""What several commands share: options, progress bars, where text goes."""
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from totalrecall.errors import PictureError
+from totalrecall.files import atomic_write
+
+__all__ = [
+    "add_output_options",
+    "add_split_options",
+    "complain",
+    "fraction",
+    "human_bytes",
+    "progress_bars",
+    "say",
+    "write_json",
+]
+
+LAYOUTS = ("folder", "mtd", "mvtec")  # as `datasets.LAYOUTS`, without importing it to show --help
+
+_STEPS = {
+    "features": "Reading features",
+    "coreset": "Choosing the coreset",
+    "calibration": "Calibrating",
+    "scoring": "Scoring",
+    "pictures": "Making pictures",
+}
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """Add --quiet, which every command has."""
+    parser.add_argument("--quiet", "-q", action="store_true", help="print nothing but results, errors and warnings")
+
+
+def add_split_options(parser: argparse.ArgumentParser, *, seed: bool = True) -> None:
+    """Add the options that say which pictures of a data set are meant."""
+    parser.add_argument("--layout", choices=LAYOUTS, help="how the data set's folder is laid out")
+    if seed:
+        parser.add_argument("--seed", type=int, default=42, help="of the split and of all random choices (default 42)")
+
+
+def fraction(text: str) -> float:
+    """Read a number for argparse, with a clear message for words."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number such as 0.01, got {text!r}") from None
+
+
+def complain(error: PictureError | str) -> None:
+    """Name a bad picture on stderr, on one line."""
+    print(f"totalrecall: {error}", file=sys.stderr)
+
+
+def say(args: argparse.Namespace, text: str) -> None:
+    """Print a line for the person, unless --quiet; to stderr where stdout carries JSON."""
+    if not args.quiet:
+        to_stdout = getattr(args, "json", None) != "-" and getattr(args, "csv", None) != "-"
+        print(text, file=sys.stdout if to_stdout else sys.stderr)
+
+
+def write_json(target: str, value: dict[str, Any]) -> None:
+    """Write one JSON object to a file, or to stdout for `-`."""
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    if target == "-":
+        sys.stdout.write(text)
+    else:
+        atomic_write(Path(target), text.encode())
+
+
+def human_bytes(count: float) -> str:
+    """Return bytes as a person reads them: 512 MB, 1.3 GB."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+@contextlib.contextmanager
+def progress_bars(args: argparse.Namespace) -> Iterator[Callable[[str, int, int], None] | None]:
+    """Give a (step, done, total) callback that draws a bar a step with the time left; None where nobody looks."""
+    if args.quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description:<22}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        tasks: dict[str, Any] = {}
+
+        def update(step: str, done: int, total: int) -> None:
+            if step not in tasks:
+                tasks[step] = bars.add_task(_STEPS.get(step, step), total=total)
+            bars.update(tasks[step], completed=done, total=total)
+
+        yield update

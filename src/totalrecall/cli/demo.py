@@ -1,0 +1,4 @@
+"""placeholder"""
+import argparse
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add."""

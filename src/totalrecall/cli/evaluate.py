@@ -1,0 +1,86 @@
+"""`totalrecall evaluate`: the metrics of a fitted model on a labelled data set."""
+
+import argparse
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from totalrecall.cli.common import LAYOUTS, add_output_options, complain, progress_bars, say, write_json
+
+if TYPE_CHECKING:
+    from totalrecall.datasets import DataSet
+    from totalrecall.detector import PatchCore
+    from totalrecall.evaluation import Evaluation
+
+__all__ = ["add_parser"]
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "evaluate",
+        help="measure a model on labelled pictures",
+        description="Measure a fitted model on a labelled data set: AUROC and F1 of pictures, AUROC and PRO of pixels.",
+    )
+    parser.add_argument("model", metavar="MODEL", help="file that `fit` wrote")
+    parser.add_argument("root", metavar="ROOT", help="folder of the data set; for mvtec, of one category")
+    parser.add_argument("--layout", choices=LAYOUTS, required=True, help="how the folder is laid out")
+    parser.add_argument("--seed", type=int, help="of the split, for layouts that have none of their own (default: the fit's)")
+    parser.add_argument("--json", metavar="FILE", help="write the metrics as JSON ('-' for stdout)")
+    parser.add_argument("--precision", metavar="NAME", help="auto, f32 or bf16 (default: the model's)")
+    parser.add_argument("--threads", type=int, metavar="N", help="of the backbone (default: all cores)")
+    add_output_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate, print, write; returns the exit code."""
+    from totalrecall.datasets import open_dataset
+    from totalrecall.detector import PatchCore
+    from totalrecall.evaluation import evaluate
+
+    detector = PatchCore.load(args.model, precision=args.precision, threads=args.threads)
+    seed = detector.settings.seed if args.seed is None else args.seed
+    data = open_dataset(args.layout, args.root, seed=seed)
+    for warning in (*data.warnings, *_leaks(detector, data)):
+        complain(f"warning: {warning}")
+    with progress_bars(args) as progress:
+        step = None if progress is None else (lambda done, total: progress("scoring", done, total))
+        evaluation = evaluate(detector, data.test, progress=step)
+    for bad in evaluation.bad:
+        complain(bad.message)
+    _tell(args, evaluation)
+    if args.json:
+        write_json(args.json, {**evaluation.to_json(), "model": args.model, "root": args.root, "seed": seed})
+    return 1 if evaluation.bad else 0
+
+
+def _leaks(detector: "PatchCore", data: "DataSet") -> list[str]:
+    """Say so when the model was fitted on pictures that it is now tested on: another seed, or another split."""
+    fitted = {Path(picture.path).resolve() for picture in detector.bank_.pictures}
+    leaked = [sample.path for sample in data.test if sample.path.resolve() in fitted]
+    if not leaked:
+        return []
+    return [
+        f"{len(leaked)} of {len(data.test)} test pictures are in the model's bank (the first: {leaked[0]}); "
+        "the figures flatter it. Fit and evaluate with the same --seed."
+    ]
+
+
+def _tell(args: argparse.Namespace, evaluation: "Evaluation") -> None:
+    rows = [
+        ("image AUROC", evaluation.image_auroc),
+        ("image F1 (best)", evaluation.image_f1),
+        ("pixel AUROC", evaluation.pixel_auroc),
+        ("pixel AUPRO 0.3", evaluation.pixel_aupro),
+    ]
+    for name, value in rows:
+        say(args, f"{name:<16} {value:.4f}")
+    for level, reason in evaluation.reasons.items():
+        if reason:
+            say(args, f"{level} metrics: {reason}")
+    for defect, value in evaluation.defect_auroc.items():
+        if not math.isnan(value):
+            say(args, f"  {defect:<14} {value:.4f}  (image AUROC)")
+    rate = evaluation.images / evaluation.seconds
+    say(args, f"{evaluation.images} pictures in {evaluation.seconds:.1f} s ({rate:.1f} pictures/s)")

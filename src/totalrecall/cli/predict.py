@@ -1,0 +1,234 @@
+"""`totalrecall predict`: pictures -> scores, verdicts, heat maps."""
+
+import argparse
+import csv
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from totalrecall.cli.common import add_output_options, complain, progress_bars, say
+from totalrecall.errors import DataError, PictureError, TotalRecallError
+
+if TYPE_CHECKING:
+    from totalrecall.detector import PatchCore
+    from totalrecall.results import Result
+
+__all__ = ["add_parser", "overlay_of", "save_heatmap"]
+
+DEFECT_FOUND = 10  # exit code of --fail-on-anomaly
+_COLUMNS = ("path", "score", "threshold", "is_anomalous", "p_value", "regions", "nearest_path", "nearest_x", "nearest_y")
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "predict",
+        help="score pictures",
+        description="Score pictures with a fitted model. A picture that cannot be read is named; the others are done.",
+    )
+    parser.add_argument("model", metavar="MODEL", help="file that `fit` wrote")
+    parser.add_argument("pictures", nargs="+", metavar="PICTURES", help="files, folders or globs")
+    parser.add_argument("--json", metavar="FILE", help="write a JSON line a picture ('-' for stdout)")
+    parser.add_argument("--csv", metavar="FILE", help="write a CSV row a picture ('-' for stdout)")
+    parser.add_argument("--heatmaps", metavar="DIR", help="write the picture with its heat map, regions and verdict there")
+    parser.add_argument("--fail-on-anomaly", action="store_true", help=f"exit with {DEFECT_FOUND} if a defect is found")
+    parser.add_argument("--precision", metavar="NAME", help="auto, f32 or bf16 (default: the model's)")
+    parser.add_argument("--threads", type=int, metavar="N", help="of the backbone (default: all cores)")
+    add_output_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Score, write, tell; returns the exit code."""
+    from totalrecall.detector import PatchCore
+    from totalrecall.images import find_pictures
+
+    detector = PatchCore.load(args.model, precision=args.precision, threads=args.threads)
+    pictures = find_pictures(args.pictures)
+    names = HeatmapNames(Path(args.heatmaps), pictures) if args.heatmaps else None
+    began = time.perf_counter()
+    bad = anomalous = 0
+    with ExitStack() as stack:
+        writers = [stack.enter_context(writer) for writer in _writers(args)]
+        progress = stack.enter_context(progress_bars(args))
+        for done, (path, result) in enumerate(zip(pictures, _results(detector, pictures), strict=True), start=1):
+            if isinstance(result, PictureError):
+                bad += 1
+                complain(result)
+            else:
+                anomalous += result.is_anomalous
+                for write in writers:
+                    write(result)
+                if names is not None:
+                    save_heatmap(detector, result, names.of(path))
+            if progress:
+                progress("scoring", done, len(pictures))
+    _tell(args, len(pictures) - bad, anomalous, bad, time.perf_counter() - began)
+    if args.fail_on_anomaly and anomalous:
+        return DEFECT_FOUND
+    return 1 if bad else 0
+
+
+def _results(detector: "PatchCore", pictures: Sequence[Path]) -> "Iterator[Result | PictureError]":
+    """One picture goes by the road that is quickest for one, many by the one that is quickest for many."""
+    if len(pictures) > 1:
+        yield from detector.predict_stream(pictures)
+        return
+    try:
+        yield detector.predict(pictures[0])
+    except PictureError as error:
+        yield error
+
+
+def _tell(args: argparse.Namespace, done: int, anomalous: int, bad: int, seconds: float) -> None:
+    rate = f", {done / seconds:.1f} pictures/s" if done > 1 else ""
+    failed = f"; {bad} could not be read" if bad else ""
+    say(args, f"{done} pictures in {seconds:.1f} s{rate}: {anomalous} anomalous, {done - anomalous} good{failed}")
+    if args.heatmaps:
+        say(args, f"Heat maps in {args.heatmaps}")
+
+
+# ---------------------------------------------------------------------- writers
+
+
+def _writers(args: argparse.Namespace) -> "list[_Writer]":
+    writers = []
+    if args.json:
+        writers.append(_json_lines(args.json))
+    if args.csv:
+        writers.append(_csv_rows(args.csv))
+    if not args.quiet and args.json != "-" and args.csv != "-":
+        writers.append(_plain_lines())
+    return writers
+
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    _Writer = AbstractContextManager[Callable[[Result], None]]
+
+
+@contextmanager
+def _text_file(target: str) -> Iterator[TextIO]:
+    """Open `target` by way of `target.part`, renamed at the end; an interrupted run leaves its lines in the part."""
+    if target == "-":
+        yield sys.stdout
+        return
+    path, part = Path(target), Path(f"{target}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = part.open("w", encoding="utf-8", newline="", buffering=1)
+    except OSError as error:
+        raise DataError(f"Cannot write {path}: {error.strerror or error}. Name a place that can be written.") from None
+    try:
+        with file:
+            yield file
+    except BaseException:
+        print(f"totalrecall: the lines so far are in {part}", file=sys.stderr)
+        raise
+    os.replace(part, path)  # noqa: PTH105
+
+
+@contextmanager
+def _json_lines(target: str) -> "Iterator[Callable[[Result], None]]":
+    with _text_file(target) as file:
+
+        def write(result: "Result") -> None:
+            file.write(json.dumps(result.to_json(), ensure_ascii=False, allow_nan=False) + "\n")
+
+        yield write
+
+
+@contextmanager
+def _csv_rows(target: str) -> "Iterator[Callable[[Result], None]]":
+    with _text_file(target) as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow((*_COLUMNS, "milliseconds"))
+
+        def write(result: "Result") -> None:
+            near = result.nearest
+            values = result.to_json()
+            row = [values[name] for name in _COLUMNS[:5]]
+            rows.writerow([*row, len(result.regions), near.path, near.x, near.y, values["milliseconds"]])
+
+        yield write
+
+
+@contextmanager
+def _plain_lines() -> "Iterator[Callable[[Result], None]]":
+    def write(result: "Result") -> None:
+        known = result.threshold == result.threshold  # not nan
+        verdict = ("DEFECT" if result.is_anomalous else "good  ") if known else "      "
+        limit = f" {'>' if result.is_anomalous else '<='} {result.threshold:.3f}" if known else ""
+        print(f"{verdict}  {result.score:.3f}{limit}  {result.path}")
+
+    yield write
+
+
+# ---------------------------------------------------------------------- heat maps
+
+
+class HeatmapNames:
+    """Names for overlays: the pictures' own folders below their common parent, `.png`, no two alike."""
+
+    def __init__(self, folder: Path, pictures: Sequence[Path]) -> None:
+        self.folder = folder
+        self.taken: set[str] = set()
+        absolute = [Path(os.path.abspath(picture)) for picture in pictures]  # noqa: PTH100  resolve() would follow links
+        try:
+            self.parent = Path(os.path.commonpath([picture.parent for picture in absolute]))
+        except ValueError:  # two drives on Windows
+            self.parent = Path()
+
+    def of(self, picture: Path) -> Path:
+        """Return the overlay's path for a picture."""
+        absolute = Path(os.path.abspath(picture))  # noqa: PTH100
+        inside = absolute.relative_to(self.parent) if absolute.is_relative_to(self.parent) else Path(absolute.name)
+        name, number = inside.with_suffix(".png"), 1
+        if str(name).lower() in self.taken:  # a.jpg beside a.png
+            name = inside.with_name(inside.name + ".png")
+        while str(name).lower() in self.taken:
+            number += 1
+            name = inside.with_name(f"{inside.name}-{number}.png")
+        self.taken.add(str(name).lower())
+        return self.folder / name
+
+
+def overlay_of(detector: "PatchCore", result: "Result", title: str | None = None) -> "Image":
+    """Return the picture with its heat map, regions, score and verdict drawn."""
+    from totalrecall.images import read_image
+    from totalrecall.overlay import draw_overlay
+
+    image = read_image(result.path)
+    return draw_overlay(
+        image,
+        result.anomaly_map,
+        threshold=detector.pixel_threshold_,
+        score=result.score,
+        score_threshold=result.threshold,
+        is_anomalous=result.is_anomalous,
+        regions=result.regions,
+        roi=detector.recipe.original_roi(image.shape[0], image.shape[1]),
+        title=Path(result.path).name if title is None else title,
+    )
+
+
+def save_heatmap(detector: "PatchCore", result: "Result", path: Path) -> None:
+    """Write one overlay; a picture that has gone meanwhile is named, not fatal."""
+    from totalrecall.overlay import save_overlay
+
+    try:
+        save_overlay(path, overlay_of(detector, result))
+    except PictureError as error:
+        complain(error)
+    except OSError as error:
+        raise TotalRecallError(f"Cannot write {path}: {error}.") from None
+
+
+if TYPE_CHECKING:
+    from totalrecall.types import Image

@@ -1,0 +1,250 @@
+"""Run a backbone with OpenVINO on the CPU: one picture at the lowest latency, or many at the highest throughput."""
+
+import contextlib
+import functools
+import sys
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from totalrecall.backbones.spec import Backbone
+from totalrecall.engines.base import Token, check_layers, check_picture, check_pictures
+from totalrecall.engines.compiled_cache import CompiledCache
+from totalrecall.errors import BackboneError, SettingError
+from totalrecall.files import home
+from totalrecall.types import FeatureMap
+
+__all__ = ["PRECISIONS", "OpenVinoEngine"]
+
+PRECISIONS = ("auto", "f32", "bf16")
+_Hint = Literal["LATENCY", "THROUGHPUT"]
+_KEPT = 4  # compiled graphs in memory, one a picture size and hint
+
+
+class OpenVinoEngine:
+    """Runs a backbone on the CPU, with the graph cut behind the deepest layer asked for.
+
+    A graph is compiled when the first picture of a size comes, and only for the way it is used: `run` with one picture
+    gives all cores to it, `run` with more and `stream` give each picture to few cores and several pictures at a time.
+    Any thread may call it.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        layers: tuple[str, ...],
+        *,
+        precision: str = "auto",
+        cache: Path | Literal["home"] | None = "home",
+        threads: int | None = None,
+    ) -> None:
+        """Check the settings; nothing is compiled yet.
+
+        Args:
+            backbone: the graph.
+            layers: names of the layers to give, such as ("layer2", "layer3").
+            precision: "f32"; "bf16", half the memory traffic and about 3 digits; "auto", bf16 where the processor
+                computes in it natively.
+            cache: folder of compiled graphs; "home" is the per-user folder, None keeps nothing.
+            threads: threads to compute with; all cores if not given.
+
+        Raises:
+            SettingError: a layer or precision does not exist, or this processor lacks it.
+        """
+        if precision not in PRECISIONS:
+            raise SettingError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}.")
+        if threads is not None and threads < 1:
+            raise SettingError(f"threads must be at least 1, got {threads}. Leave it out to use all cores.")
+        native = "BF16" in _capabilities()
+        if precision == "bf16" and not native:
+            raise SettingError("precision bf16 is not native to this processor. Use precision auto or f32.")
+        self._backbone = backbone
+        self._layers = check_layers(backbone, layers)
+        self._precision = "bf16" if native and precision != "f32" else "f32"
+        self._threads = threads
+        self._cache = CompiledCache(home() / "cache" if cache == "home" else cache)
+        self._compiled: OrderedDict[tuple[int, int, _Hint], _Compiled] = OrderedDict()
+        self._lock = threading.RLock()
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers that it gives, in the order asked for."""
+        return self._layers
+
+    @property
+    def precision(self) -> str:
+        """The number format it computes in: "f32" or "bf16"."""
+        return self._precision
+
+    def run(self, images: npt.NDArray[np.generic]) -> dict[str, FeatureMap]:
+        """Return layer -> float32 (n, h, w, c).
+
+        Args:
+            images: uint8 RGB (n, height, width, 3), n at least 1; height and width may differ from call to call.
+
+        Raises:
+            SettingError: the array is of another type or shape.
+            BackboneError: the graph is damaged.
+        """
+        check_pictures(images)
+        if len(images) == 1:
+            with self._lock:  # a request holds one picture at a time
+                compiled = self._get(images.shape[1], images.shape[2], "LATENCY")
+                compiled.request.infer([np.ascontiguousarray(images)])
+                return compiled.collect(compiled.request)
+        maps: dict[str, FeatureMap] = {}
+        for i, single in self.stream(enumerate(images)):
+            for layer, features in single.items():
+                if layer not in maps:
+                    maps[layer] = np.empty((len(images), *features.shape[1:]), np.float32)
+                maps[layer][i] = features[0]
+        return maps
+
+    def stream(
+        self, pictures: Iterable[tuple[Token, npt.NDArray[np.generic]]]
+    ) -> Iterator[tuple[Token, dict[str, FeatureMap]]]:
+        """Yield each token with layer -> float32 (1, h, w, c), in the order of the pictures.
+
+        It draws a few pictures ahead of what it yields and no more, so the source may be endless. An error in the
+        source comes out here; closing the generator stops the work in hand.
+
+        Args:
+            pictures: a token of yours with each picture, uint8 RGB (height, width, 3), sizes as they come.
+
+        Raises:
+            SettingError: a picture is of another type or shape.
+            BackboneError: the graph is damaged.
+        """
+        pending: deque[tuple[Token, Any, _Compiled]] = deque()
+        idle: list[Any] = []
+        current: _Compiled | None = None
+        try:
+            for token, picture in pictures:
+                check_picture(picture)
+                compiled = self._get(picture.shape[0], picture.shape[1], "THROUGHPUT")
+                if compiled is not current:
+                    idle, current = [], compiled
+                if len(pending) >= compiled.in_flight:
+                    oldest, request, owner = pending.popleft()
+                    yield oldest, owner.finish(request)
+                    if owner is current:
+                        idle.append(request)
+                request = idle.pop() if idle else compiled.model.create_infer_request()
+                request.start_async([np.ascontiguousarray(picture)[np.newaxis]])  # copies the picture in
+                pending.append((token, request, compiled))
+            while pending:
+                token, request, owner = pending.popleft()
+                yield token, owner.finish(request)
+        finally:
+            # subtle: a request must not be freed while it computes
+            for _, request, _ in pending:
+                with contextlib.suppress(RuntimeError):
+                    request.cancel()
+                    request.wait()
+
+    def _get(self, height: int, width: int, hint: _Hint) -> "_Compiled":
+        """Return the graph for one picture size, compiled now or before."""
+        key = (height, width, hint)
+        with self._lock:
+            if key not in self._compiled:
+                self._compiled[key] = _Compiled(self._compile(height, width, hint), self._layers)
+            self._compiled.move_to_end(key)
+            while len(self._compiled) > _KEPT:
+                self._compiled.popitem(last=False)
+            return self._compiled[key]
+
+    def _compile(self, height: int, width: int, hint: _Hint) -> Any:
+        core = _core()
+        settings: dict[str, str | int] = {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": self._precision}
+        if self._threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = self._threads
+        key = (self._backbone.sha256, *self._layers, f"{height}x{width}", repr(settings), *_machine())
+        blob = self._cache.read(key)
+        if blob is not None:
+            with contextlib.suppress(RuntimeError):  # whole, yet refused: compile anew
+                return core.import_model(blob, "CPU", settings)
+        try:
+            model = self._cut(core.read_model(self._backbone.graph))
+            model.reshape([1, height, width, 3])
+            compiled = core.compile_model(model, "CPU", settings)
+        except RuntimeError as error:
+            cause = [line.strip() for line in str(error).splitlines() if line.strip()][-1]
+            raise BackboneError(
+                f"Backbone {self._backbone.name} cannot be run on {height}x{width} pictures ({cause}). "
+                "Its graph is damaged: add the backbone again."
+            ) from None
+        with contextlib.suppress(RuntimeError):  # a plugin that cannot export is no worse off than without a cache
+            self._cache.write(key, compiled.export_model().getvalue())
+        return compiled
+
+    def _cut(self, model: Any) -> Any:
+        """Return the model with only the layers asked for as outputs; what only others need is gone."""
+        results = {name: output.get_node() for output in model.outputs for name in output.get_names()}
+        lacking = [layer for layer in self._layers if layer not in results]
+        if lacking:
+            raise BackboneError(
+                f"Backbone {self._backbone.name} lists {lacking[0]} but its graph has no such output. "
+                "Its file is damaged: add the backbone again."
+            )
+        return _openvino().Model([results[layer] for layer in self._layers], model.get_parameters(), "backbone")
+
+
+class _Compiled:
+    """A graph compiled for one picture size and hint."""
+
+    def __init__(self, model: Any, layers: tuple[str, ...]) -> None:
+        self.model = model
+        # one more than are computed at a time, so that none waits while a result is taken out
+        self.in_flight = int(model.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) + 1
+        self._layers = layers
+
+    @functools.cached_property
+    def request(self) -> Any:
+        """The request of `run`, kept between calls; a stream has its own, so it is not made for one."""
+        return self.model.create_infer_request()
+
+    def finish(self, request: Any) -> dict[str, FeatureMap]:
+        request.wait()
+        return self.collect(request)
+
+    def collect(self, request: Any) -> dict[str, FeatureMap]:
+        # subtle: the arrays are views of buffers that the request's next picture overwrites, so they are copied
+        return {layer: request.get_tensor(layer).data.copy() for layer in self._layers}
+
+
+@functools.cache
+def _openvino() -> Any:
+    """Return the module openvino, imported without its telemetry."""
+    # subtle: `import openvino` reports itself to a server abroad unless the user opted out. A line PC must not phone
+    # home, so while it is imported its telemetry counts as not installed, a case that openvino provides for.
+    name = "openvino_telemetry"
+    hidden = name not in sys.modules
+    if hidden:
+        sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        import openvino
+    finally:
+        if hidden:
+            del sys.modules[name]
+    return openvino
+
+
+@functools.cache
+def _core() -> Any:
+    return _openvino().Core()
+
+
+@functools.cache
+def _capabilities() -> tuple[str, ...]:
+    return tuple(_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
+
+
+@functools.cache
+def _machine() -> tuple[str, ...]:
+    """Return what makes a compiled graph of another machine or version unfit for this one."""
+    return (_openvino().__version__, str(_core().get_property("CPU", "FULL_DEVICE_NAME")), *_capabilities())

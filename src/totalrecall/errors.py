@@ -1,0 +1,84 @@
+"""Every error that Total Recall raises on purpose, as one tree.
+
+    TotalRecallError            exit 1   HTTP 500   anything below
+    ├── SettingError            exit 2   HTTP 422   a setting or argument is outside what is allowed
+    │   └── MissingExtraError   exit 2   HTTP 501   an optional part is not installed
+    ├── PictureError            exit 1   HTTP 415   a picture cannot be read or used
+    ├── DataError               exit 1   HTTP 422   a folder, mask or data set is not as described
+    ├── NotFittedError          exit 2   HTTP 409   predict before fit
+    └── UnusableFileError       exit 3   HTTP 500   a file that we need cannot be used
+        ├── ModelFileError      exit 3   HTTP 500   a .trecall file is missing, damaged, or from a newer version
+        └── BackboneError       exit 3   HTTP 500   a backbone or its weights are missing, damaged, or of another architecture
+
+Messages have one form: what is wrong, the value got, what is allowed, what to do next. They are one line, since the
+command line prints them as they are.
+"""
+
+__all__ = [
+    "BackboneError",
+    "DataError",
+    "MissingExtraError",
+    "ModelFileError",
+    "NotFittedError",
+    "PictureError",
+    "SettingError",
+    "TotalRecallError",
+    "UnusableFileError",
+]
+
+
+class TotalRecallError(Exception):
+    """Base of all errors raised on purpose."""
+
+    exit_code = 1
+    http_status = 500
+
+
+class SettingError(TotalRecallError, ValueError):
+    """A setting or argument is outside what is allowed."""
+
+    exit_code = 2
+    http_status = 422
+
+
+class MissingExtraError(SettingError):
+    """An optional part is needed and not installed; the message holds the command that installs it."""
+
+    exit_code = 2
+    http_status = 501
+
+
+class PictureError(TotalRecallError):
+    """A picture cannot be read or used."""
+
+    exit_code = 1
+    http_status = 415
+
+
+class DataError(TotalRecallError):
+    """A folder, mask or data set is not as described."""
+
+    exit_code = 1
+    http_status = 422
+
+
+class NotFittedError(TotalRecallError):
+    """The detector has learnt nothing yet: call fit or load first."""
+
+    exit_code = 2
+    http_status = 409
+
+
+class UnusableFileError(TotalRecallError):
+    """A file that the work needs cannot be used."""
+
+    exit_code = 3
+    http_status = 500
+
+
+class ModelFileError(UnusableFileError):
+    """A .trecall file is missing, damaged, or written by a newer version."""
+
+
+class BackboneError(UnusableFileError):
+    """A backbone, or the weights to build it from, is missing, damaged, or of another architecture."""

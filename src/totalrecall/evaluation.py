@@ -1,0 +1,218 @@
+"""A detector on labelled pictures: one pass, the metrics of pictures and of pixels, and what could not be used."""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from totalrecall import metrics
+from totalrecall.datasets import Sample
+from totalrecall.errors import DataError, PictureError
+from totalrecall.types import AnomalyMap, Mask
+
+__all__ = ["BadPicture", "Evaluation", "Scored", "Scorer", "evaluate", "read_defect_mask"]
+
+
+@runtime_checkable
+class Scored(Protocol):
+    """What is looked at in a detector's result."""
+
+    @property
+    def score(self) -> float: ...
+
+    @property
+    def anomaly_map(self) -> AnomalyMap: ...
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """A detector: one outcome for each path, in order; a picture that cannot be used comes as its error."""
+
+    def predict_stream(self, paths: Iterable[Path], /) -> Iterator[Scored | PictureError]: ...
+
+
+@dataclass(frozen=True)
+class BadPicture:
+    """A picture, or its mask, that could not be used, and why in one line."""
+
+    path: Path
+    message: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The metrics of one evaluation; `nan` where there is nothing to measure, and `reasons` then says why.
+
+    `defect_auroc` is the image AUROC of each defect alone against all good pictures. `images` counts the pictures
+    scored, `pixel_images` those of them in the pixel metrics. `pixel_error` bounds the error of the pixel metrics (see
+    `metrics.PixelMetrics`). `image_f1` is reached by `score > image_f1_threshold`.
+    """
+
+    image_auroc: float
+    image_f1: float
+    pixel_auroc: float
+    pixel_aupro: float
+    images: int
+    seconds: float
+    image_average_precision: float = math.nan
+    image_f1_threshold: float = math.nan
+    pixel_average_precision: float = math.nan
+    pixel_images: int = 0
+    pixel_error: dict[str, float] = field(default_factory=dict)
+    defect_auroc: dict[str, float] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+    bad: tuple[BadPicture, ...] = ()
+
+    def to_json(self) -> dict[str, object]:
+        """Return a dictionary that is valid JSON once dumped: `nan` is null, a path is text."""
+        return {
+            "image_auroc": _null(self.image_auroc),
+            "image_f1": _null(self.image_f1),
+            "pixel_auroc": _null(self.pixel_auroc),
+            "pixel_aupro": _null(self.pixel_aupro),
+            "images": self.images,
+            "seconds": self.seconds,
+            "image_average_precision": _null(self.image_average_precision),
+            "image_f1_threshold": _null(self.image_f1_threshold),
+            "pixel_average_precision": _null(self.pixel_average_precision),
+            "pixel_images": self.pixel_images,
+            "pixel_error": {name: _null(bound) for name, bound in self.pixel_error.items()},
+            "defect_auroc": {name: _null(value) for name, value in self.defect_auroc.items()},
+            "reasons": dict(self.reasons),
+            "bad": [{"path": str(bad.path), "message": bad.message} for bad in self.bad],
+        }
+
+
+def evaluate(
+    detector: Scorer, samples: Sequence[Sample], *, progress: Callable[[int, int], object] | None = None
+) -> Evaluation:
+    """Score every sample and return the metrics; a picture or mask that cannot be used is named in `bad`, not raised.
+
+    Args:
+        detector: anything with `predict_stream`.
+        samples: labelled pictures, as `DataSet.test` gives them.
+        progress: called as `progress(done, total)` after each picture.
+
+    Raises:
+        DataError: there are no samples.
+    """
+    if not samples:
+        raise DataError("There are no pictures to evaluate on, got 0. Check that the data set has pictures to test on.")
+    start = time.perf_counter()
+    pixels = metrics.PixelMetrics()
+    scored: list[tuple[Sample, float]] = []
+    bad: list[BadPicture] = []
+    outcomes = detector.predict_stream(sample.path for sample in samples)
+    for done, (sample, outcome) in enumerate(zip(samples, outcomes, strict=True), start=1):
+        if isinstance(outcome, PictureError):
+            bad.append(BadPicture(sample.path, str(outcome)))
+        else:
+            scored.append((sample, float(outcome.score)))
+            try:
+                _add_pixels(pixels, sample, outcome.anomaly_map)
+            except DataError as error:
+                bad.append(BadPicture(sample.path, str(error)))  # its score still counts, its pixels cannot
+        if progress is not None:
+            progress(done, len(samples))
+    return _summary(scored, pixels, bad, start)
+
+
+def read_defect_mask(path: Path, shape: tuple[int, int]) -> Mask:
+    """Return where a mask marks a defect, in pixels of its picture.
+
+    Args:
+        path: a picture file; any defect value, colour or smooth edge (see below).
+        shape: height and width of the picture.
+
+    Raises:
+        DataError: the mask cannot be read, or is not of the picture's size.
+    """
+    try:
+        data = np.fromfile(path, np.uint8)  # not imread: it fails on names that are not ASCII on Windows
+    except OSError as error:
+        raise DataError(f"Cannot read the mask {path}: {error.strerror or error}. Restore the file.") from None
+    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    if image is None:
+        raise DataError(f"The mask {path} is not a picture that can be read ({data.size} bytes). Restore the file.")
+    if image.shape[:2] != tuple(shape):
+        raise DataError(
+            f"The mask {path} is {image.shape[1]} x {image.shape[0]} pixels, its picture {shape[1]} x {shape[0]}. "
+            "They must be of one size: restore the mask or the picture."
+        )
+    return _marked(image)
+
+
+def _marked(image: npt.NDArray[np.number]) -> Mask:
+    """Return the defect pixels of a mask, of any shape (h, w) or (h, w, channels).
+
+    Sets write masks in three ways. Black and white, sharp (MVTec AD) or with smoothed edges (Magnetic Tile, with as
+    many values on either side of the middle): the middle is the edge. Taking every value over 0 would give MT_Break 349
+    regions in place of 126, most of them specks of the smoothing, and each weighs as much in PRO as a whole defect.
+    Class numbers 1, 2, 3 on 0 (VisA), or a colour per class: everything but black is defect.
+    """
+    if image.ndim == 3:
+        colours = image[..., :3] if image.shape[2] >= 3 else image[..., :1]  # without alpha
+        if (colours != colours[..., :1]).any():
+            return np.asarray(colours.any(axis=2))
+        image = colours[..., 0]  # (h, w, channels) -> (h, w)
+    middle = 2 ** (8 * image.dtype.itemsize - 1) - 0.5 if image.dtype.kind == "u" else 0.0  # 127.5 for 8 bits
+    return np.asarray(image > (middle if image.max() > middle else 0))
+
+
+def _add_pixels(pixels: metrics.PixelMetrics, sample: Sample, anomaly_map: AnomalyMap) -> None:
+    """Take a picture into the pixel metrics, if it is known where its defects are.
+
+    An anomalous picture without a mask, or with an empty one (four of MT_Uneven), has a defect that nobody has marked.
+    Taken as good all over, a map that finds the defect would be counted as a false alarm; so it stays out.
+    """
+    if sample.label == 0:
+        pixels.add(anomaly_map, np.zeros(anomaly_map.shape, bool))
+    elif sample.mask is not None:
+        mask = read_defect_mask(sample.mask, anomaly_map.shape)
+        if mask.any():
+            pixels.add(anomaly_map, mask)
+
+
+def _summary(
+    scored: list[tuple[Sample, float]], pixels: metrics.PixelMetrics, bad: list[BadPicture], start: float
+) -> Evaluation:
+    labels = [sample.label for sample, _ in scored]
+    scores = [score for _, score in scored]
+    image_f1, threshold = metrics.f1_max(labels, scores)
+    reasons = {"image": metrics.reason(labels, scores), "pixel": pixels.reason}
+    return Evaluation(
+        image_auroc=metrics.auroc(labels, scores),
+        image_f1=image_f1,
+        pixel_auroc=pixels.auroc(),
+        pixel_aupro=pixels.aupro(),
+        images=len(scored),
+        image_average_precision=metrics.average_precision(labels, scores),
+        image_f1_threshold=threshold,
+        pixel_average_precision=pixels.average_precision(),
+        pixel_images=pixels.maps,
+        pixel_error=pixels.error_bounds(),
+        defect_auroc=_by_defect(scored),
+        reasons={name: why for name, why in reasons.items() if why},
+        bad=tuple(bad),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _by_defect(scored: list[tuple[Sample, float]]) -> dict[str, float]:
+    """Return the image AUROC of each defect against all good pictures, by the defect's name."""
+    good = [score for sample, score in scored if sample.label == 0]
+    values = {}
+    for defect in sorted({sample.defect for sample, _ in scored if sample.label == 1}):
+        found = [score for sample, score in scored if sample.label == 1 and sample.defect == defect]
+        values[defect] = metrics.auroc([0] * len(good) + [1] * len(found), good + found)
+    return values
+
+
+def _null(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,348 @@
+"""Files and arrays -> prepared pictures, and the way back from a prepared picture to original pixels.
+
+Reading (`read_image`) turns any usual picture file into uint8 RGB as a person would see it. A `Recipe` says how a picture
+is brought to the size that the backbone sees; `Recipe.geometry` gives the `Geometry` of a picture of some size, which
+prepares pixels and carries anomaly maps and points back. `load_pictures` does both in threads, ahead of the engine.
+"""
+
+import glob
+import os
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from totalrecall.decode import decode_image
+from totalrecall.errors import DataError, PictureError, SettingError
+from totalrecall.files import sha256
+from totalrecall.types import AnomalyMap, Image, Mask
+
+__all__ = [
+    "PICTURE_SUFFIXES",
+    "RESIZE_MODES",
+    "Geometry",
+    "LoadedPicture",
+    "Recipe",
+    "find_pictures",
+    "load_pictures",
+    "read_image",
+    "read_mask",
+]
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+RESIZE_MODES = ("squash", "letterbox", "crop")
+
+# The ImageNet mean colour: after the backbone's own normalisation it is (nearly) zero, the same as its zero padding.
+_BLANK = np.array([124, 116, 104], dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How one picture's pixels map to the prepared picture.
+
+    The original (h, w) is resized to `resized` (h', w'); the prepared picture (H, W) is a window of that canvas whose
+    top left corner stands at `offset`: zero when squashed, positive when cropped, negative when letterboxed.
+    """
+
+    original: tuple[int, int]
+    resized: tuple[int, int]
+    offset: tuple[int, int]
+    prepared: tuple[int, int]
+
+    def prepare(self, image: Image) -> Image:
+        """Return the prepared picture, uint8 (H, W, 3)."""
+        canvas = _resize(image, self.resized)
+        return _window(canvas, self.offset, self.prepared, fill=_BLANK)
+
+    def prepare_mask(self, mask: Mask) -> Mask:
+        """Return a mask of the original, seen as the prepared picture; False where the prepared picture is padding."""
+        canvas = cv2.resize(mask.astype(np.uint8), self.resized[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+        return _window(canvas, self.offset, self.prepared, fill=np.uint8(0)).astype(bool)
+
+    def map_to_original(self, prepared_map: AnomalyMap) -> AnomalyMap:
+        """Carry a map (H, W) of the prepared picture to original pixels (h, w); 0 where a crop hid the picture.
+
+        Pixel centres are kept (align_corners=False): this is the exact inverse of `prepare`'s resize.
+        """
+        (top, left), (rows, columns) = self.offset, self.resized
+        inside = prepared_map[max(-top, 0) :, max(-left, 0) :][:rows, :columns]
+        after = (rows - max(top, 0) - inside.shape[0], columns - max(left, 0) - inside.shape[1])
+        # subtle: pad by the edge before resizing, not by zero, or the seen pixels beside the crop would be pulled down
+        canvas = np.pad(inside, ((max(top, 0), after[0]), (max(left, 0), after[1])), mode="edge")
+        full = cv2.resize(canvas, self.original[::-1], interpolation=cv2.INTER_LINEAR)
+        seen = np.zeros_like(full)
+        seen[self.seen] = full[self.seen]
+        return seen
+
+    @property
+    def seen(self) -> tuple[slice, slice]:
+        """Rows and columns of the original that the prepared picture shows; everything unless it was cropped."""
+        bounds = []
+        for axis in (0, 1):
+            scale = self.original[axis] / self.resized[axis]
+            first = max(self.offset[axis], 0)
+            last = min(self.offset[axis] + self.prepared[axis], self.resized[axis])
+            bounds.append(slice(round(first * scale), round(last * scale)))
+        return bounds[0], bounds[1]
+
+    def point_to_original(self, row: float, column: float) -> tuple[int, int]:
+        """Return the original pixel (row, column) under a point of the prepared picture, kept inside the picture."""
+        point = []
+        for axis, value in enumerate((row, column)):
+            scale = self.original[axis] / self.resized[axis]
+            point.append(min(max(int((value + 0.5 + self.offset[axis]) * scale), 0), self.original[axis] - 1))
+        return point[0], point[1]
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """How pictures are prepared, the same for fitting and scoring.
+
+    Attributes:
+        size: side of the prepared square for `squash` and `letterbox`; the short side before the crop for `crop`.
+        resize: `squash` (aspect given up), `letterbox` (aspect kept, padded) or `crop` (aspect kept, middle taken).
+        crop: side of the middle square, for `crop` only; `size` if not given.
+        roi: region of interest, a mask of any size with the pictures' framing; outside it nothing is seen or scored.
+    """
+
+    size: int = 256
+    resize: str = "squash"
+    crop: int | None = None
+    roi: Mask | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if not 32 <= self.size <= 4096:
+            raise SettingError(f"size must be from 32 to 4096 pixels, got {self.size}. Usual: 224 to 512.")
+        if self.resize not in RESIZE_MODES:
+            raise SettingError(f"resize must be one of {', '.join(RESIZE_MODES)}, got {self.resize!r}.")
+        if self.crop is not None and self.resize != "crop":
+            raise SettingError(f"crop is for resize='crop' only, got crop={self.crop} with resize={self.resize!r}.")
+        if self.crop is not None and not 32 <= self.crop <= self.size:
+            raise SettingError(f"crop must be from 32 to size ({self.size}), got {self.crop}.")
+        if self.roi is not None and not self.roi.any():
+            raise SettingError("The region-of-interest mask is empty: white pixels mark what is inspected.")
+
+    def geometry(self, height: int, width: int) -> Geometry:
+        """Return the geometry of a picture of the given original size."""
+        if self.resize == "squash":
+            square = (self.size, self.size)
+            return Geometry((height, width), square, (0, 0), square)
+        side = max(height, width) if self.resize == "letterbox" else min(height, width)
+        resized = (max(round(height * self.size / side), 1), max(round(width * self.size / side), 1))
+        target = self.size if self.resize == "letterbox" else (self.crop or self.size)
+        offset = ((resized[0] - target) // 2, (resized[1] - target) // 2)
+        return Geometry((height, width), resized, offset, (target, target))
+
+    def prepare(self, image: Image) -> tuple[Image, Geometry]:
+        """Return the prepared picture and its geometry; what lies outside the region of interest is blanked.
+
+        Blanking, rather than only ignoring the patches outside, means that nothing outside can reach a score through
+        the backbone's wide receptive field.
+        """
+        geometry = self.geometry(image.shape[0], image.shape[1])
+        prepared = geometry.prepare(image)
+        roi = self.prepared_roi(geometry)
+        if roi is not None:
+            prepared = np.where(roi[:, :, None], prepared, _BLANK)
+        return prepared, geometry
+
+    def original_roi(self, height: int, width: int) -> Mask | None:
+        """Return the region of interest at a picture's own size, or None when the whole picture is inspected."""
+        if self.roi is None:
+            return None
+        if self.roi.shape == (height, width):
+            return self.roi
+        resized = cv2.resize(self.roi.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+        return resized.astype(bool)
+
+    def prepared_roi(self, geometry: Geometry) -> Mask | None:
+        """Return the region of interest as the prepared picture (H, W), or None when the whole picture is inspected."""
+        if self.roi is None:
+            return None
+        return _prepared_roi(self, geometry)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings without the mask, which a model file keeps as a tensor."""
+        return {"size": self.size, "resize": self.resize, "crop": self.crop}
+
+
+@lru_cache(maxsize=16)  # pictures of one line share one size; Recipe hashes by identity (eq=False)
+def _prepared_roi(recipe: Recipe, geometry: Geometry) -> Mask | None:
+    roi = recipe.original_roi(*geometry.original)
+    return None if roi is None else geometry.prepare_mask(roi)
+
+
+@dataclass(frozen=True)
+class LoadedPicture:
+    """A picture read and prepared, or the reason why it could not be.
+
+    Attributes:
+        path: as given, or `array[i]` for the i-th picture given as an array.
+        image: original pixels, or None when `error` is set.
+        prepared: what the backbone sees, or None when `error` is set.
+        geometry: the way back to original pixels, or None when `error` is set.
+        sha256: of the file's bytes (of the pixels for an array); empty unless asked for.
+        error: why the picture cannot be used, or None.
+        seconds: of one thread's time, to read, decode and prepare it.
+    """
+
+    path: str
+    image: Image | None = None
+    prepared: Image | None = None
+    geometry: Geometry | None = None
+    sha256: str = ""
+    error: PictureError | None = None
+    seconds: float = 0.0
+
+
+def read_image(path: str | Path) -> Image:
+    """Read a picture file as uint8 RGB (h, w, 3), turned upright as its EXIF orientation says.
+
+    16-bit pictures are scaled to 8 bits by their full range (never by their own minimum and maximum, which would make
+    two pictures incomparable); transparent pixels show white.
+
+    Raises:
+        PictureError: the file is missing, empty, truncated, or not a picture.
+    """
+    return decode_image(_read_bytes(path), str(path))
+
+
+def read_mask(path: str | Path) -> Mask:
+    """Read a mask picture: True where it is brighter than mid-grey; masks of 0 and 1 are understood too.
+
+    Raises:
+        PictureError: as for `read_image`.
+    """
+    grey = read_image(path).max(axis=2)
+    return grey > (127 if grey.max() > 1 else 0)
+
+
+def find_pictures(inputs: str | Path | Iterable[str | Path]) -> list[Path]:
+    """Turn files, folders and globs into picture paths: each input's in sorted order, none twice.
+
+    Folders are searched to any depth for files with a picture's suffix, hidden ones left out. A named file is taken
+    whatever its suffix, and even if it is missing: reading it gives the message, and the others go on.
+
+    Raises:
+        DataError: a folder or glob holds no picture, or a folder does not exist.
+    """
+    if isinstance(inputs, (str, Path)):
+        inputs = [inputs]
+    found: dict[Path, None] = {}  # a dict keeps the order and drops repeats
+    for given in inputs:
+        path = Path(given)
+        if path.is_dir():
+            matches = sorted(p for p in path.rglob("*") if _is_picture(p.relative_to(path)) and p.is_file())
+        elif path.exists() or not glob.has_magic(str(given)):
+            if not path.exists() and path.suffix.lower() not in PICTURE_SUFFIXES:
+                raise DataError(f"{given} does not exist. Give picture files, folders or globs such as 'parts/*.png'.")
+            matches = [path]
+        else:
+            names = sorted(glob.glob(str(given), recursive=True))  # noqa: PTH207  Path.glob takes no absolute pattern
+            matches = [Path(name) for name in names if _is_picture(Path(Path(name).name)) and Path(name).is_file()]
+        if not matches:
+            kinds = " ".join(suffix[1:] for suffix in PICTURE_SUFFIXES)
+            raise DataError(f"{given} holds no picture. Pictures end in: {kinds} (any case).")
+        found.update(dict.fromkeys(matches))
+    return list(found)
+
+
+def load_pictures(
+    sources: Iterable[str | Path | Image],
+    recipe: Recipe,
+    *,
+    hashes: bool = False,
+    threads: int | None = None,
+) -> Iterator[LoadedPicture]:
+    """Read and prepare pictures in threads, a few ahead of the reader, in the order given.
+
+    Yields:
+        A `LoadedPicture` for each source; one that cannot be read carries its error, and the others go on.
+    """
+    workers = threads or min(os.cpu_count() or 1, 8)
+    ahead = 2 * workers + 2  # enough to ride out one slow picture; memory stays at a few pictures
+    pending: deque[Future[LoadedPicture]] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="totalrecall-read")
+    try:
+        for index, source in enumerate(sources):
+            pending.append(pool.submit(_load, source, index, recipe, hashes))
+            if len(pending) > ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _load(source: str | Path | Image, index: int, recipe: Recipe, hashes: bool) -> LoadedPicture:
+    name = f"array[{index}]" if isinstance(source, np.ndarray) else str(source)
+    began = time.perf_counter()
+    try:
+        if isinstance(source, np.ndarray):
+            image = _checked_array(source, name)
+            digest = sha256(np.ascontiguousarray(image).tobytes()) if hashes else ""
+        else:
+            data = _read_bytes(source)
+            image = decode_image(data, name)
+            digest = sha256(data) if hashes else ""
+        prepared, geometry = recipe.prepare(image)
+    except PictureError as error:
+        return LoadedPicture(name, error=error)
+    except (cv2.error, MemoryError, ValueError) as error:  # a hostile file must not stop the others
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        return LoadedPicture(name, error=PictureError(f"{name} cannot be prepared: {reason[-1]}"))
+    return LoadedPicture(name, image, prepared, geometry, digest, seconds=time.perf_counter() - began)
+
+
+def _checked_array(array: Image, name: str) -> Image:
+    if array.dtype == np.uint8 and array.ndim == 2:
+        return np.repeat(array[:, :, None], 3, axis=2)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+        got = f"{array.dtype} {array.shape}"
+        raise PictureError(f"{name} must be a uint8 RGB array (h, w, 3) or grey (h, w), got {got}. Convert it first.")
+    return array
+
+
+def _read_bytes(path: str | Path) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise PictureError(f"{path} does not exist.") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
+        raise PictureError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in PICTURE_SUFFIXES and not any(part.startswith(".") for part in path.parts)
+
+
+def _resize(image: Image, size: tuple[int, int]) -> Image:
+    """Resize, each axis by what suits it: area average where it shrinks (no aliasing), bilinear where it grows."""
+    shrunk = (min(size[0], image.shape[0]), min(size[1], image.shape[1]))
+    if shrunk != image.shape[:2]:
+        image = cv2.resize(image, shrunk[::-1], interpolation=cv2.INTER_AREA)
+    if size != shrunk:
+        image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
+    return image
+
+
+def _window(canvas: Image, offset: tuple[int, int], size: tuple[int, int], fill: Any) -> Image:
+    """Cut the window of `size` at `offset` out of the canvas; what lies outside the canvas is `fill`."""
+    if offset == (0, 0) and size == canvas.shape[:2]:
+        return canvas
+    out = np.empty((*size, *canvas.shape[2:]), canvas.dtype)
+    out[...] = fill
+    spans: Sequence[tuple[slice, slice]] = [
+        (slice(max(-start, 0), max(-start, 0) + count), slice(max(start, 0), max(start, 0) + count))
+        for start, length, limit in zip(offset, size, canvas.shape[:2], strict=True)
+        for count in [min(length - max(-start, 0), limit - max(start, 0))]
+    ]
+    out[spans[0][0], spans[1][0]] = canvas[spans[0][1], spans[1][1]]
+    return out

@@ -1,0 +1,345 @@
+"""The HTML report: one file that opens anywhere, offline, with the numbers, the scores and the pictures.
+
+All text is escaped: file names come from outside. There is no script in it, and a content policy forbids any. Its size
+is bounded: overlays are shown in full while `_FULL_BYTES` lasts, then as thumbnails while `_SMALL_BYTES` lasts, and
+table rows while `_TABLE_BYTES` lasts; each limit that was met is said in the page.
+"""
+
+import base64
+import html
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from totalrecall.files import atomic_write
+from totalrecall.report_style import STYLE
+from totalrecall.types import Image
+
+__all__ = ["ReportEntry", "write_report"]
+
+_FULL_BYTES, _SMALL_BYTES, _TABLE_BYTES = 2_300_000, 1_600_000, 600_000  # of HTML; together under 5 MB
+_FULL_WIDTH, _SMALL_WIDTH = 860, 300
+_MOST_FULL, _MOST_NAMED = 24, 60
+_LONGEST_TEXT = 300
+_BINS = 28
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_PLOT_WIDTH, _PLOT_HEIGHT, _PLOT_LEFT, _PLOT_TOP = 860, 200, 34, 30
+
+
+@dataclass(frozen=True)
+class ReportEntry:
+    """One picture's row.
+
+    Attributes:
+        path: the picture's file.
+        score: bigger is more anomalous.
+        threshold: the verdict's threshold; None if there is none.
+        is_anomalous: the verdict; None without a threshold.
+        p_value: share of good pictures expected to score at least this high; None if unknown.
+        regions_count: number of regions above the pixel threshold.
+        overlay: the overlay, or the file that `save_overlay` wrote; None shows none.
+        label: 0 good, 1 anomalous, None unknown.
+        nearest: the good picture that the worst patch was nearest to.
+    """
+
+    path: str | Path
+    score: float
+    threshold: float | None
+    is_anomalous: bool | None
+    p_value: float | None = None
+    regions_count: int = 0
+    overlay: Image | Path | None = None
+    label: int | None = None
+    nearest: str | None = None
+
+
+def write_report(
+    path: str | Path,
+    *,
+    title: str,
+    model_info: Mapping[str, str],
+    entries: Sequence[ReportEntry],
+    summary: Mapping[str, str] | None = None,
+    bad_files: Sequence[tuple[str, str]] = (),
+    notes: Sequence[str] = (),
+) -> Path:
+    """Write the report, under 5 MB whatever the number of entries, and return its path.
+
+    Args:
+        path: the HTML file.
+        title: the page's heading.
+        model_info: what was done, name by name: pictures fitted on, backbone, threshold, false-alarm rate.
+        entries: the pictures scored, in any order; the page shows the highest score first.
+        summary: the few numbers to see first, name by name; counts of pictures and verdicts are put before them.
+        bad_files: files that could not be scored, each with the reason.
+        notes: sentences to print under the heading, such as "The pictures are synthetic."
+
+    Raises:
+        DataError: the folder cannot be made or written.
+    """
+    ranked = sorted(entries, key=lambda entry: -entry.score if math.isfinite(entry.score) else math.inf)
+    gallery, shown = _gallery(ranked)
+    body = [
+        f"<h1>{_text(title)}</h1>",
+        *(f'<p class="note">{_text(note)}</p>' for note in notes),
+        _tiles(_counts(ranked, bad_files) | dict(summary or {})),
+        _bad_files(bad_files),
+        _facts(model_info),
+        _histogram(ranked),
+        gallery,
+        _table(ranked, shown),
+    ]
+    page = (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{_text(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
+        + "\n".join(part for part in body if part)
+        + "\n</main>\n</body>\n</html>\n"
+    )
+    return atomic_write(path, page.encode("utf-8", "replace"))
+
+
+def _text(value: object) -> str:
+    """Return text that is safe in the page: escaped, no control or direction-changing letters, not endless."""
+    text = "".join(letter if letter.isprintable() else "�" for letter in str(value))
+    if len(text) > _LONGEST_TEXT:
+        text = text[: _LONGEST_TEXT // 3] + "…" + text[-2 * _LONGEST_TEXT // 3 :]
+    return html.escape(text, quote=True)
+
+
+def _short_name(path: str | Path) -> str:
+    """Return the file's name with its folder, which in many layouts says what the picture is."""
+    return "/".join(Path(path).parts[-2:]) or str(path)
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def _verdict(entry: ReportEntry) -> str:
+    """Return the verdict as a shape, a word and a colour, so that none of them is needed alone."""
+    if entry.is_anomalous is None:
+        return '<span class="verdict unsure"><span aria-hidden="true">■</span> no verdict</span>'
+    kind, shape, word = ("bad", "▲", "DEFECT") if entry.is_anomalous else ("fine", "●", "GOOD")
+    wrong = ""
+    if entry.label is not None and bool(entry.label) != entry.is_anomalous:
+        wrong = f' <span class="wrong">{"false alarm" if entry.is_anomalous else "missed"}</span>'
+    return f'<span class="verdict {kind}"><span aria-hidden="true">{shape}</span> {word}</span>{wrong}'
+
+
+def _counts(entries: Sequence[ReportEntry], bad_files: Sequence[tuple[str, str]]) -> dict[str, str]:
+    counts = {"pictures": str(len(entries))}
+    if any(entry.is_anomalous is not None for entry in entries):
+        counts["judged defective"] = str(sum(entry.is_anomalous is True for entry in entries))
+        counts["judged good"] = str(sum(entry.is_anomalous is False for entry in entries))
+    judged = [entry for entry in entries if entry.label is not None and entry.is_anomalous is not None]
+    if judged:
+        counts["missed defects"] = str(sum(entry.label == 1 and not entry.is_anomalous for entry in judged))
+        counts["false alarms"] = str(sum(entry.label == 0 and bool(entry.is_anomalous) for entry in judged))
+    if bad_files:
+        counts["unreadable"] = str(len(bad_files))
+    return counts
+
+
+def _tiles(numbers: Mapping[str, str]) -> str:
+    tiles = "".join(f"<div><dt>{_text(name)}</dt><dd>{_text(value)}</dd></div>" for name, value in numbers.items())
+    return f'<dl class="tiles">{tiles}</dl>'
+
+
+def _facts(facts: Mapping[str, str]) -> str:
+    rows = "".join(f"<tr><th scope=row>{_text(name)}</th><td>{_text(value)}</td></tr>" for name, value in facts.items())
+    return f'<section><h2>What was done</h2><table class="facts">{rows}</table></section>' if rows else ""
+
+
+def _bad_files(bad_files: Sequence[tuple[str, str]]) -> str:
+    if not bad_files:
+        return ""
+    items = "".join(
+        f"<li><bdi><code>{_text(name)}</code></bdi> {_text(reason)}</li>" for name, reason in bad_files[:_MOST_NAMED]
+    )
+    more = len(bad_files) - _MOST_NAMED
+    rest = f"<p>and {more} more</p>" if more > 0 else ""
+    return f'<section class="alert"><h2>Files that could not be scored</h2><ul>{items}</ul>{rest}</section>'
+
+
+def _histogram(entries: Sequence[ReportEntry]) -> str:
+    """Return the scores as stacked bars in SVG, known good and known defective apart, with the threshold marked."""
+    scored = [entry for entry in entries if math.isfinite(entry.score)]
+    if not scored:
+        return ""
+    thresholds = sorted({e.threshold for e in scored if e.threshold is not None and math.isfinite(e.threshold)})
+    scores = [entry.score for entry in scored]
+    low, high = min(scores + thresholds), max(scores + thresholds)
+    margin = 0.04 * ((high - low) or max(abs(high), 1.0))
+    axis = _Axis(low - margin, high + margin)
+    series = [
+        (name, kind, np.histogram([e.score for e in scored if e.label == label], _BINS, (axis.low, axis.high))[0])
+        for label, name, kind in (
+            (0, "known good", "good"),
+            (1, "known defective", "defect"),
+            (None, "pictures", "plain"),
+        )
+        if any(e.label == label for e in scored)
+    ]
+    tallest = max(sum(int(counts[i]) for _, _, counts in series) for i in range(_BINS))
+    floor = _PLOT_TOP + _PLOT_HEIGHT
+    bars, base = [], [0.0] * _BINS
+    step = (_PLOT_WIDTH - _PLOT_LEFT) / _BINS
+    for _, kind, counts in series:
+        for i in np.flatnonzero(counts):
+            tall = float(counts[i]) / tallest * _PLOT_HEIGHT
+            base[i] += tall
+            x, y = _PLOT_LEFT + i * step + 1, floor - base[i]
+            bars.append(f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{step - 2:.1f}" height="{tall:.1f}"/>')
+    legend = "".join(
+        f'<span><i class="{kind}"></i>{name} ({int(counts.sum())})</span>' for name, kind, counts in series
+    )
+    spoken = f"Histogram of {len(scored)} scores from {min(scores):.3g} to {max(scores):.3g}"
+    return (
+        f'<section><h2>Scores</h2><p class="legend">{legend}</p>'
+        f'<svg viewBox="0 0 {_PLOT_WIDTH} {floor + 48}" role="img" aria-label="{spoken}">'
+        '<defs><pattern id="hatch" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
+        '<rect width="6" height="6" class="under"/><line y2="6" class="stripe"/></pattern></defs>'
+        f"{''.join(bars)}{_marks(axis, tallest, thresholds)}</svg></section>"
+    )
+
+
+@dataclass(frozen=True)
+class _Axis:
+    low: float
+    high: float
+
+    def at(self, value: float) -> float:
+        return _PLOT_LEFT + (value - self.low) / (self.high - self.low) * (_PLOT_WIDTH - _PLOT_LEFT)
+
+
+def _marks(axis: _Axis, tallest: int, thresholds: Sequence[float]) -> str:
+    """Return the histogram's axes, numbers and threshold lines."""
+    floor = _PLOT_TOP + _PLOT_HEIGHT
+    marks = [
+        f'<line class="axis" x1="{_PLOT_LEFT}" x2="{_PLOT_WIDTH}" y1="{floor}" y2="{floor}"/>',
+        f'<text x="{_PLOT_LEFT - 6}" y="{_PLOT_TOP + 5}" class="end">{tallest}</text>',
+        f'<text x="{_PLOT_LEFT - 6}" y="{floor}" class="end">0</text>',
+        f'<text x="{_PLOT_WIDTH}" y="{floor + 40}" class="end">score; bigger is more anomalous</text>',
+    ]
+    marks += [f'<text x="{axis.at(v):.1f}" y="{floor + 18}" class="mid">{v:.4g}</text>' for v in _round_numbers(axis)]
+    for value in thresholds[:3]:
+        x = axis.at(value)
+        side, gap = ("end", -6) if x > _PLOT_WIDTH * 0.75 else ("start", 6)
+        marks.append(f'<line class="limit" x1="{x:.1f}" x2="{x:.1f}" y1="{_PLOT_TOP - 14}" y2="{floor}"/>')
+        marks.append(f'<text class="limit {side}" x="{x + gap:.1f}" y="{_PLOT_TOP - 6}">threshold {value:.3g}</text>')
+    return "".join(marks)
+
+
+def _round_numbers(axis: _Axis) -> list[float]:
+    """Return four to ten round numbers within the axis, in steps of 1, 2 or 5 times a power of ten."""
+    spread = axis.high - axis.low
+    power = 10.0 ** math.floor(math.log10(spread / 4))
+    step = max(power * share for share in (1, 2, 5) if power * share <= spread / 4)
+    first, last = math.ceil(axis.low / step), math.floor(axis.high / step)
+    return [number * step for number in range(first, last + 1)]
+
+
+def _gallery(entries: Sequence[ReportEntry]) -> tuple[str, set[int]]:
+    """Return the overlays, highest scores in full and the rest small, within the page's budget; and whose are shown."""
+    full: list[str] = []
+    small: list[str] = []
+    shown: set[int] = set()
+    left_out = 0
+    budget = {_FULL_WIDTH: _FULL_BYTES, _SMALL_WIDTH: _SMALL_BYTES}
+    for rank, entry in enumerate(entries):
+        if entry.overlay is None:
+            continue
+        if len(full) == _MOST_FULL:
+            budget[_FULL_WIDTH] = 0
+        for figures, width in ((full, _FULL_WIDTH), (small, _SMALL_WIDTH)):
+            figure = _figure(rank, entry, width) if budget[width] > 0 else ""
+            if figure and len(figure) <= budget[width]:
+                budget[width] -= len(figure)
+                figures.append(figure)
+                shown.add(rank)
+                break
+            budget[width] = min(budget[width], 0) if figure else budget[width]  # no gaps: once full, it stays full
+        else:
+            left_out += 1
+    parts = []
+    if full:
+        parts.append(
+            f'<section><h2>Pictures, highest score first</h2><div class="gallery">{"".join(full)}</div></section>'
+        )
+    if small:
+        parts.append(
+            f'<section><h2>The next {len(small)}, small</h2><div class="gallery small">{"".join(small)}</div></section>'
+        )
+    if left_out:
+        parts.append(f'<p class="note">{left_out} more overlays are left out to keep this page small.</p>')
+    return "\n".join(parts), shown
+
+
+def _figure(rank: int, entry: ReportEntry, width: int) -> str:
+    """Return one overlay with its caption, or nothing where the overlay's file is gone."""
+    data = _jpeg(entry.overlay, width) if entry.overlay is not None else None
+    if data is None:
+        return ""
+    name = _text(_short_name(entry.path))
+    source = base64.b64encode(data).decode("ascii")
+    return (
+        f'<figure id="p{rank}"><img loading="lazy" alt="Overlay of {name}" src="data:image/jpeg;base64,{source}">'
+        f"<figcaption>{_verdict(entry)} <b>{_number(entry.score)}</b> <bdi>{name}</bdi></figcaption></figure>"
+    )
+
+
+def _jpeg(overlay: Image | Path, width: int) -> bytes | None:
+    """Return the overlay as JPEG of at most `width` pixels, or None where its file is gone."""
+    pixels = cv2.imread(str(overlay)) if isinstance(overlay, Path) else cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR)
+    if pixels is None:
+        return None
+    h, w = pixels.shape[:2]
+    share = min(width / w, 1.0)
+    if share < 1:
+        pixels = cv2.resize(pixels, (width, max(round(h * share), 1)), interpolation=cv2.INTER_AREA)
+    _, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 80 if width > 500 else 70])
+    return bytes(data)
+
+
+def _table(entries: Sequence[ReportEntry], shown: set[int]) -> str:
+    if not entries:
+        return ""
+    labelled = any(entry.label is not None for entry in entries)
+    truth = ["truth"] if labelled else []
+    heads = ["picture", "score", "threshold", "verdict", "p-value", "regions", *truth, "nearest good picture"]
+    rows: list[str] = []
+    room = _TABLE_BYTES
+    for rank, entry in enumerate(entries):
+        row = _row(rank, entry, labelled=labelled, linked=rank in shown)
+        room -= len(row)
+        if room < 0:
+            break
+        rows.append(row)
+    more = len(rows) < len(entries)
+    rest = f'<p class="note">The {len(rows)} highest of {len(entries)} are listed.</p>' if more else ""
+    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
+    return (
+        f'<section><h2>All pictures</h2>{rest}<div class="scroll"><table class="rows">'
+        "<caption>Highest score first</caption>"
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div></section>"
+    )
+
+
+def _row(rank: int, entry: ReportEntry, *, labelled: bool, linked: bool) -> str:
+    name = f'<bdi title="{_text(entry.path)}">{_text(_short_name(entry.path))}</bdi>'
+    if linked:
+        name = f'<a href="#p{rank}">{name}</a>'
+    nearest = f'<bdi title="{_text(entry.nearest)}">{_text(_short_name(entry.nearest))}</bdi>' if entry.nearest else "–"
+    truth = {0: "good", 1: "defective", None: "–"}[entry.label]
+    return (
+        f'<tr><th scope="row"><span class="rank">{rank + 1}</span> {name}</th>'
+        f'<td class="num">{_number(entry.score)}</td><td class="num">{_number(entry.threshold)}</td>'
+        f'<td>{_verdict(entry)}</td><td class="num">{_number(entry.p_value, 4)}</td>'
+        f'<td class="num">{entry.regions_count}</td>{f"<td>{truth}</td>" if labelled else ""}<td>{nearest}</td></tr>\n'
+    )

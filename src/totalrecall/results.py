@@ -1,0 +1,66 @@
+"""What a detector says of one picture."""
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from totalrecall.images import Geometry
+from totalrecall.scoring import Region
+from totalrecall.types import AnomalyMap
+
+__all__ = ["NearestPatch", "Result"]
+
+
+@dataclass(frozen=True)
+class NearestPatch:
+    """The good patch that the picture's worst patch was nearest to: its picture, and its centre in original pixels."""
+
+    path: str
+    x: int
+    y: int
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """Three layers of judgement, kept apart: the raw score, what good pictures score, the verdict.
+
+    Attributes:
+        path: of the picture, or `array[i]`.
+        score: Euclidean distance units, bigger is more anomalous.
+        threshold: of the detector; nan if it is not calibrated.
+        is_anomalous: score > threshold.
+        p_value: share of good pictures expected to score at least this high; nan if not calibrated.
+        anomaly_map: float32 (h, w), original pixels, Euclidean distance units.
+        regions: connected areas of the map above the pixel threshold, highest peak first, original pixels.
+        nearest: where in the good pictures the worst patch's nearest neighbour lies.
+        milliseconds: wall time; in a stream, since the result before it.
+        geometry: how the picture was prepared.
+    """
+
+    path: str
+    score: float
+    threshold: float
+    is_anomalous: bool
+    p_value: float
+    anomaly_map: AnomalyMap = field(repr=False)
+    regions: list[Region]
+    nearest: NearestPatch
+    milliseconds: float
+    geometry: Geometry = field(repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything but the map as JSON types; nan becomes None."""
+        return {
+            "path": self.path,
+            "score": self.score,
+            "threshold": _finite(self.threshold),
+            "is_anomalous": self.is_anomalous,
+            "p_value": _finite(self.p_value),
+            "regions": [asdict(region) for region in self.regions],
+            "nearest": asdict(self.nearest),
+            "milliseconds": round(self.milliseconds, 3),
+        }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,124 @@
+"""Distances of a picture's patches -> its score, its anomaly map in original pixels, and the regions that stand out.
+
+All distances are Euclidean, bigger is more anomalous. (The authors' code reports squared distances.)
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from totalrecall.bank import Bank
+from totalrecall.errors import SettingError
+from totalrecall.images import Geometry
+from totalrecall.types import AnomalyMap, Mask, Patches
+
+__all__ = ["SCORINGS", "Region", "anomaly_map", "find_regions", "picture_score", "reweight", "smoothing_sigma"]
+
+SCORINGS = ("max", "paper", "top1pct")
+
+
+@dataclass(frozen=True)
+class Region:
+    """A connected area of the anomaly map above the pixel threshold, in original pixels.
+
+    Attributes:
+        x, y: left and top of its box.
+        width, height: size of its box.
+        area: number of pixels above the threshold.
+        peak: its largest value in the map (Euclidean distance).
+    """
+
+    x: int
+    y: int
+    width: int
+    height: int
+    area: int
+    peak: float
+
+
+def picture_score(
+    distances: np.ndarray, indices: np.ndarray, patches: Patches, bank: Bank, *, scoring: str = "max", neighbours: int = 9
+) -> float:
+    """Return the score of one picture from its patches' distances to the bank.
+
+    Args:
+        distances: (p,) from each patch to its nearest bank vector.
+        indices: (p,) those bank vectors.
+        patches: (p, d) the patches themselves.
+        bank: the memory bank, for `paper`.
+        scoring: `max` is s* of eq. 6; `paper` weighs it by eq. 7; `top1pct` is the mean of the largest hundredth.
+        neighbours: b of eq. 7.
+
+    Raises:
+        SettingError: unknown scoring.
+    """
+    if scoring not in SCORINGS:
+        raise SettingError(f"scoring must be one of {', '.join(SCORINGS)}, got {scoring!r}.")
+    worst = int(distances.argmax())  # m_test*, eq. 6
+    if scoring == "max":
+        return float(distances[worst])
+    if scoring == "top1pct":
+        count = max(len(distances) // 100, 1)
+        return float(np.partition(distances, len(distances) - count)[-count:].mean(dtype=np.float64))
+    around = bank.neighbours(int(indices[worst]), neighbours)[0]  # N_b(m*), m* itself among them
+    difference = bank.vectors[around].astype(np.float64) - patches[worst]
+    to_neighbours = np.sqrt(np.einsum("bd,bd->b", difference, difference))
+    return reweight(float(distances[worst]), to_neighbours)
+
+
+def reweight(score: float, to_neighbours: np.ndarray) -> float:
+    """Return s = (1 - exp(s*) / sum of exp(distances to N_b(m*))) s*, eq. 7.
+
+    Where m* has no neighbour but itself the weight would be 0 for every picture; s* is returned then.
+    """
+    if len(to_neighbours) < 2:
+        return score
+    largest = to_neighbours.max()  # subtle: exp(100) overflows float32; a common factor cancels
+    return float((1 - np.exp(score - largest) / np.exp(to_neighbours - largest).sum()) * score)
+
+
+def anomaly_map(grid: np.ndarray, geometry: Geometry, *, roi: Mask | None = None) -> AnomalyMap:
+    """Return the anomaly map in original pixels, float32 (h, w), from distances on the patch grid (rows, columns).
+
+    Bilinear to the prepared size, Gaussian, then back through the geometry that prepared the picture.
+
+    Args:
+        grid: distances, 0 outside the region of interest.
+        geometry: of the picture.
+        roi: region of interest on the prepared picture.
+    """
+    prepared = cv2.resize(grid.astype(np.float32), geometry.prepared[::-1], interpolation=cv2.INTER_LINEAR)
+    sigma = smoothing_sigma(min(geometry.prepared))
+    if roi is None:
+        return geometry.map_to_original(_smooth(prepared, sigma))
+    # Averages over the inside only, or the zeros outside would hide a defect at the region's border.
+    weight = roi.astype(np.float32)
+    inside = _smooth(prepared * weight, sigma) / np.maximum(_smooth(weight, sigma), 1e-6)
+    return geometry.map_to_original(inside * weight)
+
+
+def smoothing_sigma(side: int) -> float:
+    """Return the Gaussian's sigma in prepared pixels: 4 from 224 to 256 (the paper's), in proportion beyond."""
+    return 4.0 * min(side / 224, 1.0) if side < 256 else 4.0 * side / 256
+
+
+def _smooth(values: AnomalyMap, sigma: float) -> AnomalyMap:
+    size = 2 * round(4 * sigma) + 1  # cut at 4 sigma, mirrored at the edge: scipy.ndimage.gaussian_filter's defaults
+    return cv2.GaussianBlur(values, (size, size), sigma, borderType=cv2.BORDER_REFLECT)
+
+
+def find_regions(values: AnomalyMap, threshold: float, *, min_area: int = 1) -> list[Region]:
+    """Return the connected areas (8 neighbours) above the threshold, the highest peak first; none if it is nan."""
+    above = (values > threshold).astype(np.uint8)
+    if not above.any():
+        return []
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(above, connectivity=8)
+    regions = []
+    for label, (x, y, width, height, area) in enumerate(stats.tolist()[1:], start=1):
+        if area < min_area:
+            continue
+        box = (slice(y, y + height), slice(x, x + width))
+        peak = float(values[box][labels[box] == label].max())
+        regions.append(Region(x, y, width, height, area, peak))
+    return sorted(regions, key=lambda region: -region.peak)

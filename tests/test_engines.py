@@ -1,0 +1,390 @@
+"""An engine gives the same feature maps however the pictures come, computes no more than asked, and caches."""
+
+import itertools
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from tests.resnet_forward import random_weights
+from totalrecall.backbones import Backbone
+from totalrecall.backbones.resnet import build_resnet
+from totalrecall.engines import Engine, open_engine, openvino
+from totalrecall.engines.compiled_cache import CompiledCache
+from totalrecall.engines.openvino import OpenVinoEngine
+from totalrecall.errors import BackboneError, SettingError
+
+LAYERS = ("layer1", "layer2")
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory):
+    """A ResNet-18 up to layer3 with random weights."""
+    path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
+    save_file(random_weights("resnet18"), path)
+    return build_resnet("resnet18", path)
+
+
+@pytest.fixture(scope="module")
+def engine(backbone):
+    return OpenVinoEngine(backbone, LAYERS, precision="f32", cache=None)
+
+
+def pictures(n=3, height=64, width=48, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (n, height, width, 3), np.uint8)
+
+
+def assert_close(got, expected, relative=1e-5):
+    assert got.keys() == expected.keys()
+    for layer in got:
+        assert got[layer].dtype == np.float32
+        assert got[layer].shape == expected[layer].shape
+        assert np.abs(got[layer] - expected[layer]).max() <= relative * np.abs(expected[layer]).max()
+
+
+def stacked(singles):
+    return {layer: np.concatenate([maps[layer] for maps in singles]) for layer in singles[0]}
+
+
+def test_a_run_gives_channels_last_maps_of_the_layers_asked_for(engine):
+    maps = engine.run(pictures(2))
+    assert {layer: features.shape for layer, features in maps.items()} == {
+        "layer1": (2, 16, 12, 64),
+        "layer2": (2, 8, 6, 128),
+    }
+    assert isinstance(engine, Engine)
+
+
+def test_many_pictures_equal_each_one_alone(engine):
+    images = pictures(7)
+    assert_close(engine.run(images), stacked([engine.run(images[i : i + 1]) for i in range(7)]))
+
+
+def test_a_stream_keeps_order_and_tokens_and_equals_a_run(engine):
+    images = pictures(9)
+    tokens = [f"part {i}.png" for i in range(9)]
+    streamed = list(engine.stream(zip(tokens, images, strict=True)))
+    assert [token for token, _ in streamed] == tokens
+    assert_close(stacked([maps for _, maps in streamed]), engine.run(images))
+
+
+def test_the_size_of_pictures_may_change_within_a_stream_and_between_runs(engine):
+    images = [
+        pictures(1, *size, seed)[0] for seed, size in enumerate([(64, 48), (48, 64), (64, 48), (32, 32), (33, 31)])
+    ]
+    for (token, maps), image in zip(engine.stream(enumerate(images)), images, strict=True):
+        assert_close(maps, engine.run(image[np.newaxis]))
+        assert (images[token] == image).all()
+
+
+def test_more_sizes_than_are_kept_compiled_still_work(engine):
+    first = pictures(1, 32, 32)
+    before = engine.run(first)
+    for side in range(33, 39):
+        engine.run(pictures(1, side, side))
+    assert len(engine._compiled) == 4
+    assert_close(engine.run(first), before, relative=0)
+
+
+def test_results_are_not_overwritten_by_later_pictures(engine):
+    images = pictures(12)
+    first = engine.run(images[:1])
+    copied = {layer: features.copy() for layer, features in first.items()}
+    engine.run(images[1:2])
+    assert_close(first, copied, relative=0)
+    kept = [
+        (maps, {layer: features.copy() for layer, features in maps.items()})
+        for _, maps in engine.stream(enumerate(images))
+    ]
+    for maps, copied in kept:
+        assert_close(maps, copied, relative=0)
+
+
+def test_pictures_that_are_views_with_gaps_or_reversed_are_read_right(engine):
+    wide = pictures(1, 64, 96)
+    assert_close(engine.run(wide[:, :, ::2]), engine.run(wide[:, :, ::2].copy()), relative=0)
+    ((_, maps),) = engine.stream([("flipped", wide[0, ::-1])])
+    assert_close(maps, engine.run(wide[:, ::-1].copy()))
+
+
+def test_the_source_may_reuse_its_buffer(engine):
+    images, buffer = pictures(8), np.empty((64, 48, 3), np.uint8)
+
+    def reusing():
+        for i, image in enumerate(images):
+            buffer[:] = image
+            yield i, buffer
+
+    assert_close(stacked([maps for _, maps in engine.stream(reusing())]), engine.run(images))
+
+
+def test_a_stream_draws_only_a_few_pictures_ahead(engine):
+    drawn = itertools.count()
+    image = pictures(1)[0]
+    stream = engine.stream((next(drawn), image) for _ in itertools.repeat(None))  # endless
+    for _ in range(3):
+        token, _ = next(stream)
+    ahead = next(drawn) - token
+    stream.close()
+    assert ahead <= 2 * (os.cpu_count() or 1) + 4
+
+
+def test_an_error_in_the_source_comes_out_and_the_engine_still_works(engine):
+    def failing():
+        yield 0, pictures(1)[0]
+        yield 1, pictures(1)[0]
+        raise OSError("the camera is gone")
+
+    with pytest.raises(OSError, match="the camera is gone"):
+        list(engine.stream(failing()))
+    assert len(list(engine.stream([(0, pictures(1)[0])]))) == 1
+
+
+def test_an_empty_stream_gives_nothing(engine):
+    assert list(engine.stream([])) == []
+
+
+def test_threads_may_share_an_engine(engine):
+    images = pictures(8)
+    expected = [engine.run(images[i : i + 1]) for i in range(8)]
+    got = [None] * 8
+
+    def work(i):
+        got[i] = engine.run(images[i : i + 1])
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for one, other in zip(got, expected, strict=True):
+        assert_close(one, other, relative=0)
+
+
+def operations(engine):
+    ((model, *_),) = [(compiled.model,) for compiled in engine._compiled.values()]
+    names = set()
+    for operation in model.get_runtime_model().get_ops():
+        names |= {operation.get_friendly_name(), *operation.get_rt_info()["originalLayersNames"].astype(str).split(",")}
+    return names
+
+
+def test_layers_deeper_than_those_asked_for_are_not_computed(backbone):
+    engine = OpenVinoEngine(backbone, ("layer2",), precision="f32", cache=None)
+    maps = engine.run(pictures(1))
+    assert list(maps) == ["layer2"]
+    names = operations(engine)
+    assert any(name.startswith("layer2.1.conv2") for name in names)
+    assert not any(name.startswith("layer3") for name in names)
+    whole = OpenVinoEngine(backbone, ("layer3", "layer2"), precision="f32", cache=None)
+    assert_close(maps, {"layer2": whole.run(pictures(1))["layer2"]})
+    assert any(name.startswith("layer3") for name in operations(whole))  # the check above can fail
+
+
+def test_layers_come_in_the_order_asked_for(backbone):
+    engine = OpenVinoEngine(backbone, ("layer2", "layer1"), precision="f32", cache=None)
+    assert engine.layers == tuple(engine.run(pictures(1))) == ("layer2", "layer1")
+
+
+def test_one_picture_alone_compiles_one_graph(backbone):
+    engine = OpenVinoEngine(backbone, LAYERS, cache=None)
+    engine.run(pictures(1))
+    assert [hint for _, _, hint in engine._compiled] == ["LATENCY"]
+
+
+def test_auto_is_bf16_where_native_and_f32_elsewhere(backbone, monkeypatch):
+    monkeypatch.setattr(openvino, "_capabilities", lambda: ("FP32", "BF16"))
+    assert OpenVinoEngine(backbone, LAYERS).precision == "bf16"
+    assert OpenVinoEngine(backbone, LAYERS, precision="f32").precision == "f32"
+    monkeypatch.setattr(openvino, "_capabilities", lambda: ("FP32",))
+    assert OpenVinoEngine(backbone, LAYERS).precision == "f32"
+    with pytest.raises(
+        SettingError, match=r"^precision bf16 is not native to this processor\. Use precision auto or f32"
+    ):
+        OpenVinoEngine(backbone, LAYERS, precision="bf16")
+
+
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+def test_the_precision_stated_is_the_one_computed_in(backbone, precision):
+    if precision == "bf16" and "BF16" not in openvino._capabilities():
+        pytest.skip("needs a processor with native bf16")
+    engine = OpenVinoEngine(backbone, LAYERS, precision=precision, cache=None)
+    engine.run(pictures(1))
+    (compiled,) = engine._compiled.values()
+    stated = compiled.model.get_property("INFERENCE_PRECISION_HINT").to_string()
+    assert (engine.precision, stated) == (precision, precision)
+
+
+def test_bf16_is_near_f32_and_not_the_same(backbone, engine):
+    if "BF16" not in openvino._capabilities():
+        pytest.skip("needs a processor with native bf16")
+    rounded = OpenVinoEngine(backbone, LAYERS, precision="bf16", cache=None).run(pictures(1))
+    exact = engine.run(pictures(1))
+    assert_close(rounded, exact, relative=0.05)
+    assert np.abs(rounded["layer2"] - exact["layer2"]).max() > 0
+
+
+def test_threads_limit_what_openvino_uses(backbone):
+    engine = OpenVinoEngine(backbone, LAYERS, threads=1, cache=None)
+    engine.run(pictures(1))
+    (compiled,) = engine._compiled.values()
+    assert compiled.model.get_property("INFERENCE_NUM_THREADS") == 1
+
+
+@pytest.fixture
+def compilations(monkeypatch):
+    """Count how often a graph is compiled rather than taken from the cache."""
+    counted = []
+    cut = OpenVinoEngine._cut
+
+    def counting(self, model):
+        counted.append(self)
+        return cut(self, model)
+
+    monkeypatch.setattr(OpenVinoEngine, "_cut", counting)
+    return counted
+
+
+def test_the_second_start_takes_the_compiled_graph_from_the_cache(backbone, tmp_path, compilations):
+    first = OpenVinoEngine(backbone, LAYERS, precision="f32", cache=tmp_path).run(pictures(1))
+    again = OpenVinoEngine(backbone, LAYERS, precision="f32", cache=tmp_path)
+    assert_close(again.run(pictures(1)), first)
+    assert len(compilations) == 1
+    assert not any(name.startswith("layer3") for name in operations(again))
+
+
+def test_what_differs_is_compiled_for_itself(backbone, tmp_path, compilations):
+    for layers, threads, size in [(LAYERS, None, 64), (("layer1",), None, 64), (LAYERS, 1, 64), (LAYERS, None, 32)]:
+        OpenVinoEngine(backbone, layers, precision="f32", cache=tmp_path, threads=threads).run(pictures(1, size, size))
+    assert len(compilations) == 4
+    assert len(list(tmp_path.glob("*.compiled"))) == 4
+
+
+@pytest.mark.parametrize("damage", [lambda _: b"", lambda data: data[:-1], lambda data: data[:99] + b"X" + data[100:]])
+def test_a_damaged_cache_file_is_compiled_anew(backbone, tmp_path, compilations, damage):
+    first = OpenVinoEngine(backbone, LAYERS, precision="f32", cache=tmp_path).run(pictures(1))
+    (path,) = tmp_path.glob("*.compiled")
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+    assert_close(OpenVinoEngine(backbone, LAYERS, precision="f32", cache=tmp_path).run(pictures(1)), first)
+    assert len(compilations) == 2
+    assert path.read_bytes() == whole or len(path.read_bytes()) > 1000  # it was written again
+
+
+def test_a_whole_cache_file_that_openvino_refuses_is_compiled_anew(backbone, tmp_path, monkeypatch, compilations):
+    monkeypatch.setattr(CompiledCache, "read", lambda _, __: b"from a version that nobody remembers" * 9)
+    assert OpenVinoEngine(backbone, LAYERS, precision="f32", cache=tmp_path).run(pictures(1))
+    assert len(compilations) == 1
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(backbone, tmp_path):
+    (tmp_path / "a file").write_text("where the folder should be")
+    assert OpenVinoEngine(backbone, LAYERS, cache=tmp_path / "a file").run(pictures(1))
+
+
+def test_the_cache_drops_what_was_used_longest_ago(tmp_path, monkeypatch):
+    monkeypatch.setattr("totalrecall.engines.compiled_cache._LIMIT", 500)
+    cache = CompiledCache(tmp_path)
+    for age, key in [(300, "old"), (200, "older use"), (100, "new")]:
+        cache.write((key,), b"x" * 100)
+        newest = max(tmp_path.glob("*.compiled"), key=lambda path: path.stat().st_mtime)
+        os.utime(newest, (1e9 - age, 1e9 - age))
+    assert cache.read(("old",)) == b"x" * 100  # a use makes it the youngest
+    cache.write(("newest",), b"x" * 250)
+    assert [cache.read((key,)) is not None for key in ("old", "older use", "new", "newest")] == [
+        True,
+        False,
+        False,
+        True,
+    ]
+
+
+def test_the_cache_lies_in_the_per_user_folder(backbone, tmp_path, monkeypatch):
+    monkeypatch.setenv("TOTALRECALL_HOME", str(tmp_path))
+    open_engine(backbone, LAYERS).run(pictures(1, 32, 32))
+    assert len(list((tmp_path / "cache").glob("*.compiled"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("images", "got"),
+    [
+        (np.zeros((1, 8, 8, 3), np.float32), r"float32 \(1, 8, 8, 3\)"),
+        (np.zeros((8, 8, 3), np.uint8), r"uint8 \(8, 8, 3\)"),
+        (np.zeros((1, 3, 8, 8), np.uint8), r"uint8 \(1, 3, 8, 8\)"),
+        (np.zeros((0, 8, 8, 3), np.uint8), r"uint8 \(0, 8, 8, 3\)"),
+        (np.zeros((1, 0, 8, 3), np.uint8), r"uint8 \(1, 0, 8, 3\)"),
+    ],
+)
+def test_only_stacks_of_uint8_rgb_pictures_are_run(engine, images, got):
+    with pytest.raises(
+        SettingError, match=rf"^An engine runs pictures as uint8 RGB \(n, height, width, 3\), got {got}\."
+    ):
+        engine.run(images)
+
+
+def test_only_uint8_rgb_pictures_are_streamed(engine):
+    with pytest.raises(
+        SettingError, match=r"^An engine takes a picture as uint8 RGB \(height, width, 3\), got uint8 \(8, 8\)"
+    ):
+        list(engine.stream([(0, pictures(1)[0]), (1, np.zeros((8, 8), np.uint8))]))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "torch"}, "engine must be one of openvino, got 'torch'."),
+        ({"precision": "int4"}, "precision must be one of auto, f32, bf16, got 'int4'."),
+        ({"threads": 0}, "threads must be at least 1, got 0. Leave it out to use all cores."),
+    ],
+)
+def test_settings_outside_what_is_allowed_are_named(backbone, options, message):
+    with pytest.raises(SettingError) as caught:
+        open_engine(backbone, LAYERS, **options)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        (("layer2", "layer4"), "Backbone resnet18 has no layer4. Choose among layer1, layer2, layer3."),
+        ((), "layers must be one or more, each once, got (). Choose among layer1, layer2, layer3."),
+        (
+            ("layer1",) * 2,
+            "layers must be one or more, each once, got ('layer1', 'layer1'). Choose among layer1, layer2, layer3.",
+        ),
+    ],
+)
+def test_layers_that_the_backbone_lacks_are_named(backbone, layers, message):
+    with pytest.raises(SettingError) as caught:
+        open_engine(backbone, layers)
+    assert str(caught.value) == message
+
+
+def test_a_damaged_graph_is_named_in_one_line(backbone):
+    half = Backbone(**{**vars(backbone), "graph": backbone.graph[: len(backbone.graph) // 2], "sha256": "0" * 64})
+    with pytest.raises(
+        BackboneError, match=r"^Backbone resnet18 cannot be run on 64x48 pictures \([^\n]*\)\. Its graph[^\n]*$"
+    ):
+        OpenVinoEngine(half, LAYERS, cache=None).run(pictures(1))
+
+
+def test_a_graph_without_a_layer_that_it_lists_is_named(backbone):
+    grown = (*backbone.layers, type(backbone.layers[0])("layer4", 512, 32))
+    lying = Backbone(**{**vars(backbone), "layers": grown})
+    with pytest.raises(BackboneError, match=r"^Backbone resnet18 lists layer4 but its graph has no such output\."):
+        OpenVinoEngine(lying, ("layer4",), cache=None).run(pictures(1))
+
+
+def test_openvino_is_imported_late_and_without_its_telemetry():
+    check = (
+        "import sys; from totalrecall import engines; print('openvino' in sys.modules); "
+        "from totalrecall.engines.openvino import _openvino; _openvino(); "
+        "print('openvino' in sys.modules, [name for name in sys.modules if name.startswith('openvino_telemetry')])"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", check], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["False", "True []"]
+    assert done.stderr == ""

@@ -1,0 +1,158 @@
+"""The HTML report: one safe, small, self-contained file."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from totalrecall.overlay import save_overlay
+from totalrecall.report import ReportEntry, write_report
+
+HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>&amp;\u202egnp.exe\n\udcff"
+
+
+def entry(number: int, score: float, **changes) -> ReportEntry:
+    settings = {"threshold": 2.0, "is_anomalous": score > 2.0} | changes
+    return ReportEntry(f"test/crack/{number:03}.png", score, **settings)
+
+
+def page(folder: Path, entries, **changes) -> str:
+    settings = {"title": "Report", "model_info": {"backbone": "compact"}} | changes
+    return write_report(folder / "report.html", entries=entries, **settings).read_text(encoding="utf-8")
+
+
+class Reader(HTMLParser):
+    """Notes tags and attributes, and that every tag that opens is closed in order."""
+
+    VOID = ("meta", "img")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if data.strip() and self.open[-1] != "style":
+            self.words.append(data.strip())
+
+
+def test_the_highest_score_comes_first_and_what_is_no_number_last(tmp_path):
+    text = page(tmp_path, [entry(1, 1.0), entry(2, float("nan"), is_anomalous=None), entry(3, 3.0), entry(4, 2.5)])
+    assert re.findall(r"<bdi title=\"test/crack/(\d+)", text) == ["003", "004", "001", "002"]
+
+
+def test_verdict_p_value_regions_and_nearest_are_listed(tmp_path):
+    row = entry(7, 3.25, p_value=0.0125, regions_count=2, label=1, nearest="train/good/004.png")
+    words = Reader(page(tmp_path, [row])).words
+    for expected in ("3.250", "2.000", "DEFECT", "0.0125", "2", "defective", "good/004.png", "compact"):
+        assert expected in words
+
+
+def test_missed_defects_and_false_alarms_are_counted_and_marked(tmp_path):
+    text = page(
+        tmp_path, [entry(1, 3.0, label=0), entry(2, 1.0, label=1), entry(3, 1.0, label=1), entry(4, 0.5, label=0)]
+    )
+    assert "<dt>missed defects</dt><dd>2</dd>" in text
+    assert "<dt>false alarms</dt><dd>1</dd>" in text
+    assert text.count('<span class="wrong">missed</span>') == 2
+    assert text.count('<span class="wrong">false alarm</span>') == 1
+
+
+def test_hostile_names_stay_text(tmp_path):
+    bad = ReportEntry(HOSTILE, 3.0, 2.0, True, overlay=np.zeros((20, 30, 3), np.uint8), nearest=HOSTILE)
+    text = page(
+        tmp_path,
+        [bad],
+        title=HOSTILE,
+        model_info={HOSTILE: HOSTILE},
+        summary={HOSTILE: HOSTILE},
+        bad_files=[(HOSTILE, HOSTILE)],
+        notes=[HOSTILE],
+    )
+    reader = Reader(text)
+    assert "script" not in {tag for tag, _ in reader.tags}
+    assert not [key for _, attributes in reader.tags for key in attributes if key.startswith("on")]
+    assert all(attributes["src"].startswith("data:image/jpeg") for tag, attributes in reader.tags if tag == "img")
+    assert "\u202e" not in text
+    assert any("alert('x')" in word for word in reader.words)
+
+
+def test_the_page_asks_for_nothing_from_outside(tmp_path):
+    text = page(tmp_path, [entry(1, 3.0, overlay=np.zeros((20, 30, 3), np.uint8))])
+    assert "http:" not in text
+    assert "https:" not in text
+    assert "url(" not in text.replace("url(#hatch)", "")
+    assert "default-src 'none'" in text
+
+
+def test_the_histogram_counts_good_and_defective_apart_and_marks_the_threshold(tmp_path):
+    entries = [entry(i, 1.0 + 0.01 * i, label=0) for i in range(9)] + [entry(20 + i, 4.0, label=1) for i in range(4)]
+    text = page(tmp_path, entries)
+    assert "known good (9)" in text
+    assert "known defective (4)" in text
+    assert "threshold 2<" in text
+    axis = {float(name): float(x) for x, name in re.findall(r'<text x="([\d.]+)"[^>]*class="mid">([\d.]+)<', text)}
+    line = float(re.search(r'<line class="limit" x1="([\d.]+)"', text)[1])
+    share = (line - axis[1]) / (axis[4] - axis[1])
+    assert share == pytest.approx((2 - 1) / (4 - 1), abs=0.002)
+
+
+def test_equal_scores_and_no_threshold_still_make_a_page(tmp_path):
+    same = [entry(i, 0.0, threshold=None, is_anomalous=None) for i in range(3)]
+    text = page(tmp_path, same)
+    Reader(text)
+    assert "pictures (3)" in text
+    assert "no verdict" in text
+    assert 'class="limit"' not in text
+
+
+def test_no_entries_still_make_a_page(tmp_path):
+    reader = Reader(page(tmp_path, [], bad_files=[("torn.jpg", "is truncated")]))
+    assert "torn.jpg" in reader.words
+    assert "is truncated" in reader.words
+
+
+def test_the_page_stays_under_five_megabytes_and_says_what_it_left_out(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (700, 968, 3), np.uint8)  # the worst that JPEG can be given
+    rows = [
+        ReportEntry('"' * 250 + f"/{i}", 5000.0 - i, 2.0, True, overlay=noise if i < 150 else None) for i in range(3000)
+    ]
+    path = write_report(
+        tmp_path / "r.html", title="t", model_info={}, entries=rows, bad_files=[('"' * 900, "&" * 900)] * 500
+    )
+    assert path.stat().st_size < 5_000_000
+    text = path.read_text(encoding="utf-8")
+    assert re.search(r"\d+ more overlays are left out", text)
+    assert re.search(r"The \d+ highest of 3000 are listed", text)
+    assert "and 440 more" in text
+
+
+def test_links_lead_to_pictures_that_are_there(tmp_path):
+    dot = np.zeros((40, 60, 3), np.uint8)
+    text = page(tmp_path, [entry(i, 40.0 - i, overlay=dot if i % 3 else None) for i in range(40)])
+    targets, anchors = set(re.findall(r'href="#(\w+)"', text)), set(re.findall(r'<figure id="(\w+)"', text))
+    assert targets == anchors
+    assert len(anchors) == 26
+    assert "The next 2, small" in text
+
+
+def test_an_overlay_may_be_a_file_and_one_that_is_gone_is_left_out(tmp_path):
+    saved = save_overlay(tmp_path / "one.png", np.full((30, 40, 3), 200, np.uint8))
+    text = page(tmp_path, [entry(1, 3.0, overlay=saved), entry(2, 2.5, overlay=tmp_path / "gone.png")])
+    assert text.count("<figure") == 1
