@@ -36,16 +36,17 @@ SLIM = _architecture((Conv(3, 32, 2), Conv(3, 64, 2), Block(32, 64)), (128, 64),
 # The same work spent otherwise: earlier (a full block in the stem) or later (no block in the stem, all channels behind it).
 EARLY = _architecture((Conv(3, 32, 2), Conv(3, 64, 2), Block(64, 64)), (96, 64), (192, 128))
 LATE = _architecture((Conv(3, 32, 2), Conv(3, 64, 2)), (128, 128), (256, 128))
-# ResNet's own way to stride 4 and one block of its layer1, all thinned: nothing is new, so all can be inherited.
+# ResNet's own way to stride 4 and one block of its layer1, all thinned: nothing is new, so all can come from the teacher.
 PRUNED = _architecture((Conv(5, 64, 2), Pool(), Block(32, 64)), (128, 64), (256, 128))
-PRUNED2 = _architecture((Conv(5, 64, 2), Pool(), Block(32, 64), Block(32, 64)), (128, 64), (192, 128))
+# Both blocks of layer1, half of the first filters, and the rest spread more evenly.
+THIN = _architecture((Conv(5, 32, 2), Pool(), Block(32, 64), Block(32, 64)), (96, 96), (192, 128))
 
 DESIGNS = {
     "random": Design(SLIM, "random"),
     "tail": Design(SLIM, "tail"),
     "tail-hint": Design(SLIM, "tail", hint=0.5),
     "copy": Design(PRUNED, "copy"),
-    "thin": Design(PRUNED2, "thin"),
-    "thin-relative": Design(PRUNED2, "thin", loss="relative"),
-    "thin-channel": Design(PRUNED2, "thin", loss="channel"),
+    "thin": Design(THIN, "thin"),
+    "thin-relative": Design(THIN, "thin", loss="relative"),
+    "compact": Design(THIN, "thin", loss="relative", inherited_rate=7e-4),
 }

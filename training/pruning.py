@@ -22,7 +22,7 @@ def thin(student: Network, teacher: Network, images: list[Tensor], seed: int) ->
     Where the student has fewer blocks in the stem, its last one stands for all that remain of the teacher's.
     """
     with torch.no_grad():
-        _thin_first(student.stem[0].conv, teacher.stem[0].conv, images, seed)
+        kept = _thin_first(student.stem[0].conv, teacher, images, seed)
         inputs = [student.stem[:2](x) for x in images]
         wanted = [teacher.stem[:2](x) for x in images]
         blocks = [*student.stem[2:], *student.layer2, *student.layer3]
@@ -30,13 +30,14 @@ def thin(student: Network, teacher: Network, images: list[Tensor], seed: int) ->
         skipped = len(sources) - len(blocks)
         for block in blocks:
             source = sources.pop(0)
-            goal = source
+            goal, wanted_in = source, wanted
             if block is student.stem[-1]:
                 for _ in range(skipped):  # the teacher's further blocks belong to this one
                     wanted = [goal(x) for x in wanted]
                     goal = sources.pop(0)
             sums = [_before_relu(goal, x) for x in wanted]
-            _thin_block(block, source, inputs, sums, seed)
+            _thin_block(block, source, kept, inputs, wanted_in, sums, seed)
+            kept = torch.arange(block.conv2.out_channels)
             inputs = [block(x) for x in inputs]
             wanted = [torch.relu(x) for x in sums]
 
@@ -45,29 +46,51 @@ def _before_relu(block: ResidualBlock, x: Tensor) -> Tensor:
     return block.conv2(torch.relu(block.conv1(x))) + (x if block.downsample is None else block.downsample(x))
 
 
-def _thin_first(first: nn.Conv2d, source: nn.Conv2d, images: list[Tensor], seed: int) -> None:
-    """The smaller filters that give nearly the responses of the larger."""
+def _thin_first(first: nn.Conv2d, teacher: Network, images: list[Tensor], seed: int) -> Tensor:
+    """The strongest filters, smaller, yet with nearly the responses of the larger; which filters were kept."""
+    source, reader = teacher.stem[0].conv, teacher.stem[2].conv1
+    gain = _strength([teacher.stem[:2](x) for x in images]) * (1 + reader.weight.transpose(0, 1).flatten(1).norm(dim=1))
+    keep = gain.argsort(descending=True)[: first.out_channels].sort().values
     cut = (source.kernel_size[0] - first.kernel_size[0]) // 2
-    first.weight.data = source.weight[..., cut : 7 - cut, cut : 7 - cut].clone()
-    first.bias.data = source.bias.clone()
-    _refit([first], lambda x: [x], images, [source(x) for x in images], seed)
+    first.weight.data = source.weight[keep, :, cut : 7 - cut, cut : 7 - cut].clone()
+    first.bias.data = source.bias[keep].clone()
+    _refit([first], lambda x: [x], images, [source(x)[:, keep] for x in images], seed)
+    return keep
 
 
-def _thin_block(block: ResidualBlock, source: ResidualBlock, inputs: list[Tensor], sums: list[Tensor], seed: int) -> None:
-    middles = [torch.relu(source.conv1(x)) for x in inputs]
-    size = torch.stack([m.square().mean((0, 2, 3)) for m in middles]).mean(0).sqrt()
+def _strength(maps: list[Tensor]) -> Tensor:
+    """The root mean square of each channel."""
+    return torch.stack([m.square().mean((0, 2, 3)) for m in maps]).mean(0).sqrt()
+
+
+def _thin_block(
+    block: ResidualBlock,
+    source: ResidualBlock,
+    kept: Tensor,
+    inputs: list[Tensor],
+    wanted: list[Tensor],
+    sums: list[Tensor],
+    seed: int,
+) -> None:
+    """Fit a block: `kept` of the teacher's channels reach it as `inputs`; there they are `wanted`, and `sums` are to come out."""
+    middles = [source.conv1(x) for x in wanted]
     # What a channel passes on: how strong it is, times the gain out of it.
-    gain = size * source.conv2.weight.transpose(0, 1).flatten(1).norm(dim=1)
+    gain = _strength([torch.relu(m) for m in middles]) * source.conv2.weight.transpose(0, 1).flatten(1).norm(dim=1)
     keep = gain.argsort(descending=True)[: block.conv1.out_channels].sort().values
-    block.conv1.weight.data = source.conv1.weight[keep].clone()
+    block.conv1.weight.data = source.conv1.weight[keep][:, kept].clone()
     block.conv1.bias.data = source.conv1.bias[keep].clone()
+    _refit([block.conv1], lambda x: [x], inputs, [m[:, keep] for m in middles], seed)
     block.conv2.weight.data = source.conv2.weight[:, keep].clone()
     block.conv2.bias.data = source.conv2.bias.clone()
     if block.downsample is None:
         targets = [total - x for total, x in zip(sums, inputs, strict=True)]
         _refit([block.conv2], lambda x: [torch.relu(block.conv1(x))], inputs, targets, seed)
         return
-    block.downsample.load_state_dict(source.downsample.state_dict())
+    if source.downsample is None:  # narrower input: the identity becomes a 1x1 convolution that puts each channel in its place
+        block.downsample.weight.data = torch.eye(block.conv2.out_channels)[:, kept, None, None].contiguous()
+        block.downsample.bias.data.zero_()
+    else:
+        block.downsample.load_state_dict(source.downsample.state_dict())
     _refit([block.conv2, block.downsample], lambda x: [torch.relu(block.conv1(x)), x], inputs, sums, seed)
 
 

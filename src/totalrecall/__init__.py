@@ -17,9 +17,9 @@ The road that a picture takes, one module a step, in reading order:
     calibration  scores of good pictures -> threshold, p-values
     detector     PatchCore: fit, score, predict, save, load
 
-Beside it: `settings`, `results`, `extractor` (images to patches in a row), `fitting` (pictures to bank), `artifact` (the
-model file), `files`, `memory`, `errors`, `types`. Around it: `metrics`, `datasets`, `evaluation`, `overlay`, `report`,
-`synthetic` (the demo's pictures), `cli`.
+Beside it: `settings`, `results`, `extractor` (images to patches in a row), `fitting` (pictures to bank), `artifact`
+(the model file), `files`, `memory`, `errors`, `types`. Around it: `metrics`, `datasets`, `evaluation`, `overlay`,
+`report`, `synthetic` (the demo's pictures), `cli`.
 """
 
 from importlib import import_module

@@ -49,7 +49,9 @@ def read_header(path: str | Path) -> dict[str, Any]:
         with safe_open(str(path), framework="numpy") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise ModelFileError(f"{path} is damaged or not a model file: {_first_line(error)}. Copy or fit it again.") from None
+        raise ModelFileError(
+            f"{path} is damaged or not a model file: {_first_line(error)}. Copy or fit it again."
+        ) from None
     return _checked_header(path, metadata)
 
 
@@ -71,7 +73,9 @@ def read_artifact(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarra
 
 def _checked_header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
     if _KEY not in metadata:
-        raise ModelFileError(f"{path} is a safetensors file but not a Total Recall model. Give a file that `fit` wrote.")
+        raise ModelFileError(
+            f"{path} is a safetensors file but not a Total Recall model. Give a file that `fit` wrote."
+        )
     try:
         header = json.loads(metadata[_KEY])
         version = int(header["format"])

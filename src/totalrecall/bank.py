@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from totalrecall.search import ExactSearch
-from totalrecall.types import Distances, Indices, Patches
+from totalrecall.types import Distances, Indices, Matrix, Patches
 
 __all__ = ["Bank", "BankPicture"]
 
@@ -36,7 +36,7 @@ class Bank:
     vectors: Patches
     origin: np.ndarray
     pictures: Sequence[BankPicture]
-    basis: Patches | None = field(default=None, repr=False)
+    basis: Matrix | None = field(default=None, repr=False)
 
     def checked(self) -> "Bank":
         """Return the bank itself once its parts are known to fit together.

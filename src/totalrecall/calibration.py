@@ -1,8 +1,8 @@
 """Scores of good pictures -> a threshold at a stated false-alarm rate, and p-values.
 
-Split conformal prediction: if a new good picture is exchangeable with the n calibration pictures (same part, line, light,
-and none of them in the bank), its score is equally likely to take any rank among the n + 1. Nothing is assumed of the
-scores' distribution, and no defect is needed.
+Split conformal prediction: if a new good picture is exchangeable with the n calibration pictures (same part, line and
+light, and none of them in the bank), its score is equally likely to take any rank among the n + 1. Nothing is assumed
+of the scores' distribution, and no defect is needed.
 """
 
 import math

@@ -4,8 +4,8 @@ The greedy repeats: take the point farthest from all chosen ones. The plain loop
 memory speed is its limit. But distances to the chosen set only ever fall, so a distance computed some steps ago is an
 upper bound of today's. `greedy_k_center` keeps a pool, small enough for the cache, of the points with the largest
 bounds, and chooses inside it while its best exceeds every bound outside; such a choice is the plain loop's choice. Then
-it brings the others up to date, many centres at once, with a matrix product, and forms the next pool. Points whose stale
-bound is too small to be chosen soon are not brought up to date at all until their turn comes.
+it brings the others up to date, many centres at once, with a matrix product, and forms the next pool. Points whose
+stale bound is too small to be chosen soon are not brought up to date at all until their turn comes.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from totalrecall.errors import SettingError
-from totalrecall.types import Patches
+from totalrecall.types import Matrix, Patches
 
 __all__ = ["Coreset", "greedy_k_center", "project"]
 
@@ -40,7 +40,7 @@ class Coreset:
     products: float
 
 
-def project(patches: Patches, *, dimensions: int = 128, seed: int = 42) -> Patches:
+def project(patches: Patches, *, dimensions: int = 128, seed: int = 42) -> Matrix:
     """Return a seeded Gaussian random projection, (n, dimensions): distances are kept within a few percent.
 
     Johnson and Lindenstrauss (1984), as the paper uses it before the selection. Vectors that are no longer than
@@ -94,9 +94,14 @@ class _Greedy:
     """State of one selection. `bound[i]` is the squared distance of point i to the first `upto[i]` chosen ones."""
 
     def __init__(self, points: Patches, count: int) -> None:
-        # Distances by |x|^2 + |c|^2 - 2xc lose digits far from the origin, so the points are moved to their mean.
-        self.points = points - points.mean(axis=0, dtype=np.float64).astype(points.dtype)
+        # |x|^2 + |c|^2 - 2xc loses digits far from the origin, so in float32 the points are moved to their mean;
+        # float64 has digits to spare, and unmoved whole numbers keep their ties exact.
+        self.points = points
+        if points.dtype == np.float32:
+            self.points = points - points.mean(axis=0, dtype=np.float64).astype(np.float32)
         self.norms = np.einsum("nd,nd->n", self.points, self.points)
+        # what rounding alone can make of the squared distance of two equal points; anything smaller counts as zero
+        self.noise = 16 * np.finfo(points.dtype).eps * self.norms
         self.count = count
         self.pool_size = max(_POOL_BYTES // (self.points.shape[1] * self.points.itemsize), 64)
         self.bound = np.full(len(points), np.inf, points.dtype)
@@ -159,7 +164,8 @@ class _Greedy:
                     squared = self.points[rows] @ columns  # (block, d) @ (d, centres)
                     squared *= -2
                     squared += lengths
-                    nearest = np.maximum(squared.min(axis=1) + self.norms[rows], 0)
+                    nearest = squared.min(axis=1) + self.norms[rows]
+                    nearest[nearest < self.noise[rows]] = 0
                     self.bound[rows] = np.minimum(self.bound[rows], nearest)
                 self.work += len(group) * len(centres)
         self.upto[indices] = len(self.chosen)
@@ -168,6 +174,7 @@ class _Greedy:
     def select_in_pool(self, radius_squared: float) -> None:
         """Choose inside the pool for as long as its best is the best of all."""
         points, norms, bound = self.points[self.pool], self.norms[self.pool], self.bound[self.pool]
+        noise = self.noise[self.pool]
         limit, limit_index = self.outside
         while len(self.chosen) < self.count:
             at = int(bound.argmax())
@@ -179,7 +186,7 @@ class _Greedy:
             squared += norms
             squared += norms[at]
             np.minimum(bound, squared, out=bound)
-            np.maximum(bound, 0, out=bound)
+            bound[bound < noise] = 0
             bound[at] = 0
             self.work += len(bound)
         self.bound[self.pool] = bound

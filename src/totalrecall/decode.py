@@ -33,7 +33,7 @@ def decode_image(data: bytes, name: str) -> Image:
     return np.ascontiguousarray(pixels[:, :, ::-1])  # BGR -> RGB
 
 
-def _decode(buffer: Image, flags: int, name: str) -> Image | None:
+def _decode(buffer: np.ndarray, flags: int, name: str) -> np.ndarray | None:
     try:
         return cv2.imdecode(buffer, flags)
     except cv2.error as error:
@@ -65,7 +65,7 @@ def _jpeg_scan_start(data: bytes) -> int:
     return min(position, len(data))
 
 
-def _to_8_bits(pixels: Image, name: str) -> Image:
+def _to_8_bits(pixels: np.ndarray, name: str) -> np.ndarray:
     if pixels.dtype == np.uint8:
         return pixels
     if pixels.dtype == np.uint16:
@@ -81,7 +81,7 @@ def _may_have_alpha(data: bytes) -> bool:
     return not data.startswith(_JPEG_START)  # TIFF, WebP: decoded a second time to see
 
 
-def _over_white(bgr: Image, buffer: Image, name: str) -> Image:
+def _over_white(bgr: np.ndarray, buffer: np.ndarray, name: str) -> np.ndarray:
     """Blend a picture that has an alpha channel over white, as a viewer shows it."""
     raw = _decode(buffer, cv2.IMREAD_UNCHANGED, name)  # neither turned upright nor reduced to three channels
     if raw is None or raw.ndim != 3 or raw.shape[2] != 4:

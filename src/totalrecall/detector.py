@@ -16,17 +16,17 @@ from totalrecall.bank import Bank, BankPicture
 from totalrecall.calibration import Calibration
 from totalrecall.errors import ModelFileError, NotFittedError, PictureError
 from totalrecall.extractor import PatchExtractor
-from totalrecall.fitting import FitReport, Progress, build_bank, flatten_grid, held_out
-from totalrecall.images import LoadedPicture, Recipe, find_pictures, load_pictures, read_mask
+from totalrecall.fitting import FitReport, Gathered, Progress, build_bank, flatten_grid, gather, held_out
+from totalrecall.images import Geometry, LoadedPicture, Recipe, Source, find_pictures, load_pictures, read_mask
 from totalrecall.memory import peak_memory
 from totalrecall.results import NearestPatch, Result
 from totalrecall.scoring import anomaly_map, find_regions, picture_score
 from totalrecall.settings import Settings
-from totalrecall.types import FeatureMap, Image, Mask
+from totalrecall.types import AnomalyMap, Mask, Patches, PatchGrid
 
 __all__ = ["PatchCore", "SkippedPictureWarning"]
 
-Sources = str | Path | Iterable[str | Path | Image]
+Sources = Source | Iterable[Source]
 
 
 class SkippedPictureWarning(UserWarning):
@@ -47,11 +47,11 @@ class PatchCore:
         patch_size: p, side of the neighbourhood that a patch averages, odd.
         stride: s, step of the patch grid.
         descriptor: `concat` or `paper-code`.
-        scoring: `max`, `paper` or `top1pct`.
+        scoring: `top1pct` (mean of the largest hundredth of the patches' distances), `max` (s*) or `paper` (eq. 7).
         neighbours: b of eq. 7, for `paper`.
         projection: dimensions of the random projection that the coreset is chosen in.
         false_alarm_rate: share of good pictures that may be called anomalous.
-        holdout: share of the good pictures kept out of the bank to set the threshold; 0 for none, and no verdict.
+        holdout: share of the good pictures that set the threshold, scored by a bank without them; 0: no verdict.
         precision: of the backbone: `auto` (bf16 where the processor has it), `f32` or `bf16`.
         seed: of every random choice: held-out pictures, projection, first centre.
         threads: of the engine; all cores if not given. Not kept in the model.
@@ -82,7 +82,7 @@ class PatchCore:
         patch_size: int = 3,
         stride: int = 1,
         descriptor: str = "concat",
-        scoring: str = "max",
+        scoring: str = "top1pct",
         neighbours: int = 9,
         projection: int = 128,
         false_alarm_rate: float = 0.01,
@@ -132,16 +132,17 @@ class PatchCore:
         """
         sources = _expand(pictures)
         report, skipped = FitReport(), list[PictureError]()
-        for_bank, for_calibration = held_out(len(sources), self.settings.holdout, self.settings.seed)
-        bank = build_bank(
-            self.extractor, [sources[i] for i in for_bank], report=report, skipped=skipped, progress=progress
-        )
-        self._bank, self._calibration = bank, None
+        gathered = gather(self.extractor, sources, report=report, skipped=skipped, progress=progress)
         began = time.perf_counter()
-        self._calibration = self._calibrate([sources[i] for i in for_calibration], skipped, progress)
-        report.seconds["calibration"] = time.perf_counter() - began
-        report.calibration_pictures = len(self._calibration.scores)
+        step = None if progress is None else (lambda done, total: progress("coreset", done, total))
+        bank, report.radius = build_bank(gathered, self.settings, progress=step)
+        chosen = time.perf_counter()
+        calibration = self._calibrate(gathered, progress)
+        report.seconds["coreset"], report.seconds["calibration"] = chosen - began, time.perf_counter() - chosen
+        report.pictures, report.calibration_pictures = len(bank.pictures), len(calibration.scores)
+        report.patches, report.vectors, report.dimensions = len(gathered.patches), len(bank), bank.vectors.shape[1]
         report.peak_memory = peak_memory()
+        self._bank, self._calibration = bank, calibration
         self.report_, self.skipped_ = report, skipped
         if skipped:
             warnings.warn(
@@ -151,24 +152,32 @@ class PatchCore:
             )
         return self
 
-    def _calibrate(
-        self, sources: Sequence[str | Path | Image], skipped: list[PictureError], progress: Progress | None
-    ) -> Calibration:
-        """Score good pictures that the bank does not hold."""
+    def _calibrate(self, gathered: Gathered, progress: Progress | None) -> Calibration:
+        """Score a share of the good pictures by a bank that holds none of them.
+
+        That bank is made for this alone. The detector's own bank holds every good picture: with forty parts, giving up
+        eight would cost more than it brings, and a bank that knows more only brings good parts nearer, so that the
+        threshold errs to the safe side.
+        """
+        held = held_out(len(gathered.pictures), self.settings.holdout, self.settings.seed)
         scores, peaks = [], []
-        for done, result in enumerate(self._judge_stream(sources), start=1):
-            if isinstance(result, PictureError):
-                skipped.append(result)
-            else:
-                scores.append(result.score)
-                peaks.append(float(result.anomaly_map.max()))
-            if progress:
-                progress("calibration", done, len(sources))
+        if len(held):
+            bank, _ = build_bank(gathered, self.settings, without=held.tolist())
+            for done, picture in enumerate(held.tolist(), start=1):
+                rows, source = gathered.rows_of(picture), gathered.pictures[picture]
+                geometry = self.recipe.geometry(source.height, source.width)
+                cells = gathered.origin[rows, 1:]
+                if len(cells):
+                    score, full_map, _ = self._measure(bank, gathered.patches[rows], cells, gathered.grid, geometry)
+                    scores.append(score)
+                    peaks.append(float(full_map.max()))
+                if progress:
+                    progress("calibration", done, len(held))
         return Calibration(np.array(scores), np.array(peaks), self.settings.false_alarm_rate)
 
     # ------------------------------------------------------------------ judging
 
-    def predict(self, picture: str | Path | Image) -> Result:
+    def predict(self, picture: Source) -> Result:
         """Judge one picture, a file or a uint8 RGB array, as soon as possible.
 
         Raises:
@@ -206,7 +215,7 @@ class PatchCore:
             scores.append(result.score)
         return np.array(scores)
 
-    def _judge_stream(self, sources: Sequence[str | Path | Image]) -> Iterator[Result | PictureError]:
+    def _judge_stream(self, sources: Sequence[Source]) -> Iterator[Result | PictureError]:
         began = time.perf_counter()
         for loaded, grid in self.extractor.stream(sources):
             if loaded.error is not None:
@@ -220,25 +229,14 @@ class PatchCore:
             yield result
             began = time.perf_counter()
 
-    def _judge(self, loaded: LoadedPicture, grid: FeatureMap, began: float) -> Result:
+    def _judge(self, loaded: LoadedPicture, grid: PatchGrid, began: float) -> Result:
         """Turn one picture's patch grid (1, rows, columns, d) into a result."""
         assert loaded.geometry is not None
-        bank, geometry, settings = self.bank_, loaded.geometry, self.settings
-        roi = self.recipe.prepared_roi(geometry)
-        patches, cells = flatten_grid(grid, roi)
+        patches, cells = flatten_grid(grid, self.recipe.prepared_roi(loaded.geometry))
         if not len(patches):
             raise PictureError(f"{loaded.path}: the region of interest covers none of it, it is hidden by the crop.")
-        found, indices = bank.nearest(patches)
-        distances, indices = found[:, 0], indices[:, 0]
-        score = picture_score(
-            distances, indices, patches, bank, scoring=settings.scoring, neighbours=settings.neighbours
-        )
-        values = np.zeros(grid.shape[1:3], np.float32)
-        values[cells[:, 0], cells[:, 1]] = distances
-        full_map = anomaly_map(values, geometry, roi=roi)
-        original_roi = self.recipe.original_roi(*geometry.original)
-        if original_roi is not None:
-            full_map = full_map * original_roi
+        shape = (grid.shape[1], grid.shape[2])
+        score, full_map, worst = self._measure(self.bank_, patches, cells, shape, loaded.geometry)
         threshold = self.threshold_
         return Result(
             path=loaded.path,
@@ -248,10 +246,28 @@ class PatchCore:
             p_value=math.nan if self._calibration is None else self._calibration.p_value(score),
             anomaly_map=full_map,
             regions=find_regions(full_map, self.pixel_threshold_),
-            nearest=self._nearest(int(indices[distances.argmax()]), (grid.shape[1], grid.shape[2])),
+            nearest=self._nearest(worst, shape),
             milliseconds=1000 * (time.perf_counter() - began),
-            geometry=geometry,
+            geometry=loaded.geometry,
         )
+
+    def _measure(
+        self, bank: Bank, patches: Patches, cells: np.ndarray, grid: tuple[int, int], geometry: Geometry
+    ) -> tuple[float, AnomalyMap, int]:
+        """Return a picture's score, its map in original pixels, and the bank vector nearest to its worst patch."""
+        found, indices = bank.nearest(patches)
+        distances, indices = found[:, 0], indices[:, 0]
+        settings = self.settings
+        score = picture_score(
+            distances, indices, patches, bank, scoring=settings.scoring, neighbours=settings.neighbours
+        )
+        values = np.zeros(grid, np.float32)
+        values[cells[:, 0], cells[:, 1]] = distances
+        full_map = anomaly_map(values, geometry, roi=self.recipe.prepared_roi(geometry))
+        original_roi = self.recipe.original_roi(*geometry.original)
+        if original_roi is not None:
+            full_map = full_map * original_roi
+        return score, full_map, int(indices[distances.argmax()])
 
     def _nearest(self, index: int, grid: tuple[int, int]) -> NearestPatch:
         picture, row, column = self.bank_.origin[index].tolist()
@@ -365,13 +381,13 @@ class PatchCore:
         return detector
 
 
-def _expand(pictures: Sources) -> Sequence[str | Path | Image]:
+def _expand(pictures: Sources) -> Sequence[Source]:
     """Turn what `fit` and `predict_stream` take into single pictures; arrays stay as they are."""
     if isinstance(pictures, (str, Path)):
         return find_pictures(pictures)
-    if isinstance(pictures, np.ndarray) and pictures.ndim == 3:
-        return [pictures]
-    sources: list[str | Path | Image] = []
+    if isinstance(pictures, np.ndarray):
+        return list(pictures) if pictures.ndim == 4 else [pictures]
+    sources: list[Source] = []
     for picture in pictures:
         sources.extend([picture] if isinstance(picture, np.ndarray) else find_pictures(picture))
     return sources

@@ -8,7 +8,7 @@
     ├── NotFittedError          exit 2   HTTP 409   predict before fit
     └── UnusableFileError       exit 3   HTTP 500   a file that we need cannot be used
         ├── ModelFileError      exit 3   HTTP 500   a .trecall file is missing, damaged, or from a newer version
-        └── BackboneError       exit 3   HTTP 500   a backbone or its weights are missing, damaged, or of another architecture
+        └── BackboneError       exit 3   HTTP 500   a backbone or its weights are missing or damaged
 
 Messages have one form: what is wrong, the value got, what is allowed, what to do next. They are one line, since the
 command line prints them as they are.

@@ -3,15 +3,14 @@
 from collections import deque
 from collections.abc import Iterable, Iterator
 from functools import cached_property
-from pathlib import Path
 
 from totalrecall.backbones import Backbone
 from totalrecall.engines import Engine, open_engine
 from totalrecall.errors import SettingError
-from totalrecall.images import LoadedPicture, Recipe, load_pictures
+from totalrecall.images import LoadedPicture, Recipe, Source, load_pictures
 from totalrecall.patches import describe
 from totalrecall.settings import Settings
-from totalrecall.types import FeatureMap, Image
+from totalrecall.types import LayerMap, PatchGrid, PreparedImage
 
 __all__ = ["PatchExtractor"]
 
@@ -46,20 +45,20 @@ class PatchExtractor:
         """The engine, opened at first use: reading a model's facts needs none."""
         return open_engine(self.backbone, self.layers, precision=self.settings.precision, threads=self.threads)
 
-    def describe(self, prepared: Image) -> FeatureMap:
+    def describe(self, prepared: PreparedImage) -> PatchGrid:
         """Return the patch grid (1, rows, columns, d) of one prepared picture, as soon as possible."""
         return self._describe(self.engine.run(prepared[None]))
 
     def stream(
-        self, sources: Iterable[str | Path | Image], *, hashes: bool = False
-    ) -> Iterator[tuple[LoadedPicture, FeatureMap | None]]:
+        self, sources: Iterable[Source], *, hashes: bool = False
+    ) -> Iterator[tuple[LoadedPicture, PatchGrid | None]]:
         """Yield each picture with its patch grid (1, rows, columns, d), in order, as many a second as possible.
 
         A picture that cannot be read comes in its turn, with its error and None.
         """
         waiting: deque[LoadedPicture] = deque()
 
-        def readable() -> Iterator[tuple[LoadedPicture, Image]]:
+        def readable() -> Iterator[tuple[LoadedPicture, PreparedImage]]:
             for loaded in load_pictures(sources, self.recipe, hashes=hashes):
                 waiting.append(loaded)
                 if loaded.prepared is not None:
@@ -72,7 +71,7 @@ class PatchExtractor:
         while waiting:
             yield waiting.popleft(), None
 
-    def _describe(self, maps: dict[str, FeatureMap]) -> FeatureMap:
+    def _describe(self, maps: dict[str, LayerMap]) -> PatchGrid:
         return describe(
             [maps[name] for name in self.layers],
             patch_size=self.settings.patch_size,

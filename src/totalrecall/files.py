@@ -58,7 +58,9 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> P
         os.replace(temporary, path)  # noqa: PTH105
     except OSError as error:
         _remove(temporary)
-        raise DataError(f"Cannot write {path}: {error.strerror or error}. Free some space or name another place.") from None
+        raise DataError(
+            f"Cannot write {path}: {error.strerror or error}. Free some space or name another place."
+        ) from None
     except BaseException:
         _remove(temporary)
         raise

@@ -1,8 +1,8 @@
 """Files and arrays -> prepared pictures, and the way back from a prepared picture to original pixels.
 
-Reading (`read_image`) turns any usual picture file into uint8 RGB as a person would see it. A `Recipe` says how a picture
-is brought to the size that the backbone sees; `Recipe.geometry` gives the `Geometry` of a picture of some size, which
-prepares pixels and carries anomaly maps and points back. `load_pictures` does both in threads, ahead of the engine.
+Reading (`read_image`) turns any usual picture file into uint8 RGB as a person would see it. A `Recipe` says how a
+picture is brought to the size that the backbone sees; `Recipe.geometry` gives the `Geometry` of a picture of some size,
+which prepares pixels and carries maps and points back. `load_pictures` does both in threads, ahead of the engine.
 """
 
 import glob
@@ -22,7 +22,7 @@ import numpy as np
 from totalrecall.decode import decode_image
 from totalrecall.errors import DataError, PictureError, SettingError
 from totalrecall.files import sha256
-from totalrecall.types import AnomalyMap, Image, Mask
+from totalrecall.types import AnomalyMap, Image, Mask, PreparedImage, PreparedMap, PreparedMask
 
 __all__ = [
     "PICTURE_SUFFIXES",
@@ -30,6 +30,7 @@ __all__ = [
     "Geometry",
     "LoadedPicture",
     "Recipe",
+    "Source",
     "find_pictures",
     "load_pictures",
     "read_image",
@@ -37,6 +38,7 @@ __all__ = [
 ]
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+Source = str | Path | np.ndarray  # a picture: its file, or a uint8 array, RGB (h, w, 3) or grey (h, w)
 RESIZE_MODES = ("squash", "letterbox", "crop")
 
 # The ImageNet mean colour: after the backbone's own normalisation it is (nearly) zero, the same as its zero padding.
@@ -56,17 +58,17 @@ class Geometry:
     offset: tuple[int, int]
     prepared: tuple[int, int]
 
-    def prepare(self, image: Image) -> Image:
+    def prepare(self, image: Image) -> PreparedImage:
         """Return the prepared picture, uint8 (H, W, 3)."""
         canvas = _resize(image, self.resized)
         return _window(canvas, self.offset, self.prepared, fill=_BLANK)
 
-    def prepare_mask(self, mask: Mask) -> Mask:
+    def prepare_mask(self, mask: Mask) -> PreparedMask:
         """Return a mask of the original, seen as the prepared picture; False where the prepared picture is padding."""
         canvas = cv2.resize(mask.astype(np.uint8), self.resized[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
         return _window(canvas, self.offset, self.prepared, fill=np.uint8(0)).astype(bool)
 
-    def map_to_original(self, prepared_map: AnomalyMap) -> AnomalyMap:
+    def map_to_original(self, prepared_map: PreparedMap) -> AnomalyMap:
         """Carry a map (H, W) of the prepared picture to original pixels (h, w); 0 where a crop hid the picture.
 
         Pixel centres are kept (align_corners=False): this is the exact inverse of `prepare`'s resize.
@@ -140,7 +142,7 @@ class Recipe:
         offset = ((resized[0] - target) // 2, (resized[1] - target) // 2)
         return Geometry((height, width), resized, offset, (target, target))
 
-    def prepare(self, image: Image) -> tuple[Image, Geometry]:
+    def prepare(self, image: Image) -> tuple[PreparedImage, Geometry]:
         """Return the prepared picture and its geometry; what lies outside the region of interest is blanked.
 
         Blanking, rather than only ignoring the patches outside, means that nothing outside can reach a score through
@@ -162,7 +164,7 @@ class Recipe:
         resized = cv2.resize(self.roi.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
         return resized.astype(bool)
 
-    def prepared_roi(self, geometry: Geometry) -> Mask | None:
+    def prepared_roi(self, geometry: Geometry) -> PreparedMask | None:
         """Return the region of interest as the prepared picture (H, W), or None when the whole picture is inspected."""
         if self.roi is None:
             return None
@@ -174,7 +176,7 @@ class Recipe:
 
 
 @lru_cache(maxsize=16)  # pictures of one line share one size; Recipe hashes by identity (eq=False)
-def _prepared_roi(recipe: Recipe, geometry: Geometry) -> Mask | None:
+def _prepared_roi(recipe: Recipe, geometry: Geometry) -> PreparedMask | None:
     roi = recipe.original_roi(*geometry.original)
     return None if roi is None else geometry.prepare_mask(roi)
 
@@ -195,7 +197,7 @@ class LoadedPicture:
 
     path: str
     image: Image | None = None
-    prepared: Image | None = None
+    prepared: PreparedImage | None = None
     geometry: Geometry | None = None
     sha256: str = ""
     error: PictureError | None = None
@@ -255,7 +257,7 @@ def find_pictures(inputs: str | Path | Iterable[str | Path]) -> list[Path]:
 
 
 def load_pictures(
-    sources: Iterable[str | Path | Image],
+    sources: Iterable[Source],
     recipe: Recipe,
     *,
     hashes: bool = False,
@@ -281,7 +283,7 @@ def load_pictures(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _load(source: str | Path | Image, index: int, recipe: Recipe, hashes: bool) -> LoadedPicture:
+def _load(source: Source, index: int, recipe: Recipe, hashes: bool) -> LoadedPicture:
     name = f"array[{index}]" if isinstance(source, np.ndarray) else str(source)
     began = time.perf_counter()
     try:
@@ -301,7 +303,7 @@ def _load(source: str | Path | Image, index: int, recipe: Recipe, hashes: bool) 
     return LoadedPicture(name, image, prepared, geometry, digest, seconds=time.perf_counter() - began)
 
 
-def _checked_array(array: Image, name: str) -> Image:
+def _checked_array(array: np.ndarray, name: str) -> Image:
     if array.dtype == np.uint8 and array.ndim == 2:
         return np.repeat(array[:, :, None], 3, axis=2)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
@@ -323,7 +325,7 @@ def _is_picture(path: Path) -> bool:
     return path.suffix.lower() in PICTURE_SUFFIXES and not any(part.startswith(".") for part in path.parts)
 
 
-def _resize(image: Image, size: tuple[int, int]) -> Image:
+def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resize, each axis by what suits it: area average where it shrinks (no aliasing), bilinear where it grows."""
     shrunk = (min(size[0], image.shape[0]), min(size[1], image.shape[1]))
     if shrunk != image.shape[:2]:
@@ -333,7 +335,7 @@ def _resize(image: Image, size: tuple[int, int]) -> Image:
     return image
 
 
-def _window(canvas: Image, offset: tuple[int, int], size: tuple[int, int], fill: Any) -> Image:
+def _window(canvas: np.ndarray, offset: tuple[int, int], size: tuple[int, int], fill: Any) -> np.ndarray:
     """Cut the window of `size` at `offset` out of the canvas; what lies outside the canvas is `fill`."""
     if offset == (0, 0) and size == canvas.shape[:2]:
         return canvas

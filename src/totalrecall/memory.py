@@ -1,4 +1,4 @@
-"""How much memory there is, how much was used, and large arrays that move to a scratch file when it does not suffice."""
+"""How much memory there is, how much was used, and large arrays that move to a scratch file where it is short."""
 
 import os
 import shutil
@@ -25,7 +25,7 @@ def available_memory() -> int:
 
 
 def peak_memory() -> int:
-    """Return the largest resident memory of this process so far, in bytes, by the operating system's count; 0 if unknown."""
+    """Return the most resident memory of this process so far, bytes by the system's count; 0 if unknown."""
     if sys.platform == "win32":
         return 0
     import resource  # not on Windows

@@ -1,7 +1,7 @@
 """Feature maps -> locally aware patch vectors (PatchCore, section 3.1, eq. 1-3).
 
-Each position of the finest chosen layer becomes one vector: the p x p neighbourhood of every layer is averaged there, the
-coarser layers are brought to the finest grid, and all are joined. Two descriptors say how they are joined:
+Each position of the finest chosen layer becomes one vector: the p x p neighbourhood of every layer is averaged there,
+the coarser layers are brought to the finest grid, and all are joined. Two descriptors say how they are joined:
 
 - `concat` (the default): the layers' channels side by side, as the paper's text and most libraries have it;
 - `paper-code`: the 1024 numbers of the authors' published code, which averages channels and neighbourhood together.
@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from totalrecall.errors import SettingError
-from totalrecall.types import FeatureMap, Mask
+from totalrecall.types import FeatureMap, LayerMap, Matrix, PatchGrid, PreparedMask
 
 __all__ = ["DESCRIPTORS", "aggregate", "covered_cells", "describe", "resize_bilinear"]
 
@@ -22,8 +22,8 @@ _CODE_DIMENSIONS = 1024  # of each layer, and of the joined vector, in the autho
 
 
 def describe(
-    maps: Sequence[FeatureMap], *, patch_size: int = 3, stride: int = 1, descriptor: str = "concat"
-) -> FeatureMap:
+    maps: Sequence[LayerMap], *, patch_size: int = 3, stride: int = 1, descriptor: str = "concat"
+) -> PatchGrid:
     """Return the grid of patch vectors, (n, h, w, d) on the finest layer's grid, one for every `stride` positions.
 
     Args:
@@ -55,7 +55,7 @@ def describe(
     return np.ascontiguousarray(joined[:, first::stride, first::stride])
 
 
-def covered_cells(roi: Mask, shape: tuple[int, int]) -> Mask:
+def covered_cells(roi: PreparedMask, shape: tuple[int, int]) -> np.ndarray:
     """Return which cells of a patch grid touch the region of interest, (rows, columns)."""
     return cv2.resize(roi.astype(np.float32), shape[::-1], interpolation=cv2.INTER_AREA) > 0
 
@@ -80,7 +80,7 @@ def _sum_along(maps: FeatureMap, width: int, axis: int) -> FeatureMap:
     return total
 
 
-def resize_bilinear(maps: FeatureMap, size: tuple[int, int]) -> FeatureMap:
+def resize_bilinear(maps: FeatureMap, size: tuple[int, int]) -> PatchGrid:
     """Resize maps (n, h, w, c) to (n, *size, c), bilinear with pixel centres kept (align_corners=False)."""
     n, h, w, c = maps.shape
     if (h, w) == size:
@@ -90,7 +90,7 @@ def resize_bilinear(maps: FeatureMap, size: tuple[int, int]) -> FeatureMap:
     return columns @ tall.reshape(n, size[0], w, c)  # (W, w) @ (n, H, w, c) -> (n, H, W, c)
 
 
-def _bilinear_weights(length: int, target: int) -> FeatureMap:
+def _bilinear_weights(length: int, target: int) -> Matrix:
     """Return the (target, length) matrix that interpolates one axis."""
     at = np.clip((np.arange(target) + 0.5) * length / target - 0.5, 0, length - 1)
     low = np.floor(at).astype(int)
@@ -100,7 +100,7 @@ def _bilinear_weights(length: int, target: int) -> FeatureMap:
     return weights
 
 
-def _describe_like_the_code(maps: Sequence[FeatureMap], patch_size: int, finest: tuple[int, int]) -> FeatureMap:
+def _describe_like_the_code(maps: Sequence[LayerMap], patch_size: int, finest: tuple[int, int]) -> PatchGrid:
     """Return (1, h, w, 1024) as `patchcore.common.MeanMapper` and `Aggregator` of the authors' code compute it."""
     layers = []
     for one in maps:
@@ -114,7 +114,7 @@ def _describe_like_the_code(maps: Sequence[FeatureMap], patch_size: int, finest:
     return _adaptive_average(np.concatenate(layers, axis=3), _CODE_DIMENSIONS)
 
 
-def _adaptive_average(values: FeatureMap, bins: int) -> FeatureMap:
+def _adaptive_average(values: np.ndarray, bins: int) -> np.ndarray:
     """Average the last axis into `bins` bins that may overlap by one element (torch's adaptive_avg_pool1d)."""
     length = values.shape[-1]
     first = np.arange(bins) * length // bins

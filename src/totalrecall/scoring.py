@@ -11,7 +11,7 @@ import numpy as np
 from totalrecall.bank import Bank
 from totalrecall.errors import SettingError
 from totalrecall.images import Geometry
-from totalrecall.types import AnomalyMap, Mask, Patches
+from totalrecall.types import AnomalyMap, Patches, PreparedMap, PreparedMask
 
 __all__ = ["SCORINGS", "Region", "anomaly_map", "find_regions", "picture_score", "reweight", "smoothing_sigma"]
 
@@ -38,7 +38,13 @@ class Region:
 
 
 def picture_score(
-    distances: np.ndarray, indices: np.ndarray, patches: Patches, bank: Bank, *, scoring: str = "max", neighbours: int = 9
+    distances: np.ndarray,
+    indices: np.ndarray,
+    patches: Patches,
+    bank: Bank,
+    *,
+    scoring: str = "max",
+    neighbours: int = 9,
 ) -> float:
     """Return the score of one picture from its patches' distances to the bank.
 
@@ -78,7 +84,7 @@ def reweight(score: float, to_neighbours: np.ndarray) -> float:
     return float((1 - np.exp(score - largest) / np.exp(to_neighbours - largest).sum()) * score)
 
 
-def anomaly_map(grid: np.ndarray, geometry: Geometry, *, roi: Mask | None = None) -> AnomalyMap:
+def anomaly_map(grid: np.ndarray, geometry: Geometry, *, roi: PreparedMask | None = None) -> AnomalyMap:
     """Return the anomaly map in original pixels, float32 (h, w), from distances on the patch grid (rows, columns).
 
     Bilinear to the prepared size, Gaussian, then back through the geometry that prepared the picture.
@@ -103,7 +109,7 @@ def smoothing_sigma(side: int) -> float:
     return 4.0 * min(side / 224, 1.0) if side < 256 else 4.0 * side / 256
 
 
-def _smooth(values: AnomalyMap, sigma: float) -> AnomalyMap:
+def _smooth(values: PreparedMap, sigma: float) -> PreparedMap:
     size = 2 * round(4 * sigma) + 1  # cut at 4 sigma, mirrored at the edge: scipy.ndimage.gaussian_filter's defaults
     return cv2.GaussianBlur(values, (size, size), sigma, borderType=cv2.BORDER_REFLECT)
 

@@ -5,8 +5,8 @@ the bank's variance, and rho the length of what the basis leaves over,
 
     |q - b|^2  >=  |q_r - b_r|^2 + (rho_q - rho_b)^2  =  |q|^2 + |b|^2 - 2 (q_r . b_r + rho_q rho_b)
 
-since the left-over parts can at best point the same way (Cauchy-Schwarz). It is one matrix product of r + 1 columns. Only
-bank vectors whose bound does not exceed a distance already found are then measured in full, so the answer is brute
+since the left-over parts can at best point the same way (Cauchy-Schwarz). It is one matrix product of r + 1 columns.
+Only bank vectors whose bound does not exceed a distance already found are then measured in full, so the answer is brute
 force's answer; where the bound prunes badly, the product is simply done with all d columns.
 
 Rounding: a product of length d in float32 errs by less than 16 sqrt(d) u |q| |b| with probability above 1 - exp(-100)
@@ -20,7 +20,7 @@ from functools import cached_property
 import numpy as np
 
 from totalrecall.errors import SettingError
-from totalrecall.types import Distances, Indices, Patches
+from totalrecall.types import Distances, Indices, Matrix, Patches
 
 __all__ = ["ExactSearch", "principal_basis"]
 
@@ -30,7 +30,7 @@ _SAMPLE = 4096  # bank vectors that the basis is fitted to
 _UNIT = 2.0**-24  # unit roundoff of float32
 
 
-def principal_basis(vectors: Patches, dimensions: int, *, seed: int = 0) -> Patches:
+def principal_basis(vectors: Patches, dimensions: int, *, seed: int = 0) -> Matrix:
     """Return an orthonormal basis, (d, dimensions) float32, of nearly the directions of largest variance.
 
     Any orthonormal basis gives a valid bound, a better one prunes more; two rounds of subspace iteration (Halko et al.
@@ -52,8 +52,8 @@ def principal_basis(vectors: Patches, dimensions: int, *, seed: int = 0) -> Patc
 class _Bounds:
     """Bank vectors as the columns of one product, and what is needed to bring queries alongside."""
 
-    basis: Patches | None  # (d, r), or None for all dimensions
-    columns: Patches  # (r + 1, m), or (d, m)
+    basis: Matrix | None  # (d, r), or None for all dimensions
+    columns: Matrix  # (r + 1, m), or (d, m)
 
 
 class ExactSearch:
@@ -64,7 +64,7 @@ class ExactSearch:
         basis: from `principal_basis`; made here if not given and d is large enough for pruning to pay.
     """
 
-    def __init__(self, vectors: Patches, basis: Patches | None = None) -> None:
+    def __init__(self, vectors: Patches, basis: Matrix | None = None) -> None:
         self.vectors = vectors
         self.slack = 16 * np.sqrt(vectors.shape[1]) * _UNIT
         self.mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)  # near the origin rounding is smallest
@@ -127,9 +127,10 @@ class ExactSearch:
         found = self._squared(queries, who, guess.ravel(), np.float64).reshape(-1, k).max(axis=1)  # k-th best at most
         # |q|^2 was left out of `lower`; the guess itself survives, since its bound is under its distance
         limit = found - norms + 2 * margin
-        return np.nonzero(lower <= limit[:, None].astype(np.float32))
+        who, which = np.nonzero(lower <= limit[:, None].astype(np.float32))
+        return who, which
 
-    def _reduce(self, centred: Patches, norms: np.ndarray, basis: Patches) -> Patches:
+    def _reduce(self, centred: Patches, norms: np.ndarray, basis: Matrix) -> Matrix:
         """Return coordinates in the basis and, as one more, the length of the rest: (n, r + 1)."""
         reduced = np.empty((len(centred), basis.shape[1] + 1), np.float32)
         np.matmul(centred, basis, out=reduced[:, :-1])
@@ -140,7 +141,7 @@ class ExactSearch:
 
     def _squared(self, queries: Patches, who: np.ndarray, which: np.ndarray, dtype: type) -> np.ndarray:
         """Return squared distances of pairs by their difference, which is exact near zero, in the given precision."""
-        out = np.empty(len(who), dtype)
+        out: np.ndarray = np.empty(len(who), dtype)
         step = max(_GATHER_FLOATS // queries.shape[1], 1)
         for first in range(0, len(who), step):
             part = slice(first, first + step)
@@ -148,9 +149,7 @@ class ExactSearch:
             np.einsum("pd,pd->p", difference, difference, out=out[part])
         return out
 
-    def _best_of_pairs(
-        self, queries: Patches, who: np.ndarray, which: np.ndarray, k: int
-    ) -> tuple[Distances, Indices]:
+    def _best_of_pairs(self, queries: Patches, who: np.ndarray, which: np.ndarray, k: int) -> tuple[Distances, Indices]:
         """Measure the pairs and return each query's k best, ties to the lower index."""
         squared = self._squared(queries, who, which, np.float32)
         best = _first_of_each(who, squared, which, k)

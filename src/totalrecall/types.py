@@ -1,6 +1,6 @@
 """Array types with their axes named once.
 
-Letters: `n` pictures (or vectors), `h` `w` rows and columns of pixels or of a patch grid, `c` channels, `d` dimensions
+Letters: `n` pictures, `p` patches, `h` `w` rows and columns of pixels or of a patch grid, `c` channels, `d` dimensions
 of a patch vector, `q` query vectors, `k` neighbours. Under the test run, which imports jaxtyping first, shapes and
 types are checked at every call; users get plain NumPy arrays and pay nothing for it (jaxtyping costs 0.2 s to import).
 """
@@ -10,15 +10,35 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-__all__ = ["AnomalyMap", "Distances", "FeatureMap", "Image", "Indices", "Mask", "Patches"]
+__all__ = [
+    "AnomalyMap",
+    "Distances",
+    "FeatureMap",
+    "Image",
+    "Indices",
+    "LayerMap",
+    "Mask",
+    "Matrix",
+    "PatchGrid",
+    "Patches",
+    "PreparedImage",
+    "PreparedMap",
+    "PreparedMask",
+]
 
 if not TYPE_CHECKING and "jaxtyping" in sys.modules:
     from jaxtyping import Bool, Float, Float32, Int64, UInt8
 
     Image = UInt8[np.ndarray, "h w 3"]  # RGB
     Mask = Bool[np.ndarray, "h w"]
+    PreparedImage = UInt8[np.ndarray, "H W 3"]  # as the backbone sees it
+    PreparedMask = Bool[np.ndarray, "H W"]
+    PreparedMap = Float32[np.ndarray, "H W"]
     FeatureMap = Float32[np.ndarray, "n h w c"]
-    Patches = Float[np.ndarray, "n d"]  # float32 on the road; float64 where a test wants exact arithmetic
+    LayerMap = Float32[np.ndarray, "n _ _ _"]  # one of several feature maps, each of its own size
+    PatchGrid = Float32[np.ndarray, "n rows columns d"]  # a patch vector for each position of the finest layer
+    Patches = Float[np.ndarray, "p d"]  # float32 on the road; float64 where a test wants exact arithmetic
+    Matrix = Float[np.ndarray, "_ _"]  # of axes that are not those of the patches beside it: a basis, weights
     Distances = Float[np.ndarray, "q k"]  # Euclidean, ascending along k
     Indices = Int64[np.ndarray, "q k"]
     AnomalyMap = Float32[np.ndarray, "h w"]
@@ -26,8 +46,14 @@ else:
     Array: TypeAlias = np.ndarray[Any, Any]
     Image: TypeAlias = Array
     Mask: TypeAlias = Array
+    PreparedImage: TypeAlias = Array
+    PreparedMask: TypeAlias = Array
+    PreparedMap: TypeAlias = Array
     FeatureMap: TypeAlias = Array
+    LayerMap: TypeAlias = Array
+    PatchGrid: TypeAlias = Array
     Patches: TypeAlias = Array
+    Matrix: TypeAlias = Array
     Distances: TypeAlias = Array
     Indices: TypeAlias = Array
     AnomalyMap: TypeAlias = Array

@@ -79,5 +79,7 @@ def run_add(args: argparse.Namespace) -> int:
         form=args.form,
     )
     layers = " ".join(layer.name.removeprefix("layer") for layer in backbone.layers)
-    print(f"Added {backbone.name}: layers {layers}, sha256 {backbone.sha256[:16]}. Use it with: --backbone {backbone.name}")
+    print(
+        f"Added {backbone.name}: layers {layers}, sha256 {backbone.sha256[:16]}. Use it with: --backbone {backbone.name}"
+    )
     return 0

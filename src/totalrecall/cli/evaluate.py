@@ -25,7 +25,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("model", metavar="MODEL", help="file that `fit` wrote")
     parser.add_argument("root", metavar="ROOT", help="folder of the data set; for mvtec, of one category")
     parser.add_argument("--layout", choices=LAYOUTS, required=True, help="how the folder is laid out")
-    parser.add_argument("--seed", type=int, help="of the split, for layouts that have none of their own (default: the fit's)")
+    parser.add_argument(
+        "--seed", type=int, help="of the split, for layouts that have none of their own (default: the fit's)"
+    )
     parser.add_argument("--json", metavar="FILE", help="write the metrics as JSON ('-' for stdout)")
     parser.add_argument("--precision", metavar="NAME", help="auto, f32 or bf16 (default: the model's)")
     parser.add_argument("--threads", type=int, metavar="N", help="of the backbone (default: all cores)")

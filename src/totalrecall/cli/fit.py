@@ -30,8 +30,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="learn what good pictures look like",
         description="Learn from good pictures only and write a model file. No defect is needed.",
     )
-    parser.add_argument("good", nargs="+", metavar="GOOD", help="files, folders or globs; with --layout the data set's root")
-    parser.add_argument("-o", "--output", required=True, metavar="MODEL", help="model file to write, such as part.trecall")
+    parser.add_argument(
+        "good", nargs="+", metavar="GOOD", help="files, folders or globs; with --layout the data set's root"
+    )
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="MODEL", help="model file to write, such as part.trecall"
+    )
     add_split_options(parser)
     add_detector_options(parser)
     parser.add_argument("--json", metavar="FILE", help="write what the fit did and took, as JSON ('-' for stdout)")
@@ -46,20 +50,30 @@ def add_detector_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--backbone", default="compact", metavar="NAME", help="see `totalrecall backbones list`")
     group.add_argument("--layers", type=int, nargs="+", default=[2, 3], metavar="N", help="whose features are joined")
     group.add_argument("--coreset", type=fraction, default=0.01, metavar="SHARE", help="of patches kept (default 0.01)")
-    group.add_argument("--size", type=int, default=256, metavar="PIXELS", help="side of the prepared picture (default 256)")
+    group.add_argument(
+        "--size", type=int, default=256, metavar="PIXELS", help="side of the prepared picture (default 256)"
+    )
     group.add_argument("--resize", default="squash", metavar="MODE", help="squash, letterbox or crop (default squash)")
     group.add_argument("--crop", type=int, metavar="PIXELS", help="with --resize crop: side of the middle that is kept")
     group.add_argument("--roi", metavar="MASK", help="picture whose white pixels mark the region to inspect")
-    group.add_argument("--patch-size", type=int, default=3, metavar="P", help="neighbourhood of a patch, odd (default 3)")
+    group.add_argument(
+        "--patch-size", type=int, default=3, metavar="P", help="neighbourhood of a patch, odd (default 3)"
+    )
     group.add_argument("--stride", type=int, default=1, metavar="S", help="step of the patch grid (default 1)")
     group.add_argument("--descriptor", default="concat", metavar="NAME", help="concat (default) or paper-code")
-    group.add_argument("--scoring", default="max", metavar="NAME", help="max (default), paper or top1pct")
-    group.add_argument("--neighbours", type=int, default=9, metavar="B", help="of eq. 7, for --scoring paper (default 9)")
+    group.add_argument("--scoring", default="top1pct", metavar="NAME", help="top1pct (default), max or paper")
+    group.add_argument(
+        "--neighbours", type=int, default=9, metavar="B", help="of eq. 7, for --scoring paper (default 9)"
+    )
     group.add_argument(
         "--false-alarm-rate", type=fraction, default=0.01, metavar="RATE", help="of good pictures (default 0.01)"
     )
     group.add_argument(
-        "--holdout", type=fraction, default=0.2, metavar="SHARE", help="of good pictures that set the threshold (default 0.2)"
+        "--holdout",
+        type=fraction,
+        default=0.2,
+        metavar="SHARE",
+        help="of good pictures that set the threshold (default 0.2)",
     )
     group.add_argument("--precision", default="auto", metavar="NAME", help="auto (default), f32 or bf16")
     group.add_argument("--threads", type=int, metavar="N", help="of the backbone (default: all cores)")
@@ -123,8 +137,14 @@ def _tell(args: argparse.Namespace, detector: "PatchCore", output: Path) -> None
     report = detector.report_
     assert report is not None
     seconds = report.seconds
-    say(args, f"Bank: {report.vectors} of {report.patches} patches ({report.dimensions} numbers each) from {report.pictures} pictures")
-    say(args, f"Threshold: score {detector.threshold_:.4g}, from {report.calibration_pictures} good pictures held out of the bank")
+    say(
+        args,
+        f"Bank: {report.vectors} of {report.patches} patches ({report.dimensions} numbers each) from {report.pictures} pictures",
+    )
+    say(
+        args,
+        f"Threshold: score {detector.threshold_:.4g}, from {report.calibration_pictures} of the good pictures, scored without them",
+    )
     say(
         args,
         f"Seconds: features {seconds['features']:.1f} (of which decoding, in threads beside it, {seconds['decode']:.1f}), "

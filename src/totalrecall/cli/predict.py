@@ -21,7 +21,17 @@ if TYPE_CHECKING:
 __all__ = ["add_parser", "overlay_of", "save_heatmap"]
 
 DEFECT_FOUND = 10  # exit code of --fail-on-anomaly
-_COLUMNS = ("path", "score", "threshold", "is_anomalous", "p_value", "regions", "nearest_path", "nearest_x", "nearest_y")
+_COLUMNS = (
+    "path",
+    "score",
+    "threshold",
+    "is_anomalous",
+    "p_value",
+    "regions",
+    "nearest_path",
+    "nearest_x",
+    "nearest_y",
+)
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -35,7 +45,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("pictures", nargs="+", metavar="PICTURES", help="files, folders or globs")
     parser.add_argument("--json", metavar="FILE", help="write a JSON line a picture ('-' for stdout)")
     parser.add_argument("--csv", metavar="FILE", help="write a CSV row a picture ('-' for stdout)")
-    parser.add_argument("--heatmaps", metavar="DIR", help="write the picture with its heat map, regions and verdict there")
+    parser.add_argument(
+        "--heatmaps", metavar="DIR", help="write the picture with its heat map, regions and verdict there"
+    )
     parser.add_argument("--fail-on-anomaly", action="store_true", help=f"exit with {DEFECT_FOUND} if a defect is found")
     parser.add_argument("--precision", metavar="NAME", help="auto, f32 or bf16 (default: the model's)")
     parser.add_argument("--threads", type=int, metavar="N", help="of the backbone (default: all cores)")

@@ -1,0 +1,51 @@
+# The same thin targets for people and CI. Needs Python 3.10+ and make; everything else is installed into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# CI installs exact versions; a person gets the newest that fit the Python at hand
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(CI),-c constraints.txt)
+
+.PHONY: demo test lint format bench wheel clean help
+
+help:
+	@echo "make demo    install, then fit, score and report on pictures that the program makes itself"
+	@echo "make test    install with the tools for development, then run the tests"
+	@echo "make lint    style and types"
+	@echo "make bench   speed and memory of this machine"
+	@echo "make wheel   build dist/*.whl"
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.base: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) -e ".[dev]"
+	@touch $@ $(VENV)/.base
+
+demo: $(VENV)/.base
+	$(BIN)/totalrecall demo --out totalrecall-demo
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m benchmarks
+
+wheel: $(VENV)/.dev
+	$(BIN)/python -m build --wheel
+
+clean:
+	rm -rf $(VENV) build dist totalrecall-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
