@@ -292,3 +292,35 @@ def test_on_real_tiles_scores_equal_the_oracle(shared, resnet18):
         patches = reference.describe([maps["layer2"], maps["layer3"]]).reshape(-1, 384)
         expected = reference.score(patches, bank, "top1pct")
         assert detector.predict(path).score == pytest.approx(expected, rel=1e-4)
+
+
+def test_tiles_are_seen_apart_and_laid_side_by_side(tiny_backbone):
+    detector = make(tiny_backbone, tile=2)
+    picture = stripes(4, height=2 * SIZE, width=2 * SIZE)  # already of the prepared size
+    prepared, geometry = detector.recipe.prepare(picture)
+    assert np.array_equal(prepared, picture)
+    assert geometry.prepared == (2 * SIZE, 2 * SIZE)
+    corner = make(tiny_backbone, patch_size=1).extractor.describe(np.ascontiguousarray(picture[SIZE:, :SIZE]))
+    whole = make(tiny_backbone, patch_size=1, tile=2).extractor.describe(prepared)
+    assert whole.shape == (1, 16, 16, 384)
+    assert np.allclose(whole[:, 8:, :8][:, :, :, :128], corner[:, :, :, :128], atol=1e-5)
+
+
+def test_a_tiled_stream_gives_what_single_pictures_give(tiny_backbone, good):
+    detector = make(tiny_backbone, tile=2).fit(good)
+    results = list(detector.predict_stream([stripes(1), damaged(2)]))
+    assert results[1].score == pytest.approx(detector.predict(damaged(2)).score, rel=1e-4)
+    assert results[1].score > results[0].score
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tile": 0}, "tile must be from 1 to 16 pieces a side, got 0. 2 makes four pieces."),
+        ({"tile": 2, "size": 100}, "With tile, a piece must be a multiple of 32 pixels, got 100. Use 96."),
+    ],
+)
+def test_a_bad_tile_is_named(tiny_backbone, options, message):
+    with pytest.raises(SettingError) as caught:
+        make(tiny_backbone, **options)
+    assert str(caught.value) == message

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from training.textures import damage, texture
 
-# Whole sources that are never trained on, about a tenth: leather, glass panels, painted cubes and a fixed street camera.
+# Whole sources that are never trained on, about a tenth: leather, glass panels, cubes, a street camera.
 ASIDE = ("leather", "panel", "cube", "street")
 
-# (crop size, crops in a batch), taken in turn: mostly small crops, which vary more for the same work, and every fourth step
-# large ones, since the product's pictures are 224 to 256 px and a border takes less of them.
+# (crop size, crops in a batch), taken in turn: mostly small crops, which vary more for the same work, and every fourth
+# step large ones, since the product's pictures are 224 to 256 px and a border takes less of them.
 BATCHES = ((128, 32), (128, 32), (128, 32), (256, 8))
 KEPT = 256
 PASSES = 3
@@ -37,7 +37,7 @@ def load_pictures(folder: Path) -> Pictures:
     """All pictures that SOURCES.tsv names; the group of each is its file name up to the underscore."""
     train: list[np.ndarray] = []
     aside: dict[str, list[np.ndarray]] = {group: [] for group in ASIDE}
-    with open(folder / "SOURCES.tsv", encoding="utf-8", newline="") as file:
+    with (folder / "SOURCES.tsv").open(encoding="utf-8", newline="") as file:
         names = [row["file"] for row in csv.DictReader(file, delimiter="\t")]
     for name in names:
         picture = cv2.cvtColor(cv2.imread(str(folder / name)), cv2.COLOR_BGR2RGB)
@@ -46,7 +46,7 @@ def load_pictures(folder: Path) -> Pictures:
 
 
 def batch_number(seed: int, step: int) -> int:
-    """Which batch a step takes: each stretch of `KEPT` batches is gone through `PASSES` times, each time in another order."""
+    """Which batch a step takes: each stretch of `KEPT` batches is gone through `PASSES` times, in another order each."""
     stretch, place = divmod(step, KEPT * PASSES)
     turn, place = divmod(place, KEPT)
     order = default_rng([seed, stretch, turn]).permutation(KEPT)
@@ -54,7 +54,7 @@ def batch_number(seed: int, step: int) -> int:
 
 
 class Supply:
-    """Batches with the teacher's answers. Both are kept while their stretch lasts, since making them takes half of a step.
+    """Batches with the teacher's answers, both kept while their stretch lasts: making them takes half of a step.
 
     What is missing is made again from its number, so that a resumed run sees what an unbroken one would.
     """
@@ -112,7 +112,7 @@ def _crop(rng: Generator, pictures: list[np.ndarray], size: int) -> np.ndarray:
 
 
 def _cut(rng: Generator, picture: np.ndarray, size: int) -> np.ndarray:
-    """A crop of log-uniform scale from 48 px (96 for large crops) to the whole, at times squashed, brought to `size`."""
+    """A crop of log-uniform scale from 48 px (96 for large crops) to the whole, at times squashed, made `size`."""
     height, width = picture.shape[:2]
     short = min(height, width)
     side = np.exp(rng.uniform(np.log(min(short, 48 * size / 128)), np.log(short)))

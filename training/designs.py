@@ -9,10 +9,10 @@ from training.networks import Architecture, Block, Conv, Pool
 class Design:
     """A student and how it is trained.
 
-    `start` says where the weights come from: "random"; "tail", layer2 and layer3 are the teacher's, cut to size; "copy", the
-    stem as well; "thin", all is fitted to the teacher by least squares (`pruning.py`). `loss` is one of `train.LOSSES`. `hint`
-    weighs the error of the stem's output against the teacher's layer1. The two rates are AdamW's, for random and for other
-    weights.
+    `start` says where the weights come from: "random"; "tail", layer2 and layer3 are the teacher's, cut to size; "copy",
+    the stem as well; "thin", all is fitted to the teacher by least squares (`pruning.py`). `loss` is one of
+    `train.LOSSES`. `hint` weighs the error of the stem's output against the teacher's layer1. The two rates are AdamW's,
+    for random and for other weights.
     """
 
     architecture: Architecture
@@ -23,7 +23,9 @@ class Design:
     inherited_rate: float = 4e-4
 
 
-def _architecture(stem: tuple[Conv | Pool | Block, ...], middle2: tuple[int, int], middle3: tuple[int, int]) -> Architecture:
+def _architecture(
+    stem: tuple[Conv | Pool | Block, ...], middle2: tuple[int, int], middle3: tuple[int, int]
+) -> Architecture:
     """ResNet-18's layer2 and layer3 with the given channels inside their blocks, behind another stem."""
     return Architecture(
         stem,
@@ -32,11 +34,9 @@ def _architecture(stem: tuple[Conv | Pool | Block, ...], middle2: tuple[int, int
     )
 
 
+# A cheap new stem, and half of the channels inside the second blocks.
 SLIM = _architecture((Conv(3, 32, 2), Conv(3, 64, 2), Block(32, 64)), (128, 64), (256, 128))
-# The same work spent otherwise: earlier (a full block in the stem) or later (no block in the stem, all channels behind it).
-EARLY = _architecture((Conv(3, 32, 2), Conv(3, 64, 2), Block(64, 64)), (96, 64), (192, 128))
-LATE = _architecture((Conv(3, 32, 2), Conv(3, 64, 2)), (128, 128), (256, 128))
-# ResNet's own way to stride 4 and one block of its layer1, all thinned: nothing is new, so all can come from the teacher.
+# ResNet's own way to stride 4 and one block of its layer1, all thinned: nothing is new, all can come from the teacher.
 PRUNED = _architecture((Conv(5, 64, 2), Pool(), Block(32, 64)), (128, 64), (256, 128))
 # Both blocks of layer1, half of the first filters, and the rest spread more evenly.
 THIN = _architecture((Conv(5, 32, 2), Pool(), Block(32, 64), Block(32, 64)), (96, 96), (192, 128))

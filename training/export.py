@@ -1,7 +1,8 @@
-"""Write a trained student as ONNX: `python -m training.export DIR/checkpoint.pt -o src/totalrecall/backbones/compact.onnx`.
+"""Write a trained student as ONNX: `python -m training.export DIR/checkpoint.pt -o FILE.onnx`.
 
-The graph takes bytes (n, h, w, 3) RGB and gives `layer2` and `layer3` as float32 (n, h/8, w/8, 128) and (n, h/16, w/16, 256).
-Weights are stored as float16; a Cast in front of each convolution makes them float32 again, which OpenVINO folds when it compiles.
+The graph takes bytes (n, h, w, 3) RGB and gives float32 maps, `layer2` (n, h/8, w/8, 128) and `layer3`
+(n, h/16, w/16, 256). Weights are stored as float16; a Cast in front of each convolution makes them float32 again, which
+OpenVINO folds when it compiles.
 """
 
 import argparse
@@ -21,9 +22,8 @@ from training.networks import MEAN, STD, Architecture, ConvRelu, Network, Residu
 METADATA = {
     "name": "compact",
     "layers": [{"name": "layer2", "channels": 128, "stride": 8}, {"name": "layer3", "channels": 256, "stride": 16}],
-    "source": "distilled from torchvision's ResNet-18 (ImageNet1k V1), from whose layer2 and layer3 weights it started; "
-    "docs/backbones.md tells how",
-    "licence": "BSD-3-Clause (the teacher's weights: torchvision, BSD-3-Clause)",
+    "source": "torchvision's ResNet-18 (ImageNet1k V1), thinned by least squares and distilled; see docs/backbones.md",
+    "licence": "derived from torchvision's ResNet-18 V1 weights (BSD-3-Clause); see docs/backbones.md",
     "preprocessing": "in the graph: RGB bytes / 255, mean 0.485 0.456 0.406, deviation 0.229 0.224 0.225",
     "architecture": "",
 }
@@ -91,10 +91,14 @@ def to_onnx(network: Network, metadata: dict) -> onnx.ModelProto:
         if stage != "stem":
             graph.node("Transpose", [x], stage, {"perm": [0, 2, 3, 1]})  # (n, c, h, w) -> (n, h, w, c)
             channels = getattr(network, stage)[-1].conv2.out_channels
-            outputs.append(helper.make_tensor_value_info(stage, TensorProto.FLOAT, ["n", f"h_{stage}", f"w_{stage}", channels]))
+            outputs.append(
+                helper.make_tensor_value_info(stage, TensorProto.FLOAT, ["n", f"h_{stage}", f"w_{stage}", channels])
+            )
     images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["n", "height", "width", 3])
     whole = helper.make_graph(graph.nodes, metadata["name"], [images], outputs, graph.weights)
-    model = helper.make_model(whole, opset_imports=[helper.make_opsetid("", 17)], ir_version=9, producer_name="totalrecall")
+    model = helper.make_model(
+        whole, opset_imports=[helper.make_opsetid("", 17)], ir_version=9, producer_name="totalrecall"
+    )
     helper.set_model_props(model, {"totalrecall": json.dumps(metadata)})
     onnx.checker.check_model(model)
     return model
@@ -102,7 +106,9 @@ def to_onnx(network: Network, metadata: dict) -> onnx.ModelProto:
 
 def describe(architecture: Architecture) -> str:
     """The layers in words, for the metadata."""
-    return "; ".join(f"{stage}: {', '.join(map(repr, getattr(architecture, stage)))}" for stage in ("stem", "layer2", "layer3"))
+    return "; ".join(
+        f"{stage}: {', '.join(map(repr, getattr(architecture, stage)))}" for stage in ("stem", "layer2", "layer3")
+    )
 
 
 def largest_error(model: onnx.ModelProto, network: Network, height: int, width: int, seed: int = 0) -> float:
@@ -127,7 +133,9 @@ def write(network: Network, metadata: dict, path: Path) -> None:
     for height, width in ((256, 256), (320, 192), (200, 232)):
         error = largest_error(model, network, height, width)
         if error > 3e-3:  # float16 weights alone give about 1e-3
-            raise RuntimeError(f"OpenVINO differs from PyTorch by {error:.2g} of the largest value at {height}x{width}; nothing written")
+            raise RuntimeError(
+                f"OpenVINO differs from PyTorch by {error:.2g} of the largest value at {height}x{width}; nothing written"
+            )
         print(f"{height}x{width}: differs by {error:.2g} of the largest value")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
@@ -142,7 +150,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("checkpoint", type=Path, nargs="?")
-    source.add_argument("--resnet18", type=Path, help="export the teacher from this weights file instead, to compare speed")
+    source.add_argument(
+        "--resnet18", type=Path, help="export the teacher from this weights file instead, to compare speed"
+    )
     parser.add_argument("--random", action="store_true", help="keep the architecture but draw the weights anew")
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()

@@ -1,7 +1,7 @@
 """Teacher and students: one residual network class, described by a small table of layers.
 
-The same table is walked by `export.py`, so that the ONNX graph cannot drift from what was trained. There is no batch norm: the
-teacher's is folded into its convolutions, and a student starts from such folded weights.
+The same modules are walked by `export.py`, so that the ONNX graph cannot drift from what was trained. There is no batch
+norm: the teacher's is folded into its convolutions, and a student starts from such folded weights.
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """Thin a teacher into a student by least squares, so that training starts from a network that almost agrees already.
 
-Layer by layer: keep the middle channels that pass the most on, then refit each block's second convolution so that what the
-*student* feeds it comes out as what the teacher has there (He et al., "Channel pruning", ICCV 2017). Errors of earlier layers
-are mended by later ones as far as a linear map can.
+Layer by layer: keep the middle channels that pass the most on, then refit each convolution so that what the *student*
+feeds it comes out as what the teacher has there (He et al., "Channel pruning", ICCV 2017). Errors of earlier layers are
+mended by later ones as far as a linear map can.
 """
 
 from collections.abc import Callable
@@ -72,7 +72,7 @@ def _thin_block(
     sums: list[Tensor],
     seed: int,
 ) -> None:
-    """Fit a block: `kept` of the teacher's channels reach it as `inputs`; there they are `wanted`, and `sums` are to come out."""
+    """Fit a block. `kept` of the teacher's channels reach it as `inputs` where the teacher has `wanted`; `sums` are due."""
     middles = [source.conv1(x) for x in wanted]
     # What a channel passes on: how strong it is, times the gain out of it.
     gain = _strength([torch.relu(m) for m in middles]) * source.conv2.weight.transpose(0, 1).flatten(1).norm(dim=1)
@@ -86,7 +86,9 @@ def _thin_block(
         targets = [total - x for total, x in zip(sums, inputs, strict=True)]
         _refit([block.conv2], lambda x: [torch.relu(block.conv1(x))], inputs, targets, seed)
         return
-    if source.downsample is None:  # narrower input: the identity becomes a 1x1 convolution that puts each channel in its place
+    if (
+        source.downsample is None
+    ):  # narrower input: the identity becomes a 1x1 convolution that puts each channel in its place
         block.downsample.weight.data = torch.eye(block.conv2.out_channels)[:, kept, None, None].contiguous()
         block.downsample.bias.data.zero_()
     else:
@@ -101,10 +103,12 @@ def _refit(
     targets: list[Tensor],
     seed: int,
 ) -> None:
-    """Change convolutions so that their outputs, added, come near the targets: ridge regression towards their present weights."""
+    """Ridge regression: move the weights so that the convolutions' outputs, added, come near the targets."""
     generator = torch.Generator().manual_seed(seed)
     gram, cross = 0.0, 0.0
-    weights = torch.cat([conv.weight.flatten(1) for conv in convolutions] + [sum(c.bias for c in convolutions)[:, None]], 1)
+    weights = torch.cat(
+        [conv.weight.flatten(1) for conv in convolutions] + [sum(c.bias for c in convolutions)[:, None]], 1
+    )
     for x, target in zip(inputs, targets, strict=True):
         goal = target.transpose(0, 1).flatten(1).T  # (n, c, h, w) -> (n*h*w, c)
         rows = torch.randperm(len(goal), generator=generator)[:ROWS]

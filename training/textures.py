@@ -1,4 +1,4 @@
-"""Procedural pictures, and procedural damage to any picture. All are uint8 (h, w, 3) RGB; all chance comes from `rng`."""
+"""Procedural pictures, and procedural damage to any picture: uint8 (h, w, 3) RGB; all chance comes from `rng`."""
 
 import cv2
 import numpy as np
@@ -15,7 +15,7 @@ def texture(rng: Generator, size: int, kind: str | None = None) -> np.ndarray:
 
 
 def noise_field(rng: Generator, size: int, exponent: float, stretch: float = 1.0) -> np.ndarray:
-    """Noise in 0..1 whose amplitude falls with frequency to the power `exponent`; `stretch` over 1 draws it out along x."""
+    """Noise in 0..1 whose amplitude falls with frequency to the power `exponent`; `stretch` draws it out along x."""
     fy = np.fft.fftfreq(size)[:, None]
     fx = np.fft.rfftfreq(size)[None, :] * stretch
     amplitude = (fy**2 + fx**2 + 1.0 / size**2) ** (-exponent / 2)
@@ -101,7 +101,9 @@ def _blobs(rng: Generator, size: int) -> np.ndarray:
 
 
 def _granite(rng: Generator, size: int) -> np.ndarray:
-    mix = [noise_field(rng, size, e) * w for e, w in ((0.2, rng.uniform(0, 0.4)), (1.0, 0.4), (2.0, rng.uniform(0, 0.4)))]
+    mix = [
+        noise_field(rng, size, e) * w for e, w in ((0.2, rng.uniform(0, 0.4)), (1.0, 0.4), (2.0, rng.uniform(0, 0.4)))
+    ]
     return np.sum(mix, axis=0)
 
 
@@ -136,7 +138,7 @@ KINDS = {
 
 
 def damage(rng: Generator, picture: np.ndarray, strength: float, other: np.ndarray | None = None) -> np.ndarray:
-    """A copy with one local defect: scratch, stain, missing piece, blur, colour spot, or a piece of `other` (same size)."""
+    """A copy with one defect: scratch, stain, missing piece, blur, colour spot, or a piece of `other` (same size)."""
     kinds = ["scratch", "stain", "missing", "blur", "colour"] + (["swap"] if other is not None else [])
     kind = str(rng.choice(kinds))
     mask = _scratch_mask(rng, picture.shape[:2]) if kind == "scratch" else _blob_mask(rng, picture.shape[:2])

@@ -1,4 +1,4 @@
-"""Time ONNX backbones beside each other: `python -m training.timing resnet18.onnx compact.onnx`. The first is the yardstick."""
+"""Time ONNX backbones beside each other: `python -m training.timing resnet18.onnx compact.onnx`, a ratio to the first."""
 
 import argparse
 import time
@@ -9,7 +9,7 @@ import openvino
 
 
 def milliseconds(models: list[Path], precision: str, rounds: int, size: int = 256) -> list[list[float]]:
-    """Times of one picture on two threads, a list a model. Models take turns, so that a slow moment strikes all alike."""
+    """Times of one picture on two threads, a list a model. They take turns, so that a slow moment strikes all alike."""
     core = openvino.Core()
     hints = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": 2, "PERFORMANCE_HINT": "LATENCY"}
     requests = [core.compile_model(str(path), "CPU", hints).create_infer_request() for path in models]
@@ -34,7 +34,9 @@ def main() -> None:
         times = milliseconds(arguments.models, precision, arguments.rounds)
         for path, found in zip(arguments.models, times, strict=True):
             ratio = np.median(np.divide(found, times[0]))
-            print(f"{precision:4}  {path.stem:12}  median {np.median(found):6.2f} ms  least {min(found):6.2f} ms  ratio {ratio:.3f}")
+            print(
+                f"{precision:4}  {path.stem:12}  median {np.median(found):6.2f} ms  least {min(found):6.2f} ms  ratio {ratio:.3f}"
+            )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Distil a teacher into a student: `python -m training.train --design relative --steps 12000 --out DIR --resume`.
+"""Distil a teacher into a student: `python -m training.train --design compact --steps 2500 --out DIR --resume`.
 
-DIR receives `log.jsonl` (loss and validation) and `checkpoint.pt`. Stop and start it at will: batches depend on the seed and the
-step alone, and a checkpoint holds the rest, so `--resume` goes on as if nothing had been.
+DIR receives `log.jsonl` (loss and validation) and `checkpoint.pt`. Stop and start it at will: batches depend on the seed
+and the step alone, and a checkpoint holds the rest, so `--resume` goes on as if nothing had been.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def distance_loss(error: Tensor, target: Tensor, deviation: Tensor, variance: fl
 def relative_loss(error: Tensor, target: Tensor, deviation: Tensor, variance: float) -> Tensor:  # noqa: ARG001
     """Displacement against the picture's own spread, so that the faint differences of an even surface count as well.
 
-    An error that is the same all over a picture shifts every patch alike and hardly changes a distance: it counts a fifth.
+    An error that is the same all over a picture shifts all patches alike and hardly changes a distance: it counts a fifth.
     """
     spread = target.var((2, 3)).sum(1) + 0.05 * variance  # (n,)
     shift = error.mean((2, 3), keepdim=True)
@@ -78,14 +78,14 @@ LOSSES = {"channel": channel_loss, "distance": distance_loss, "relative": relati
 class Trainer:
     """The state of one run."""
 
-    def __init__(self, design: Design, steps: int, decay: int, out: Path, seed: int):
+    def __init__(self, design: Design, steps: int, decay: int, out: Path, seed: int, resumed: bool):
         self.design, self.steps, self.decay, self.out, self.seed = design, steps, decay, out, seed
         self.pictures = load_pictures(SHARED / "data/natural")
         weights = SHARED / "backbones/resnet18_imagenet1k_v1.safetensors"
         self.exact_teacher = load_resnet18(weights)
         self.teacher = copy.deepcopy(self.exact_teacher).to(memory_format=torch.channels_last).bfloat16()
         self.student = Network(design.architecture, seed)
-        old = self._start()
+        old = self._start(resumed)
         self.student.to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.student).requires_grad_(False)
         self.optimiser = self._optimiser({id(parameter) for parameter in old})
@@ -93,20 +93,24 @@ class Trainer:
         self.examination: Examination | None = None
         self.step = 0
 
-    def _start(self) -> list[nn.Parameter]:
-        """Give the student its first weights; those parameters that are not random."""
+    def _start(self, resumed: bool) -> list[nn.Parameter]:
+        """Give the student its first weights, unless a checkpoint will; the parameters that are not random at first."""
         if self.design.start == "random":
             return []
         if self.design.start != "thin":
             return inherit(self.student, self.exact_teacher, stem=self.design.start == "copy")
-        images = [normalise(torch.from_numpy(batch(self.pictures.train, self.seed, number))) for number in range(8)]
-        thin(self.student, self.exact_teacher, images, self.seed)
+        if not resumed:
+            images = [normalise(torch.from_numpy(batch(self.pictures.train, self.seed, number))) for number in range(8)]
+            thin(self.student, self.exact_teacher, images, self.seed)
         return list(self.student.parameters())
 
     def _optimiser(self, inherited: set[int]) -> torch.optim.Optimizer:
         groups = [
             {"params": [p for p in self.student.parameters() if id(p) not in inherited], "peak": self.design.new_rate},
-            {"params": [p for p in self.student.parameters() if id(p) in inherited], "peak": self.design.inherited_rate},
+            {
+                "params": [p for p in self.student.parameters() if id(p) in inherited],
+                "peak": self.design.inherited_rate,
+            },
         ]
         groups = [group for group in groups if group["params"]]
         return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
@@ -156,7 +160,7 @@ class Trainer:
         state = {"step": self.step, "student": self.student.state_dict(), "average": self.average.state_dict(),
                  "optimiser": self.optimiser.state_dict(), "architecture": self.design.architecture}  # fmt: skip
         torch.save(state, self.out / "checkpoint.tmp")
-        os.replace(self.out / "checkpoint.tmp", self.out / "checkpoint.pt")
+        (self.out / "checkpoint.tmp").replace(self.out / "checkpoint.pt")
 
     def load(self) -> None:
         """Go on from the checkpoint of the same design."""
@@ -168,21 +172,23 @@ class Trainer:
 
     def log(self, record: dict[str, float]) -> None:
         """Append a JSON line."""
-        with open(self.out / "log.jsonl", "a", encoding="utf-8") as file:
+        with (self.out / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": self.step, "time": round(time.time(), 1), **record}) + "\n")
 
     def run(self, validate_every: int) -> None:
         """Train to the last step, logging means of 50 steps."""
         sums: dict[str, float] = {}
+        counted = 0
         saved = time.monotonic()
         supply = Supply(self.pictures.train, self.answer, self.seed)
         for pictures, targets in supply.run(self.step, self.steps):
             for name, value in self.update(pictures, targets).items():
-                sums[name] = sums.get(name, 0.0) + value / 50
+                sums[name] = sums.get(name, 0.0) + value
+            counted += 1
             self.step += 1
-            if self.step % 50 == 0:
-                self.log({name: round(value, 5) for name, value in sums.items()})
-                sums = {}
+            if self.step % 50 == 0:  # after a resume the first mean is of fewer steps
+                self.log({name: round(value / counted, 5) for name, value in sums.items()})
+                sums, counted = {}, 0
             if time.monotonic() - saved > SAVE_SECONDS or self.step == self.steps:
                 self.save()
                 saved = time.monotonic()
@@ -195,7 +201,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--design", choices=DESIGNS, required=True)
     parser.add_argument("--steps", type=int, required=True)
-    parser.add_argument("--decay", type=int, help="steps at the end over which the rate falls to 0 (default: all of them)")
+    parser.add_argument(
+        "--decay", type=int, help="steps at the end over which the rate falls to 0 (default: all of them)"
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--validate-every", type=int, default=3000, help="0 for never")
@@ -204,8 +212,10 @@ def main() -> None:
     torch.set_num_threads(os.cpu_count() or 1)
     cv2.setNumThreads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(DESIGNS[arguments.design], arguments.steps, arguments.decay or arguments.steps, arguments.out, arguments.seed)
-    if arguments.resume and (arguments.out / "checkpoint.pt").exists():
+    resumed = arguments.resume and (arguments.out / "checkpoint.pt").exists()
+    decay = arguments.decay or arguments.steps
+    trainer = Trainer(DESIGNS[arguments.design], arguments.steps, decay, arguments.out, arguments.seed, resumed)
+    if resumed:
         trainer.load()
     trainer.run(arguments.validate_every)
 

@@ -1,7 +1,8 @@
 """How well a student agrees with its teacher on pictures that neither trained it nor test the product.
 
-Two questions. Do patch distances agree (aside sources, bank and query pictures of one source)? And does a nearest-neighbour
-detector on the student's patches find procedural damage as well as one on the teacher's (textures and aside pictures)?
+Two questions. Do patch distances agree (aside sources, bank and query pictures of one source)? And does a
+nearest-neighbour detector on the student's patches find procedural damage as well as one on the teacher's (textures and
+aside pictures)?
 """
 
 import argparse
@@ -140,7 +141,9 @@ def _jitter(rng: Generator, picture: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     """The command line: examine the checkpoints of several runs."""
-    parser = argparse.ArgumentParser(description="Examine checkpoints: python -m training.validate DIR/checkpoint.pt ...")
+    parser = argparse.ArgumentParser(
+        description="Examine checkpoints: python -m training.validate DIR/checkpoint.pt ..."
+    )
     parser.add_argument("checkpoints", type=Path, nargs="+")
     parser.add_argument("--shared", type=Path, default=Path(__file__).resolve().parents[2] / "shared")
     arguments = parser.parse_args()

@@ -1,5 +1,7 @@
 """Bytes of a picture file -> uint8 RGB, as a person would see the picture."""
 
+import zlib
+
 import cv2
 import numpy as np
 
@@ -10,23 +12,24 @@ __all__ = ["decode_image"]
 
 _COLOUR = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH  # keeps 16 bits, applies the EXIF orientation, drops alpha
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
+_NO_MEMORY = -4  # cv2.Error.StsNoMem
 _PNG_START = b"\x89PNG\r\n\x1a\n"
+_STARTS = {_JPEG_START: "JPEG", _PNG_START: "PNG", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"RIFF": "WebP"}
 
 
 def decode_image(data: bytes, name: str) -> Image:
     """Decode JPEG, PNG, BMP, TIFF or WebP bytes to RGB (h, w, 3); `name` is for messages.
 
     Raises:
-        PictureError: the bytes are empty, truncated, or not a picture.
+        PictureError: the bytes are empty, truncated, damaged, or not a picture.
     """
     if not data:
         raise PictureError(f"{name} is empty (0 bytes).")
-    if _is_truncated(data):
-        raise PictureError(f"{name} is truncated: its end is missing. Copy it again.")
+    _check_whole(data, name)
     buffer = np.frombuffer(data, np.uint8)
     pixels = _decode(buffer, _COLOUR, name)
     if pixels is None:
-        raise PictureError(f"{name} is not a picture that can be decoded. Allowed: JPEG, PNG, BMP, TIFF, WebP.")
+        raise _why_not(data, buffer, name)
     pixels = _to_8_bits(pixels, name)
     if _may_have_alpha(data):
         pixels = _over_white(pixels, buffer, name)
@@ -36,19 +39,55 @@ def decode_image(data: bytes, name: str) -> Image:
 def _decode(buffer: np.ndarray, flags: int, name: str) -> np.ndarray | None:
     try:
         return cv2.imdecode(buffer, flags)
-    except cv2.error as error:
-        raise PictureError(f"{name} cannot be decoded: {error.err or error}.") from None
-    except MemoryError:
-        raise PictureError(f"{name} is too large to decode: not enough memory.") from None
+    except (cv2.error, MemoryError) as error:
+        if isinstance(error, cv2.error) and "CV_IO_MAX_IMAGE" not in str(error) and error.code != _NO_MEMORY:
+            raise PictureError(f"{name} cannot be decoded: {error.err or error}.") from None
+        raise PictureError(f"{name} is too large to decode. Save it smaller, or cut it into tiles.") from None
 
 
-def _is_truncated(data: bytes) -> bool:
-    """Tell whether a JPEG or PNG lacks its end mark; older decoders fill the rest with grey and say nothing."""
+def _check_whole(data: bytes, name: str) -> None:
+    """Raise unless a JPEG or PNG has all its parts; decoders fill what is missing with grey, or write on stderr."""
     if data.startswith(_JPEG_START):
-        return data.find(_JPEG_END, _jpeg_scan_start(data)) < 0
-    if data.startswith(_PNG_START):
-        return data.rfind(b"IEND") < 0
-    return False
+        whole, intact = data.find(_JPEG_END, _jpeg_scan_start(data)) >= 0, True
+    elif data.startswith(_PNG_START):
+        whole, intact = _png_chunks(data)
+    else:
+        return
+    if not whole:
+        raise PictureError(f"{name} is truncated: its end is missing. Copy it again.")
+    if not intact:
+        raise PictureError(f"{name} is damaged: a checksum inside it is wrong. Copy it again.")
+
+
+def _png_chunks(data: bytes) -> tuple[bool, bool]:
+    """Return whether a PNG reaches its last chunk, and whether the chunks that hold pixels have their checksums."""
+    view, position, intact = memoryview(data), len(_PNG_START), True
+    while position + 12 <= len(data):
+        length = int.from_bytes(view[position : position + 4], "big")
+        kind, end = bytes(view[position + 4 : position + 8]), position + 12 + length
+        if end > len(data):
+            break
+        if kind in (b"IHDR", b"PLTE", b"IDAT"):
+            expected = int.from_bytes(view[end - 4 : end], "big")
+            intact = intact and zlib.crc32(view[position + 4 : end - 4]) == expected
+        if kind == b"IEND":
+            return True, intact
+        position = end
+    return False, intact
+
+
+def _why_not(data: bytes, buffer: np.ndarray, name: str) -> PictureError:
+    """Return the error for a picture that the decoder refuses without a word."""
+    format_ = next((text for start, text in _STARTS.items() if data.startswith(start)), None)
+    if format_ is None or (format_ == "WebP" and data[8:12] != b"WEBP"):
+        return PictureError(f"{name} is not a picture that can be decoded. Allowed: JPEG, PNG, BMP, TIFF, WebP.")
+    stated = {"WebP": (4, 8), "BMP": (2, 0)}.get(format_)  # where the file's length stands, and what it leaves out
+    if stated and int.from_bytes(data[stated[0] : stated[0] + 4], "little") + stated[1] > len(data):
+        return PictureError(f"{name} is truncated: its end is missing. Copy it again.")
+    raw = _decode(buffer, cv2.IMREAD_UNCHANGED, name) if format_ == "TIFF" else None
+    if raw is not None and raw.dtype not in (np.uint8, np.uint16):
+        return _wrong_depth(raw, name)
+    return PictureError(f"{name} is damaged: it begins as a {format_} and cannot be decoded. Copy or save it again.")
 
 
 def _jpeg_scan_start(data: bytes) -> int:
@@ -70,7 +109,11 @@ def _to_8_bits(pixels: np.ndarray, name: str) -> np.ndarray:
         return pixels
     if pixels.dtype == np.uint16:
         return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 -> 255, rounded
-    raise PictureError(f"{name} holds {pixels.dtype} pixels; 8 or 16 bits are allowed. Save it as 16-bit PNG or TIFF.")
+    raise _wrong_depth(pixels, name)
+
+
+def _wrong_depth(pixels: np.ndarray, name: str) -> PictureError:
+    return PictureError(f"{name} holds {pixels.dtype} pixels; 8 or 16 bits are allowed. Save it as 16-bit PNG or TIFF.")
 
 
 def _may_have_alpha(data: bytes) -> bool:

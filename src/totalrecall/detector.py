@@ -43,6 +43,7 @@ class PatchCore:
         size: pixels of the prepared square's side; with `resize="crop"`, of the short side.
         resize: `squash`, `letterbox` or `crop`.
         crop: side of the middle square kept, with `resize="crop"`.
+        tile: prepare the picture this many times as large each way and let the backbone see it in tile x tile pieces.
         roi: region of interest, a mask array or picture; what lies outside is neither seen nor scored.
         patch_size: p, side of the neighbourhood that a patch averages, odd.
         stride: s, step of the patch grid.
@@ -78,6 +79,7 @@ class PatchCore:
         size: int = 256,
         resize: str = "squash",
         crop: int | None = None,
+        tile: int = 1,
         roi: Mask | str | Path | None = None,
         patch_size: int = 3,
         stride: int = 1,
@@ -107,7 +109,7 @@ class PatchCore:
             seed=seed,
         )
         mask = read_mask(roi) if isinstance(roi, (str, Path)) else roi
-        self.recipe = Recipe(size=size, resize=resize, crop=crop, roi=mask)
+        self.recipe = Recipe(size=size, resize=resize, crop=crop, tile=tile, roi=mask)
         self.backbone = load(backbone) if isinstance(backbone, str) else backbone
         self.extractor = PatchExtractor(self.backbone, self.recipe, self.settings, threads=threads)
         self._bank: Bank | None = None

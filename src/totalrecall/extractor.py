@@ -4,6 +4,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from functools import cached_property
 
+import numpy as np
+
 from totalrecall.backbones import Backbone
 from totalrecall.engines import Engine, open_engine
 from totalrecall.errors import SettingError
@@ -47,7 +49,9 @@ class PatchExtractor:
 
     def describe(self, prepared: PreparedImage) -> PatchGrid:
         """Return the patch grid (1, rows, columns, d) of one prepared picture, as soon as possible."""
-        return self._describe(self.engine.run(prepared[None]))
+        if self.recipe.tile == 1:
+            return self._describe(self.engine.run(prepared[None]))
+        return self._describe(self._join([self.engine.run(piece[None]) for piece in self._pieces(prepared)]))
 
     def stream(
         self, sources: Iterable[Source], *, hashes: bool = False
@@ -62,14 +66,40 @@ class PatchExtractor:
             for loaded in load_pictures(sources, self.recipe, hashes=hashes):
                 waiting.append(loaded)
                 if loaded.prepared is not None:
-                    yield loaded, loaded.prepared
+                    for piece in self._pieces(loaded.prepared):
+                        yield loaded, piece
 
+        pieces: list[dict[str, LayerMap]] = []
         for loaded, maps in self.engine.stream(readable()):
+            pieces.append(maps)
+            if len(pieces) < self.recipe.tile**2:
+                continue
             while waiting[0] is not loaded:  # those before it could not be read
                 yield waiting.popleft(), None
-            yield waiting.popleft(), self._describe(maps)
+            yield waiting.popleft(), self._describe(self._join(pieces))
+            pieces = []
         while waiting:
             yield waiting.popleft(), None
+
+    def _pieces(self, prepared: PreparedImage) -> list[np.ndarray]:
+        """Cut a prepared picture into the squares that the backbone sees, row by row; itself alone unless tiled."""
+        count, side = self.recipe.tile, self.recipe.piece
+        if count == 1:
+            return [prepared]
+        rows = prepared.reshape(count, side, count, side, 3).swapaxes(1, 2)  # (T*s, T*s, 3) -> (T, T, s, s, 3)
+        return [np.ascontiguousarray(piece) for piece in rows.reshape(-1, side, side, 3)]
+
+    def _join(self, pieces: list[dict[str, LayerMap]]) -> dict[str, LayerMap]:
+        """Lay the pieces' feature maps side by side again: T*T of (1, h, w, c) -> (1, T*h, T*w, c) a layer."""
+        if len(pieces) == 1:
+            return pieces[0]
+        count = self.recipe.tile
+        joined = {}
+        for name in self.layers:
+            _, h, w, c = pieces[0][name].shape
+            grid = np.concatenate([piece[name] for piece in pieces]).reshape(count, count, h, w, c)
+            joined[name] = grid.swapaxes(1, 2).reshape(1, count * h, count * w, c)
+        return joined
 
     def _describe(self, maps: dict[str, LayerMap]) -> PatchGrid:
         return describe(

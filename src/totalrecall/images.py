@@ -43,6 +43,7 @@ RESIZE_MODES = ("squash", "letterbox", "crop")
 
 # The ImageNet mean colour: after the backbone's own normalisation it is (nearly) zero, the same as its zero padding.
 _BLANK = np.array([124, 116, 104], dtype=np.uint8)
+_LONGEST = 32  # times its short side, for a picture that is cropped
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,12 @@ class Geometry:
         return _window(canvas, self.offset, self.prepared, fill=_BLANK)
 
     def prepare_mask(self, mask: Mask) -> PreparedMask:
-        """Return a mask of the original, seen as the prepared picture; False where the prepared picture is padding."""
-        canvas = cv2.resize(mask.astype(np.uint8), self.resized[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
-        return _window(canvas, self.offset, self.prepared, fill=np.uint8(0)).astype(bool)
+        """Return where the prepared picture shows any of a mask of the original; False where it is padding.
+
+        Any, not most: a thin region would be lost when it shrinks.
+        """
+        canvas = _resize(mask.astype(np.float32), self.resized)
+        return _window(canvas, self.offset, self.prepared, fill=np.float32(0)) > 0
 
     def map_to_original(self, prepared_map: PreparedMap) -> AnomalyMap:
         """Carry a map (H, W) of the prepared picture to original pixels (h, w); 0 where a crop hid the picture.
@@ -85,13 +89,14 @@ class Geometry:
 
     @property
     def seen(self) -> tuple[slice, slice]:
-        """Rows and columns of the original that the prepared picture shows; everything unless it was cropped."""
+        """Rows and columns of the original whose centres the prepared picture shows; all unless it was cropped."""
         bounds = []
         for axis in (0, 1):
             scale = self.original[axis] / self.resized[axis]
             first = max(self.offset[axis], 0)
             last = min(self.offset[axis] + self.prepared[axis], self.resized[axis])
-            bounds.append(slice(round(first * scale), round(last * scale)))
+            start = min(round(first * scale), self.original[axis] - 1)
+            bounds.append(slice(start, max(round(last * scale), start + 1)))  # of 2 x 2 pixels it may show no centre
         return bounds[0], bounds[1]
 
     def point_to_original(self, row: float, column: float) -> tuple[int, int]:
@@ -111,12 +116,15 @@ class Recipe:
         size: side of the prepared square for `squash` and `letterbox`; the short side before the crop for `crop`.
         resize: `squash` (aspect given up), `letterbox` (aspect kept, padded) or `crop` (aspect kept, middle taken).
         crop: side of the middle square, for `crop` only; `size` if not given.
+        tile: the picture is prepared `tile` times as large each way, and the backbone sees tile x tile pieces of it, each
+            of the size given: for small defects on large pictures.
         roi: region of interest, a mask of any size with the pictures' framing; outside it nothing is seen or scored.
     """
 
     size: int = 256
     resize: str = "squash"
     crop: int | None = None
+    tile: int = 1
     roi: Mask | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -128,17 +136,39 @@ class Recipe:
             raise SettingError(f"crop is for resize='crop' only, got crop={self.crop} with resize={self.resize!r}.")
         if self.crop is not None and not 32 <= self.crop <= self.size:
             raise SettingError(f"crop must be from 32 to size ({self.size}), got {self.crop}.")
+        if self.roi is not None and (self.roi.dtype != bool or self.roi.ndim != 2):
+            got = f"{self.roi.dtype} {self.roi.shape}"
+            raise SettingError(f"roi must be a bool array (h, w), got {got}. For a grey mask write mask > 127.")
+        if not 1 <= self.tile <= 16:
+            raise SettingError(f"tile must be from 1 to 16 pieces a side, got {self.tile}. 2 makes four pieces.")
+        if self.tile > 1 and self.piece % 32:
+            wanted = max(round(self.piece / 32), 1) * 32
+            raise SettingError(f"With tile, a piece must be a multiple of 32 pixels, got {self.piece}. Use {wanted}.")
         if self.roi is not None and not self.roi.any():
             raise SettingError("The region-of-interest mask is empty: white pixels mark what is inspected.")
 
+    @property
+    def piece(self) -> int:
+        """Side in pixels of what the backbone sees at once; the prepared picture itself unless it is tiled."""
+        return self.crop or self.size
+
     def geometry(self, height: int, width: int) -> Geometry:
-        """Return the geometry of a picture of the given original size."""
+        """Return the geometry of a picture of the given original size.
+
+        Raises:
+            PictureError: it is too long and narrow to be cropped.
+        """
+        size, target = self.size * self.tile, self.piece * self.tile
         if self.resize == "squash":
-            square = (self.size, self.size)
-            return Geometry((height, width), square, (0, 0), square)
+            return Geometry((height, width), (size, size), (0, 0), (size, size))
+        if self.resize == "crop" and max(height, width) > _LONGEST * min(height, width):
+            # its short side brought to `size`, a line of 1 x 5000 pixels would be a canvas of a gigabyte
+            raise PictureError(
+                f"A picture of {width} x {height} pixels is too long to crop, allowed is {_LONGEST} : 1. "
+                "Use resize squash or letterbox."
+            )
         side = max(height, width) if self.resize == "letterbox" else min(height, width)
-        resized = (max(round(height * self.size / side), 1), max(round(width * self.size / side), 1))
-        target = self.size if self.resize == "letterbox" else (self.crop or self.size)
+        resized = (max(round(height * size / side), 1), max(round(width * size / side), 1))
         offset = ((resized[0] - target) // 2, (resized[1] - target) // 2)
         return Geometry((height, width), resized, offset, (target, target))
 
@@ -149,11 +179,11 @@ class Recipe:
         the backbone's wide receptive field.
         """
         geometry = self.geometry(image.shape[0], image.shape[1])
-        prepared = geometry.prepare(image)
-        roi = self.prepared_roi(geometry)
-        if roi is not None:
-            prepared = np.where(roi[:, :, None], prepared, _BLANK)
-        return prepared, geometry
+        roi = self.original_roi(*geometry.original)
+        if roi is not None:  # subtle: before the resize, which mixes the pixels on either side of the border
+            blank = np.broadcast_to(_BLANK, image.shape).copy()
+            image = cv2.copyTo(image, roi.view(np.uint8), blank)
+        return geometry.prepare(image), geometry
 
     def original_roi(self, height: int, width: int) -> Mask | None:
         """Return the region of interest at a picture's own size, or None when the whole picture is inspected."""
@@ -165,14 +195,14 @@ class Recipe:
         return resized.astype(bool)
 
     def prepared_roi(self, geometry: Geometry) -> PreparedMask | None:
-        """Return the region of interest as the prepared picture (H, W), or None when the whole picture is inspected."""
+        """Return where the prepared picture (H, W) shows the region of interest, or None when all is inspected."""
         if self.roi is None:
             return None
         return _prepared_roi(self, geometry)
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings without the mask, which a model file keeps as a tensor."""
-        return {"size": self.size, "resize": self.resize, "crop": self.crop}
+        return {"size": self.size, "resize": self.resize, "crop": self.crop, "tile": self.tile}
 
 
 @lru_cache(maxsize=16)  # pictures of one line share one size; Recipe hashes by identity (eq=False)
@@ -240,15 +270,16 @@ def find_pictures(inputs: str | Path | Iterable[str | Path]) -> list[Path]:
     found: dict[Path, None] = {}  # a dict keeps the order and drops repeats
     for given in inputs:
         path = Path(given)
-        if path.is_dir():
+        if given == "":  # an unset variable of a script; as a path it would be the current folder
+            raise DataError("An empty name was given. Give picture files, folders or globs such as 'parts/*.png'.")
+        if _is_folder(path):
             matches = sorted(p for p in path.rglob("*") if _is_picture(p.relative_to(path)) and p.is_file())
-        elif path.exists() or not glob.has_magic(str(given)):
-            if not path.exists() and path.suffix.lower() not in PICTURE_SUFFIXES:
+        elif _exists(path) or not glob.has_magic(str(given)):
+            if not _exists(path) and path.suffix.lower() not in PICTURE_SUFFIXES:
                 raise DataError(f"{given} does not exist. Give picture files, folders or globs such as 'parts/*.png'.")
             matches = [path]
         else:
-            names = sorted(glob.glob(str(given), recursive=True))  # noqa: PTH207  Path.glob takes no absolute pattern
-            matches = [Path(name) for name in names if _is_picture(Path(Path(name).name)) and Path(name).is_file()]
+            matches = _glob(str(given))
         if not matches:
             kinds = " ".join(suffix[1:] for suffix in PICTURE_SUFFIXES)
             raise DataError(f"{given} holds no picture. Pictures end in: {kinds} (any case).")
@@ -296,7 +327,8 @@ def _load(source: Source, index: int, recipe: Recipe, hashes: bool) -> LoadedPic
             digest = sha256(data) if hashes else ""
         prepared, geometry = recipe.prepare(image)
     except PictureError as error:
-        return LoadedPicture(name, error=error)
+        named = str(error).startswith(name)  # the recipe does not know the name
+        return LoadedPicture(name, error=error if named else PictureError(f"{name}: {error}"))
     except (cv2.error, MemoryError, ValueError) as error:  # a hostile file must not stop the others
         reason = str(error).strip().splitlines() or [type(error).__name__]
         return LoadedPicture(name, error=PictureError(f"{name} cannot be prepared: {reason[-1]}"))
@@ -304,7 +336,7 @@ def _load(source: Source, index: int, recipe: Recipe, hashes: bool) -> LoadedPic
 
 
 def _checked_array(array: np.ndarray, name: str) -> Image:
-    if array.dtype == np.uint8 and array.ndim == 2:
+    if array.dtype == np.uint8 and array.ndim == 2 and array.size:
         return np.repeat(array[:, :, None], 3, axis=2)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
         got = f"{array.dtype} {array.shape}"
@@ -319,6 +351,28 @@ def _read_bytes(path: str | Path) -> bytes:
         raise PictureError(f"{path} does not exist.") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
         raise PictureError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name that is too long
+        return False
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return os.path.lexists(path)  # a link to nowhere is named when it is read, not taken for a glob
+    except (OSError, ValueError):  # too long, or with a NUL byte
+        return False
+
+
+def _glob(pattern: str) -> list[Path]:
+    try:
+        names = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  Path.glob takes no absolute pattern
+    except (OSError, ValueError):
+        return []
+    return [Path(name) for name in names if _is_picture(Path(Path(name).name)) and Path(name).is_file()]
 
 
 def _is_picture(path: Path) -> bool:

@@ -1,22 +1,17 @@
 """The HTML report: one file that opens anywhere, offline, with the numbers, the scores and the pictures.
 
-All text is escaped: file names come from outside. There is no script in it, and a content policy forbids any. Its size
-is bounded: overlays are shown in full while `_FULL_BYTES` lasts, then as thumbnails while `_SMALL_BYTES` lasts, and
+Its size is bounded: overlays are shown in full while `_FULL_BYTES` lasts, then small while `_SMALL_BYTES` lasts, and
 table rows while `_TABLE_BYTES` lasts; each limit that was met is said in the page.
 """
 
-import base64
-import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from totalrecall.files import atomic_write
-from totalrecall.report_style import STYLE
+from totalrecall.report_page import jpeg_uri, number, text, write_page
 from totalrecall.types import Image
 
 __all__ = ["ReportEntry", "write_report"]
@@ -24,9 +19,7 @@ __all__ = ["ReportEntry", "write_report"]
 _FULL_BYTES, _SMALL_BYTES, _TABLE_BYTES = 2_300_000, 1_600_000, 600_000  # of HTML; together under 5 MB
 _FULL_WIDTH, _SMALL_WIDTH = 860, 300
 _MOST_FULL, _MOST_NAMED = 24, 60
-_LONGEST_TEXT = 300
 _BINS = 28
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _PLOT_WIDTH, _PLOT_HEIGHT, _PLOT_LEFT, _PLOT_TOP = 860, 200, 34, 30
 
 
@@ -84,8 +77,8 @@ def write_report(
     ranked = sorted(entries, key=lambda entry: -entry.score if math.isfinite(entry.score) else math.inf)
     gallery, shown = _gallery(ranked)
     body = [
-        f"<h1>{_text(title)}</h1>",
-        *(f'<p class="note">{_text(note)}</p>' for note in notes),
+        f"<h1>{text(title)}</h1>",
+        *(f'<p class="note">{text(note)}</p>' for note in notes),
         _tiles(_counts(ranked, bad_files) | dict(summary or {})),
         _bad_files(bad_files),
         _facts(model_info),
@@ -93,32 +86,12 @@ def write_report(
         gallery,
         _table(ranked, shown),
     ]
-    page = (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{_text(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(part for part in body if part)
-        + "\n</main>\n</body>\n</html>\n"
-    )
-    return atomic_write(path, page.encode("utf-8", "replace"))
-
-
-def _text(value: object) -> str:
-    """Return text that is safe in the page: escaped, no control or direction-changing letters, not endless."""
-    text = "".join(letter if letter.isprintable() else "�" for letter in str(value))
-    if len(text) > _LONGEST_TEXT:
-        text = text[: _LONGEST_TEXT // 3] + "…" + text[-2 * _LONGEST_TEXT // 3 :]
-    return html.escape(text, quote=True)
+    return write_page(path, title, body)
 
 
 def _short_name(path: str | Path) -> str:
     """Return the file's name with its folder, which in many layouts says what the picture is."""
     return "/".join(Path(path).parts[-2:]) or str(path)
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
 
 
 def _verdict(entry: ReportEntry) -> str:
@@ -147,12 +120,12 @@ def _counts(entries: Sequence[ReportEntry], bad_files: Sequence[tuple[str, str]]
 
 
 def _tiles(numbers: Mapping[str, str]) -> str:
-    tiles = "".join(f"<div><dt>{_text(name)}</dt><dd>{_text(value)}</dd></div>" for name, value in numbers.items())
+    tiles = "".join(f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd></div>" for name, value in numbers.items())
     return f'<dl class="tiles">{tiles}</dl>'
 
 
 def _facts(facts: Mapping[str, str]) -> str:
-    rows = "".join(f"<tr><th scope=row>{_text(name)}</th><td>{_text(value)}</td></tr>" for name, value in facts.items())
+    rows = "".join(f"<tr><th scope=row>{text(name)}</th><td>{text(value)}</td></tr>" for name, value in facts.items())
     return f'<section><h2>What was done</h2><table class="facts">{rows}</table></section>' if rows else ""
 
 
@@ -160,7 +133,7 @@ def _bad_files(bad_files: Sequence[tuple[str, str]]) -> str:
     if not bad_files:
         return ""
     items = "".join(
-        f"<li><bdi><code>{_text(name)}</code></bdi> {_text(reason)}</li>" for name, reason in bad_files[:_MOST_NAMED]
+        f"<li><bdi><code>{text(name)}</code></bdi> {text(reason)}</li>" for name, reason in bad_files[:_MOST_NAMED]
     )
     more = len(bad_files) - _MOST_NAMED
     rest = f"<p>and {more} more</p>" if more > 0 else ""
@@ -242,7 +215,7 @@ def _round_numbers(axis: _Axis) -> list[float]:
     power = 10.0 ** math.floor(math.log10(spread / 4))
     step = max(power * share for share in (1, 2, 5) if power * share <= spread / 4)
     first, last = math.ceil(axis.low / step), math.floor(axis.high / step)
-    return [number * step for number in range(first, last + 1)]
+    return [count * step for count in range(first, last + 1)]
 
 
 def _gallery(entries: Sequence[ReportEntry]) -> tuple[str, set[int]]:
@@ -283,28 +256,14 @@ def _gallery(entries: Sequence[ReportEntry]) -> tuple[str, set[int]]:
 
 def _figure(rank: int, entry: ReportEntry, width: int) -> str:
     """Return one overlay with its caption, or nothing where the overlay's file is gone."""
-    data = _jpeg(entry.overlay, width) if entry.overlay is not None else None
-    if data is None:
+    source = jpeg_uri(entry.overlay, width) if entry.overlay is not None else None
+    if source is None:
         return ""
-    name = _text(_short_name(entry.path))
-    source = base64.b64encode(data).decode("ascii")
+    name = text(_short_name(entry.path))
     return (
-        f'<figure id="p{rank}"><img loading="lazy" alt="Overlay of {name}" src="data:image/jpeg;base64,{source}">'
-        f"<figcaption>{_verdict(entry)} <b>{_number(entry.score)}</b> <bdi>{name}</bdi></figcaption></figure>"
+        f'<figure id="p{rank}"><img loading="lazy" alt="Overlay of {name}" src="{source}">'
+        f"<figcaption>{_verdict(entry)} <b>{number(entry.score)}</b> <bdi>{name}</bdi></figcaption></figure>"
     )
-
-
-def _jpeg(overlay: Image | Path, width: int) -> bytes | None:
-    """Return the overlay as JPEG of at most `width` pixels, or None where its file is gone."""
-    pixels = cv2.imread(str(overlay)) if isinstance(overlay, Path) else cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR)
-    if pixels is None:
-        return None
-    h, w = pixels.shape[:2]
-    share = min(width / w, 1.0)
-    if share < 1:
-        pixels = cv2.resize(pixels, (width, max(round(h * share), 1)), interpolation=cv2.INTER_AREA)
-    _, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 80 if width > 500 else 70])
-    return bytes(data)
 
 
 def _table(entries: Sequence[ReportEntry], shown: set[int]) -> str:
@@ -332,14 +291,14 @@ def _table(entries: Sequence[ReportEntry], shown: set[int]) -> str:
 
 
 def _row(rank: int, entry: ReportEntry, *, labelled: bool, linked: bool) -> str:
-    name = f'<bdi title="{_text(entry.path)}">{_text(_short_name(entry.path))}</bdi>'
+    name = f'<bdi title="{text(entry.path)}">{text(_short_name(entry.path))}</bdi>'
     if linked:
         name = f'<a href="#p{rank}">{name}</a>'
-    nearest = f'<bdi title="{_text(entry.nearest)}">{_text(_short_name(entry.nearest))}</bdi>' if entry.nearest else "–"
+    nearest = f'<bdi title="{text(entry.nearest)}">{text(_short_name(entry.nearest))}</bdi>' if entry.nearest else "–"
     truth = {0: "good", 1: "defective", None: "–"}[entry.label]
     return (
         f'<tr><th scope="row"><span class="rank">{rank + 1}</span> {name}</th>'
-        f'<td class="num">{_number(entry.score)}</td><td class="num">{_number(entry.threshold)}</td>'
-        f'<td>{_verdict(entry)}</td><td class="num">{_number(entry.p_value, 4)}</td>'
+        f'<td class="num">{number(entry.score)}</td><td class="num">{number(entry.threshold)}</td>'
+        f'<td>{_verdict(entry)}</td><td class="num">{number(entry.p_value, 4)}</td>'
         f'<td class="num">{entry.regions_count}</td>{f"<td>{truth}</td>" if labelled else ""}<td>{nearest}</td></tr>\n'
     )

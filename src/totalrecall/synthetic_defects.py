@@ -73,7 +73,7 @@ def _stain(scene: Scene, rng: np.random.Generator) -> tuple[Canvas, Canvas]:
     rim = np.exp(-(((distance - 0.84) / 0.09) ** 2))
     oils = ((0.62, 0.50, 0.36), (0.55, 0.55, 0.56), (0.72, 0.58, 0.52), (0.60, 0.66, 0.72))
     colour = np.array(oils[rng.integers(len(oils))], np.float32)
-    weight = (rng.uniform(0.45, 0.95) * (inside * (0.75 + 0.25 * cloud(rng, h, w, 14, 14)) + 0.35 * rim))[..., None]
+    weight = (rng.uniform(0.6, 1.0) * (inside * (0.75 + 0.25 * cloud(rng, h, w, 14, 14)) + 0.35 * rim))[..., None]
     return scene.picture * (1 - weight * (1 - colour)), inside * scene.body
 
 
@@ -151,7 +151,7 @@ def _discolour(scene: Scene, rng: np.random.Generator) -> tuple[Canvas, Canvas]:
         distance = _blob(rng, _place(scene, rng, margin=0.04), size, h, w)
     shades = ((1.18, 0.92, 0.66), (0.72, 0.92, 1.16), (1.02, 0.78, 0.78), (0.70, 0.68, 0.72), (1.24, 1.22, 1.2))
     shade = np.array(shades[rng.integers(len(shades))], np.float32)
-    gain = 1 + (shade - 1) * np.float32(rng.uniform(0.65, 1.2))
+    gain = 1 + (shade - 1) * np.float32(rng.uniform(0.8, 1.3))
     if scene.grey:  # a grey camera sees a change of hue only as lighter or darker
         gain = np.full(3, 1 + rng.choice((-1, 1)) * rng.uniform(0.16, 0.32), np.float32)
     return scene.picture * gain, np.clip((1.05 - distance) * 4, 0, 1) * scene.body

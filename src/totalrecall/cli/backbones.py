@@ -2,7 +2,7 @@
 
 import argparse
 
-from totalrecall.cli.common import human_bytes, write_json
+from totalrecall.cli.common import check_target, human_bytes, write_json
 
 __all__ = ["add_parser"]
 
@@ -34,6 +34,7 @@ def run_list(args: argparse.Namespace) -> int:
     """Print a table of backbones."""
     from totalrecall.backbones import available
 
+    check_target("--json", args.json)
     infos = available()
     if args.json:
         rows = [
@@ -62,7 +63,7 @@ def run_list(args: argparse.Namespace) -> int:
         layers = " ".join(f"{layer.name.removeprefix('layer')} ({layer.channels})" for layer in info.layers)
         where = "built in" if info.built_in else str(info.path.parent)
         table.add_row(info.name, info.problem or layers, human_bytes(info.size), where, info.licence)
-    Console(markup=False, highlight=False).print(table)
+    Console(markup=False, highlight=False, emoji=False).print(table)
     return 0
 
 
@@ -79,7 +80,6 @@ def run_add(args: argparse.Namespace) -> int:
         form=args.form,
     )
     layers = " ".join(layer.name.removeprefix("layer") for layer in backbone.layers)
-    print(
-        f"Added {backbone.name}: layers {layers}, sha256 {backbone.sha256[:16]}. Use it with: --backbone {backbone.name}"
-    )
+    print(f"Added {backbone.name}: layers {layers}, sha256 {backbone.sha256[:16]}.")
+    print(f"Use it with: --backbone {backbone.name}")
     return 0

@@ -3,20 +3,24 @@
 import argparse
 import contextlib
 import json
+import math
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from totalrecall.errors import PictureError
-from totalrecall.files import atomic_write
+from totalrecall.errors import SettingError, TotalRecallError
+from totalrecall.files import atomic_write, check_writable
 
 __all__ = [
     "add_output_options",
     "add_split_options",
+    "check_target",
     "complain",
     "fraction",
     "human_bytes",
+    "in_words_of_options",
     "progress_bars",
     "say",
     "write_json",
@@ -53,9 +57,36 @@ def fraction(text: str) -> float:
         raise argparse.ArgumentTypeError(f"must be a number such as 0.01, got {text!r}") from None
 
 
-def complain(error: PictureError | str) -> None:
-    """Name a bad picture on stderr, on one line."""
-    print(f"totalrecall: {error}", file=sys.stderr)
+def complain(error: Exception | str) -> None:
+    """Say what is wrong on stderr, on one line even if a file's name holds a line break."""
+    print(f"totalrecall: {' '.join(str(error).splitlines())}", file=sys.stderr)
+
+
+def in_words_of_options(error: TotalRecallError, args: argparse.Namespace) -> str:
+    """Return an error's message as the person typed it: `patch_size must be` becomes `--patch-size must be`."""
+    message = str(error)
+    setting = re.match(r"([a-z_]+)(?=:| must | is for )", message)
+    if isinstance(error, SettingError) and setting and setting[1] in vars(args):
+        return f"--{setting[1].replace('_', '-')}{message[setting.end() :]}"
+    return message
+
+
+def check_target(option: str, target: str | None) -> None:
+    """Refuse a file that cannot be written before the work that it is to hold, and one that would cost a picture.
+
+    Raises:
+        SettingError: it has no name, or a picture's: `--json *.png` would write over the first.
+        DataError: it is a folder, or its folder cannot be written.
+    """
+    from totalrecall.images import PICTURE_SUFFIXES
+
+    if target is None or target == "-":
+        return
+    if not target:
+        raise SettingError(f"{option} must name a file to write, got an empty name.")
+    if Path(target).suffix.lower() in PICTURE_SUFFIXES:
+        raise SettingError(f"{option} must name a file to write, got the picture {target}. Write {option} FILE.")
+    check_writable(target)
 
 
 def say(args: argparse.Namespace, text: str) -> None:
@@ -66,12 +97,20 @@ def say(args: argparse.Namespace, text: str) -> None:
 
 
 def write_json(target: str, value: dict[str, Any]) -> None:
-    """Write one JSON object to a file, or to stdout for `-`."""
-    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    """Write one JSON object to a file, or to stdout for `-`; nan, which JSON has not, becomes null."""
+    text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     if target == "-":
         sys.stdout.write(text)
     else:
-        atomic_write(Path(target), text.encode())
+        atomic_write(Path(target), text.encode(errors="backslashreplace"))  # a JSON escape, as it happens
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def human_bytes(count: float) -> str:

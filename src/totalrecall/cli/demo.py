@@ -1,7 +1,291 @@
-"""placeholder"""
+"""`totalrecall demo`: the whole road on pictures that the program makes itself; no file and no network is needed."""
 
 import argparse
+import shlex
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from totalrecall.cli.common import add_output_options, complain, human_bytes, progress_bars, say
+from totalrecall.cli.predict import overlay_of
+from totalrecall.errors import PictureError
+
+if TYPE_CHECKING:
+    from totalrecall.backbones import Backbone
+    from totalrecall.datasets import DataSet, Sample
+    from totalrecall.detector import PatchCore
+    from totalrecall.evaluation import Evaluation
+    from totalrecall.fitting import Progress
+    from totalrecall.report_index import IndexRow
+    from totalrecall.results import Result
+    from totalrecall.types import Image
+
+__all__ = ["add_parser"]
+
+_KINDS = ("washer", "textile", "board", "wood", "blister")  # as `synthetic.KINDS`, without importing it to show --help
+_GOOD, _TEST_GOOD, _DEFECTIVE = 50, 10, 12
+# A fifth of 50 set the threshold, and 10 pictures can promise a rate of 1/11 at best: the usual 1 % would be empty.
+_RATE = 0.1
+_SYNTHETIC = (
+    "These are synthetic pictures, made by this program. They show what it does and how it tells you, "
+    "not how well it will do on your parts: measure that with `totalrecall evaluate`."
+)
+_PARTS = {"features": (0, 45), "coreset": (45, 60), "calibration": (60, 65), "scoring": (65, 90), "drawing": (90, 100)}
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add."""
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "demo",
+        help="see it work, on pictures that it makes itself",
+        description="Make synthetic pictures of parts, learn from the good ones, find the damaged ones, and write "
+        "overlays, reports and models. Needs no file and no network.",
+    )
+    parser.add_argument(
+        "--out", default="totalrecall-demo", metavar="DIR", help="folder to write (default %(default)s)"
+    )
+    parser.add_argument("--kinds", nargs="+", choices=_KINDS, default=list(_KINDS), help="of parts (default: all five)")
+    parser.add_argument("--backbone", default="compact", metavar="NAME", help="see `totalrecall backbones list`")
+    parser.add_argument("--seed", type=int, default=0, help="of the pictures and of all random choices (default 0)")
+    add_output_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make pictures, fit, score, show; returns the exit code."""
+    from totalrecall.backbones import load
+    from totalrecall.report_index import write_index
+
+    began = time.perf_counter()
+    out, kinds = Path(args.out), list(dict.fromkeys(args.kinds))
+    backbone = load(args.backbone)  # first: without it the pictures are of no use
+    say(args, f"Making synthetic pictures of {len(kinds)} kinds of parts in {out}, for each:")
+    say(args, f"{_GOOD} good ones to learn from, {_TEST_GOOD} good and {_DEFECTIVE} damaged ones to test on")
+    _make_pictures(args, kinds, out)
+    say(args, f"Fitting and scoring with the backbone {backbone.name}. {_promise()}")
+    outcomes = [_show_kind(args, kind, out, backbone) for kind in kinds]
+    commands = _commands(backbone.name)
+    seconds = time.perf_counter() - began
+    index = write_index(
+        out / "index.html",
+        title="Total Recall demo",
+        rows=[row for row, _ in outcomes],
+        notes=(
+            _SYNTHETIC,
+            f"For each kind of part a PatchCore learnt from {_GOOD} good pictures and no defect, with the backbone "
+            f"{backbone.name}; then it judged {_TEST_GOOD} good and {_DEFECTIVE} damaged pictures that it had never "
+            f"seen. {_promise()} It took {seconds:.0f} s in all, making the pictures included.",
+        ),
+        commands=commands,
+    )
+    say(args, f"Done in {seconds:.1f} s. Now open {index}")
+    say(args, f"Overlays: {out / '*' / 'overlays'}; models: {out / '*' / '*.trecall'}")
+    for what, command in commands.items():
+        say(args, f"{what}\n    {command}")
+    return 1 if any(bad for _, bad in outcomes) else 0
+
+
+def _promise() -> str:
+    held = _GOOD // 5
+    return (
+        f"The threshold is set for at most {_RATE:.0%} false alarms: {held} of the {_GOOD} good pictures set it, "
+        f"and {held} cannot promise less than 1 in {held + 1}."
+    )
+
+
+def _commands(backbone: str) -> dict[str, str]:
+    option = "" if backbone == "compact" else f" --backbone {shlex.quote(backbone)}"
+    return {
+        "Learn from your own good parts:": f"totalrecall fit FOLDER_OF_GOOD_PICTURES -o part.trecall{option}",
+        "Then judge new ones:": "totalrecall predict part.trecall NEW_PICTURES --heatmaps heatmaps",
+    }
+
+
+def _make_pictures(args: argparse.Namespace, kinds: list[str], out: Path) -> None:
+    from totalrecall.synthetic import make_dataset
+
+    with progress_bars(args) as progress:
+        for done, kind in enumerate(kinds):
+            if progress:
+                progress("pictures", done, len(kinds))
+            make_dataset(
+                out / kind / "pictures",
+                kind=kind,
+                good=_GOOD,
+                test_good=_TEST_GOOD,
+                defective=_DEFECTIVE,
+                seed=args.seed,
+            )
+        if progress:
+            progress("pictures", len(kinds), len(kinds))
+
+
+# ---------------------------------------------------------------------- one kind
+
+
+class _Recorder:
+    """A detector that keeps what it said, so that one pass serves the metrics, the overlays and the report."""
+
+    def __init__(self, detector: "PatchCore") -> None:
+        self.detector = detector
+        self.outcomes: list[Result | PictureError] = []
+
+    def predict_stream(self, paths: Iterable[Path]) -> "Iterator[Result | PictureError]":
+        for outcome in self.detector.predict_stream(paths):
+            self.outcomes.append(outcome)
+            yield outcome
+
+
+def _show_kind(
+    args: argparse.Namespace, kind: str, out: Path, backbone: "Backbone"
+) -> "tuple[IndexRow, list[tuple[str, str]]]":
+    """Fit, save, score and show one kind of part; return its row of the index, and the files that were bad."""
+    from totalrecall.datasets import open_dataset
+    from totalrecall.detector import PatchCore
+    from totalrecall.evaluation import evaluate
+
+    began = time.perf_counter()
+    folder = out / kind
+    data = open_dataset("mvtec", folder / "pictures")
+    with progress_bars(args) as bars:
+
+        def step(name: str, done: int, total: int) -> None:
+            if bars:
+                first, last = _PARTS[name]
+                bars(kind, first + (last - first) * done // max(total, 1), 100)
+
+        detector = PatchCore(backbone=backbone, false_alarm_rate=_RATE, seed=args.seed)
+        detector.fit(data.train, progress=step)
+        detector.save(folder / f"{kind}.trecall")
+        recorder = _Recorder(detector)
+        evaluation = evaluate(recorder, data.test, progress=lambda done, total: step("scoring", done, total))
+        judged = [
+            (sample, outcome)
+            for sample, outcome in zip(data.test, recorder.outcomes, strict=True)
+            if not isinstance(outcome, PictureError)
+        ]
+        overlays = _draw(detector, judged, folder / "overlays", step)
+    bad = [(str(file.path), file.message) for file in evaluation.bad]
+    for _, message in bad:
+        complain(message)
+    _report(kind, folder, data, detector, evaluation, judged, overlays)
+    row = _row(kind, detector, evaluation, judged, overlays)
+    _tell(args, row, time.perf_counter() - began)
+    return row, bad
+
+
+def _draw(
+    detector: "PatchCore", judged: "list[tuple[Sample, Result]]", folder: Path, step: "Progress"
+) -> "list[tuple[Image, Path]]":
+    """Write an overlay for each picture, such as `overlays/scratch-000.png`."""
+    from totalrecall.overlay import save_overlay
+
+    overlays = []
+    for done, (sample, result) in enumerate(judged, start=1):
+        overlay = overlay_of(detector, result, title=f"{sample.defect}/{sample.path.name}")
+        overlays.append((overlay, save_overlay(folder / f"{sample.defect}-{sample.path.stem}.png", overlay)))
+        step("drawing", done, len(judged))
+    return overlays
+
+
+def _report(
+    kind: str,
+    folder: Path,
+    data: "DataSet",
+    detector: "PatchCore",
+    evaluation: "Evaluation",
+    judged: "list[tuple[Sample, Result]]",
+    overlays: "list[tuple[Image, Path]]",
+) -> None:
+    from totalrecall.report import ReportEntry, write_report
+
+    fit = detector.report_
+    assert fit is not None
+    calibration = detector.calibration_
+    entries = [
+        ReportEntry(
+            sample.path,
+            result.score,
+            result.threshold,
+            result.is_anomalous,
+            p_value=result.p_value,
+            regions_count=len(result.regions),
+            overlay=overlay,
+            label=sample.label,
+            nearest=result.nearest.path,
+        )
+        for (sample, result), (overlay, _) in zip(judged, overlays, strict=True)
+    ]
+    model = folder / f"{kind}.trecall"
+    write_report(
+        folder / "report.html",
+        title=f"Total Recall demo: {kind}",
+        model_info={
+            "learnt from": f"{len(data.train)} good pictures in {folder / 'pictures' / 'train' / 'good'}",
+            "backbone": detector.backbone.name,
+            "memory bank": f"{fit.vectors} of {fit.patches} patches, {fit.dimensions} numbers each",
+            "threshold": f"{detector.threshold_:.3f}, from {len(calibration.scores)} of the good pictures",
+            "false alarms": f"at most {calibration.guaranteed_rate:.0%} of good pictures, by that threshold",
+            "model": f"{model} ({human_bytes(model.stat().st_size)})",
+            "seconds": f"{sum(fit.seconds[part] for part in ('features', 'coreset', 'calibration')):.1f} to fit, "
+            f"{evaluation.seconds:.1f} to score {evaluation.images} pictures and measure",
+        },
+        entries=entries,
+        summary={
+            "image AUROC": f"{evaluation.image_auroc:.3f}",
+            "pixel AUROC": f"{evaluation.pixel_auroc:.3f}",
+        },
+        bad_files=[(str(file.path), file.message) for file in evaluation.bad],
+        notes=(_SYNTHETIC,),
+    )
+
+
+def _row(
+    kind: str,
+    detector: "PatchCore",
+    evaluation: "Evaluation",
+    judged: "list[tuple[Sample, Result]]",
+    overlays: "list[tuple[Image, Path]]",
+) -> "IndexRow":
+    from totalrecall.report_index import IndexRow
+
+    by_label = [[result for sample, result in judged if sample.label == label] for label in (0, 1)]
+    good, defective = by_label
+    return IndexRow(
+        kind,
+        report=Path(kind) / "report.html",
+        model=Path(kind) / f"{kind}.trecall",
+        image_auroc=evaluation.image_auroc,
+        pixel_auroc=evaluation.pixel_auroc,
+        threshold=detector.threshold_,
+        good=len(good),
+        defective=len(defective),
+        found=sum(result.is_anomalous for result in defective),
+        false_alarms=sum(result.is_anomalous for result in good),
+        overlays=_typical(judged, overlays),
+    )
+
+
+def _typical(judged: "list[tuple[Sample, Result]]", overlays: "list[tuple[Image, Path]]") -> "list[tuple[str, Image]]":
+    """Return the damaged and the good picture with the middle score: neither the best nor the worst is picked out."""
+    shown = []
+    for label, words in ((1, "damaged"), (0, "good")):
+        ranked = sorted(
+            (result.score, position) for position, (sample, result) in enumerate(judged) if sample.label == label
+        )
+        if ranked:
+            position = ranked[len(ranked) // 2][1]
+            defect = judged[position][0].defect
+            caption = f"{words}: {defect}, the middle one by score" if label else f"{words}, the middle one by score"
+            shown.append((caption, overlays[position][0]))
+    return shown
+
+
+def _tell(args: argparse.Namespace, row: "IndexRow", seconds: float) -> None:
+    alarms = f"{row.false_alarms} false alarm{'' if row.false_alarms == 1 else 's'}"
+    say(
+        args,
+        f"{row.name:<8} found {row.found:>2} of {row.defective} defects, {alarms} in {row.good} good; "
+        f"image AUROC {row.image_auroc:.3f}, pixel AUROC {row.pixel_auroc:.3f}; {seconds:.1f} s",
+    )

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from totalrecall.cli.common import LAYOUTS, add_output_options, complain, progress_bars, say, write_json
+from totalrecall.cli.common import LAYOUTS, add_output_options, check_target, complain, progress_bars, say, write_json
 
 if TYPE_CHECKING:
     from totalrecall.datasets import DataSet
@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from totalrecall.detector import PatchCore
     from totalrecall.evaluation import evaluate
 
+    check_target("--json", args.json)
     detector = PatchCore.load(args.model, precision=args.precision, threads=args.threads)
     seed = detector.settings.seed if args.seed is None else args.seed
     data = open_dataset(args.layout, args.root, seed=seed)
@@ -77,7 +78,8 @@ def _tell(args: argparse.Namespace, evaluation: "Evaluation") -> None:
         ("pixel AUPRO 0.3", evaluation.pixel_aupro),
     ]
     for name, value in rows:
-        say(args, f"{name:<16} {value:.4f}")
+        if args.json != "-":  # a result, so --quiet keeps it
+            print(f"{name:<16} {value:.4f}")
     for level, reason in evaluation.reasons.items():
         if reason:
             say(args, f"{level} metrics: {reason}")

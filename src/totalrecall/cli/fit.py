@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from totalrecall.cli.common import (
     add_output_options,
     add_split_options,
+    check_target,
     complain,
     fraction,
     human_bytes,
@@ -55,6 +56,9 @@ def add_detector_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--resize", default="squash", metavar="MODE", help="squash, letterbox or crop (default squash)")
     group.add_argument("--crop", type=int, metavar="PIXELS", help="with --resize crop: side of the middle that is kept")
+    group.add_argument(
+        "--tile", type=int, default=1, metavar="N", help="see the picture N times as large, in N x N pieces (default 1)"
+    )
     group.add_argument("--roi", metavar="MASK", help="picture whose white pixels mark the region to inspect")
     group.add_argument(
         "--patch-size", type=int, default=3, metavar="P", help="neighbourhood of a patch, odd (default 3)"
@@ -90,6 +94,7 @@ def make_detector(args: argparse.Namespace) -> "PatchCore":
         size=args.size,
         resize=args.resize,
         crop=args.crop,
+        tile=args.tile,
         roi=args.roi,
         patch_size=args.patch_size,
         stride=args.stride,
@@ -109,6 +114,8 @@ def run(args: argparse.Namespace) -> int:
     output = Path(args.output)
     if output.is_dir():  # found out now, not after the work
         raise DataError(f"{output} is a folder. Give a file to write, such as {output / 'part.trecall'}.")
+    check_target("--output", args.output)
+    check_target("--json", args.json)
     detector = make_detector(args)
     pictures = _training_pictures(args)
     with warnings.catch_warnings(), progress_bars(args) as progress:
@@ -139,15 +146,18 @@ def _tell(args: argparse.Namespace, detector: "PatchCore", output: Path) -> None
     seconds = report.seconds
     say(
         args,
-        f"Bank: {report.vectors} of {report.patches} patches ({report.dimensions} numbers each) from {report.pictures} pictures",
+        f"Bank: {report.vectors} of {report.patches} patches ({report.dimensions} numbers each) "
+        f"from {report.pictures} pictures",
     )
     say(
         args,
-        f"Threshold: score {detector.threshold_:.4g}, from {report.calibration_pictures} of the good pictures, scored without them",
+        f"Threshold: score {detector.threshold_:.4g}, from {report.calibration_pictures} of the good pictures, "
+        "scored without them",
     )
     say(
         args,
-        f"Seconds: features {seconds['features']:.1f} (of which decoding, in threads beside it, {seconds['decode']:.1f}), "
+        f"Seconds: features {seconds['features']:.1f} "
+        f"(of which decoding, in threads beside it, {seconds['decode']:.1f}), "
         f"coreset {seconds['coreset']:.1f}, calibration {seconds['calibration']:.1f}; "
         f"peak memory {human_bytes(report.peak_memory)}",
     )

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from totalrecall.cli.common import human_bytes, write_json
+from totalrecall.cli.common import check_target, human_bytes, write_json
 
 __all__ = ["add_parser", "describe"]
 
@@ -18,6 +18,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Print the facts as a table, or write them."""
+    check_target("--json", args.json)
     facts = describe(args.model)
     if args.json:
         write_json(args.json, facts)
@@ -31,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     table.add_column(overflow="fold")
     for name, value in facts.items():
         table.add_row(name.replace("_", " "), _words(name, value))
-    Console(markup=False, highlight=False).print(table)
+    Console(markup=False, highlight=False, emoji=False).print(table)
     return 0
 
 

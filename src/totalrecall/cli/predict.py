@@ -11,8 +11,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from totalrecall.cli.common import add_output_options, complain, progress_bars, say
-from totalrecall.errors import DataError, PictureError, TotalRecallError
+from totalrecall.cli.common import add_output_options, check_target, complain, progress_bars, say
+from totalrecall.errors import DataError, PictureError, SettingError, TotalRecallError
+from totalrecall.files import is_special
 
 if TYPE_CHECKING:
     from totalrecall.detector import PatchCore
@@ -60,15 +61,16 @@ def run(args: argparse.Namespace) -> int:
     from totalrecall.detector import PatchCore
     from totalrecall.images import find_pictures
 
+    _check_targets(args)
     detector = PatchCore.load(args.model, precision=args.precision, threads=args.threads)
     pictures = find_pictures(args.pictures)
-    names = HeatmapNames(Path(args.heatmaps), pictures) if args.heatmaps else None
+    overlays = _overlay_paths(Path(args.heatmaps), pictures) if args.heatmaps else None
     began = time.perf_counter()
     bad = anomalous = 0
     with ExitStack() as stack:
         writers = [stack.enter_context(writer) for writer in _writers(args)]
         progress = stack.enter_context(progress_bars(args))
-        for done, (path, result) in enumerate(zip(pictures, _results(detector, pictures), strict=True), start=1):
+        for done, result in enumerate(_results(detector, pictures), start=1):
             if isinstance(result, PictureError):
                 bad += 1
                 complain(result)
@@ -76,14 +78,23 @@ def run(args: argparse.Namespace) -> int:
                 anomalous += result.is_anomalous
                 for write in writers:
                     write(result)
-                if names is not None:
-                    save_heatmap(detector, result, names.of(path))
+                if overlays is not None:
+                    save_heatmap(detector, result, overlays[done - 1])
             if progress:
                 progress("scoring", done, len(pictures))
     _tell(args, len(pictures) - bad, anomalous, bad, time.perf_counter() - began)
     if args.fail_on_anomaly and anomalous:
         return DEFECT_FOUND
     return 1 if bad else 0
+
+
+def _check_targets(args: argparse.Namespace) -> None:
+    check_target("--json", args.json)
+    check_target("--csv", args.csv)
+    if args.json and args.json == args.csv:
+        raise SettingError(f"--json and --csv must be two files, got {args.json} for both.")
+    if args.heatmaps and Path(args.heatmaps).exists() and not Path(args.heatmaps).is_dir():
+        raise DataError(f"{args.heatmaps} is a file. Name a folder for --heatmaps.")
 
 
 def _results(detector: "PatchCore", pictures: Sequence[Path]) -> "Iterator[Result | PictureError]":
@@ -109,12 +120,13 @@ def _tell(args: argparse.Namespace, done: int, anomalous: int, bad: int, seconds
 
 
 def _writers(args: argparse.Namespace) -> "list[_Writer]":
-    writers = []
+    writers: list[_Writer] = []
     if args.json:
         writers.append(_json_lines(args.json))
     if args.csv:
         writers.append(_csv_rows(args.csv))
-    if not args.quiet and args.json != "-" and args.csv != "-":
+    told = args.json or args.csv  # with --quiet the lines are told once, wherever that is
+    if "-" not in (args.json, args.csv) and not (args.quiet and told):
         writers.append(_plain_lines())
     return writers
 
@@ -131,19 +143,24 @@ def _text_file(target: str) -> Iterator[TextIO]:
     if target == "-":
         yield sys.stdout
         return
-    path, part = Path(target), Path(f"{target}.part")
+    path = Path(target)
+    whole_at_once = is_special(path)  # a pipe has no other name
+    part = path if whole_at_once else Path(f"{target}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = part.open("w", encoding="utf-8", newline="", buffering=1)
+        # a name that is no Unicode gets \udcff for its bytes, which JSON reads back
+        file = part.open("w", encoding="utf-8", errors="backslashreplace", newline="", buffering=1)
     except OSError as error:
         raise DataError(f"Cannot write {path}: {error.strerror or error}. Name a place that can be written.") from None
     try:
         with file:
             yield file
     except BaseException:
-        print(f"totalrecall: the lines so far are in {part}", file=sys.stderr)
+        if not whole_at_once:
+            complain(f"the lines so far are in {part}")
         raise
-    os.replace(part, path)  # noqa: PTH105
+    if not whole_at_once:
+        os.replace(part, path)  # noqa: PTH105
 
 
 @contextmanager
@@ -183,6 +200,21 @@ def _plain_lines() -> "Iterator[Callable[[Result], None]]":
 
 
 # ---------------------------------------------------------------------- heat maps
+
+
+def _overlay_paths(folder: Path, pictures: Sequence[Path]) -> list[Path]:
+    """Return where each picture's overlay goes.
+
+    Raises:
+        SettingError: one would be written over a picture that is scored.
+    """
+    names = HeatmapNames(folder, pictures)
+    paths = [names.of(picture) for picture in pictures]
+    own = {os.path.realpath(picture) for picture in pictures}
+    lost = next((path for path in paths if os.path.realpath(path) in own), None)
+    if lost is not None:
+        raise SettingError(f"--heatmaps {folder} would write over the picture {lost}. Name another folder.")
+    return paths
 
 
 class HeatmapNames:

@@ -1,0 +1,5 @@
+"""Speed and memory, each benchmark asserting the answer too.
+
+A benchmark prints a ratio against a named baseline of the same run, and adds its rows, with machine and versions, to
+results/*.csv.
+"""

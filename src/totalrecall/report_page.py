@@ -1,0 +1,65 @@
+"""What the report and the index share: the page around the body; text, numbers and pictures made fit for it.
+
+A page is one file that opens anywhere, offline. All text is escaped: file names come from outside. There is no script
+in it, and a content policy forbids any.
+"""
+
+import base64
+import html
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+
+from totalrecall.files import atomic_write
+from totalrecall.report_style import STYLE
+from totalrecall.types import Image
+
+__all__ = ["jpeg_uri", "number", "text", "write_page"]
+
+_LONGEST_TEXT = 300
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def write_page(path: str | Path, title: str, parts: Iterable[str]) -> Path:
+    """Write a page of HTML parts, empty ones left out, and return its path.
+
+    Raises:
+        DataError: the folder cannot be made or written.
+    """
+    page = (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{text(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
+        + "\n".join(part for part in parts if part)
+        + "\n</main>\n</body>\n</html>\n"
+    )
+    return atomic_write(path, page.encode("utf-8", "replace"))
+
+
+def text(value: object) -> str:
+    """Return words that are safe in the page: escaped, no control or direction-changing letters, not endless."""
+    safe = "".join(letter if letter.isprintable() else "�" for letter in str(value))
+    if len(safe) > _LONGEST_TEXT:
+        safe = safe[: _LONGEST_TEXT // 3] + "…" + safe[-2 * _LONGEST_TEXT // 3 :]
+    return html.escape(safe, quote=True)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a number as it is printed; a dash for one that is not known."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def jpeg_uri(overlay: Image | Path, width: int) -> str | None:
+    """Return an overlay as the `src` of an image of at most `width` pixels, or None where its file is gone."""
+    pixels = cv2.imread(str(overlay)) if isinstance(overlay, Path) else cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR)
+    if pixels is None:
+        return None
+    h, w = pixels.shape[:2]
+    share = min(width / w, 1.0)
+    if share < 1:
+        pixels = cv2.resize(pixels, (width, max(round(h * share), 1)), interpolation=cv2.INTER_AREA)
+    _, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 80 if width > 500 else 70])
+    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode("ascii")
