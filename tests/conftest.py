@@ -17,22 +17,22 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def home(tmp_path_factory) -> Path:
+def session_home(tmp_path_factory) -> Path:
     """A per-user folder of the test run's own."""
     return tmp_path_factory.mktemp("home")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _own_home(home):
+def _own_home(session_home):
     """No test reads or writes the person's own folder."""
     patch = pytest.MonkeyPatch()
-    patch.setenv("TOTALRECALL_HOME", str(home))
+    patch.setenv("TOTALRECALL_HOME", str(session_home))
     yield
     patch.undo()
 
 
 @pytest.fixture(scope="session")
-def resnet18(shared, home):
+def resnet18(shared, session_home):
     """The real ResNet-18 of ../shared, as a backbone."""
     from totalrecall.backbones import add
 
@@ -61,3 +61,36 @@ def tiny_backbone(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     save_file(random_weights("resnet18"), str(path))
     return build_resnet("resnet18", path, name="tiny")
+
+
+@pytest.fixture(scope="session")
+def added(home, tmp_path_factory) -> str:
+    """The name of a tiny backbone that is kept in the test run's own folder, as `backbones add` keeps one."""
+    from safetensors.numpy import save_file
+
+    from tests.resnet_forward import random_weights
+    from totalrecall.backbones import add
+
+    path = tmp_path_factory.mktemp("weights") / "added.safetensors"
+    save_file(random_weights("resnet18"), str(path))
+    return add("resnet18", path, save_as="added").name
+
+
+@pytest.fixture(scope="session")
+def parts(tmp_path_factory) -> Path:
+    """A small synthetic set in the MVTec layout: 10 good pictures to fit on, 3 good and 3 damaged ones to test on."""
+    from totalrecall.synthetic import make_dataset
+
+    folder = tmp_path_factory.mktemp("parts")
+    return make_dataset(folder, kind="washer", good=10, test_good=3, defective=3, seed=0, size=(80, 96))
+
+
+@pytest.fixture(scope="session")
+def model(added, parts, tmp_path_factory) -> Path:
+    """A model of `parts` that the command line fitted."""
+    from totalrecall.cli import main
+
+    path = tmp_path_factory.mktemp("model") / "part.trecall"
+    options = ["--backbone", added, "--size", "64", "--coreset", "0.1", "--precision", "f32", "--quiet"]
+    assert main(["fit", str(parts), "--layout", "mvtec", "-o", str(path), *options]) == 0
+    return path

@@ -1,4 +1,4 @@
-"""decode: bytes of every usual picture file become what a person would see; what cannot be used is named in one line."""
+"""decode: bytes of every usual picture file become what a person would see; the unusable is named in one line."""
 
 import struct
 import zlib
@@ -195,7 +195,10 @@ def test_a_truncated_picture_is_named(suffix, share, capfd):
     data = encode(suffix, COLOUR)
     cut = data[:-1] if share < 0 else data[: int(share * len(data))]
     assert refusal(cut) == "part.png is truncated: its end is missing. Copy it again."
-    if suffix in (".jpg", ".png"):  # found before the decoder could write on stderr; the command line silences the others
+    if suffix in (
+        ".jpg",
+        ".png",
+    ):  # found before the decoder could write on stderr; the command line silences the others
         assert capfd.readouterr().err == ""
 
 
@@ -240,6 +243,13 @@ def test_a_depth_that_has_no_stated_range_is_refused(dtype):
     )
 
 
+def outcome_of(data):
+    try:
+        return decode_image(data, "part.png")
+    except PictureError as error:
+        return str(error)
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".tiff", ".webp"])
 def test_bytes_changed_at_random_give_a_picture_or_a_one_line_error(suffix):
     data = encode(suffix, COLOUR)
@@ -248,11 +258,10 @@ def test_bytes_changed_at_random_give_a_picture_or_a_one_line_error(suffix):
         damaged = bytearray(data)
         for position in rng.integers(0, len(data), 3):
             damaged[position] ^= int(rng.integers(1, 256))
-        try:
-            decoded = decode_image(bytes(damaged), "part.png")
-        except PictureError as error:
-            assert str(error).startswith("part.png ")
-            assert "\n" not in str(error)
+        outcome = outcome_of(bytes(damaged))
+        if isinstance(outcome, str):
+            assert outcome.startswith("part.png ")
+            assert "\n" not in outcome
         else:
-            assert decoded.dtype == np.uint8
-            assert decoded.shape[2] == 3
+            assert outcome.dtype == np.uint8
+            assert outcome.shape[2] == 3

@@ -37,7 +37,7 @@ def damaged(seed):
     return picture
 
 
-def make(backbone, **options):  # noqa: ANN003  a test's shorthand
+def make(backbone, **options):
     return PatchCore(**{"backbone": backbone, "size": SIZE, "coreset": 0.2, "precision": "f32", **options})
 
 

@@ -46,7 +46,7 @@ def load_pictures(folder: Path) -> Pictures:
 
 
 def batch_number(seed: int, step: int) -> int:
-    """Which batch a step takes: each stretch of `KEPT` batches is gone through `PASSES` times, in another order each."""
+    """Which batch a step takes: each stretch of `KEPT` batches comes `PASSES` times, in another order each."""
     stretch, place = divmod(step, KEPT * PASSES)
     turn, place = divmod(place, KEPT)
     order = default_rng([seed, stretch, turn]).permutation(KEPT)

@@ -9,10 +9,10 @@ from training.networks import Architecture, Block, Conv, Pool
 class Design:
     """A student and how it is trained.
 
-    `start` says where the weights come from: "random"; "tail", layer2 and layer3 are the teacher's, cut to size; "copy",
-    the stem as well; "thin", all is fitted to the teacher by least squares (`pruning.py`). `loss` is one of
-    `train.LOSSES`. `hint` weighs the error of the stem's output against the teacher's layer1. The two rates are AdamW's,
-    for random and for other weights.
+    `start` says where the weights come from: "random"; "tail", layer2 and layer3 are the teacher's, cut to size;
+    "copy", the stem as well; "thin", all is fitted to the teacher by least squares (`pruning.py`). `loss` is one of
+    `train.LOSSES`. `hint` weighs the error of the stem's output against the teacher's layer1. The two rates are
+    AdamW's, for random and for other weights.
     """
 
     architecture: Architecture

@@ -7,7 +7,6 @@ OpenVINO folds when it compiles.
 
 import argparse
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -134,13 +133,13 @@ def write(network: Network, metadata: dict, path: Path) -> None:
         error = largest_error(model, network, height, width)
         if error > 3e-3:  # float16 weights alone give about 1e-3
             raise RuntimeError(
-                f"OpenVINO differs from PyTorch by {error:.2g} of the largest value at {height}x{width}; nothing written"
+                f"OpenVINO differs from PyTorch by {error:.2g} of the largest value at {height}x{width}; not written"
             )
         print(f"{height}x{width}: differs by {error:.2g} of the largest value")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     temporary.write_bytes(model.SerializeToString())
-    os.replace(temporary, path)
+    temporary.replace(path)
     parameters = sum(p.numel() for p in network.parameters())
     print(f"{path}: {path.stat().st_size / 1e6:.2f} MB, {parameters / 1e6:.2f} million parameters")
 

@@ -72,7 +72,7 @@ def _thin_block(
     sums: list[Tensor],
     seed: int,
 ) -> None:
-    """Fit a block. `kept` of the teacher's channels reach it as `inputs` where the teacher has `wanted`; `sums` are due."""
+    """Fit a block: `kept` of the channels of `wanted` reach it as `inputs`, and `sums` are due before the ReLU."""
     middles = [source.conv1(x) for x in wanted]
     # What a channel passes on: how strong it is, times the gain out of it.
     gain = _strength([torch.relu(m) for m in middles]) * source.conv2.weight.transpose(0, 1).flatten(1).norm(dim=1)

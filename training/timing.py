@@ -1,4 +1,4 @@
-"""Time ONNX backbones beside each other: `python -m training.timing resnet18.onnx compact.onnx`, a ratio to the first."""
+"""Time ONNX backbones beside each other: `python -m training.timing resnet18.onnx compact.onnx`."""
 
 import argparse
 import time
@@ -33,10 +33,9 @@ def main() -> None:
     for precision in ("f32", "bf16"):
         times = milliseconds(arguments.models, precision, arguments.rounds)
         for path, found in zip(arguments.models, times, strict=True):
+            middle, least = np.median(found), min(found)
             ratio = np.median(np.divide(found, times[0]))
-            print(
-                f"{precision:4}  {path.stem:12}  median {np.median(found):6.2f} ms  least {min(found):6.2f} ms  ratio {ratio:.3f}"
-            )
+            print(f"{precision:4}  {path.stem:12}  median {middle:6.2f} ms  least {least:6.2f} ms  ratio {ratio:.3f}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Distil a teacher into a student: `python -m training.train --design compact --steps 2500 --out DIR --resume`.
 
-DIR receives `log.jsonl` (loss and validation) and `checkpoint.pt`. Stop and start it at will: batches depend on the seed
-and the step alone, and a checkpoint holds the rest, so `--resume` goes on as if nothing had been.
+DIR receives `log.jsonl` (loss and validation) and `checkpoint.pt`. Stop and start it at will: batches depend on the
+seed and the step alone, and a checkpoint holds the rest, so `--resume` goes on as if nothing had been.
 """
 
 import argparse
@@ -63,7 +63,8 @@ def distance_loss(error: Tensor, target: Tensor, deviation: Tensor, variance: fl
 def relative_loss(error: Tensor, target: Tensor, deviation: Tensor, variance: float) -> Tensor:  # noqa: ARG001
     """Displacement against the picture's own spread, so that the faint differences of an even surface count as well.
 
-    An error that is the same all over a picture shifts all patches alike and hardly changes a distance: it counts a fifth.
+    An error that is the same all over a picture shifts all patches alike, which hardly changes distances: it counts a
+    fifth.
     """
     spread = target.var((2, 3)).sum(1) + 0.05 * variance  # (n,)
     shift = error.mean((2, 3), keepdim=True)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from totalrecall.errors import ModelFileError
-from totalrecall.files import write_atomically
+from totalrecall.files import sha256, write_atomically
 
 __all__ = ["FORMAT", "read_artifact", "read_header", "write_artifact"]
 
@@ -29,7 +29,8 @@ def write_artifact(path: str | Path, header: dict[str, Any], tensors: dict[str, 
     """
     from safetensors.numpy import save
 
-    text = json.dumps({"format": FORMAT, **header}, sort_keys=True, ensure_ascii=False)
+    digests = {name: sha256(np.ascontiguousarray(tensor).tobytes()) for name, tensor in tensors.items()}
+    text = json.dumps({"format": FORMAT, **header, "tensors": digests}, sort_keys=True)
     data = save({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, {_KEY: text})
     return write_atomically(path, lambda file: file.write(data))
 
@@ -56,7 +57,7 @@ def read_header(path: str | Path) -> dict[str, Any]:
 
 
 def read_artifact(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Read header and tensors.
+    """Read header and tensors; each tensor must match the SHA-256 that was written with it.
 
     Raises:
         ModelFileError: as for `read_header`.
@@ -66,9 +67,14 @@ def read_artifact(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarra
 
     header = read_header(path)
     try:
-        return header, load_file(str(path))
+        tensors = load_file(str(path))
     except (SafetensorError, OSError, ValueError, KeyError) as error:
         raise ModelFileError(f"{path} is damaged: {_first_line(error)}. Copy or fit it again.") from None
+    digests = header.get("tensors")
+    for name in sorted(tensors):
+        if not isinstance(digests, dict) or digests.get(name) != sha256(tensors[name].tobytes()):
+            raise ModelFileError(f"{path} is damaged: {name} is not what was written. Copy or fit it again.")
+    return header, tensors
 
 
 def _checked_header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
@@ -79,7 +85,7 @@ def _checked_header(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
     try:
         header = json.loads(metadata[_KEY])
         version = int(header["format"])
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise ModelFileError(f"{path} is damaged: its header is not readable. Copy or fit it again.") from None
     if version > FORMAT:
         raise ModelFileError(

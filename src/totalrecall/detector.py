@@ -21,7 +21,7 @@ from totalrecall.images import Geometry, LoadedPicture, Recipe, Source, find_pic
 from totalrecall.memory import peak_memory
 from totalrecall.results import NearestPatch, Result
 from totalrecall.scoring import anomaly_map, find_regions, picture_score
-from totalrecall.settings import Settings
+from totalrecall.settings import Settings, check_precision
 from totalrecall.types import AnomalyMap, Mask, Patches, PatchGrid
 
 __all__ = ["PatchCore", "SkippedPictureWarning"]
@@ -359,6 +359,8 @@ class PatchCore:
             ModelFileError: the file is missing, damaged, or from a newer version.
             BackboneError: the backbone was not embedded, and the one of that name here is missing or another.
         """
+        if precision is not None:
+            check_precision(precision)  # here, or the caller's mistake would be taken for damage
         header, tensors = read_artifact(path)
         try:
             if header["kind"] != "patchcore":

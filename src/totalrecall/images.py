@@ -116,8 +116,8 @@ class Recipe:
         size: side of the prepared square for `squash` and `letterbox`; the short side before the crop for `crop`.
         resize: `squash` (aspect given up), `letterbox` (aspect kept, padded) or `crop` (aspect kept, middle taken).
         crop: side of the middle square, for `crop` only; `size` if not given.
-        tile: the picture is prepared `tile` times as large each way, and the backbone sees tile x tile pieces of it, each
-            of the size given: for small defects on large pictures.
+        tile: the picture is prepared `tile` times as large each way, and the backbone sees tile x tile pieces of it,
+            each of the size given: for small defects on large pictures.
         roi: region of interest, a mask of any size with the pictures' framing; outside it nothing is seen or scored.
     """
 
@@ -141,6 +141,8 @@ class Recipe:
             raise SettingError(f"roi must be a bool array (h, w), got {got}. For a grey mask write mask > 127.")
         if not 1 <= self.tile <= 16:
             raise SettingError(f"tile must be from 1 to 16 pieces a side, got {self.tile}. 2 makes four pieces.")
+        if self.size * self.tile > 16384:
+            raise SettingError(f"size times tile must be at most 16384 pixels, got {self.size * self.tile}.")
         if self.tile > 1 and self.piece % 32:
             wanted = max(round(self.piece / 32), 1) * 32
             raise SettingError(f"With tile, a piece must be a multiple of 32 pixels, got {self.piece}. Use {wanted}.")

@@ -118,7 +118,7 @@ def _pictures(row: IndexRow) -> str:
 
 
 def _commands(commands: Mapping[str, str]) -> str:
-    items = "".join(f"<p>{text(what)}<br><code>{text(command)}</code></p>" for what, command in commands.items())
+    items = "".join(f"<p>{text(what)}</p><p><code>{text(command)}</code></p>" for what, command in commands.items())
     return f"<section><h2>What to type next</h2>{items}</section>" if items else ""
 
 

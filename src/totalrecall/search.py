@@ -22,7 +22,7 @@ import numpy as np
 from totalrecall.errors import SettingError
 from totalrecall.types import Distances, Indices, Matrix, Patches
 
-__all__ = ["ExactSearch", "principal_basis"]
+__all__ = ["ExactSearch", "principal_basis", "pruned_dimensions"]
 
 _TILE_FLOATS = 1 << 21  # floats in one tile of bounds (8 MB): the largest query x bank matrix that is ever held
 _GATHER_FLOATS = 1 << 21  # floats gathered at once to measure survivors

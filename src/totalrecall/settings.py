@@ -7,7 +7,7 @@ from totalrecall.errors import SettingError
 from totalrecall.patches import DESCRIPTORS
 from totalrecall.scoring import SCORINGS
 
-__all__ = ["PRECISIONS", "Settings"]
+__all__ = ["PRECISIONS", "Settings", "check_precision"]
 
 PRECISIONS = ("auto", "f32", "bf16")
 
@@ -48,7 +48,7 @@ class Settings:
             raise SettingError(f"stride must be at least 1, got {self.stride}.")
         _one_of("descriptor", self.descriptor, DESCRIPTORS)
         _one_of("scoring", self.scoring, SCORINGS)
-        _one_of("precision", self.precision, PRECISIONS)
+        check_precision(self.precision)
         if self.neighbours < 1:
             raise SettingError(f"neighbours must be at least 1, got {self.neighbours}. Usual: 3 to 9.")
         if self.projection < 1:
@@ -63,6 +63,11 @@ class Settings:
     def to_json(self) -> dict[str, Any]:
         """Return the settings as JSON types."""
         return {**asdict(self), "layers": list(self.layers)}
+
+
+def check_precision(precision: str) -> None:
+    """Raise SettingError unless the precision is one of `PRECISIONS`."""
+    _one_of("precision", precision, PRECISIONS)
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

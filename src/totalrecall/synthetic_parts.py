@@ -112,8 +112,8 @@ def _textile(rng: np.random.Generator, h: int, w: int) -> Scene:
     """A plain weave of blue warp and ecru weft; no two threads are alike, and the cloth never lies quite flat."""
     pitch = max(min(h, w) / 34, 3.0)
     x, y = _pose(rng, h, w, turn=2.0).part_grid(h, w)
-    u = x / pitch + 0.2 * cloud(rng, h, w, 4, 4) + 60
-    v = y / pitch + 0.2 * cloud(rng, h, w, 4, 4) + 60
+    u = x / pitch + 0.15 * cloud(rng, h, w, 4, 4) + 60
+    v = y / pitch + 0.15 * cloud(rng, h, w, 4, 4) + 60
     column, row = u.astype(np.intp), v.astype(np.intp)
     a, b = u - column - 0.5, v - row - 0.5  # place across the warp thread and across the weft thread, -0.5..0.5
 
@@ -125,8 +125,8 @@ def _textile(rng: np.random.Generator, h: int, w: int) -> Scene:
     over = (column + row) % 2 == 0
     light = 1 + 0.06 * cloud(rng, h, w, h // 2, w // 2)  # single fibres
     light += 0.05 * cloud(rng, h, w, 3, 3)  # folds too shallow to see as such
-    picture = _colour(light * warp_thread * over, (70.0, 104.0, 158.0)) + _colour(
-        light * weft_thread * ~over, (205.0, 197.0, 178.0)
+    picture = _colour(light * warp_thread * over, (88.0, 116.0, 156.0)) + _colour(
+        light * weft_thread * ~over, (176.0, 176.0, 168.0)
     )
     beneath = _colour(1 + 0.08 * cloud(rng, h, w, h // 4, w // 4), (34.0, 33.0, 36.0))
     return Scene(picture, np.ones((h, w), bool), beneath)

@@ -2,7 +2,7 @@
 
 import argparse
 
-from totalrecall.cli.common import check_target, human_bytes, write_json
+from totalrecall.cli.common import check_target, human_bytes, print_table, write_json
 
 __all__ = ["add_parser"]
 
@@ -53,7 +53,6 @@ def run_list(args: argparse.Namespace) -> int:
         write_json(args.json, {"backbones": rows})
         if args.json == "-":
             return 0
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -63,7 +62,7 @@ def run_list(args: argparse.Namespace) -> int:
         layers = " ".join(f"{layer.name.removeprefix('layer')} ({layer.channels})" for layer in info.layers)
         where = "built in" if info.built_in else str(info.path.parent)
         table.add_row(info.name, info.problem or layers, human_bytes(info.size), where, info.licence)
-    Console(markup=False, highlight=False, emoji=False).print(table)
+    print_table(table)
     return 0
 
 

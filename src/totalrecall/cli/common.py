@@ -8,10 +8,13 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from totalrecall.errors import SettingError, TotalRecallError
 from totalrecall.files import atomic_write, check_writable
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 __all__ = [
     "add_output_options",
@@ -21,6 +24,7 @@ __all__ = [
     "fraction",
     "human_bytes",
     "in_words_of_options",
+    "print_table",
     "progress_bars",
     "say",
     "write_json",
@@ -111,6 +115,16 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def print_table(table: "Table") -> None:
+    """Print a table, as wide as the terminal."""
+    from rich.console import Console
+
+    console = Console(markup=False, highlight=False, emoji=False)
+    with console.capture() as drawn:  # subtle: printing itself, rich would end the process at a closed pipe
+        console.print(table)
+    sys.stdout.write(drawn.get())
 
 
 def human_bytes(count: float) -> str:

@@ -29,7 +29,7 @@ _GOOD, _TEST_GOOD, _DEFECTIVE = 50, 10, 12
 _RATE = 0.1
 _SYNTHETIC = (
     "These are synthetic pictures, made by this program. They show what it does and how it tells you, "
-    "not how well it will do on your parts: measure that with `totalrecall evaluate`."
+    "not how well it will do on your parts: measure that with: totalrecall evaluate"
 )
 _PARTS = {"features": (0, 45), "coreset": (45, 60), "calibration": (60, 65), "scoring": (65, 90), "drawing": (90, 100)}
 
@@ -60,7 +60,8 @@ def run(args: argparse.Namespace) -> int:
     began = time.perf_counter()
     out, kinds = Path(args.out), list(dict.fromkeys(args.kinds))
     backbone = load(args.backbone)  # first: without it the pictures are of no use
-    say(args, f"Making synthetic pictures of {len(kinds)} kinds of parts in {out}, for each:")
+    parts = f"{len(kinds)} kinds of parts" if len(kinds) > 1 else "1 kind of part"
+    say(args, f"Making synthetic pictures of {parts} in {out}, for each:")
     say(args, f"{_GOOD} good ones to learn from, {_TEST_GOOD} good and {_DEFECTIVE} damaged ones to test on")
     _make_pictures(args, kinds, out)
     say(args, f"Fitting and scoring with the backbone {backbone.name}. {_promise()}")
@@ -74,8 +75,8 @@ def run(args: argparse.Namespace) -> int:
         notes=(
             _SYNTHETIC,
             f"For each kind of part a PatchCore learnt from {_GOOD} good pictures and no defect, with the backbone "
-            f"{backbone.name}; then it judged {_TEST_GOOD} good and {_DEFECTIVE} damaged pictures that it had never "
-            f"seen. {_promise()} It took {seconds:.0f} s in all, making the pictures included.",
+            f"{backbone.name}; then it judged {_TEST_GOOD} good and {_DEFECTIVE} damaged pictures new to it.",
+            f"{_promise()} It took {seconds:.0f} s in all, making the pictures included.",
         ),
         commands=commands,
     )
@@ -89,8 +90,8 @@ def run(args: argparse.Namespace) -> int:
 def _promise() -> str:
     held = _GOOD // 5
     return (
-        f"The threshold is set for at most {_RATE:.0%} false alarms: {held} of the {_GOOD} good pictures set it, "
-        f"and {held} cannot promise less than 1 in {held + 1}."
+        f"The threshold is set for at most {_RATE:.0%} false alarms on average: {held} of the {_GOOD} good pictures "
+        f"set it, and {held} cannot promise less than 1 in {held + 1}."
     )
 
 
@@ -226,7 +227,7 @@ def _report(
             "backbone": detector.backbone.name,
             "memory bank": f"{fit.vectors} of {fit.patches} patches, {fit.dimensions} numbers each",
             "threshold": f"{detector.threshold_:.3f}, from {len(calibration.scores)} of the good pictures",
-            "false alarms": f"at most {calibration.guaranteed_rate:.0%} of good pictures, by that threshold",
+            "false alarms": f"at most {calibration.guaranteed_rate:.0%} of good pictures on average, by that threshold",
             "model": f"{model} ({human_bytes(model.stat().st_size)})",
             "seconds": f"{sum(fit.seconds[part] for part in ('features', 'coreset', 'calibration')):.1f} to fit, "
             f"{evaluation.seconds:.1f} to score {evaluation.images} pictures and measure",

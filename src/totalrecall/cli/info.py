@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from totalrecall.cli.common import check_target, human_bytes, write_json
+from totalrecall.cli.common import check_target, human_bytes, print_table, write_json
 
 __all__ = ["add_parser", "describe"]
 
@@ -24,7 +24,6 @@ def run(args: argparse.Namespace) -> int:
         write_json(args.json, facts)
         if args.json == "-":
             return 0
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(show_header=False, box=None, pad_edge=False)
@@ -32,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     table.add_column(overflow="fold")
     for name, value in facts.items():
         table.add_row(name.replace("_", " "), _words(name, value))
-    Console(markup=False, highlight=False, emoji=False).print(table)
+    print_table(table)
     return 0
 
 

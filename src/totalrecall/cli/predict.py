@@ -111,7 +111,8 @@ def _results(detector: "PatchCore", pictures: Sequence[Path]) -> "Iterator[Resul
 def _tell(args: argparse.Namespace, done: int, anomalous: int, bad: int, seconds: float) -> None:
     rate = f", {done / seconds:.1f} pictures/s" if done > 1 else ""
     failed = f"; {bad} could not be read" if bad else ""
-    say(args, f"{done} pictures in {seconds:.1f} s{rate}: {anomalous} anomalous, {done - anomalous} good{failed}")
+    pictures = "picture" if done == 1 else "pictures"
+    say(args, f"{done} {pictures} in {seconds:.1f} s{rate}: {anomalous} anomalous, {done - anomalous} good{failed}")
     if args.heatmaps:
         say(args, f"Heat maps in {args.heatmaps}")
 

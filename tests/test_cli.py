@@ -1,0 +1,392 @@
+"""cli: the main job as a person types it, and what a program reads of it."""
+
+import csv
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from totalrecall.backbones import load
+from totalrecall.cli import COMMANDS, build_parser, main
+from totalrecall.cli.common import human_bytes, write_json
+from totalrecall.images import read_image
+
+PREDICT_KEYS = ["path", "score", "threshold", "is_anomalous", "p_value", "regions", "nearest", "milliseconds"]
+EVALUATE_KEYS = ["image_auroc", "image_f1", "pixel_auroc", "pixel_aupro", "images", "seconds"]
+
+
+def run(capsys, *arguments):
+    """Run a command; return its exit code, and the lines of stdout and of stderr."""
+    capsys.readouterr()
+    code = main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    return code, out.splitlines(), err.splitlines()
+
+
+def small(added):
+    return ["--backbone", added, "--size", "64", "--coreset", "0.1", "--precision", "f32"]
+
+
+def in_fresh_python(code):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+
+
+# ---------------------------------------------------------------------- fit
+
+
+def test_fit_says_what_it_did_and_writes_the_model(capsys, added, parts, tmp_path):
+    output = tmp_path / "new" / "part.trecall"
+    code, out, err = run(capsys, "fit", parts / "train" / "good", "-o", output, *small(added))
+    assert (code, err) == (0, [])
+    assert out[0] == "Bank: 64 of 640 patches (384 numbers each) from 10 pictures"  # 8 x 8 patches, a tenth of them
+    assert out[1].startswith("Threshold: score ")
+    assert out[1].endswith("from 2 of the good pictures, scored without them")
+    assert out[2].startswith("Seconds: features ")
+    assert out[3] == (
+        "Note: a false-alarm rate of 0.01 cannot be promised from 2 held-out good pictures, only 0.33; "
+        "the threshold is their highest score. 99 held-out pictures would do."
+    )
+    assert out[4] == f"Wrote {output} ({human_bytes(output.stat().st_size)})"
+    assert [path.name for path in output.parent.iterdir()] == ["part.trecall"]
+
+
+def test_fit_tells_a_program_as_json(capsys, added, parts, tmp_path):
+    output = tmp_path / "part.trecall"
+    code, out, err = run(capsys, "fit", parts / "train", "-o", output, "--json", "-", "--no-embed", *small(added))
+    facts = json.loads("\n".join(out))
+    assert code == 0
+    assert facts["model"] == str(output)
+    assert (facts["pictures"], facts["vectors"], facts["patches"], facts["skipped"]) == (10, 64, 640, [])
+    assert facts["guaranteed_rate"] == pytest.approx(1 / 3)
+    assert any(line.startswith("Bank: ") for line in err)  # the person's lines leave stdout alone
+
+
+def test_the_same_fit_gives_the_same_bytes(capsys, added, parts, model, tmp_path):
+    again = tmp_path / "part.trecall"
+    code, out, _ = run(capsys, "fit", parts, "--layout", "mvtec", "-o", again, *small(added), "--quiet")
+    assert (code, out) == (0, [])
+    assert again.read_bytes() == model.read_bytes()
+
+
+def test_fit_names_bad_pictures_learns_from_the_others_and_exits_with_1(capsys, added, parts, tmp_path):
+    good = shutil.copytree(parts / "train" / "good", tmp_path / "good")
+    bad = spoil(good)
+    code, out, err = run(capsys, "fit", good, "-o", tmp_path / "m.trecall", *small(added))
+    assert code == 1
+    assert out[0].endswith("from 10 pictures")
+    assert err == [f"totalrecall: {message}" for message in bad]
+
+
+def spoil(folder):
+    """Put three broken files into a folder; return what is said of them, in the order of their names."""
+    whole = (folder / "000.png").read_bytes()
+    (folder / "003_torn.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "005_empty.jpg").touch()
+    (folder / "zz_text.png").write_text("this is no picture")
+    return [
+        f"{folder / '003_torn.png'} is truncated: its end is missing. Copy it again.",
+        f"{folder / '005_empty.jpg'} is empty (0 bytes).",
+        f"{folder / 'zz_text.png'} is not a picture that can be decoded. Allowed: JPEG, PNG, BMP, TIFF, WebP.",
+    ]
+
+
+# ---------------------------------------------------------------------- predict
+
+
+def test_predict_prints_a_line_a_picture(capsys, model, parts):
+    code, out, err = run(capsys, "predict", model, parts / "test" / "good")
+    assert (code, err) == (0, [])
+    assert len(out) == 4
+    for line, name in zip(out, ("000", "001", "002"), strict=False):
+        assert line.split()[0] in ("good", "DEFECT")
+        assert line.endswith(f"  {parts / 'test' / 'good' / name}.png")
+    assert out[3].startswith("3 pictures in ")
+    assert "pictures/s" in out[3]
+
+
+def test_one_picture_and_many_are_judged_alike(capsys, model, parts, tmp_path):
+    pictures = sorted((parts / "test").rglob("*.png"))
+    many, one = tmp_path / "many.jsonl", tmp_path / "one.jsonl"
+    run(capsys, "predict", model, *pictures, "--json", many)
+    run(capsys, "predict", model, pictures[2], "--json", one)
+    alone, among = json.loads(one.read_text()), json.loads(many.read_text().splitlines()[2])
+    assert alone["path"] == among["path"]
+    assert alone["score"] == pytest.approx(among["score"], rel=1e-5)
+
+
+def test_the_json_of_predict_is_the_contract(capsys, model, parts, tmp_path):
+    target = tmp_path / "new" / "results.jsonl"
+    code, _, _ = run(capsys, "predict", model, parts / "test", "--json", target)
+    lines = [json.loads(line) for line in target.read_text(encoding="utf-8").splitlines()]
+    assert code == 0
+    assert [line["path"] for line in lines] == [str(path) for path in sorted((parts / "test").rglob("*.png"))]
+    for line in lines:
+        assert list(line) == PREDICT_KEYS
+        assert line["is_anomalous"] is (line["score"] > line["threshold"])
+        assert 0 < line["p_value"] <= 1
+        assert list(line["nearest"]) == ["path", "x", "y"]
+        assert line["nearest"]["path"].startswith(str(parts / "train" / "good"))
+        assert 0 <= line["nearest"]["x"] < 96
+        assert 0 <= line["nearest"]["y"] < 80
+        for region in line["regions"]:
+            assert list(region) == ["x", "y", "width", "height", "area", "peak"]
+            assert 0 <= region["x"] < region["x"] + region["width"] <= 96
+            assert 0 <= region["y"] < region["y"] + region["height"] <= 80
+    assert [path.name for path in target.parent.iterdir()] == ["results.jsonl"]
+
+
+def test_json_and_csv_agree(capsys, model, parts, tmp_path):
+    code, out, _ = run(
+        capsys, "predict", model, parts / "test", "--json", tmp_path / "r.jsonl", "--csv", tmp_path / "r.csv", "-q"
+    )
+    assert (code, out) == (0, [])
+    lines = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    with (tmp_path / "r.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(lines) == 6
+    for row, line in zip(rows, lines, strict=True):
+        assert row["path"] == line["path"]
+        assert float(row["score"]) == line["score"]
+        assert row["is_anomalous"] == str(line["is_anomalous"])
+        assert int(row["regions"]) == len(line["regions"])
+        assert row["nearest_path"] == line["nearest"]["path"]
+
+
+def test_json_on_stdout_is_nothing_but_json(capsys, model, parts):
+    code, out, err = run(capsys, "predict", model, parts / "test" / "good", "--json", "-")
+    assert code == 0
+    assert [list(json.loads(line)) for line in out] == [PREDICT_KEYS] * 3
+    assert err[0].startswith("3 pictures in ")
+
+
+def test_quiet_prints_the_results_and_nothing_else(capsys, model, parts):
+    code, out, err = run(capsys, "predict", model, parts / "test" / "good", "--quiet")
+    assert (code, len(out), err) == (0, 3, [])
+
+
+def test_broken_files_among_good_ones_are_named_and_the_others_done(capsys, model, parts, tmp_path):
+    folder = shutil.copytree(parts / "train" / "good", tmp_path / "line")
+    bad = spoil(folder)
+    code, out, err = run(capsys, "predict", model, folder, "--json", tmp_path / "r.jsonl")
+    assert code == 1
+    assert err == [f"totalrecall: {message}" for message in bad]
+    assert out[-1].startswith("10 pictures in ")
+    assert out[-1].endswith("; 3 could not be read")
+    assert len((tmp_path / "r.jsonl").read_text().splitlines()) == 10
+
+
+def test_one_picture_that_is_broken_exits_with_1(capsys, model, tmp_path):
+    (tmp_path / "x.png").touch()
+    code, _, err = run(capsys, "predict", model, tmp_path / "x.png")
+    assert (code, err) == (1, [f"totalrecall: {tmp_path / 'x.png'} is empty (0 bytes)."])
+
+
+def test_a_defect_gives_10_only_where_it_was_asked_for(capsys, model, parts, tmp_path):
+    noise = tmp_path / "noise.png"
+    import cv2
+
+    cv2.imwrite(str(noise), np.random.default_rng(0).integers(0, 256, (80, 96, 3), np.uint8))
+    assert run(capsys, "predict", model, noise)[0] == 0
+    assert run(capsys, "predict", model, noise, "--fail-on-anomaly")[0] == 10
+    learnt = parts / "train" / "good" / "000.png"
+    assert run(capsys, "predict", model, learnt, "--fail-on-anomaly")[0] == 0
+
+
+def test_heat_maps_keep_the_folders_and_no_two_share_a_name(capsys, model, parts, tmp_path):
+    folder = tmp_path / "in"
+    for name in ("a/1.png", "b/1.png", "b/1.jpg"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(parts / "test" / "good" / "000.png", folder / name)
+    code, out, _ = run(capsys, "predict", model, folder, "--heatmaps", tmp_path / "out")
+    assert code == 0
+    assert out[-1] == f"Heat maps in {tmp_path / 'out'}"
+    made = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file())
+    assert made == ["a/1.png", "b/1.png", "b/1.png.png"]
+    assert read_image(tmp_path / "out" / "a" / "1.png").ndim == 3
+
+
+# ---------------------------------------------------------------------- evaluate
+
+
+def test_evaluate_measures_the_mvtec_layout(capsys, model, parts):
+    code, out, err = run(capsys, "evaluate", model, parts, "--layout", "mvtec", "--json", "-")
+    figures = json.loads("\n".join(out))
+    assert code == 0
+    assert list(figures)[:6] == EVALUATE_KEYS
+    assert figures["images"] == 6
+    assert 0 <= figures["image_auroc"] <= 1
+    assert 0 <= figures["pixel_aupro"] <= 1
+    assert err[-1].startswith("6 pictures in ")
+
+
+def test_evaluate_prints_the_metrics_even_when_quiet(capsys, model, parts):
+    code, out, err = run(capsys, "evaluate", model, parts, "--layout", "mvtec", "--quiet")
+    assert (code, err) == (0, [])
+    assert [line[:16].strip() for line in out] == ["image AUROC", "image F1 (best)", "pixel AUROC", "pixel AUPRO 0.3"]
+    assert all(0 <= float(line[16:]) <= 1 for line in out)
+
+
+def test_evaluate_takes_a_plain_folder_and_says_what_a_set_without_masks_cannot_give(capsys, added, parts, tmp_path):
+    root = tmp_path / "set"
+    shutil.copytree(parts / "train" / "good", root / "good")
+    shutil.copytree(parts / "test" / "good", root / "strange")
+    fitted = tmp_path / "m.trecall"
+    assert run(capsys, "fit", root, "--layout", "folder", "-o", fitted, *small(added), "--seed", 7)[0] == 0
+    code, out, err = run(capsys, "evaluate", fitted, root, "--layout", "folder", "--json", tmp_path / "e.json")
+    assert code == 0
+    assert err == [
+        "totalrecall: warning: None of the 3 anomalous pictures has a mask: pixel metrics will be nan."
+    ]  # and of no leak: evaluate splits by the fit's own seed
+    figures = json.loads((tmp_path / "e.json").read_text())
+    assert figures["images"] == 2 + 3  # a fifth of ten
+    assert figures["seed"] == 7
+    assert figures["pixel_auroc"] is None
+    assert any(line.startswith("pixel metrics: ") for line in out)
+    _, _, err = run(capsys, "evaluate", fitted, root, "--layout", "folder", "--seed", 8)
+    assert "test pictures are in the model's bank" in err[-1]
+
+
+def test_fit_and_evaluate_agree_on_the_split_of_magnetic_tiles(capsys, added, parts, tmp_path):
+    import cv2
+
+    for kind, source in (("Free", parts / "train" / "good"), ("Break", parts / "test" / "good")):
+        (tmp_path / f"MT_{kind}" / "Imgs").mkdir(parents=True)
+        for path in source.glob("*.png"):
+            target = tmp_path / f"MT_{kind}" / "Imgs" / path.stem
+            cv2.imwrite(f"{target}.jpg", cv2.imread(str(path)))
+            cv2.imwrite(f"{target}.png", np.full((80, 96), 255, np.uint8))
+    fitted = tmp_path / "m.trecall"
+    assert run(capsys, "fit", tmp_path, "--layout", "mtd", "--seed", 42, "-o", fitted, *small(added))[0] == 0
+    code, _, err = run(capsys, "evaluate", fitted, tmp_path, "--layout", "mtd", "--json", tmp_path / "e.json")
+    assert code == 0
+    assert not [line for line in err if "bank" in line]
+    assert json.loads((tmp_path / "e.json").read_text())["images"] == 2 + 3
+
+
+def test_evaluate_names_bad_files_and_exits_with_1(capsys, model, parts, tmp_path):
+    root = shutil.copytree(parts, tmp_path / "set")
+    (root / "test" / "good" / "001.png").write_bytes(b"")
+    code, out, err = run(capsys, "evaluate", model, root, "--layout", "mvtec")
+    assert code == 1
+    assert f"totalrecall: {root / 'test' / 'good' / '001.png'} is empty (0 bytes)." in err
+    assert out[-1].startswith("5 pictures in ")
+
+
+# ---------------------------------------------------------------------- info, backbones
+
+
+def test_info_prints_what_the_model_holds(capsys, model, added):
+    code, out, err = run(capsys, "info", model)
+    assert (code, err) == (0, [])
+    facts = {line[:25].strip(): line for line in out}
+    assert any(added in line for name, line in facts.items() if name.startswith("backbone"))
+    code, out, _ = run(capsys, "info", model, "--json", "-")
+    facts = json.loads("\n".join(out))
+    assert (facts["training_pictures"], facts["bank_vectors"], facts["dimensions"]) == (10, 64, 384)
+    assert facts["backbone_sha256"] == load(added).sha256
+    assert facts["prepared"]["size"] == 64
+    assert facts["settings"]["seed"] == 42
+    assert facts["backbone_inside"] is True
+
+
+def test_what_is_not_known_is_null_in_json(capsys, added, parts, tmp_path):
+    path = tmp_path / "m.trecall"
+    code, out, _ = run(
+        capsys, "fit", parts / "train", "-o", path, "--holdout", 0, "--json", tmp_path / "f.json", *small(added)
+    )
+    assert code == 0
+    assert "Note: no picture was held out, so there is no threshold and no verdict; scores alone are given." in out
+    assert json.loads((tmp_path / "f.json").read_text(), parse_constant=pytest.fail)["threshold"] is None
+    _, out, _ = run(capsys, "info", path, "--json", "-")
+    assert json.loads("\n".join(out), parse_constant=pytest.fail)["threshold"] is None
+    code, out, _ = run(capsys, "predict", path, parts / "test" / "good" / "000.png", "--json", "-")
+    (line,) = (json.loads(text, parse_constant=pytest.fail) for text in out)
+    assert (code, line["threshold"], line["p_value"], line["is_anomalous"]) == (0, None, None, False)
+
+
+def test_backbones_are_listed_and_added(capsys, added, home, tmp_path):
+    from safetensors.numpy import save_file
+
+    from tests.resnet_forward import random_weights
+
+    save_file(random_weights("resnet18", stages=1), tmp_path / "w.safetensors")
+    code, out, err = run(
+        capsys, "backbones", "add", "resnet18", "--weights", tmp_path / "w.safetensors", "--save-as", "mine"
+    )
+    assert (code, err) == (0, [])
+    assert out[0].startswith("Added mine: layers 1, sha256 ")
+    assert out[1] == "Use it with: --backbone mine"
+    code, out, _ = run(capsys, "backbones", "list")
+    assert code == 0
+    assert any(line.startswith("mine") for line in out)
+    _, out, _ = run(capsys, "backbones", "list", "--json", "-")
+    listed = {info["name"]: info for info in json.loads("\n".join(out))["backbones"]}
+    assert listed[added]["layers"] == {"layer1": 64, "layer2": 128, "layer3": 256}
+    assert listed["mine"]["path"] == str(home / "backbones" / "mine.onnx")
+    (home / "backbones" / "mine.onnx").unlink()
+
+
+# ---------------------------------------------------------------------- help, numbers
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS), ["backbones", "list"], ["backbones", "add"]])
+def test_every_command_has_help(capsys, command):
+    with pytest.raises(SystemExit) as caught:
+        main([*command, "--help"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: {' '.join(['totalrecall', *command])}")
+
+
+def test_every_option_has_help():
+    def actions(parser):
+        for action in parser._actions:
+            yield action
+            for sub in getattr(action, "choices", None) or () if hasattr(action, "_name_parser_map") else ():
+                yield from actions(action.choices[sub])
+
+    without = [action.dest for action in actions(build_parser()) if not action.help and action.option_strings]
+    assert without == []
+
+
+HEAVY = ("numpy", "cv2", "openvino", "onnx", "safetensors", "rich")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["fit", "--help"], ["--version"]])
+def test_help_imports_nothing_heavy(arguments):
+    code = (
+        "import sys; from totalrecall.cli import main\n"
+        f"try: main({arguments!r})\n"
+        f"except SystemExit: print('loaded:', [name for name in {HEAVY} if name in sys.modules])"
+    )
+    assert in_fresh_python(code).stdout.splitlines()[-1] == "loaded: []"
+    # it can fail
+    assert in_fresh_python(f"import numpy; {code}").stdout.splitlines()[-1] == "loaded: ['numpy']"
+
+
+def test_python_m_totalrecall_is_the_command_line():
+    done = in_fresh_python("import runpy, sys; sys.argv[1:] = ['--version']; runpy.run_module('totalrecall')")
+    assert done.returncode == 0
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "totalrecall", "--version"]
+    assert subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout == (
+        "totalrecall 0.1.0\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (5.12e8, "512 MB"), (1.34e9, "1.3 GB")]
+)
+def test_bytes_are_told_as_a_person_reads_them(count, text):
+    assert human_bytes(count) == text
+
+
+def test_json_written_is_json_whatever_the_numbers(tmp_path):
+    write_json(str(tmp_path / "x.json"), {"a": math.nan, "b": [math.inf, {"c": (1.5, -math.inf)}], "d": "ü\udcff"})
+    read = json.loads((tmp_path / "x.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
+    assert read == {"a": None, "b": [None, {"c": [1.5, None]}], "d": "ü\udcff"}
