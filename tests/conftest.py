@@ -64,7 +64,7 @@ def tiny_backbone(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def added(home, tmp_path_factory) -> str:
+def added(session_home, tmp_path_factory) -> str:
     """The name of a tiny backbone that is kept in the test run's own folder, as `backbones add` keeps one."""
     from safetensors.numpy import save_file
 

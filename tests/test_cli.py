@@ -310,7 +310,7 @@ def test_what_is_not_known_is_null_in_json(capsys, added, parts, tmp_path):
     assert (code, line["threshold"], line["p_value"], line["is_anomalous"]) == (0, None, None, False)
 
 
-def test_backbones_are_listed_and_added(capsys, added, home, tmp_path):
+def test_backbones_are_listed_and_added(capsys, added, session_home, tmp_path):
     from safetensors.numpy import save_file
 
     from tests.resnet_forward import random_weights
@@ -328,8 +328,8 @@ def test_backbones_are_listed_and_added(capsys, added, home, tmp_path):
     _, out, _ = run(capsys, "backbones", "list", "--json", "-")
     listed = {info["name"]: info for info in json.loads("\n".join(out))["backbones"]}
     assert listed[added]["layers"] == {"layer1": 64, "layer2": 128, "layer3": 256}
-    assert listed["mine"]["path"] == str(home / "backbones" / "mine.onnx")
-    (home / "backbones" / "mine.onnx").unlink()
+    assert listed["mine"]["path"] == str(session_home / "backbones" / "mine.onnx")
+    (session_home / "backbones" / "mine.onnx").unlink()
 
 
 # ---------------------------------------------------------------------- help, numbers

@@ -18,13 +18,13 @@ GOOD = demo._GOOD  # before `few` puts another number there
 
 
 @pytest.fixture(scope="module")
-def backbone(home, tmp_path_factory):
+def backbone(session_home, tmp_path_factory):
     """The name of a backbone of random weights: what is tested here is the wiring, not how well it finds."""
     weights = tmp_path_factory.mktemp("weights") / "random.safetensors"
     save_file(random_weights("resnet18", stages=3), weights)
     add("resnet18", weights, save_as="random18")
     yield "random18"
-    (home / "backbones" / "random18.onnx").unlink()
+    (session_home / "backbones" / "random18.onnx").unlink()
 
 
 @pytest.fixture(scope="module")
