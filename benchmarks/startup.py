@@ -19,7 +19,7 @@ from totalrecall import PatchCore
 from totalrecall.synthetic import good
 
 BASE = ("numpy", "opencv-python-headless", "openvino", "openvino-telemetry", "onnx", "protobuf", "ml_dtypes",
-        "safetensors", "rich", "markdown-it-py", "mdurl", "Pygments", "packaging", "typing_extensions")  # fmt: skip
+        "safetensors", "rich", "threadpoolctl", "markdown-it-py", "mdurl", "Pygments", "packaging", "typing_extensions")  # fmt: skip
 
 
 def main() -> None:

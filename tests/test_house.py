@@ -18,7 +18,7 @@ TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 
 # The road, in the order of the docstring of the package. `decode` belongs to images, `settings` are read by many.
 ROAD = re.findall(r"^    (\w+) {2,}\S", totalrecall.__doc__.partition("reading order:")[2], re.M)
-EVERYWHERE = {"types", "errors", "files"}
+EVERYWHERE = {"types", "errors", "files", "threads"}
 # Steps and parts of steps: what each may import besides EVERYWHERE and the steps before it.
 ALSO = {"images": {"decode"}, "settings": {"patches", "scoring"}}
 HELPERS = {"extractor", "fitting", "settings", "results", "artifact", "memory"}  # between the steps and the detector
@@ -83,7 +83,7 @@ def forbidden(step, imported):
 
 
 @every_file
-def test_a_step_imports_only_types_errors_files_and_the_steps_before_it(path):
+def test_a_step_imports_only_what_is_everywhere_and_the_steps_before_it(path):
     if name_of(path) in ROAD:
         assert forbidden(name_of(path), ours(TREES[path])) == set()
 

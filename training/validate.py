@@ -7,6 +7,7 @@ aside pictures)?
 
 import argparse
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,7 +117,7 @@ def _damage_trials(rng: Generator, aside: dict[str, list[np.ndarray]]) -> list[T
     return trials
 
 
-def _damage_trial(rng: Generator, name: str, piece, count: int = 12) -> Trial:
+def _damage_trial(rng: Generator, name: str, piece: Callable[[], np.ndarray], count: int = 12) -> Trial:
     bank = np.stack([_jitter(rng, piece()) for _ in range(10)])
     good = [_jitter(rng, piece()) for _ in range(count)]
     # Faint enough that the teacher misses some: where it finds all, agreement shows nothing.

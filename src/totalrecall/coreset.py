@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from totalrecall.errors import SettingError
+from totalrecall.threads import one_blas_thread
 from totalrecall.types import Matrix, Patches
 
 __all__ = ["Coreset", "greedy_k_center", "project"]
@@ -84,7 +85,8 @@ def greedy_k_center(
         largest = run.refresh()
         if largest <= radius**2:
             break
-        run.select_in_pool(radius**2)
+        with one_blas_thread():
+            run.select_in_pool(radius**2)
         if progress:
             progress(len(run.chosen), count)
     return run.result()

@@ -20,6 +20,7 @@ from functools import cached_property
 import numpy as np
 
 from totalrecall.errors import SettingError
+from totalrecall.threads import one_blas_thread
 from totalrecall.types import Distances, Indices, Matrix, Patches
 
 __all__ = ["ExactSearch", "principal_basis", "pruned_dimensions"]
@@ -43,9 +44,10 @@ def principal_basis(vectors: Patches, dimensions: int, *, seed: int = 0) -> Matr
     sample = vectors[rows].astype(np.float32)
     sample -= sample.mean(axis=0)
     basis = rng.standard_normal((vectors.shape[1], dimensions), dtype=np.float32)
-    for _ in range(3):
-        basis = np.linalg.qr(sample.T @ (sample @ basis))[0]  # (d, n) @ ((n, d) @ (d, r)) -> (d, r)
-    return np.linalg.qr(basis.astype(np.float64))[0].astype(np.float32)
+    with one_blas_thread():
+        for _ in range(3):
+            basis = np.linalg.qr(sample.T @ (sample @ basis))[0]  # (d, n) @ ((n, d) @ (d, r)) -> (d, r)
+        return np.linalg.qr(basis.astype(np.float64))[0].astype(np.float32)
 
 
 @dataclass(frozen=True)
