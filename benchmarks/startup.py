@@ -18,8 +18,10 @@ from benchmarks.common import record
 from totalrecall import PatchCore
 from totalrecall.synthetic import good
 
-BASE = ("numpy", "opencv-python-headless", "openvino", "openvino-telemetry", "onnx", "protobuf", "ml_dtypes",
-        "safetensors", "rich", "threadpoolctl", "markdown-it-py", "mdurl", "Pygments", "packaging", "typing_extensions")  # fmt: skip
+BASE = (
+    "numpy opencv-python-headless openvino openvino-telemetry onnx protobuf ml_dtypes safetensors rich markdown-it-py "
+    "mdurl Pygments packaging typing_extensions threadpoolctl"
+).split()
 
 
 def main() -> None:

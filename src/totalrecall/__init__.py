@@ -19,7 +19,7 @@ The road that a picture takes, one module a step, in reading order:
 
 Beside it: `settings`, `results`, `extractor` (images to patches in a row), `fitting` (pictures to bank), `artifact`
 (the model file), `files`, `memory`, `threads`, `errors`, `types`. Around it: `metrics`, `datasets`, `evaluation`,
-`overlay`, `report` (with `report_page`, `report_style` and `report_index`), `synthetic` (the demo's pictures, painted by
+`overlay`, `report` (with `report_page`, `report_style`, `report_index`), `synthetic` (the demo's pictures, painted by
 `synthetic_parts` and `synthetic_board`, damaged by `synthetic_defects`), `cli`.
 """
 
