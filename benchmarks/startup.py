@@ -18,10 +18,23 @@ from benchmarks.common import record
 from totalrecall import PatchCore
 from totalrecall.synthetic import good
 
-BASE = (
-    "numpy opencv-python-headless openvino openvino-telemetry onnx protobuf ml_dtypes safetensors rich markdown-it-py "
-    "mdurl Pygments packaging typing_extensions threadpoolctl"
-).split()
+BASE = [
+    "numpy",
+    "opencv-python-headless",
+    "openvino",
+    "openvino-telemetry",
+    "onnx",
+    "protobuf",
+    "ml_dtypes",
+    "safetensors",
+    "rich",
+    "markdown-it-py",
+    "mdurl",
+    "Pygments",
+    "packaging",
+    "typing_extensions",
+    "threadpoolctl",
+]
 
 
 def main() -> None:
