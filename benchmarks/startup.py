@@ -28,12 +28,12 @@ BASE = [
     "ml_dtypes",
     "safetensors",
     "rich",
+    "threadpoolctl",
     "markdown-it-py",
     "mdurl",
     "Pygments",
     "packaging",
     "typing_extensions",
-    "threadpoolctl",
 ]
 
 
