@@ -48,5 +48,5 @@ DESIGNS = {
     "copy": Design(PRUNED, "copy"),
     "thin": Design(THIN, "thin"),
     "thin-relative": Design(THIN, "thin", loss="relative"),
-    "compact": Design(THIN, "thin", loss="relative", inherited_rate=7e-4),
+    "thin-relative-fast": Design(THIN, "thin", loss="relative", inherited_rate=7e-4),
 }

@@ -1,4 +1,4 @@
-"""Distil a teacher into a student: `python -m training.train --design compact --steps 2500 --out DIR --resume`.
+"""Distil a teacher into a student: `python -m training.train --design thin --steps 5000 --out DIR --resume`.
 
 DIR receives `log.jsonl` (loss and validation) and `checkpoint.pt`. Stop and start it at will: batches depend on the
 seed and the step alone, and a checkpoint holds the rest, so `--resume` goes on as if nothing had been.
