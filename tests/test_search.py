@@ -78,7 +78,7 @@ def test_the_bound_is_under_every_distance():
     centred = queries - engine.mean
     norms = np.einsum("qd,qd->q", centred, centred)
     reduced = engine._reduce(centred, norms, engine.basis)
-    bounds = norms[:, None] + engine.norms - 2 * reduced @ engine._pruned.columns
+    bounds = norms[:, None] + reduced @ engine._pruned.columns
     margin = engine.slack * (np.sqrt(norms) + engine.longest) ** 2
     assert (bounds <= reference.distances(queries, bank) ** 2 + 2 * margin[:, None]).all()
 
