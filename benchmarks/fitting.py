@@ -24,7 +24,8 @@ def main() -> None:
     report = detector.report_
     assert report is not None
     assert report.vectors == int(0.01 * report.patches)
-    block = np.random.default_rng(0).standard_normal((4096, 128), dtype=np.float32)
+    walked = report.dimensions if report.dimensions <= 512 else 128  # as `fitting.gather` has it
+    block = np.random.default_rng(0).standard_normal((4096, walked), dtype=np.float32)
     centres = np.ascontiguousarray(block[np.arange(report.vectors) % 4096].T)
     products = seconds_of(lambda: [block @ centres for _ in range(report.patches // 4096 + 1)])
     row = {

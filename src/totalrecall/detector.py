@@ -50,7 +50,8 @@ class PatchCore:
         descriptor: `concat` or `paper-code`.
         scoring: `top1pct` (mean of the largest hundredth of the patches' distances), `max` (s*) or `paper` (eq. 7).
         neighbours: b of eq. 7, for `paper`.
-        projection: dimensions of the random projection that the coreset is chosen in.
+        projection: dimensions of the random projection that the coreset is chosen in; None takes vectors of up to 512
+            numbers as they are and projects longer ones to 128.
         false_alarm_rate: share of good pictures that may be called anomalous.
         holdout: share of the good pictures that set the threshold, scored by a bank without them; 0: no verdict.
         precision: of the backbone: `auto` (bf16 where the processor has it), `f32` or `bf16`.
@@ -86,7 +87,7 @@ class PatchCore:
         descriptor: str = "concat",
         scoring: str = "top1pct",
         neighbours: int = 9,
-        projection: int = 128,
+        projection: int | None = None,
         false_alarm_rate: float = 0.01,
         holdout: float = 0.2,
         precision: str = "auto",

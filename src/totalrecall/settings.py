@@ -24,7 +24,7 @@ class Settings:
     descriptor: str
     scoring: str
     neighbours: int
-    projection: int
+    projection: int | None
     false_alarm_rate: float
     holdout: float
     precision: str
@@ -51,7 +51,7 @@ class Settings:
         check_precision(self.precision)
         if self.neighbours < 1:
             raise SettingError(f"neighbours must be at least 1, got {self.neighbours}. Usual: 3 to 9.")
-        if self.projection < 1:
+        if self.projection is not None and self.projection < 1:
             raise SettingError(f"projection must be at least 1 dimension, got {self.projection}. Usual: 128.")
         if not 0 < self.false_alarm_rate < 1:
             raise SettingError(f"false_alarm_rate must be between 0 and 1, got {self.false_alarm_rate:g}. Usual: 0.01.")
