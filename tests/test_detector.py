@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -290,8 +291,10 @@ def test_on_real_tiles_scores_equal_the_oracle(shared, resnet18):
         prepared, _ = detector.recipe.prepare(read_image(path))
         maps = detector.extractor.engine.run(prepared[None])
         patches = reference.describe([maps["layer2"], maps["layer3"]]).reshape(-1, 384)
-        expected = reference.score(patches, bank, "top1pct")
-        assert detector.predict(path).score == pytest.approx(expected, rel=1e-4)
+        for scoring in ("max", "paper", "top1pct"):
+            detector.settings = replace(detector.settings, scoring=scoring)
+            expected = reference.score(patches, bank, scoring)
+            assert detector.predict(path).score == pytest.approx(expected, rel=1e-4), scoring
 
 
 def test_tiles_are_seen_apart_and_laid_side_by_side(tiny_backbone):
