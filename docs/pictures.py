@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from totalrecall import PatchCore
-from totalrecall.overlay import draw_overlay, save_overlay
+from totalrecall.cli.predict import overlay_of
+from totalrecall.overlay import save_overlay
 from totalrecall.synthetic import defective, good
 
 HERE = Path(__file__).resolve().parent
@@ -17,17 +18,7 @@ def main() -> None:
     picture, _ = defective("board", "scratch", np.random.default_rng([2, 3]))
     detector = PatchCore(false_alarm_rate=0.12).fit(boards)
     result = detector.predict(picture)
-    overlay = draw_overlay(
-        picture,
-        result.anomaly_map,
-        threshold=detector.pixel_threshold_,
-        score=result.score,
-        score_threshold=result.threshold,
-        is_anomalous=result.is_anomalous,
-        regions=result.regions,
-        title="synthetic board, scratched",
-    )
-    save_overlay(HERE / "heatmap.png", overlay)
+    save_overlay(HERE / "heatmap.png", overlay_of(detector, result, picture, title="synthetic board, scratched"))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,9 @@
 Split conformal prediction: if a new good picture is exchangeable with the n calibration pictures (same part, line and
 light, and none of them in the bank), its score is equally likely to take any rank among the n + 1. Nothing is assumed
 of the scores' distribution, and no defect is needed.
+
+`PatchCore` scores the calibration pictures by a bank without them, and judges by a bank that holds them too. So for its
+verdicts the rate is expected to hold, since a fuller bank brings good parts nearer, but it is not proved.
 """
 
 import math

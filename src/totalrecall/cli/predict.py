@@ -244,12 +244,14 @@ class HeatmapNames:
         return self.folder / name
 
 
-def overlay_of(detector: "PatchCore", result: "Result", title: str | None = None) -> "Image":
-    """Return the picture with its heat map, regions, score and verdict drawn."""
+def overlay_of(
+    detector: "PatchCore", result: "Result", image: "Image | None" = None, *, title: str | None = None
+) -> "Image":
+    """Return the picture (read again from its file if not given) with heat map, regions, score and verdict drawn."""
     from totalrecall.images import read_image
     from totalrecall.overlay import draw_overlay
 
-    image = read_image(result.path)
+    image = read_image(result.path) if image is None else image
     return draw_overlay(
         image,
         result.anomaly_map,
