@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from totalrecall import metrics
-from totalrecall.datasets import Sample
+from totalrecall.datasets import FrameMask, MaskSource, Sample
 from totalrecall.errors import DataError, PictureError
 from totalrecall.types import AnomalyMap, Mask
 
@@ -123,16 +123,32 @@ def evaluate(
     return _summary(scored, pixels, bad, start)
 
 
-def read_defect_mask(path: Path, shape: tuple[int, int]) -> Mask:
+def read_defect_mask(source: MaskSource, shape: tuple[int, int]) -> Mask:
     """Return where a mask marks a defect, in pixels of its picture.
 
     Args:
-        path: a picture file; any defect value, colour or smooth edge (see below).
+        source: a picture file of any defect value, colour or smooth edge (see below); several, of which each marks some
+            of the defects; or a frame of an array.
         shape: height and width of the picture.
 
     Raises:
         DataError: the mask cannot be read, or is not of the picture's size.
     """
+    if isinstance(source, tuple):
+        return np.logical_or.reduce([read_defect_mask(part, shape) for part in source])
+    if isinstance(source, FrameMask):
+        path, image = source.path, _read_frame(source)
+    else:
+        path, image = source, _read_mask_picture(source)
+    if image.shape[:2] != tuple(shape):
+        raise DataError(
+            f"The mask {path} is {image.shape[1]} x {image.shape[0]} pixels, its picture {shape[1]} x {shape[0]}. "
+            "They must be of one size: restore the mask or the picture."
+        )
+    return _marked(image)
+
+
+def _read_mask_picture(path: Path) -> npt.NDArray[np.number]:
     try:
         data = np.fromfile(path, np.uint8)  # not imread: it fails on names that are not ASCII on Windows
     except OSError as error:
@@ -140,12 +156,21 @@ def read_defect_mask(path: Path, shape: tuple[int, int]) -> Mask:
     image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
     if image is None:
         raise DataError(f"The mask {path} is not a picture that can be read ({data.size} bytes). Restore the file.")
-    if image.shape[:2] != tuple(shape):
+    return np.asarray(image)
+
+
+def _read_frame(source: FrameMask) -> npt.NDArray[np.number]:
+    try:
+        frames = np.load(source.path, mmap_mode="r", allow_pickle=False)  # the one frame is read, not the whole video
+        frame = np.array(frames[source.frame])
+    except (OSError, ValueError, EOFError, IndexError) as error:
+        raise DataError(f"Cannot read frame {source.frame} of {source.path}: {error}. Restore the file.") from None
+    if frame.ndim != 2 or frame.dtype.kind not in "bui":
         raise DataError(
-            f"The mask {path} is {image.shape[1]} x {image.shape[0]} pixels, its picture {shape[1]} x {shape[0]}. "
-            "They must be of one size: restore the mask or the picture."
+            f"The masks {source.path} must be an array (frames, height, width) of integers, got {frames.shape} "
+            f"{frames.dtype}. Restore the file."
         )
-    return _marked(image)
+    return (frame != 0).astype(np.uint8)
 
 
 def _marked(image: npt.NDArray[np.number]) -> Mask:

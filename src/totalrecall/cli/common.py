@@ -30,7 +30,8 @@ __all__ = [
     "write_json",
 ]
 
-LAYOUTS = ("folder", "mtd", "mvtec")  # as `datasets.LAYOUTS`, without importing it to show --help
+# as `datasets.LAYOUTS`, without importing it to show --help
+LAYOUTS = ("folder", "mvtec", "mvtec-loco", "mvtec-ad2", "btad", "visa", "mtd", "mstc", "kolektor")
 
 _STEPS = {
     "features": "Reading features",

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
@@ -10,26 +11,47 @@ from totalrecall.errors import DataError, SettingError
 from totalrecall.images import PICTURE_SUFFIXES
 
 __all__ = [
+    "CategoryFolders",
     "DataSet",
+    "FrameMask",
+    "MaskSource",
     "Sample",
     "mask_warnings",
     "masks_by_stem",
+    "name_some",
+    "optional_pictures",
     "picture_paths",
     "seeded_split",
     "subfolders",
+    "test_warnings",
 ]
 
 _NAMED = 3  # files that a warning names; the rest it counts
 
 
 @dataclass(frozen=True)
+class FrameMask:
+    """One frame of a .npy file of masks, (frames, h, w), as ShanghaiTech Campus has a file for each video."""
+
+    path: Path
+    frame: int
+
+
+# Where a mask is: a picture; several pictures that together are the mask (MVTec LOCO); a frame of an array (mSTC).
+MaskSource: TypeAlias = Path | tuple[Path, ...] | FrameMask
+
+
+@dataclass(frozen=True)
 class Sample:
-    """One labelled picture. `label` is 0 good, 1 anomalous; `split` is "train" or "test"; `mask` marks the defect."""
+    """One labelled picture. `label` is 0 good, 1 anomalous; `mask` marks the defect.
+
+    `split` is "train", "test", or "validation" for the good pictures that MVTec LOCO and AD 2 keep aside.
+    """
 
     path: Path
     label: int
     defect: str
-    mask: Path | None
+    mask: MaskSource | None
     split: str
     category: str
 
@@ -50,6 +72,11 @@ class DataSet:
         return [sample.path for sample in self.samples if sample.split == "train" and sample.label == 0]
 
     @property
+    def validation(self) -> list[Path]:
+        """Good pictures that the set keeps aside, to set a threshold on; most sets have none."""
+        return [sample.path for sample in self.samples if sample.split == "validation"]
+
+    @property
     def test(self) -> list[Sample]:
         """The labelled pictures to evaluate on."""
         return [sample for sample in self.samples if sample.split == "test"]
@@ -62,6 +89,11 @@ def picture_paths(folder: Path) -> list[Path]:
         DataError: there is no such folder, or it cannot be read.
     """
     return [p for p in _entries(folder) if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file()]
+
+
+def optional_pictures(folder: Path) -> list[Path]:
+    """Return the pictures of a folder by name; none where there is no such folder."""
+    return picture_paths(folder) if folder.is_dir() else []
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -86,6 +118,78 @@ def _entries(folder: Path) -> list[Path]:
         raise DataError(f"Cannot read the folder {folder}: {error.strerror or error}. Check its permissions.") from None
 
 
+@dataclass(frozen=True)
+class CategoryFolders:
+    """How a layout's categories are told: a folder that has one of `markers`, such as "train/good", is a category.
+
+    `official` are the published names, in their order; categories of one's own come after them, by name. Where a root
+    has a folder named `inner`, the categories are in that.
+    """
+
+    layout: str
+    markers: tuple[str, ...]
+    official: tuple[str, ...]
+    inner: str = ""
+
+    def is_category(self, folder: Path) -> bool:
+        """Tell whether a folder is a category."""
+        return any((folder / marker).is_dir() for marker in self.markers)
+
+    def names(self, root: Path) -> list[str]:
+        """Return the categories in `root`, or the one that it is.
+
+        Raises:
+            DataError: there is none, or `root` is no folder.
+        """
+        if self.is_category(root):
+            return [root.resolve().name]
+        return self._inside(root)[1]
+
+    def locate(self, root: Path, category: str | None) -> tuple[Path, str]:
+        """Return the folder and the name of the category that is meant; None: the one at `root`, or the only one in it.
+
+        Raises:
+            DataError: it is not there, or several are and none is named; the message lists those that are.
+        """
+        if self.is_category(root):
+            name = root.resolve().name
+            if category in (None, name):
+                return root, name
+            raise DataError(f"{root} is the category {name}, not {category}. Name the folder above it.")
+        top, names = self._inside(root)
+        if category is None and len(names) > 1:
+            raise DataError(
+                f"{root} holds several categories: {', '.join(names)}. Name one of them, as in {top / names[0]}."
+            )
+        if category is not None and category not in names:
+            raise DataError(f"There is no category {category} in {root}. Those there are: {', '.join(names)}.")
+        name = names[0] if category is None else category
+        return top / name, name
+
+    def _inside(self, root: Path) -> tuple[Path, list[str]]:
+        """Return the folder that holds the categories, and their names.
+
+        An archive often unpacks into a folder of its own (`VisA_20220922`, `BTech_Dataset_transformed`), so where
+        `root` holds no category but its only subfolder that holds some does, that one is meant.
+        """
+        root = root / self.inner if (root / self.inner).is_dir() else root
+        tops = [(root, self._in(root))]
+        if not tops[0][1]:
+            tops = [(folder, self._in(folder)) for folder in subfolders(root)]
+            tops = [(folder, names) for folder, names in tops if names]
+        if len(tops) != 1:
+            wanted = " or ".join(str(Path(marker)) for marker in self.markers)
+            raise DataError(
+                f"{root} is not of the {self.layout} layout: it has no {wanted}. "
+                "Name the folder of the set, or of one category."
+            )
+        return tops[0]
+
+    def _in(self, folder: Path) -> list[str]:
+        there = [p.name for p in subfolders(folder) if self.is_category(p)]
+        return [n for n in self.official if n in there] + [n for n in there if n not in self.official]
+
+
 def seeded_split(good: Sequence[Path], *, seed: int) -> tuple[list[Path], list[Path]]:
     """Return the good pictures to fit on (80 %, rounded down) and those to test on; the same for the same seed.
 
@@ -105,9 +209,7 @@ def seeded_split(good: Sequence[Path], *, seed: int) -> tuple[list[Path], list[P
 
 def masks_by_stem(folder: Path) -> dict[str, Path]:
     """Return the masks of a folder by the stem of their picture: `000_mask.png` or `000.png` is that of `000`."""
-    if not folder.is_dir():
-        return {}
-    masks = picture_paths(folder)
+    masks = optional_pictures(folder)
     plain = {mask.stem: mask for mask in masks}
     return plain | {m.stem.removesuffix("_mask"): m for m in masks if m.stem.endswith("_mask")}
 
@@ -120,7 +222,19 @@ def mask_warnings(samples: Iterable[Sample]) -> tuple[str, ...]:
         return ()
     if len(missing) == len(anomalous):
         return (f"None of the {len(missing)} anomalous pictures has a mask: pixel metrics will be nan.",)
-    names = ", ".join(missing[:_NAMED]) + (", ..." if len(missing) > _NAMED else "")
     return (
-        f"{len(missing)} of {len(anomalous)} anomalous pictures have no mask and count for image metrics only: {names}",
+        f"{len(missing)} of {len(anomalous)} anomalous pictures have no mask and count for image metrics only: "
+        f"{name_some(missing)}",
     )
+
+
+def test_warnings(samples: Iterable[Sample], folder: Path) -> tuple[str, ...]:
+    """Return one line where there is nothing to test on in a folder."""
+    if any(sample.split == "test" for sample in samples):
+        return ()
+    return (f"There are no pictures to test on in {folder}.",)
+
+
+def name_some(names: Sequence[str]) -> str:
+    """Return the first few names for a message, with dots where there are more."""
+    return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")

@@ -24,9 +24,18 @@ from totalrecall.datasets.base import (
     subfolders,
 )
 from totalrecall.datasets.mvtec import split_samples
+from totalrecall.datasets.official import SetInfo
 from totalrecall.errors import DataError
 
-__all__ = ["open_folder"]
+__all__ = ["FOLDER", "open_folder"]
+
+FOLDER = SetInfo(
+    layout="folder",
+    title="a folder of your own",
+    page="",
+    licence="",
+    note="good/ and any other folders; split by the seed: 80 % of the good pictures to fit on",
+)
 
 _MASK_FOLDERS = ("ground_truth", "masks")
 

@@ -9,13 +9,22 @@ are for the test. Which ones is the seed's choice, so `fit` and `evaluate` agree
 
 from pathlib import Path
 
-from totalrecall.datasets.base import DataSet, Sample, mask_warnings, picture_paths, seeded_split
+from totalrecall.datasets.base import DataSet, Sample, mask_warnings, picture_paths, seeded_split, subfolders
+from totalrecall.datasets.official import Counts, SetInfo, count_warnings
 from totalrecall.errors import DataError
 
-__all__ = ["open_mtd"]
+__all__ = ["MTD", "open_mtd"]
 
 _DEFECTS = ("Blowhole", "Break", "Crack", "Fray", "Uneven")
 _CATEGORY = "magnetic_tile"
+MTD = SetInfo(
+    layout="mtd",
+    title="Magnetic Tile Defects",
+    page="https://github.com/abin24/Magnetic-tile-defect-datasets.",  # the dot belongs to it
+    licence="none stated; cite the authors",
+    counts={_CATEGORY: Counts(761, 191, 392)},  # 952 good tiles; the PatchCore paper says 925, which is a misprint
+    note="split by the seed: 80 % of the good tiles to fit on, as in the PatchCore paper",
+)
 
 
 def open_mtd(root: Path, *, seed: int) -> DataSet:
@@ -26,6 +35,10 @@ def open_mtd(root: Path, *, seed: int) -> DataSet:
         SettingError: the seed is negative.
     """
     good = _tiles(root, "Free")
+    if not good:  # the archive unpacks into a folder of its own
+        inner = [folder for folder in subfolders(root) if _tiles(folder, "Free")]
+        root = inner[0] if len(inner) == 1 else root
+        good = _tiles(root, "Free")
     if not good:
         raise DataError(
             f"{root} is not a Magnetic Tile data set: no .jpg in {root / 'MT_Free' / 'Imgs'}. "
@@ -43,6 +56,7 @@ def open_mtd(root: Path, *, seed: int) -> DataSet:
         # `evaluate` leaves it out of the pixel metrics.
         masks = {p.stem: p for p in picture_paths(tiles[0].parent) if p.suffix.lower() == ".png"} if tiles else {}
         samples += [Sample(path, 1, defect.lower(), masks.get(path.stem), "test", _CATEGORY) for path in tiles]
+    warnings = [*warnings, *count_warnings(MTD, _CATEGORY, samples)]
     return DataSet("mtd", root, _CATEGORY, tuple(samples), (*warnings, *mask_warnings(samples)))
 
 

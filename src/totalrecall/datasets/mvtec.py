@@ -1,37 +1,80 @@
-"""The layout of MVTec AD (Bergmann et al. 2019), also used for many sets of one's own; ROOT is one category.
+"""The layout of MVTec AD (Bergmann et al. 2019), also used for many sets of one's own.
 
-    ROOT/train/good/000.png                           good, to fit on
-    ROOT/test/good/000.png                            good, to test on
-    ROOT/test/<defect>/000.png                        anomalous
-    ROOT/ground_truth/<defect>/000_mask.png           its mask; optional, without masks the pixel metrics are nan
+    ROOT/<category>/train/good/000.png                      good, to fit on
+    ROOT/<category>/test/good/000.png                       good, to test on
+    ROOT/<category>/test/<defect>/000.png                   anomalous
+    ROOT/<category>/ground_truth/<defect>/000_mask.png      its mask; optional, without masks the pixel metrics are nan
 
-Pictures and masks may be of any picture type, `000.bmp` with `000_mask.png` too.
+ROOT may be one category too. Pictures and masks may be of any picture type, `000.bmp` with `000_mask.png` too.
 """
 
-import os
 from pathlib import Path
 
-from totalrecall.datasets.base import DataSet, Sample, mask_warnings, masks_by_stem, picture_paths, subfolders
+from totalrecall.datasets.base import (
+    CategoryFolders,
+    DataSet,
+    Sample,
+    mask_warnings,
+    masks_by_stem,
+    picture_paths,
+    subfolders,
+    test_warnings,
+)
+from totalrecall.datasets.official import Counts, SetInfo, count_warnings
 from totalrecall.errors import DataError
 
-__all__ = ["open_mvtec", "split_samples"]
+__all__ = ["MVTEC", "MVTEC_FOLDERS", "open_mvtec", "split_samples"]
+
+MVTEC = SetInfo(
+    layout="mvtec",
+    title="MVTec AD",
+    page="https://www.mvtec.com/company/research/datasets/mvtec-ad",
+    licence="CC BY-NC-SA 4.0",
+    counts={
+        "bottle": Counts(209, 20, 63),
+        "cable": Counts(224, 58, 92),
+        "capsule": Counts(219, 23, 109),
+        "carpet": Counts(280, 28, 89),
+        "grid": Counts(264, 21, 57),
+        "hazelnut": Counts(391, 40, 70),
+        "leather": Counts(245, 32, 92),
+        "metal_nut": Counts(220, 22, 93),
+        "pill": Counts(267, 26, 141),
+        "screw": Counts(320, 41, 119),
+        "tile": Counts(230, 33, 84),
+        "toothbrush": Counts(60, 12, 30),
+        "transistor": Counts(213, 60, 40),
+        "wood": Counts(247, 19, 60),
+        "zipper": Counts(240, 32, 119),
+    },
+)
+MVTEC_FOLDERS = CategoryFolders("mvtec", ("train/good",), tuple(MVTEC.counts))
 
 
 def open_mvtec(root: Path, *, category: str | None) -> DataSet:
-    """Return the samples of the category at `root`, or at `root`/`category` where one is named.
+    """Return the samples of the category at `root`, or of one in it.
 
     Raises:
-        DataError: no category is there; the message lists those that are.
+        DataError: no category is there, or several and none is named; the message lists those that are.
     """
-    folder = root if category is None else root / category
-    if not (folder / "train" / "good").is_dir():
-        raise DataError(_advice(root, folder))
-    name = category or folder.resolve().name
+    folder, name = MVTEC_FOLDERS.locate(root, category)
+    _check_kin(folder)
     samples = split_samples(folder, category=name, mask_folders=("ground_truth",))
-    warnings = mask_warnings(samples)
-    if not any(sample.split == "test" for sample in samples):
-        warnings = (*warnings, f"There are no pictures to test on in {folder / 'test'}.")
+    warnings = (
+        *count_warnings(MVTEC, name, samples),
+        *mask_warnings(samples),
+        *test_warnings(samples, folder / "test"),
+    )
     return DataSet("mvtec", folder, name, tuple(samples), warnings)
+
+
+def _check_kin(folder: Path) -> None:
+    """Refuse MVTec's later sets: they look alike, but their test pictures or their masks would not be found."""
+    logical = folder / "ground_truth" / "logical_anomalies"
+    if (folder / "test_public").is_dir():
+        raise DataError(f"{folder} has a folder test_public, as MVTec AD 2 has. Open it with the layout mvtec-ad2.")
+    if logical.is_dir() and subfolders(logical):
+        raise DataError(f"{folder} has a folder of masks for each picture, as MVTec LOCO. Use the layout mvtec-loco.")
 
 
 def split_samples(root: Path, *, category: str, mask_folders: tuple[str, ...]) -> list[Sample]:
@@ -53,14 +96,3 @@ def split_samples(root: Path, *, category: str, mask_folders: tuple[str, ...]) -
             for path in picture_paths(folder)
         ]
     return samples
-
-
-def _advice(root: Path, folder: Path) -> str:
-    categories = [p.name for p in subfolders(root) if (p / "train" / "good").is_dir()]
-    if categories and folder == root:
-        return (
-            f"{root} holds several categories: {', '.join(categories)}. Name one of them, as in {root / categories[0]}."
-        )
-    if categories:
-        return f"There is no category {folder.name} in {root}. Those there are: {', '.join(categories)}."
-    return f"{folder} is not of the mvtec layout: it has no train{os.sep}good. Name the folder of one category."
