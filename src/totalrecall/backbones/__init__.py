@@ -1,9 +1,11 @@
 """Names to backbones: `spec` says what one is, `store` finds and keeps them, `resnet` builds one from weights.
 
-In reading order: `spec`, `store`, `resnet`, then `resnet_plan` (the family on paper) and `weights` (safetensors).
+In reading order: `spec`, `store`, `published` (what the hub has), `hub` (fetches it), `resnet`, then `resnet_plan` (the
+family on paper) and `weights` (safetensors).
 """
 
+from totalrecall.backbones.published import PUBLISHED, Remote
 from totalrecall.backbones.spec import Backbone, Layer
 from totalrecall.backbones.store import BackboneInfo, add, available, load
 
-__all__ = ["Backbone", "BackboneInfo", "Layer", "add", "available", "load"]
+__all__ = ["PUBLISHED", "Backbone", "BackboneInfo", "Layer", "Remote", "add", "available", "load"]

@@ -26,7 +26,7 @@ from totalrecall.errors import BackboneError, SettingError
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["build_resnet"]
+__all__ = ["build_resnet", "check_architecture"]
 
 _INPUTS: dict[Form, str] = {
     "torchvision": "RGB, x/255, mean 0.485 0.456 0.406, std 0.229 0.224 0.225",
@@ -59,8 +59,7 @@ def build_resnet(
         SettingError: the architecture or form does not exist.
         BackboneError: the weights are missing, damaged, or of another architecture.
     """
-    if architecture not in ARCHITECTURES:
-        raise SettingError(f"No architecture is called {architecture!r}. Choose one of {', '.join(ARCHITECTURES)}.")
+    check_architecture(architecture)
     if form not in (None, *_INPUTS):
         raise SettingError(f"form must be 'torchvision' or 'caffe', got {form!r}.")
     read = read_weights(weights)
@@ -80,6 +79,16 @@ def build_resnet(
     }
     model.metadata_props.add(key=METADATA_KEY, value=json.dumps(facts))
     return Backbone.from_onnx(model.SerializeToString(), f"The backbone built from {read.path}")
+
+
+def check_architecture(name: str) -> None:
+    """Refuse a name that is no member of the family.
+
+    Raises:
+        SettingError: it is none.
+    """
+    if name not in ARCHITECTURES:
+        raise SettingError(f"No architecture is called {name!r}. Choose one of {', '.join(ARCHITECTURES)}.")
 
 
 def _form(weights: Weights, asked: str | None) -> Form:

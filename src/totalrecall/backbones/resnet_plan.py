@@ -4,6 +4,7 @@ He et al. 2015 (ResNet), Zagoruyko and Komodakis 2016 (Wide), Xie et al. 2017 (R
 and timm.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ __all__ = [
     "recognise",
     "stages",
     "stem",
+    "weights_size",
 ]
 
 Form = Literal["torchvision", "caffe"]
@@ -101,6 +103,16 @@ def blocks(architecture: Architecture, stage: int, form: Form) -> tuple[Block, .
         planned.append(Block(convs, shortcut))
         into = out
     return tuple(planned)
+
+
+def weights_size(architecture: Architecture) -> int:
+    """Return the bytes of a whole published file: all stages and the classifier of 1,000 classes, in float32."""
+    convs = [stem()]
+    for stage in range(1, 5):
+        for block in blocks(architecture, stage, "torchvision"):
+            convs += [conv for conv in (*block.convs, block.shortcut) if conv]
+    numbers = sum(math.prod(shape) for conv in convs for shape in conv.shapes().values())
+    return 4 * (numbers + 1000 * (architecture.channels(4) + 1))
 
 
 def _convs(architecture: Architecture, stage: int, name: str, into: int, stride: int, form: Form) -> tuple[Conv, ...]:

@@ -1,4 +1,4 @@
-"""Find a backbone by name, keep a new one: those built in first, then the per-user folder `backbones`."""
+"""Find a backbone by name, keep a new one: those built in first, then the per-user folder, then what the hub has."""
 
 import re
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from totalrecall.backbones.published import PUBLISHED, Remote, architecture_of, parse_remote
 from totalrecall.backbones.spec import Backbone, Layer, parse_facts, read_metadata
 from totalrecall.errors import BackboneError, SettingError
 from totalrecall.files import atomic_write, home
@@ -35,19 +36,24 @@ class BackboneInfo:
 def load(name: str | Path) -> Backbone:
     """Return a backbone by its name, or from a path that ends in .onnx.
 
+    A published one that is not here yet is fetched from the hub, said on stderr, and kept: see `add`.
+
     Raises:
         SettingError: what was given cannot be a name.
-        BackboneError: there is none of that name, or its file cannot be used.
+        MissingExtraError: it would have to be fetched, and huggingface_hub is not installed.
+        BackboneError: there is none of that name, its file cannot be used, or it cannot be fetched.
     """
     if str(name).endswith(".onnx"):
         path = Path(name)
     else:
         _check_name(str(name))
         found = [folder / f"{name}.onnx" for folder in _folders() if (folder / f"{name}.onnx").is_file()]
+        if not found and str(name) in PUBLISHED:
+            return add(str(name))
         if not found:
             names = ", ".join(info.name for info in available()) or "none yet"
             raise BackboneError(
-                f"No backbone is called {str(name)!r}. There are: {names}. "
+                f"No backbone is called {str(name)!r}. There are: {names}. Fetched when named: {', '.join(PUBLISHED)}. "
                 f"Add one with: totalrecall backbones add {name} --weights FILE"
             )
         path = found[0]
@@ -62,35 +68,40 @@ def load(name: str | Path) -> Backbone:
 
 def add(
     name: str,
-    weights: str | Path,
+    weights: str | Path | None = None,
     *,
     save_as: str | None = None,
     source: str = "",
     licence: str = "",
     form: str | None = None,
 ) -> Backbone:
-    """Build a backbone from a weights file, keep it in the per-user folder, and return it.
+    """Build a backbone from a weights file or from the hub, keep it in the per-user folder, and return it.
 
     Args:
-        name: the architecture, such as "resnet18".
-        weights: safetensors file with torchvision's (also timm's) key names.
+        name: the architecture, such as "resnet18", or a published name.
+        weights: safetensors file with torchvision's (also timm's) key names, or one on the hub (see `parse_remote`);
+            those published under the name if not given.
         save_as: the name to keep it under; `name` if not given. One of the same name is replaced.
-        source: where the weights come from.
+        source: where the weights come from; of weights from the hub repository, commit, file and SHA-256.
         licence: the licence of the weights.
         form: "torchvision" or "caffe"; as the file's own metadata says if not given.
 
     Raises:
-        SettingError: the architecture does not exist, or the name cannot be used.
-        BackboneError: the weights are missing, damaged, or of another architecture.
+        SettingError: the architecture does not exist, nothing is published under the name, or the name cannot be used.
+        MissingExtraError: it would have to be fetched, and huggingface_hub is not installed.
+        BackboneError: the weights are missing, damaged, of another architecture, or cannot be fetched.
         DataError: the per-user folder cannot be written.
     """
-    from totalrecall.backbones.resnet import build_resnet
+    from totalrecall.backbones.resnet import build_resnet, check_architecture
 
     kept = name if save_as is None else save_as
     _check_name(kept)
     if (_BUILT_IN / f"{kept}.onnx").is_file():
         raise SettingError(f"The name {kept!r} belongs to a backbone that is built in. Choose another name.")
-    backbone = build_resnet(name, weights, name=kept, form=form, source=source, licence=licence)
+    architecture = architecture_of(name)
+    check_architecture(architecture)  # before hundreds of megabytes are fetched for it
+    path, origin, terms = _weights(name, kept, weights)
+    backbone = build_resnet(architecture, path, name=kept, form=form, source=source or origin, licence=licence or terms)
     atomic_write(_added() / f"{kept}.onnx", backbone.graph)
     return backbone
 
@@ -117,6 +128,30 @@ def _info(path: Path) -> BackboneInfo:
         return BackboneInfo(path.stem, path, built_in, size, problem=problem)
     facts = {fact: text for fact, text in texts.items() if fact != "name"}  # the file's name is what `load` goes by
     return BackboneInfo(path.stem, path, built_in, size, layers, **facts)
+
+
+def _weights(name: str, kept: str, weights: str | Path | None) -> tuple[Path, str, str]:
+    """Return the weights file on this machine, fetched if need be, and its source and licence where they are known."""
+    from totalrecall.backbones.hub import file_sha256
+
+    published = PUBLISHED[name]
+    if weights is None:
+        return _fetched(name, kept, published)
+    remote = parse_remote(weights) if isinstance(weights, str) else None
+    if remote is not None:
+        return _fetched(name, kept, remote)
+    path = Path(weights)
+    if published.sha256 and path.is_file() and file_sha256(path) == published.sha256:  # brought by hand
+        return path, f"{published}, sha256 {published.sha256}", published.licence
+    return path, "", ""
+
+
+def _fetched(name: str, kept: str, remote: Remote) -> tuple[Path, str, str]:
+    from totalrecall.backbones.hub import fetch
+
+    command = f"totalrecall backbones add {name} --weights {Path(remote.file).name}"
+    fetched = fetch(remote, command if kept == name else f"{command} --save-as {kept}")
+    return fetched.path, fetched.source, remote.licence
 
 
 def _added() -> Path:

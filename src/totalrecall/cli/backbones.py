@@ -1,4 +1,4 @@
-"""`totalrecall backbones`: list those that are here, add one from a weights file."""
+"""`totalrecall backbones`: list those that are here or on the hub, add one from a weights file or from the hub."""
 
 import argparse
 
@@ -10,19 +10,27 @@ __all__ = ["add_parser"]
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command."""
     parser = subparsers.add_parser(
-        "backbones", help="list backbones, add one from a weights file", description="List or add backbones."
+        "backbones",
+        help="list backbones, add one from the hub or from a weights file",
+        description="List or add backbones.",
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="the backbones that are here")
+    listing = actions.add_parser("list", help="the backbones that are here, and those that are fetched when named")
     listing.add_argument("--json", metavar="FILE", help="write the list as JSON ('-' for stdout)")
     listing.set_defaults(run=run_list)
     adding = actions.add_parser(
         "add",
-        help="build a backbone from a safetensors file",
-        description="Build a ResNet-family backbone from a safetensors file with torchvision's or timm's key names.",
+        help="build a backbone from the hub or from a safetensors file",
+        description="Build a ResNet-family backbone from the weights published under its name on the Hugging Face hub, "
+        "or from a safetensors file with torchvision's or timm's key names.",
     )
     adding.add_argument("name", metavar="NAME", help="architecture: resnet18, resnet50, wide_resnet50_2, ...")
-    adding.add_argument("--weights", required=True, metavar="FILE", help="safetensors file")
+    adding.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="safetensors file here, or on the hub: OWNER/REPO or hf://OWNER/REPO[@REVISION][/FILE]; "
+        "those published under NAME if not given",
+    )
     adding.add_argument("--save-as", metavar="NAME", help="name to keep it under, if not the architecture's")
     adding.add_argument("--form", choices=("torchvision", "caffe"), help="default: as the file's own metadata says")
     adding.add_argument("--source", default="", help="where the weights come from, kept with them")
@@ -32,10 +40,14 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run_list(args: argparse.Namespace) -> int:
     """Print a table of backbones."""
-    from totalrecall.backbones import available
+    from totalrecall.backbones import PUBLISHED, available
+    from totalrecall.backbones.published import architecture_of
+    from totalrecall.backbones.resnet_plan import ARCHITECTURES
 
     check_target("--json", args.json)
     infos = available()
+    here = {info.name for info in infos}
+    published = {name: remote for name, remote in PUBLISHED.items() if name not in here}
     if args.json:
         rows = [
             {
@@ -50,7 +62,19 @@ def run_list(args: argparse.Namespace) -> int:
             }
             for info in infos
         ]
-        write_json(args.json, {"backbones": rows})
+        remotes = [
+            {
+                "name": name,
+                "repository": remote.repository,
+                "tag": remote.tag,
+                "file": remote.file,
+                "url": remote.url,
+                "bytes": remote.size,
+                "licence": remote.licence,
+            }
+            for name, remote in published.items()
+        ]
+        write_json(args.json, {"backbones": rows, "published": remotes})
         if args.json == "-":
             return 0
     from rich.table import Table
@@ -62,7 +86,12 @@ def run_list(args: argparse.Namespace) -> int:
         layers = " ".join(f"{layer.name.removeprefix('layer')} ({layer.channels})" for layer in info.layers)
         where = "built in" if info.built_in else str(info.path.parent)
         table.add_row(info.name, info.problem or layers, human_bytes(info.size), where, info.licence)
+    for name, remote in published.items():
+        plan = ARCHITECTURES[architecture_of(name)]
+        layers = " ".join(f"{stage} ({plan.channels(stage)})" for stage in range(1, 5))
+        table.add_row(name, layers, human_bytes(remote.size), f"hub, {remote.tag}", remote.licence)
     print_table(table)
+    print("Those of the hub are fetched when named, for example: totalrecall backbones add wide_resnet50_2")
     return 0
 
 

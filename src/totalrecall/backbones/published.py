@@ -1,0 +1,108 @@
+"""Which weights are published on the Hugging Face hub under which name, and how a person writes down others there.
+
+The short names mean torchvision's IMAGENET1K_V1 weights, those of the paper, which timm keeps as `tv_in1k`. subtle:
+timm's own default for `wide_resnet50_2` is another training, `racm_in1k` (so anomalib's too); it has its own name here.
+"""
+
+import os
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import quote
+
+from totalrecall.backbones.resnet_plan import ARCHITECTURES, weights_size
+from totalrecall.errors import SettingError
+
+__all__ = ["PUBLISHED", "Remote", "architecture_of", "parse_remote"]
+
+_HUB = "https://huggingface.co"
+_ENDINGS = (".safetensors", ".pth", ".pt", ".bin")
+_PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
+_REVISION = r"[A-Za-z0-9_.-]+"
+_REMOTE = re.compile(
+    rf"(?P<repository>{_PART}/{_PART})(?:@(?P<revision>{_REVISION}))?(?:/(?P<file>{_PART}(?:/{_PART})*))?(?:@(?P<last>{_REVISION}))?"
+)
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A weights file on the hub; `sha256` and `size` in bytes only where they are known before asking."""
+
+    repository: str
+    file: str = "model.safetensors"
+    revision: str = "main"
+    licence: str = ""
+    sha256: str = ""
+    size: int = 0
+
+    @property
+    def tag(self) -> str:
+        """Which training of the architecture it is, `tv_in1k` for example; empty where the repository names none."""
+        return self.repository.partition("/")[2].partition(".")[2]
+
+    @property
+    def folder(self) -> str:
+        """The repository's folder in the hub's cache."""
+        return f"models--{self.repository.replace('/', '--')}"
+
+    @property
+    def url(self) -> str:
+        """Where a browser downloads it; `HF_ENDPOINT` names another hub."""
+        return f"{self.hub}/{self.repository}/resolve/{quote(self.revision, safe='')}/{quote(self.file)}"
+
+    @property
+    def hub(self) -> str:
+        """The hub's own address."""
+        return (os.environ.get("HF_ENDPOINT") or _HUB).rstrip("/")
+
+    def __str__(self) -> str:
+        return f"hf://{self.repository}@{self.revision}/{self.file}"
+
+
+def _timm(name: str, tag: str, licence: str, sha256: str = "") -> Remote:
+    return Remote(f"timm/{name}.{tag}", licence=licence, sha256=sha256, size=weights_size(ARCHITECTURES[name]))
+
+
+# Tags and licences: timm 1.0.31, `timm/models/resnet.py`. Hashes: those that two or more public projects pin
+# independently; of the others the hub's own announcement is checked.
+_HASHES = {
+    "resnet18": "694f673df6520a3158624e8a89af086f59923ee4cd7436fe5bc3bc71d295ad81",
+    "resnet50": "5d061a3c593d795bfe682d9b152bafbcf550579873492def3515b46db1189888",
+    "wide_resnet50_2": "df6fb6c4824769769de18e14088475fd6ee94236849aa4e5d8022ba9d9a9a16c",
+}
+PUBLISHED: dict[str, Remote] = {
+    **{name: _timm(name, "tv_in1k", "BSD-3-Clause", _HASHES.get(name, "")) for name in ARCHITECTURES},
+    "wide_resnet50_2.racm_in1k": _timm("wide_resnet50_2", "racm_in1k", "Apache-2.0"),
+}
+
+
+def architecture_of(name: str) -> str:
+    """Return `wide_resnet50_2` of `wide_resnet50_2.racm_in1k`; a name that is not published as it is."""
+    return name.partition(".")[0] if name in PUBLISHED else name
+
+
+def parse_remote(text: str) -> Remote | None:
+    """Return the file that `hf://OWNER/REPO[@REVISION][/FILE]` or `OWNER/REPO` names, None for a path of this machine.
+
+    The revision may also stand at the end. The file is `model.safetensors` if not given.
+
+    Raises:
+        SettingError: it begins with `hf://` and goes on otherwise.
+    """
+    address = text.removeprefix("hf://")
+    match = _REMOTE.fullmatch(address)
+    if text == address:
+        # a path of two parts looks the same; the file's ending or the file itself tells
+        if match is None or match["file"] or text.endswith(_ENDINGS) or Path(text).exists():
+            return None
+    elif match is None or (match["revision"] and match["last"]):
+        raise SettingError(
+            "weights must be a safetensors file, or on the hub OWNER/REPO, hf://OWNER/REPO/FILE or "
+            f"hf://OWNER/REPO@REVISION/FILE, got {text!r}."
+        )
+    remote = Remote(
+        match["repository"], match["file"] or Remote.file, match["revision"] or match["last"] or Remote.revision
+    )
+    # what is there is what was asked for: of the known ones too no hash is insisted on, and the licence alone is taken
+    known = (other for other in PUBLISHED.values() if other.repository == remote.repository)
+    return replace(remote, licence=next((other.licence for other in known), ""))
