@@ -77,18 +77,61 @@ def test_the_bound_is_under_every_distance():
     engine = ExactSearch(bank)
     centred = queries - engine.mean
     norms = np.einsum("qd,qd->q", centred, centred)
-    reduced = engine._reduce(centred, norms, engine.basis)
-    bounds = norms[:, None] + reduced @ engine._pruned.columns
     margin = engine.slack * (np.sqrt(norms) + engine.longest) ** 2
-    assert (bounds <= reference.distances(queries, bank) ** 2 + 2 * margin[:, None]).all()
+    for left, blocks in zip(engine._reduce(centred, norms, engine.levels), engine._levels, strict=True):
+        bounds = norms[:, None] + left @ np.concatenate(blocks, axis=1)
+        assert (bounds <= reference.distances(queries, bank) ** 2 + 2 * margin[:, None]).all()
+        assert bounds.mean() > 0.3 * (reference.distances(queries, bank) ** 2).mean()  # and says something
 
 
-def test_pruning_leaves_few_vectors_to_measure(monkeypatch):
+LEVELS = [(), (16,), (64,), (8, 32), (64, 192), (200, 256)]
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+@pytest.mark.parametrize("levels", LEVELS)
+def test_every_plan_gives_the_same_answer(levels, k, monkeypatch):
+    monkeypatch.setattr(search, "_BLOCK", 256)  # several blocks, the last one smaller
+    bank, queries = patch_like(m=900)
+    distances, indices = ExactSearch(bank, levels=levels).nearest(queries, k)
+    expected, order = brute_force(queries, bank, k)
+    assert np.array_equal(indices, order)
+    assert np.allclose(distances, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("levels", [(16,), (4, 16), (64, 192)])
+@pytest.mark.parametrize("crowded", [0.0, 0.003, 0.01])
+def test_queries_with_many_candidates_go_on_to_the_next_level(crowded, levels, k, monkeypatch):
+    monkeypatch.setattr(search, "_CROWDED", crowded)
+    monkeypatch.setattr(search, "_BLOCK", 500)
+    bank, queries = patch_like(m=1300)
+    bank = np.concatenate([bank, bank[:50]])  # ties as well
+    _, indices = ExactSearch(bank, levels=levels).nearest(queries, k)
+    assert np.array_equal(indices, brute_force(queries, bank, k)[1])
+
+
+def test_fewer_vectors_in_the_last_block_than_neighbours(monkeypatch):
+    monkeypatch.setattr(search, "_BLOCK", 100)
+    bank, queries = patch_like(m=302)
+    for levels in LEVELS:
+        _, indices = ExactSearch(bank, levels=levels).nearest(queries, 7)
+        assert np.array_equal(indices, brute_force(queries, bank, 7)[1])
+
+
+def test_pruning_leaves_few_vectors_to_measure():
     bank, queries = patch_like(m=3000)
     engine = ExactSearch(bank)
-    monkeypatch.setattr(engine, "_whole", None, raising=False)  # would fail if it were needed
     _, indices = engine.nearest(queries)
     assert np.array_equal(indices, brute_force(queries, bank, 1)[1])
+    assert "_whole" not in vars(engine)  # never made, since never needed
+
+
+def test_one_thread_and_many_give_the_same():
+    bank, queries = patch_like(m=3000, q=700)
+    engine = ExactSearch(bank)
+    alone, together = engine.nearest(queries, threads=1), engine.nearest(queries, threads=2)
+    assert np.array_equal(alone[1], together[1])
+    assert np.array_equal(alone[0], together[0])
 
 
 @settings(deadline=None, max_examples=20)
@@ -106,7 +149,7 @@ def test_many_queries_equal_one_at_a_time(monkeypatch):
     bank, queries = patch_like()
     engine = ExactSearch(bank)
     together = engine.nearest(queries, 2)
-    monkeypatch.setattr(search, "_TILE_FLOATS", 1)  # one query a tile
+    monkeypatch.setattr(search, "_TILE", 1)  # one query a tile
     alone = engine.nearest(queries, 2)
     assert np.array_equal(together[1], alone[1])
     assert np.array_equal(together[0], alone[0])

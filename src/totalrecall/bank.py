@@ -1,12 +1,12 @@
 """The memory bank M: patch vectors of good pictures, and where each came from."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
-from totalrecall.search import ExactSearch
+from totalrecall.search import ExactSearch, principal_basis
 from totalrecall.types import Distances, Indices, Matrix, Patches
 
 __all__ = ["Bank", "BankPicture"]
@@ -31,12 +31,14 @@ class Bank:
         origin: int32 (m, 3): index into `pictures`, row and column on the patch grid.
         pictures: the pictures that the vectors came from.
         basis: directions that `search` prunes by, or None for it to find them.
+        levels: how many of them its bounds take, or None for the usual ones (see `search.ExactSearch`).
     """
 
     vectors: Patches
     origin: np.ndarray
     pictures: Sequence[BankPicture]
     basis: Matrix | None = field(default=None, repr=False)
+    levels: tuple[int, ...] | None = None
 
     def checked(self) -> "Bank":
         """Return the bank itself once its parts are known to fit together.
@@ -53,7 +55,19 @@ class Bank:
             raise ValueError("bank.origin (names a picture that is not listed)")
         if self.basis is not None and (self.basis.shape[0] != d or self.basis.dtype != np.float32):
             raise ValueError("bank.basis (wrong shape or type)")
+        levels = self.levels or ()
+        if len(levels) > 2 or list(levels) != sorted(set(levels)) or (levels and levels[0] < 1):
+            raise ValueError("search.levels (not up to two rising numbers)")
+        if levels and (self.basis is None or self.basis.shape[1] != levels[-1]):
+            raise ValueError("search.levels (not those of bank.basis)")
         return self
+
+    def with_levels(self, levels: Sequence[int]) -> "Bank":
+        """Return the same bank, searched down other levels: the same answers, sooner or later."""
+        if levels and levels == self.levels:
+            return self
+        basis = principal_basis(self.vectors, levels[-1]) if levels else None
+        return replace(self, basis=basis, levels=tuple(levels))
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -61,7 +75,7 @@ class Bank:
     @cached_property
     def search(self) -> ExactSearch:
         """The search structure, built at first use and kept."""
-        return ExactSearch(self.vectors, self.basis)
+        return ExactSearch(self.vectors, self.basis, self.levels)
 
     def nearest(self, queries: Patches, k: int = 1) -> tuple[Distances, Indices]:
         """Return Euclidean distances (q, k), ascending, and bank indices (q, k)."""

@@ -1,20 +1,115 @@
-"""Keeping linear algebra to one thread where more of them only wait for each other.
+"""The cores of this process, and keeping linear algebra to one of them where more only wait for each other.
 
 Many small products, a QR decomposition, or any product beside a busy engine: there each BLAS call ends in its threads
 spinning until the slowest has had its turn on a core. Measured on two cores with another program running: a basis of
-128 of 384 dimensions takes 6.5 s with two threads and 0.07 s with one.
+128 of 384 dimensions takes 6.5 s with two threads and 0.07 s with one. Whole pieces of work side by side, each with one
+thread, keep the cores busy instead.
+
+After its last product OpenBLAS lets its threads spin for another 2**26 cycles, 20 ms in which the backbone's threads
+would have the cores. `OPENBLAS_THREAD_TIMEOUT` makes that 0.3 ms; it is read when NumPy is imported, so it is set here
+and the package imports this module first. Where NumPy was there before, `blas_threads_rest` says so.
 """
 
-from contextlib import AbstractContextManager
+import os
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
-__all__ = ["one_blas_thread"]
+__all__ = ["blas_threads_rest", "cores", "in_order", "in_worker", "one_blas_thread", "workers"]
+
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
+
+_WORKER = "totalrecall-worker"
+_TIMEOUT = "OPENBLAS_THREAD_TIMEOUT"
+
+_rest = _TIMEOUT in os.environ or "numpy" not in sys.modules
+os.environ.setdefault(_TIMEOUT, "20")  # 2**20 cycles
+
+_lock = threading.Lock()
+_inside = 0  # how many `with` blocks, of all threads, are open
+_limit: AbstractContextManager[Any] | None = None
 
 
-def one_blas_thread() -> AbstractContextManager[Any]:
-    """Limit NumPy's BLAS to one thread inside a `with` block."""
-    return _controller().limit(limits=1, user_api="blas")
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Limit NumPy's BLAS to one thread inside a `with` block; blocks may nest and overlap in several threads."""
+    global _inside, _limit
+    with _lock:
+        # subtle: the limit is the whole process's. Blocks that overlap must set it once and lift it once, or the first
+        # to end would lift it for the others, and the last would restore what the first had set.
+        if _inside == 0:
+            _let_any_thread_control()
+            _limit = _controller().limit(limits=1, user_api="blas")
+        _inside += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _inside -= 1
+            if _inside == 0 and _limit is not None:
+                _let_any_thread_control()
+                _limit.__exit__(None, None, None)
+                _limit = None
+                _let_any_thread_control()
+
+
+def _let_any_thread_control() -> None:
+    """From 3.8 on threadpoolctl ignores all threads but the first that set a limit; here the lock keeps the peace."""
+    for library in _controller().lib_controllers:
+        clear = getattr(library, "clear_controlling_thread", None)
+        if clear is not None:
+            clear(force=True)
+
+
+def blas_threads_rest() -> bool:
+    """Tell whether BLAS threads sleep after a product; else several of them cost the backbone more than they bring."""
+    return _rest
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def in_worker() -> bool:
+    """Tell whether the caller is one of `workers`: one that waited for the others could wait for itself."""
+    return threading.current_thread().name.startswith(_WORKER)
+
+
+def in_order(
+    function: Callable[[Item], Outcome], items: Iterable[Item], *, ahead: int | None = None
+) -> Iterator[Outcome]:
+    """Yield function(item) of each item in turn, worked out by `workers`, at most `ahead` of them before their turn.
+
+    An error of the function, or of the items, comes out in its turn; whatever is still under way is waited for.
+    """
+    ahead = cores() + 1 if ahead is None else ahead
+    pending: deque[Future[Outcome]] = deque()
+    try:
+        for item in items:
+            pending.append(workers().submit(function, item))
+            if len(pending) > ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        for future in pending:
+            future.cancel()
+        wait(pending)
+
+
+@lru_cache(maxsize=1)
+def workers() -> ThreadPoolExecutor:
+    """Return the process's own threads, one a core, for NumPy work, which lets go of the interpreter meanwhile."""
+    return ThreadPoolExecutor(cores(), thread_name_prefix=_WORKER)
 
 
 @lru_cache(maxsize=1)
