@@ -1,5 +1,7 @@
 """coreset: the pool method chooses what the plain loop chooses."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -90,6 +92,27 @@ def test_it_ends_early_at_a_covering_radius(small_pool):
     chosen = greedy_k_center(points, 1500, radius=wanted)
     assert chosen.radius <= wanted
     assert len(chosen.indices) == 200
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_among_some_rows_the_choice_is_that_among_their_copy(small_pool, dtype):
+    points = clustered(4000, dtype=dtype) + dtype(5)
+    rows = np.flatnonzero(np.random.default_rng(2).random(4000) < 0.7)
+    some, copied = greedy_k_center(points, 300, rows=rows), greedy_k_center(points[rows], 300)
+    assert np.array_equal(some.indices, copied.indices)
+    assert some.radius == pytest.approx(copied.radius, rel=1e-6)
+
+
+def test_the_points_are_neither_changed_nor_copied():
+    points = clustered(40_000, 384, dtype=np.float32)
+    before = points.copy()
+    tracemalloc.start()
+    greedy_k_center(points, 200, rows=np.arange(1000, 40_000))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert np.array_equal(points, before)
+    assert peak < 72 * len(points) + 48 * 2**20  # what `plan` counts with; a copy would be 61 MB more
+    assert 4 * points.size > 48 * 2**20
 
 
 def test_all_points_can_be_chosen():

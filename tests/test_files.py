@@ -1,16 +1,13 @@
-"""files: written whole or not at all, links and pipes respected; memory: scratch arrays that leave nothing behind."""
+"""files: written whole or not at all, links and pipes respected."""
 
 import os
 import stat
 import threading
 
-import numpy as np
 import pytest
 
-from totalrecall import memory
 from totalrecall.errors import DataError
 from totalrecall.files import atomic_write, check_writable, home, is_special, sha256, write_atomically
-from totalrecall.memory import available_memory, peak_memory, scratch_array
 
 
 def refusal(call, *arguments, **options):
@@ -154,31 +151,3 @@ def test_the_persons_folder_is_where_totalrecall_home_says(monkeypatch, tmp_path
 def test_sha256_is_the_published_one():
     # FIPS 180-2, appendix B.1
     assert sha256(b"abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-
-
-def test_memory_is_counted_in_bytes():
-    assert available_memory() > 1 << 20
-    assert peak_memory() > 1 << 20
-
-
-def test_a_scratch_array_beyond_the_limit_lies_in_a_file_that_nobody_finds(tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    small, large = scratch_array((10, 8), limit=320), scratch_array((11, 8), limit=320)
-    assert not isinstance(small, np.memmap)
-    assert isinstance(large, np.memmap)
-    large[:] = np.arange(8, dtype=np.float32)
-    assert large.sum() == 11 * 28
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_empty_scratch_array_is_no_error():
-    assert scratch_array((0, 8), limit=0).shape == (0, 8)
-
-
-def test_a_scratch_disk_that_is_too_small_is_told_before_it_is_filled(monkeypatch):
-    monkeypatch.setattr(memory.tempfile, "gettempdir", lambda: "/scratch")
-    monkeypatch.setattr(memory.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10**9}))
-    assert refusal(scratch_array, (10**6, 1000), limit=0) == (
-        "The patches need 4.0 GB of scratch space, /scratch has 1.0 GB free. "
-        "Set TMPDIR to a larger disk, or use fewer pictures or a smaller --size."
-    )

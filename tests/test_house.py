@@ -21,8 +21,9 @@ ROAD = re.findall(r"^    (\w+) {2,}\S", totalrecall.__doc__.partition("reading o
 EVERYWHERE = {"types", "errors", "files", "threads"}
 # Steps and parts of steps: what each may import besides EVERYWHERE and the steps before it.
 ALSO = {"images": {"decode"}, "settings": {"patches", "scoring"}}
-HELPERS = {"extractor", "fitting", "settings", "results", "artifact", "memory"}  # between the steps and the detector
-OPTIONAL = ("torch", "onnx", "openvino", "cv2", "fastapi", "ray", "jaxtyping", "beartype", "timm")
+HELPERS = {"artifact", "detector_base", "extractor", "fitting", "learning", "memory", "plan", "results", "search_plan"}
+HELPERS |= {"settings"}
+OPTIONAL = ("torch", "onnx", "openvino", "cv2", "fastapi", "ray", "jaxtyping", "beartype", "timm", "huggingface_hub")
 
 
 def name_of(path):

@@ -8,19 +8,22 @@ it brings the others up to date, many centres at once, with a matrix product, an
 stale bound is too small to be chosen soon are not brought up to date at all until their turn comes.
 """
 
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache, partial
 
 import numpy as np
 
 from totalrecall.errors import SettingError
-from totalrecall.threads import one_blas_thread
+from totalrecall.threads import one_blas_thread, workers
 from totalrecall.types import Matrix, Patches
 
 __all__ = ["Coreset", "greedy_k_center", "project"]
 
-_BLOCK = 4096  # rows a matrix product: block x centres stays in the cache, whatever the number of points
+_BLOCK = 1024  # rows a matrix product: block x centres stays in the cache, whatever the number of points
 _PRODUCT = 512  # centres a matrix product
+_CENTRES = 4096  # centres that meet a block of points while it is at hand
 _POOL_BYTES = 1 << 20  # the pool is read whole at every selection: it must stay in a core's own cache
 
 
@@ -49,15 +52,20 @@ def project(patches: Patches, *, dimensions: int = 128, seed: int = 42) -> Matri
     """
     if patches.shape[1] <= dimensions:
         return patches
+    return patches @ _projection(patches.shape[1], dimensions, seed).astype(patches.dtype, copy=False)
+
+
+@lru_cache(maxsize=2)  # patches come a picture at a time
+def _projection(length: int, dimensions: int, seed: int) -> Matrix:
     rng = np.random.default_rng(seed)
-    matrix = rng.standard_normal((patches.shape[1], dimensions), dtype=np.float32) / np.float32(np.sqrt(dimensions))
-    return patches @ matrix.astype(patches.dtype)
+    return rng.standard_normal((length, dimensions), dtype=np.float32) / np.float32(np.sqrt(dimensions))
 
 
 def greedy_k_center(
     points: Patches,
     count: int,
     *,
+    rows: np.ndarray | None = None,
     seed: int = 42,
     radius: float = 0.0,
     progress: Callable[[int, int], None] | None = None,
@@ -65,22 +73,25 @@ def greedy_k_center(
     """Choose `count` points, each the farthest from those chosen before; ties go to the lower index.
 
     The first point is drawn by the seed. Arithmetic is in the points' own type: in float64 the choice is the plain
-    loop's; in float32 rounding may swap near-ties, at the same covering radius. Memory beyond the points: a few
-    numbers a point, and one block of products (8 MB).
+    loop's; in float32 rounding may swap near-ties, at the same covering radius. The points are neither changed nor
+    copied; memory beyond them is about 60 bytes a point, and blocks of 30 MB.
 
     Args:
         points: (n, d) float32 or float64, usually from `project`.
         count: k; at most n.
+        rows: the points to choose among, as (n',) ascending indices into `points`; all if not given. The indices that
+            are returned then count within `rows`, as if `points[rows]` had been given.
         radius: end early once every point is within this distance of a chosen one.
         progress: called with (chosen, count) now and then.
 
     Raises:
         SettingError: count is not from 1 to n.
     """
-    if not 1 <= count <= len(points):
-        raise SettingError(f"coreset count must be from 1 to the number of patches ({len(points)}), got {count}.")
-    run = _Greedy(points, count)
-    run.choose(int(np.random.default_rng(seed).integers(len(points))))
+    total = len(points) if rows is None else len(rows)
+    if not 1 <= count <= total:
+        raise SettingError(f"coreset count must be from 1 to the number of patches ({total}), got {count}.")
+    run = _Greedy(points, rows, count)
+    run.choose(int(np.random.default_rng(seed).integers(total)))
     while len(run.chosen) < count:
         largest = run.refresh()
         if largest <= radius**2:
@@ -95,24 +106,50 @@ def greedy_k_center(
 class _Greedy:
     """State of one selection. `bound[i]` is the squared distance of point i to the first `upto[i]` chosen ones."""
 
-    def __init__(self, points: Patches, count: int) -> None:
-        # |x|^2 + |c|^2 - 2xc loses digits far from the origin, so in float32 the points are moved to their mean;
-        # float64 has digits to spare, and unmoved whole numbers keep their ties exact.
-        self.points = points
+    def __init__(self, points: Patches, rows: np.ndarray | None, count: int) -> None:
+        self.points, self.rows = points, rows
+        self.total = len(points) if rows is None else len(rows)
+        # |x|^2 + |c|^2 - 2xc loses digits far from the origin, so in float32 the points are moved to their mean, a
+        # block at a time as they are needed; float64 has digits to spare, and unmoved whole numbers keep their ties
+        # exact.
+        self.mean: np.ndarray | None = None
         if points.dtype == np.float32:
-            self.points = points - points.mean(axis=0, dtype=np.float64).astype(np.float32)
-        self.norms = np.einsum("nd,nd->n", self.points, self.points)
-        # what rounding alone can make of the squared distance of two equal points; anything smaller counts as zero
-        self.noise = 16 * np.finfo(points.dtype).eps * self.norms
+            self.mean = self._mean()
+        self.norms = np.empty(self.total, points.dtype)
+        for block in self._blocks():
+            some = self._take(block)
+            np.einsum("nd,nd->n", some, some, out=self.norms[block])
+        # what rounding alone can make of the squared distance of two equal points, as a share of the squared length;
+        # anything smaller counts as zero
+        self.noise = 16 * np.finfo(points.dtype).eps
         self.count = count
-        self.pool_size = max(_POOL_BYTES // (self.points.shape[1] * self.points.itemsize), 64)
-        self.bound = np.full(len(points), np.inf, points.dtype)
-        self.upto = np.zeros(len(points), np.int64)
+        self.pool_size = max(_POOL_BYTES // (points.shape[1] * points.itemsize), 64)
+        self.bound = np.full(self.total, np.inf, points.dtype)
+        self.upto = np.zeros(self.total, np.int32)
         self.chosen: list[int] = []
         self.pool = np.empty(0, np.int64)
         self.outside = (-np.inf, 0)  # largest bound outside the pool, and the lowest index that has it
         self.refreshes = 0
         self.work = 0
+
+    def _blocks(self) -> Iterator[slice]:
+        return (slice(first, first + _BLOCK) for first in range(0, self.total, _BLOCK))
+
+    def _mean(self) -> np.ndarray:
+        if self.rows is None:
+            return self.points.mean(axis=0, dtype=np.float64).astype(np.float32)
+        total = np.zeros(self.points.shape[1])
+        for block in self._blocks():
+            total += self.points[self.rows[block]].sum(axis=0, dtype=np.float64)
+        return (total / self.total).astype(np.float32)
+
+    def _take(self, which: slice | np.ndarray) -> Patches:
+        """Return a copy of some of the points, moved to the mean."""
+        some = self.points[which if self.rows is None else self.rows[which]]
+        if self.mean is None:
+            return some
+        # a slice of all points is a view: it must not be moved in place
+        return some - self.mean if some.base is not None else np.subtract(some, self.mean, out=some)
 
     def choose(self, index: int) -> None:
         self.chosen.append(index)
@@ -156,27 +193,49 @@ class _Greedy:
 
     def _bring_up_to_date(self, indices: np.ndarray) -> None:
         """Make the bounds of the given points exact, by blocked products with the centres each has not yet met."""
-        for start in np.unique(self.upto[indices]):
-            group = indices[self.upto[indices] == start]
-            for first in range(int(start), len(self.chosen), _PRODUCT):
-                centres = np.array(self.chosen[first : first + _PRODUCT])
-                columns, lengths = self.points[centres].T.copy(), self.norms[centres]
-                for row in range(0, len(group), _BLOCK):
-                    rows = group[row : row + _BLOCK]
-                    squared = self.points[rows] @ columns  # (block, d) @ (d, centres)
-                    squared *= -2
-                    squared += lengths
-                    nearest = squared.min(axis=1) + self.norms[rows]
-                    nearest[nearest < self.noise[rows]] = 0
-                    self.bound[rows] = np.minimum(self.bound[rows], nearest)
-                self.work += len(group) * len(centres)
+        order = indices[np.argsort(self.upto[indices], kind="stable")]  # those that wait for the same centres together
+        blocks = [order[row : row + _BLOCK] for row in range(0, len(order), _BLOCK)]
+        starts = [int(self.upto[block[0]]) for block in blocks]
+        with one_blas_thread():  # whole blocks side by side: the passes over a product need all cores, too
+            for first in range(min(starts, default=len(self.chosen)), len(self.chosen), _CENTRES):
+                centres = np.array(self.chosen[first : first + _CENTRES])
+                meet = partial(self._meet, columns=self._columns(centres), lengths=self.norms[centres])
+                last = bisect_left(starts, first + len(centres))
+                skipped = [max(start - first, 0) for start in starts[:last]]
+                list(workers().map(meet, blocks[:last], skipped))
+                self.work += sum(
+                    len(block) * (len(centres) - skip) for block, skip in zip(blocks[:last], skipped, strict=True)
+                )
         self.upto[indices] = len(self.chosen)
         self.bound[self.chosen] = 0
 
+    def _columns(self, centres: np.ndarray) -> list[Matrix]:
+        """Return -2 times the centres as the columns of products, (d, up to `_PRODUCT`) each."""
+        parts = (centres[first : first + _PRODUCT] for first in range(0, len(centres), _PRODUCT))
+        return [np.multiply(self._take(part).T, -2, order="C") for part in parts]
+
+    def _meet(self, rows: np.ndarray, skip: int, columns: list[Matrix], lengths: np.ndarray) -> None:
+        """Lower the bounds of one block of points to their distances to the given centres, the first few left out."""
+        block, norms = self._take(rows), self.norms[rows]
+        least = np.full(len(rows), np.inf, self.points.dtype)
+        buffer = np.empty(len(rows) * _PRODUCT, self.points.dtype)  # subtle: fresh memory for each product costs more
+        for first, whole in zip(range(0, len(lengths), _PRODUCT), columns, strict=True):
+            part = whole[:, max(skip - first, 0) :]
+            if not part.shape[1]:
+                continue
+            last = first + whole.shape[1]
+            squared = buffer[: len(rows) * part.shape[1]].reshape(len(rows), -1)
+            np.matmul(block, part, out=squared)  # (block, d) @ (d, centres)
+            squared += lengths[last - part.shape[1] : last]
+            np.minimum(least, squared.min(axis=1), out=least)
+        least += norms
+        least[least < self.noise * norms] = 0
+        self.bound[rows] = np.minimum(self.bound[rows], least)
+
     def select_in_pool(self, radius_squared: float) -> None:
         """Choose inside the pool for as long as its best is the best of all."""
-        points, norms, bound = self.points[self.pool], self.norms[self.pool], self.bound[self.pool]
-        noise = self.noise[self.pool]
+        points, norms, bound = self._take(self.pool), self.norms[self.pool], self.bound[self.pool]
+        noise = self.noise * norms
         limit, limit_index = self.outside
         while len(self.chosen) < self.count:
             at = int(bound.argmax())
@@ -203,5 +262,5 @@ class _Greedy:
             exact = self.bound[self.upto == len(self.chosen)].max(initial=0)
             self._bring_up_to_date(np.flatnonzero(self.bound > exact))
         farthest = float(np.sqrt(self.bound.max(initial=0)))
-        share = self.work / (len(self.points) * len(self.chosen))
+        share = self.work / (self.total * len(self.chosen))
         return Coreset(np.array(self.chosen, np.int64), farthest, self.refreshes, share)

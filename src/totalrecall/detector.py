@@ -1,39 +1,42 @@
-"""PatchCore: fit, score, predict, save, load. Wiring only; each step of the road is a module of its own."""
+"""PatchCore: fit, score, predict, save, load. Wiring only; each step of the road is a module of its own.
 
-import math
-import time
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+What it shares with the methods that it is compared with, judging and keeping, is in `detector_base`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from totalrecall.artifact import read_artifact, write_artifact
-from totalrecall.backbones import Backbone, load
-from totalrecall.bank import Bank, BankPicture
+from totalrecall.backbones import Backbone
+from totalrecall.bank import Bank
 from totalrecall.calibration import Calibration
-from totalrecall.errors import ModelFileError, NotFittedError, PictureError
+from totalrecall.detector_base import Detector, Measured, SkippedPictureWarning, Sources, expand
+from totalrecall.errors import PictureError
 from totalrecall.extractor import PatchExtractor
-from totalrecall.fitting import FitReport, Gathered, Progress, build_bank, flatten_grid, gather, held_out
-from totalrecall.images import Geometry, LoadedPicture, Recipe, Source, find_pictures, load_pictures, read_mask
-from totalrecall.memory import peak_memory
-from totalrecall.results import NearestPatch, Result
-from totalrecall.scoring import anomaly_map, find_regions, picture_score
-from totalrecall.settings import Settings, check_precision
-from totalrecall.types import AnomalyMap, Mask, Patches, PatchGrid
+from totalrecall.fitting import Learnt, Progress, flatten_grid
+from totalrecall.images import Geometry
+from totalrecall.learning import Announce, learn
+from totalrecall.scoring import picture_score
+from totalrecall.search_plan import choose_levels
+from totalrecall.settings import Settings
+from totalrecall.types import LayerMap, Mask, Patches
 
 __all__ = ["PatchCore", "SkippedPictureWarning"]
 
-Sources = Source | Iterable[Source]
+
+@dataclass(frozen=True, eq=False)
+class _Patches:
+    """A picture's patches inside the region of interest, (n, d), their (row, column), (n, 2), and the grid's shape."""
+
+    patches: Patches
+    cells: np.ndarray
+    grid: tuple[int, int]
 
 
-class SkippedPictureWarning(UserWarning):
-    """Some pictures could not be read; the others were used. `PatchCore.skipped_` holds the reasons."""
-
-
-class PatchCore:
+class PatchCore(Detector[Bank, _Patches]):
     """Anomaly detection from good pictures alone (Roth et al., CVPR 2022).
 
     Args:
@@ -71,6 +74,10 @@ class PatchCore:
         BackboneError: the backbone is not there or cannot be used.
     """
 
+    kind = "patchcore"
+    settings: Settings
+    extractor: PatchExtractor
+
     def __init__(
         self,
         *,
@@ -94,8 +101,9 @@ class PatchCore:
         seed: int = 42,
         threads: int | None = None,
     ) -> None:
+        super().__init__(backbone, size=size, resize=resize, crop=crop, tile=tile, roi=roi)
         self.settings = Settings(
-            backbone=backbone if isinstance(backbone, str) else backbone.name,
+            backbone=self.backbone.name,
             layers=tuple(layers),
             coreset=coreset,
             patch_size=patch_size,
@@ -109,290 +117,121 @@ class PatchCore:
             precision=precision,
             seed=seed,
         )
-        mask = read_mask(roi) if isinstance(roi, (str, Path)) else roi
-        self.recipe = Recipe(size=size, resize=resize, crop=crop, tile=tile, roi=mask)
-        self.backbone = load(backbone) if isinstance(backbone, str) else backbone
         self.extractor = PatchExtractor(self.backbone, self.recipe, self.settings, threads=threads)
-        self._bank: Bank | None = None
-        self._calibration: Calibration | None = None
-        self.report_: FitReport | None = None
-        self.skipped_: list[PictureError] = []
 
     # ------------------------------------------------------------------ learning
 
-    def fit(self, pictures: Sources, *, progress: Progress | None = None) -> "PatchCore":
+    def fit(
+        self,
+        pictures: Sources,
+        *,
+        memory: int | None = None,
+        announce: Announce | None = None,
+        progress: Progress | None = None,
+    ) -> "PatchCore":
         """Learn what good pictures look like; fitting again forgets.
 
         Args:
             pictures: a folder, a glob, or any of files, folders, globs and uint8 RGB arrays. Good pictures only.
+            memory: bytes that the process may hold, whatever the number of pictures; half of what is free if not given.
+            announce: called before the work begins with what it will take, after a pilot of a few pictures.
             progress: called with (step, done, total); steps are `features`, `coreset`, `calibration`.
 
         Raises:
             DataError: no picture could be read, or the disk cannot hold the patches.
+            SettingError: not even the bank fits into that memory.
 
         Warns:
-            SkippedPictureWarning: some pictures could not be read.
+            SkippedPictureWarning: some pictures could not be read; ChunkedFitWarning: see there.
         """
-        sources = _expand(pictures)
-        report, skipped = FitReport(), list[PictureError]()
-        gathered = gather(self.extractor, sources, report=report, skipped=skipped, progress=progress)
-        began = time.perf_counter()
-        step = None if progress is None else (lambda done, total: progress("coreset", done, total))
-        bank, report.radius = build_bank(gathered, self.settings, progress=step)
-        chosen = time.perf_counter()
-        calibration = self._calibrate(gathered, progress)
-        report.seconds["coreset"], report.seconds["calibration"] = chosen - began, time.perf_counter() - chosen
-        report.pictures, report.calibration_pictures = len(bank.pictures), len(calibration.scores)
-        report.patches, report.vectors, report.dimensions = len(gathered.patches), len(bank), bank.vectors.shape[1]
-        report.peak_memory = peak_memory()
-        self._bank, self._calibration = bank, calibration
-        self.report_, self.skipped_ = report, skipped
-        if skipped:
-            warnings.warn(
-                f"{len(skipped)} of {len(sources)} pictures were left out. The first: {skipped[0]}",
-                SkippedPictureWarning,
-                stacklevel=2,
-            )
+        sources = expand(pictures)
+        learnt, reader = learn(self.extractor, sources, memory=memory, announce=announce, progress=progress)
+        with reader.report.timing("coreset"):
+            choice = learnt.choose()
+        with reader.report.timing("calibration"):
+            calibration, levels = self._calibrate(learnt, progress)
+        bank = learnt.bank(choice)  # last, so that no other bank is in memory beside it
+        bank = bank if levels is None else bank.with_levels(levels)
+        reader.report.finish(bank, learnt.patch_count, choice.radius, len(calibration.scores))
+        self._model, self._pictures, self._calibration = bank, bank.pictures, calibration
+        self.report_, self.skipped_ = reader.report, reader.skipped
+        self._warn_of_skipped(len(sources))
         return self
 
-    def _calibrate(self, gathered: Gathered, progress: Progress | None) -> Calibration:
-        """Score a share of the good pictures by a bank that holds none of them.
+    def _calibrate(self, learnt: Learnt, progress: Progress | None) -> tuple[Calibration, tuple[int, ...] | None]:
+        """Score a share of the good pictures by a bank that holds none of them; see which search suits such a bank.
 
-        That bank is made for this alone. The detector's own bank holds every good picture: with forty parts, giving up
-        eight would cost more than it brings, and a bank that knows more only brings good parts nearer, so that the
-        threshold errs to the safe side.
+        That bank is made for this alone. The detector's own holds every good picture: with forty parts, giving up eight
+        would cost more than it brings, and a bank that knows more only brings good parts nearer: the safe side to err.
         """
-        held = held_out(len(gathered.pictures), self.settings.holdout, self.settings.seed)
         scores, peaks = [], []
-        if len(held):
-            bank, _ = build_bank(gathered, self.settings, without=held.tolist())
-            for done, picture in enumerate(held.tolist(), start=1):
-                rows, source = gathered.rows_of(picture), gathered.pictures[picture]
-                geometry = self.recipe.geometry(source.height, source.width)
-                cells = gathered.origin[rows, 1:]
-                if len(cells):
-                    score, full_map, _ = self._measure(bank, gathered.patches[rows], cells, gathered.grid, geometry)
+        unseen: list[Patches] = []
+        levels = None
+        if learnt.held:
+            bank = learnt.bank(learnt.choose(without=learnt.held))
+            for done, seen in enumerate(learnt.again(learnt.held), start=1):
+                geometry = self.recipe.geometry(seen.picture.height, seen.picture.width)
+                if len(seen.cells):
+                    measured = self._measure(bank, _Patches(seen.patches, seen.cells, learnt.grid))
+                    score, full_map = self._judged(measured, geometry)
                     scores.append(score)
                     peaks.append(float(full_map.max()))
+                    unseen += [seen.patches[:: len(seen.cells) // 8 + 1]] if len(unseen) < 8 else []
                 if progress:
-                    progress("calibration", done, len(held))
-        return Calibration(np.array(scores), np.array(peaks), self.settings.false_alarm_rate)
+                    progress("calibration", done, len(learnt.held))
+            levels = choose_levels(bank.vectors, np.concatenate(unseen)) if unseen else None
+        return Calibration(np.array(scores), np.array(peaks), self.settings.false_alarm_rate), levels
 
     # ------------------------------------------------------------------ judging
 
-    def predict(self, picture: Source) -> Result:
-        """Judge one picture, a file or a uint8 RGB array, as soon as possible.
-
-        Raises:
-            PictureError: it cannot be read.
-            NotFittedError: there is no bank yet.
-        """
-        self._fitted()
-        began = time.perf_counter()
-        (loaded,) = load_pictures([picture], self.recipe, threads=1)
-        if loaded.error is not None:
-            raise loaded.error
-        assert loaded.prepared is not None
-        return self._judge(loaded, self.extractor.describe(loaded.prepared), began)
-
-    def predict_stream(self, pictures: Sources) -> Iterator[Result | PictureError]:
-        """Judge many pictures, as many a second as possible; yields in order, the error of one that cannot be read.
-
-        Raises:
-            NotFittedError: there is no bank yet.
-        """
-        self._fitted()
-        return self._judge_stream(_expand(pictures))
-
-    def score(self, pictures: Sources) -> np.ndarray:
-        """Return the scores (n,) of pictures, Euclidean distance units, bigger is more anomalous.
-
-        Raises:
-            PictureError: one of them cannot be read.
-            NotFittedError: there is no bank yet.
-        """
-        scores = []
-        for result in self.predict_stream(pictures):
-            if isinstance(result, PictureError):
-                raise result
-            scores.append(result.score)
-        return np.array(scores)
-
-    def _judge_stream(self, sources: Sequence[Source]) -> Iterator[Result | PictureError]:
-        began = time.perf_counter()
-        for loaded, grid in self.extractor.stream(sources):
-            if loaded.error is not None:
-                yield loaded.error
-                continue
-            assert grid is not None
-            try:
-                result: Result | PictureError = self._judge(loaded, grid, began)
-            except PictureError as error:
-                result = error
-            yield result
-            began = time.perf_counter()
-
-    def _judge(self, loaded: LoadedPicture, grid: PatchGrid, began: float) -> Result:
-        """Turn one picture's patch grid (1, rows, columns, d) into a result."""
-        assert loaded.geometry is not None
-        patches, cells = flatten_grid(grid, self.recipe.prepared_roi(loaded.geometry))
+    def _digest(self, maps: Sequence[LayerMap], geometry: Geometry) -> _Patches:
+        grid = self.extractor.grid_of(maps)  # (1, rows, columns, d)
+        patches, cells = flatten_grid(grid, self.recipe.prepared_roi(geometry))
         if not len(patches):
-            raise PictureError(f"{loaded.path}: the region of interest covers none of it, it is hidden by the crop.")
-        shape = (grid.shape[1], grid.shape[2])
-        score, full_map, worst = self._measure(self.bank_, patches, cells, shape, loaded.geometry)
-        threshold = self.threshold_
-        return Result(
-            path=loaded.path,
-            score=score,
-            threshold=threshold,
-            is_anomalous=score > threshold,
-            p_value=math.nan if self._calibration is None else self._calibration.p_value(score),
-            anomaly_map=full_map,
-            regions=find_regions(full_map, self.pixel_threshold_),
-            nearest=self._nearest(worst, shape),
-            milliseconds=1000 * (time.perf_counter() - began),
-            geometry=loaded.geometry,
-        )
+            raise PictureError("the region of interest covers none of it, it is hidden by the crop.")
+        return _Patches(patches, cells, (grid.shape[1], grid.shape[2]))
 
-    def _measure(
-        self, bank: Bank, patches: Patches, cells: np.ndarray, grid: tuple[int, int], geometry: Geometry
-    ) -> tuple[float, AnomalyMap, int]:
-        """Return a picture's score, its map in original pixels, and the bank vector nearest to its worst patch."""
-        found, indices = bank.nearest(patches)
-        distances, indices = found[:, 0], indices[:, 0]
+    def _measure(self, model: Bank, digest: _Patches) -> Measured:
+        found, nearest = model.nearest(digest.patches)
+        distances, indices = found[:, 0], nearest[:, 0]
         settings = self.settings
         score = picture_score(
-            distances, indices, patches, bank, scoring=settings.scoring, neighbours=settings.neighbours
+            distances, indices, digest.patches, model, scoring=settings.scoring, neighbours=settings.neighbours
         )
-        values = np.zeros(grid, np.float32)
-        values[cells[:, 0], cells[:, 1]] = distances
-        full_map = anomaly_map(values, geometry, roi=self.recipe.prepared_roi(geometry))
-        original_roi = self.recipe.original_roi(*geometry.original)
-        if original_roi is not None:
-            full_map = full_map * original_roi
-        return score, full_map, int(indices[distances.argmax()])
+        grid = np.zeros(digest.grid, np.float32)
+        grid[digest.cells[:, 0], digest.cells[:, 1]] = distances
+        picture, row, column = model.origin[indices[distances.argmax()]].tolist()
+        return Measured(grid, score, (picture, row, column))
 
-    def _nearest(self, index: int, grid: tuple[int, int]) -> NearestPatch:
-        picture, row, column = self.bank_.origin[index].tolist()
-        source = self.bank_.pictures[picture]
-        geometry = self.recipe.geometry(source.height, source.width)
-        cell = (geometry.prepared[0] / grid[0], geometry.prepared[1] / grid[1])
-        y, x = geometry.point_to_original((row + 0.5) * cell[0] - 0.5, (column + 0.5) * cell[1] - 0.5)
-        return NearestPatch(source.path, x, y)
-
-    # ------------------------------------------------------------------ what was learnt
-
-    def _fitted(self) -> Bank:
-        if self._bank is None:
-            raise NotFittedError("This detector is not fitted yet. Call fit(good_pictures) or PatchCore.load(file).")
-        return self._bank
+    # ------------------------------------------------------------------ what was learnt, and keeping it
 
     @property
     def bank_(self) -> Bank:
         """The memory bank."""
         return self._fitted()
 
-    @property
-    def calibration_(self) -> Calibration:
-        """Scores of the held-out good pictures."""
-        self._fitted()
-        assert self._calibration is not None
-        return self._calibration
+    def facts(self) -> dict[str, Any]:
+        """Return what the model holds, as JSON types in reading order."""
+        return {"bank_vectors": len(self.bank_), "dimensions": self.bank_.vectors.shape[1]}
 
-    @property
-    def threshold_(self) -> float:
-        """Score above which a picture is anomalous; nan without calibration pictures."""
-        return math.nan if self._calibration is None else self._calibration.threshold
+    def summary(self) -> str:
+        """Say in one line what was learnt."""
+        text = f"Bank: {len(self.bank_)} vectors of {self.bank_.vectors.shape[1]} numbers"
+        report = self.report_
+        if report is not None:
+            text = f"Bank: {report.vectors} of {report.patches} patches ({report.dimensions} numbers each)"
+        text += f" from {len(self.pictures_)} pictures"
+        if report is not None and report.chunks > 1:
+            text += f", every patch within {report.radius:.4g} of it ({report.chunks} chunks)"
+        return text
 
-    @property
-    def pixel_threshold_(self) -> float:
-        """Map value above which a region is marked; nan without calibration pictures."""
-        return math.nan if self._calibration is None else self._calibration.pixel_threshold
+    def _kept(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        bank = self.bank_
+        header = {} if bank.levels is None else {"search": {"levels": list(bank.levels)}}
+        basis = {} if bank.basis is None else {"bank.basis": bank.basis}
+        return header, {"bank.vectors": bank.vectors, "bank.origin": bank.origin, **basis}
 
-    # ------------------------------------------------------------------ keeping
-
-    def save(self, path: str | Path, *, embed_backbone: bool = True) -> Path:
-        """Write the model as one file, whole or not at all.
-
-        Args:
-            path: usually ends in `.trecall`.
-            embed_backbone: keep the backbone's graph inside, so that the file alone is enough on another machine.
-
-        Raises:
-            DataError: the place cannot be written.
-            NotFittedError: there is nothing to save yet.
-        """
-        from totalrecall import __version__
-
-        bank, calibration = self.bank_, self.calibration_
-        header: dict[str, Any] = {
-            "kind": "patchcore",
-            "library": __version__,
-            "settings": self.settings.to_json(),
-            "recipe": self.recipe.to_json(),
-            "backbone": self.backbone.to_header(),
-            "pictures": [asdict(picture) for picture in bank.pictures],
-        }
-        tensors = {
-            "bank.vectors": bank.vectors,
-            "bank.origin": bank.origin,
-            "calibration.scores": calibration.scores,
-            "calibration.peaks": calibration.peaks,
-        }
-        if bank.basis is not None:
-            tensors["bank.basis"] = bank.basis
-        if self.recipe.roi is not None:
-            tensors["recipe.roi"] = self.recipe.roi.astype(np.uint8)
-        if embed_backbone:
-            tensors["backbone.graph"] = np.frombuffer(self.backbone.graph, np.uint8)
-        return write_artifact(path, header, tensors)
-
-    @classmethod
-    def load(cls, path: str | Path, *, precision: str | None = None, threads: int | None = None) -> "PatchCore":
-        """Read a model file.
-
-        Args:
-            path: as given to `save`.
-            precision: of the backbone here, if it should differ from the fit's.
-            threads: of the engine; all cores if not given.
-
-        Raises:
-            ModelFileError: the file is missing, damaged, or from a newer version.
-            BackboneError: the backbone was not embedded, and the one of that name here is missing or another.
-        """
-        if precision is not None:
-            check_precision(precision)  # here, or the caller's mistake would be taken for damage
-        header, tensors = read_artifact(path)
-        try:
-            if header["kind"] != "patchcore":
-                raise ModelFileError(f"{path} holds a {header['kind']} model; this is PatchCore. Use its own class.")
-            settings = dict(header["settings"])
-            settings["precision"] = precision or settings["precision"]
-            roi = tensors.get("recipe.roi")
-            graph = tensors.get("backbone.graph")
-            data = load(header["backbone"]["name"]).graph if graph is None else graph.tobytes()
-            settings["backbone"] = Backbone.from_header(header["backbone"], data, origin=f"The backbone of {path}")
-            mask = None if roi is None else roi.astype(bool)
-            detector = cls(**settings, **header["recipe"], roi=mask, threads=threads)
-            pictures = [BankPicture(**picture) for picture in header["pictures"]]
-            detector._bank = Bank(
-                tensors["bank.vectors"], tensors["bank.origin"], pictures, tensors.get("bank.basis")
-            ).checked()
-            detector._calibration = Calibration(
-                tensors["calibration.scores"], tensors["calibration.peaks"], detector.settings.false_alarm_rate
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ModelFileError(f"{path} is damaged: {error} in its header. Copy or fit it again.") from None
-        return detector
-
-
-def _expand(pictures: Sources) -> Sequence[Source]:
-    """Turn what `fit` and `predict_stream` take into single pictures; arrays stay as they are."""
-    if isinstance(pictures, (str, Path)):
-        return find_pictures(pictures)
-    if isinstance(pictures, np.ndarray):
-        return list(pictures) if pictures.ndim == 4 else [pictures]
-    sources: list[Source] = []
-    for picture in pictures:
-        sources.extend([picture] if isinstance(picture, np.ndarray) else find_pictures(picture))
-    return sources
+    def _restored(self, header: dict[str, Any], tensors: dict[str, np.ndarray]) -> Bank:
+        levels = tuple(header["search"]["levels"]) if "search" in header else None
+        vectors, origin, basis = tensors["bank.vectors"], tensors["bank.origin"], tensors.get("bank.basis")
+        return Bank(vectors, origin, self._pictures, basis, levels).checked()

@@ -1,8 +1,9 @@
-"""Pictures -> patch grids: the first three steps of the road in a row, decoding ahead of the engine."""
+"""Pictures -> feature maps -> patch grids: the first steps of the road in a row, decoding ahead of the engine."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 
@@ -11,27 +12,31 @@ from totalrecall.engines import Engine, open_engine
 from totalrecall.errors import SettingError
 from totalrecall.images import LoadedPicture, Recipe, Source, load_pictures
 from totalrecall.patches import describe
-from totalrecall.settings import Settings
-from totalrecall.threads import one_blas_thread
+from totalrecall.settings import CommonSettings, Settings
+from totalrecall.threads import in_order, one_blas_thread
 from totalrecall.types import LayerMap, PatchGrid, PreparedImage
 
-__all__ = ["PatchExtractor"]
+__all__ = ["FeatureExtractor", "PatchExtractor"]
+
+Outcome = TypeVar("Outcome")
 
 
-class PatchExtractor:
-    """Turns pictures into grids of patch vectors.
+class FeatureExtractor:
+    """Turns pictures into the feature maps of some layers, whatever is made of them.
 
     Args:
         backbone: the frozen graph.
         recipe: how pictures are prepared.
-        settings: layers, patch size, stride, descriptor, precision.
+        settings: layers, precision.
         threads: of the engine; all cores if not given.
 
     Raises:
         SettingError: the backbone does not have a layer asked for.
     """
 
-    def __init__(self, backbone: Backbone, recipe: Recipe, settings: Settings, *, threads: int | None = None) -> None:
+    def __init__(
+        self, backbone: Backbone, recipe: Recipe, settings: CommonSettings, *, threads: int | None = None
+    ) -> None:
         names = [layer.name for layer in backbone.layers]
         self.layers = tuple(f"layer{number}" for number in settings.layers)
         for number, name in zip(settings.layers, self.layers, strict=True):
@@ -40,27 +45,48 @@ class PatchExtractor:
                 raise SettingError(f"layers: backbone {backbone.name} has no layer {number}. It has: {has}.")
         self.backbone = backbone
         self.recipe = recipe
-        self.settings = settings
+        self.precision = settings.precision
         self.threads = threads
 
     @cached_property
     def engine(self) -> Engine:
         """The engine, opened at first use: reading a model's facts needs none."""
-        return open_engine(self.backbone, self.layers, precision=self.settings.precision, threads=self.threads)
+        return open_engine(self.backbone, self.layers, precision=self.precision, threads=self.threads)
 
-    def describe(self, prepared: PreparedImage) -> PatchGrid:
-        """Return the patch grid (1, rows, columns, d) of one prepared picture, as soon as possible."""
+    def shapes(self) -> list[tuple[int, int, int]]:
+        """Return rows, columns and channels of each layer's map, from the recipe alone."""
+        found = {layer.name: layer for layer in self.backbone.layers}
+        sides = [self.recipe.tile * -(-self.recipe.piece // found[name].stride) for name in self.layers]
+        return [(side, side, found[name].channels) for side, name in zip(sides, self.layers, strict=True)]
+
+    def maps(self, prepared: PreparedImage) -> list[LayerMap]:
+        """Return the feature maps of one prepared picture, one a layer, each (1, h, w, c), as soon as possible."""
         if self.recipe.tile == 1:
-            return self._describe(self.engine.run(prepared[None]))
-        return self._describe(self._join([self.engine.run(piece[None]) for piece in self._pieces(prepared)]))
+            return self._join([self.engine.run(prepared[None])])
+        return self._join([self.engine.run(piece[None]) for piece in self._pieces(prepared)])
 
-    def stream(
-        self, sources: Iterable[Source], *, hashes: bool = False
-    ) -> Iterator[tuple[LoadedPicture, PatchGrid | None]]:
-        """Yield each picture with its patch grid (1, rows, columns, d), in order, as many a second as possible.
+    def stream_maps(
+        self,
+        function: Callable[[LoadedPicture, list[LayerMap] | None], Outcome],
+        sources: Iterable[Source],
+        *,
+        hashes: bool = False,
+    ) -> Iterator[Outcome]:
+        """Yield function(picture, feature maps) of each picture in order; several of them are worked out at a time.
 
         A picture that cannot be read comes in its turn, with its error and None.
         """
+
+        def finish(item: tuple[LoadedPicture, list[dict[str, LayerMap]]]) -> Outcome:
+            loaded, pieces = item
+            return function(loaded, self._join(pieces) if pieces else None)
+
+        return in_order(finish, self._feature_maps(sources, hashes))
+
+    def _feature_maps(
+        self, sources: Iterable[Source], hashes: bool
+    ) -> Iterator[tuple[LoadedPicture, list[dict[str, LayerMap]]]]:
+        """Yield each picture with the feature maps of its pieces, in order; none of a picture that cannot be read."""
         waiting: deque[LoadedPicture] = deque()
 
         def readable() -> Iterator[tuple[LoadedPicture, PreparedImage]]:
@@ -76,11 +102,11 @@ class PatchExtractor:
             if len(pieces) < self.recipe.tile**2:
                 continue
             while waiting[0] is not loaded:  # those before it could not be read
-                yield waiting.popleft(), None
-            yield waiting.popleft(), self._describe(self._join(pieces))
+                yield waiting.popleft(), []
+            yield waiting.popleft(), pieces
             pieces = []
         while waiting:
-            yield waiting.popleft(), None
+            yield waiting.popleft(), []
 
     def _pieces(self, prepared: PreparedImage) -> list[np.ndarray]:
         """Cut a prepared picture into the squares that the backbone sees, row by row; itself alone unless tiled."""
@@ -90,22 +116,66 @@ class PatchExtractor:
         rows = prepared.reshape(count, side, count, side, 3).swapaxes(1, 2)  # (T*s, T*s, 3) -> (T, T, s, s, 3)
         return [np.ascontiguousarray(piece) for piece in rows.reshape(-1, side, side, 3)]
 
-    def _join(self, pieces: list[dict[str, LayerMap]]) -> dict[str, LayerMap]:
+    def _join(self, pieces: list[dict[str, LayerMap]]) -> list[LayerMap]:
         """Lay the pieces' feature maps side by side again: T*T of (1, h, w, c) -> (1, T*h, T*w, c) a layer."""
         if len(pieces) == 1:
-            return pieces[0]
+            return [pieces[0][name] for name in self.layers]
         count = self.recipe.tile
-        joined = {}
+        joined = []
         for name in self.layers:
             _, h, w, c = pieces[0][name].shape
             grid = np.concatenate([piece[name] for piece in pieces]).reshape(count, count, h, w, c)
-            joined[name] = grid.swapaxes(1, 2).reshape(1, count * h, count * w, c)
+            joined.append(grid.swapaxes(1, 2).reshape(1, count * h, count * w, c))
         return joined
 
-    def _describe(self, maps: dict[str, LayerMap]) -> PatchGrid:
+
+class PatchExtractor(FeatureExtractor):
+    """Turns pictures into grids of patch vectors.
+
+    Args:
+        backbone, recipe, threads: see `FeatureExtractor`.
+        settings: layers, patch size, stride, descriptor, precision.
+
+    Raises:
+        SettingError: the backbone does not have a layer asked for.
+    """
+
+    def __init__(self, backbone: Backbone, recipe: Recipe, settings: Settings, *, threads: int | None = None) -> None:
+        super().__init__(backbone, recipe, settings, threads=threads)
+        self.settings = settings
+
+    def describe(self, prepared: PreparedImage) -> PatchGrid:
+        """Return the patch grid (1, rows, columns, d) of one prepared picture, as soon as possible."""
+        return self.grid_of(self.maps(prepared))
+
+    def stream(
+        self, sources: Iterable[Source], *, hashes: bool = False
+    ) -> Iterator[tuple[LoadedPicture, PatchGrid | None]]:
+        """Yield each picture with its patch grid (1, rows, columns, d), in order, as many a second as possible.
+
+        A picture that cannot be read comes in its turn, with its error and None.
+        """
+        return self.stream_to(lambda loaded, grid: (loaded, grid), sources, hashes=hashes)
+
+    def stream_to(
+        self,
+        function: Callable[[LoadedPicture, PatchGrid | None], Outcome],
+        sources: Iterable[Source],
+        *,
+        hashes: bool = False,
+    ) -> Iterator[Outcome]:
+        """Yield function(picture, patch grid) of each picture in order; several of them are worked out at a time."""
+
+        def finish(loaded: LoadedPicture, maps: list[LayerMap] | None) -> Outcome:
+            return function(loaded, None if maps is None else self.grid_of(maps))
+
+        return self.stream_maps(finish, sources, hashes=hashes)
+
+    def grid_of(self, maps: Sequence[LayerMap]) -> PatchGrid:
+        """Return the patch grid (1, rows, columns, d) of a picture's feature maps, one a layer."""
         with one_blas_thread():  # its products are small; beside the engine two threads cost a third of the rate
             return describe(
-                [maps[name] for name in self.layers],
+                maps,
                 patch_size=self.settings.patch_size,
                 stride=self.settings.stride,
                 descriptor=self.settings.descriptor,

@@ -1,8 +1,14 @@
-"""Good pictures -> memory bank: gathers the patches, chooses the coreset, says what it took."""
+"""Good pictures -> memory bank: gathers the patches, chooses the coreset, says what it took.
+
+`learn` reads the pictures as its plan says and gives something to choose banks from: `Gathered`, all patches of them,
+or `chunks.Chunked`, the coresets of one chunk after the other.
+"""
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -10,19 +16,30 @@ from totalrecall.bank import Bank, BankPicture
 from totalrecall.coreset import greedy_k_center, project
 from totalrecall.errors import DataError, PictureError
 from totalrecall.extractor import PatchExtractor
-from totalrecall.images import Source
-from totalrecall.memory import available_memory, scratch_array
+from totalrecall.images import LoadedPicture, Source
+from totalrecall.memory import RowStore, peak_memory
 from totalrecall.patches import covered_cells
-from totalrecall.search import principal_basis, pruned_dimensions
+from totalrecall.plan import Plan, held_out
+from totalrecall.search import default_levels, principal_basis
 from totalrecall.settings import Settings
+from totalrecall.threads import one_blas_thread
 from totalrecall.types import Matrix, Patches, PatchGrid, PreparedMask
 
-__all__ = ["FitReport", "Gathered", "Progress", "build_bank", "flatten_grid", "gather", "held_out"]
-
-# A projection to 128 dimensions, the paper's, errs by some percent in every distance. On 384 numbers it saves two
-# thirds of the coreset's time and costs 0.2 to 0.4 points of image AUROC on magnetic tiles (mean of several seeds,
-# ResNet-18 and compact); on 1536 it saves eleven twelfths.
-_WALKED_AS_THEY_ARE = 512
+__all__ = [
+    "Choice",
+    "FitReport",
+    "Gathered",
+    "Learnt",
+    "Progress",
+    "Reader",
+    "Seen",
+    "as_bank",
+    "flatten_grid",
+    "gather",
+    "nothing_readable",
+    "renumbered",
+    "walked",
+]
 
 Progress = Callable[[str, int, int], None]  # (step, done, total)
 
@@ -34,9 +51,13 @@ class FitReport:
     Attributes:
         pictures: read and learnt from; `calibration_pictures` of them also set the threshold.
         patches: gathered from them, of `dimensions` numbers each; `vectors` were chosen.
-        radius: covering radius of the coreset, in the projected space.
+        radius: covering radius of the coreset, in the projected space where there is one; with more than one chunk a
+            bound of it, that of the merge and the largest chunk's together.
+        chunks: in how many the pictures were taken; more than one only where memory did not hold them all.
         seconds: wall time by step. `decode` is the threads' own time; it runs beside `features`, not before it.
         peak_memory: bytes resident at most, by the operating system's count.
+        scratch: bytes of scratch file.
+        plan: what was expected, as JSON types.
     """
 
     pictures: int = 0
@@ -45,123 +66,260 @@ class FitReport:
     dimensions: int = 0
     vectors: int = 0
     radius: float = 0.0
+    chunks: int = 1
     seconds: dict[str, float] = field(default_factory=dict)
     peak_memory: int = 0
+    scratch: int = 0
+    plan: dict[str, Any] = field(default_factory=dict)
+
+    @contextmanager
+    def timing(self, step: str) -> Iterator[None]:
+        """Add the time of a `with` block to a step."""
+        began = time.perf_counter()
+        yield
+        self.seconds[step] = self.seconds.get(step, 0.0) + time.perf_counter() - began
+
+    def finish(self, bank: Bank, patches: int, radius: float, scored: int) -> None:
+        """Note what came out: the bank, of how many patches, its covering radius, and the pictures that were scored."""
+        self.pictures, self.calibration_pictures = len(bank.pictures), scored
+        self.patches, self.radius = patches, radius
+        self.vectors, self.dimensions = bank.vectors.shape
+        self.peak_memory = peak_memory()
 
 
 @dataclass(frozen=True, eq=False)
+class Seen:
+    """One readable picture with its patches inside the region of interest, (n, d), and their (row, column), (n, 2)."""
+
+    index: int  # among the pictures given
+    picture: BankPicture
+    patches: Patches
+    cells: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """Rows of what was kept that make a bank, in the order of selection, and the covering radius."""
+
+    rows: np.ndarray
+    radius: float
+
+
+@runtime_checkable  # the checks of the test run need it
+class Learnt(Protocol):
+    """Pictures that were read, and from which banks are made: the detector's own, and one without those held out."""
+
+    @property
+    def pictures(self) -> Sequence[BankPicture]:
+        """Those that could be read, in the order given."""
+
+    @property
+    def held(self) -> Sequence[int]:
+        """Those among them that set the threshold."""
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the patch grid."""
+
+    @property
+    def patch_count(self) -> int:
+        """How many patches the pictures gave."""
+
+    def choose(self, *, without: Sequence[int] = ()) -> Choice:
+        """Choose a coreset of all pictures but some."""
+
+    def bank(self, choice: Choice) -> Bank:
+        """Return the chosen patches as a memory bank."""
+
+    def again(self, pictures: Sequence[int]) -> Iterator[Seen]:
+        """Yield pictures that were read before."""
+
+
+class Reader:
+    """Reads pictures for a fit, notes which could not be read, and counts."""
+
+    def __init__(
+        self, extractor: PatchExtractor, sources: Sequence[Source], report: FitReport, progress: Progress | None
+    ) -> None:
+        self.extractor = extractor
+        self.sources = sources
+        self.report = report
+        self.progress = progress
+        self.errors: dict[int, PictureError] = {}
+        self.grid = (0, 0)
+        self.selections = 0  # expected in all, of all coresets of the fit
+        self._done = self._selected = 0
+
+    def read(self, which: Sequence[int] | None = None, *, again: bool = False) -> Iterator[Seen]:
+        """Yield the pictures at the given positions, or all, that can be read.
+
+        Args:
+            which: positions among the sources.
+            again: they were counted before.
+        """
+        positions = range(len(self.sources)) if which is None else which
+        stream = self.extractor.stream((self.sources[at] for at in positions), hashes=not again)
+        for at, (found, grid) in zip(positions, stream, strict=True):
+            loaded = renumbered(found, self.sources[at], at)
+            if not again:
+                self._done += 1
+                self.report.seconds["decode"] = self.report.seconds.get("decode", 0.0) + loaded.seconds
+                if self.progress:
+                    self.progress("features", self._done, len(self.sources))
+            if loaded.error is not None:
+                self.errors.setdefault(at, loaded.error)
+                continue
+            assert grid is not None  # whatever has no error was prepared
+            assert loaded.geometry is not None
+            patches, cells = flatten_grid(grid, self.extractor.recipe.prepared_roi(loaded.geometry))
+            self.grid = (grid.shape[1], grid.shape[2])
+            yield Seen(at, BankPicture(loaded.path, loaded.sha256, *loaded.geometry.original), patches, cells)
+
+    def selecting(self, done: int, _: int) -> None:
+        """Tell how far the coreset in hand is."""
+        if self.progress:
+            self.progress("coreset", min(self._selected + done, self.selections), self.selections)
+
+    def selected(self, count: int) -> None:
+        """Note that a coreset is done."""
+        self._selected += count
+        self.selecting(0, count)
+
+    @property
+    def skipped(self) -> list[PictureError]:
+        """Why pictures were left out, in the order given."""
+        return [self.errors[at] for at in sorted(self.errors)]
+
+
+def renumbered(loaded: LoadedPicture, source: Source, at: int) -> LoadedPicture:
+    """Return an array's picture under its own number: the stream counts from its own beginning."""
+    name = f"array[{at}]"
+    if not isinstance(source, np.ndarray) or loaded.path == name:
+        return loaded
+    error = loaded.error and PictureError(str(loaded.error).replace(loaded.path, name, 1))
+    return replace(loaded, path=name, error=error)
+
+
+def walked(patches: Patches, plan: Plan, settings: Settings) -> Matrix:
+    """Return what the coreset is chosen in. A picture at a time, so that every way of fitting gets the same bits."""
+    with one_blas_thread():
+        return project(patches, dimensions=plan.walked, seed=settings.seed)
+
+
 class Gathered:
-    """All patches of the good pictures.
+    """All patches of the good pictures: the first and second way of `plan`.
 
     Attributes:
-        patches: (n, d).
-        projected: (n, 128), or the patches themselves where they are short, where the coreset is chosen.
+        patches: (n, d), in memory or in a scratch file.
         origin: int32 (n, 3): picture, row and column; the pictures come one after another.
-        pictures: those that could be read.
-        grid: rows and columns of the patch grid.
     """
 
-    patches: Patches
-    projected: Matrix
-    origin: np.ndarray
-    pictures: Sequence[BankPicture]
-    grid: tuple[int, int]
+    def __init__(self, reader: Reader, plan: Plan, patches: RowStore, projected: RowStore | None) -> None:
+        self.patches = patches
+        self.origin = np.empty((plan.patches, 3), np.int32)
+        self.pictures: list[BankPicture] = []
+        self._reader, self._plan = reader, plan
+        self._projected = projected
 
-    def rows_of(self, picture: int) -> slice:
-        """Return where one picture's patches are."""
+    def add(self, seen: Seen) -> None:
+        """Keep a picture's patches."""
+        first = len(self.patches)
+        self.patches.append(seen.patches)
+        last = len(self.patches)
+        if self._projected is not None:
+            self._projected.append(walked(seen.patches, self._plan, self._reader.extractor.settings))
+        if last > len(self.origin):
+            self.origin.resize((last * 5 // 4, 3), refcheck=False)
+        self.origin[first:last, 0] = len(self.pictures)
+        self.origin[first:last, 1:] = seen.cells
+        self.pictures.append(seen.picture)
+
+    def counts(self) -> list[int]:
+        """Return how many patches are chosen for the bank, and for the one without the pictures held out."""
+        share, total = self._reader.extractor.settings.coreset, len(self.patches)
+        others = total - sum(last - first for first, last in map(self._span, self.held))
+        return [max(int(share * count), 1) for count in ((total, others) if self.held else (total,))]
+
+    @property
+    def held(self) -> Sequence[int]:
+        """Pictures that set the threshold."""
+        settings = self._reader.extractor.settings
+        return [int(at) for at in held_out(len(self.pictures), settings.holdout, settings.seed)]
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the patch grid."""
+        return self._reader.grid
+
+    @property
+    def patch_count(self) -> int:
+        """How many patches the pictures gave."""
+        return len(self.patches)
+
+    def choose(self, *, without: Sequence[int] = ()) -> Choice:
+        """Choose a coreset of all pictures but some."""
+        rows = None
+        if len(without):
+            left_out = np.zeros(len(self.pictures), bool)
+            left_out[list(without)] = True
+            rows = np.flatnonzero(~left_out[self.origin[:, 0]])
+        settings = self._reader.extractor.settings
+        total = len(self.patches) if rows is None else len(rows)
+        count = max(int(settings.coreset * total), 1)
+        radius = 0.0
+        if count < total:
+            points = (self.patches if self._projected is None else self._projected).all()
+            coreset = greedy_k_center(points, count, rows=rows, seed=settings.seed, progress=self._reader.selecting)
+            rows, radius = (coreset.indices if rows is None else rows[coreset.indices]), coreset.radius
+        self._reader.selected(count)
+        return Choice(np.arange(total) if rows is None else rows, radius)
+
+    def bank(self, choice: Choice) -> Bank:
+        """Return the chosen patches as a memory bank."""
+        return as_bank(self.patches.take(choice.rows), self.origin[choice.rows], self.pictures)
+
+    def again(self, pictures: Sequence[int]) -> Iterator[Seen]:
+        """Yield pictures with their patches, as they were kept."""
+        for picture in pictures:
+            first, last = self._span(picture)
+            yield Seen(picture, self.pictures[picture], self.patches.span(first, last), self.origin[first:last, 1:])
+
+    def _span(self, picture: int) -> tuple[int, int]:
+        """Return the first row of a picture's patches, and the one after the last."""
         first, last = np.searchsorted(self.origin[:, 0], [picture, picture + 1])
-        return slice(int(first), int(last))
+        return int(first), int(last)
 
 
-def held_out(count: int, share: float, seed: int) -> np.ndarray:
-    """Return indices, ascending, of the pictures that set the threshold.
-
-    The share is rounded down, but at least one picture is taken where there are three or more.
-    """
-    held = int(count * share)
-    if share > 0 and count >= 3:
-        held = max(held, 1)
-    return np.sort(np.random.default_rng(seed).permutation(count)[:held])
-
-
-def build_bank(
-    gathered: Gathered,
-    settings: Settings,
-    *,
-    without: Sequence[int] = (),
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[Bank, float]:
-    """Return the coreset of the gathered patches as a memory bank, and its covering radius in the projected space.
-
-    Args:
-        gathered: from `gather`.
-        settings: coreset share and seed.
-        without: pictures to leave out.
-        progress: called with (chosen, count).
-    """
-    rows = np.arange(len(gathered.patches))
-    points = gathered.projected
-    if len(without):
-        rows = rows[~np.isin(gathered.origin[:, 0], without)]
-        points = points[rows]
-    count, radius = max(int(settings.coreset * len(rows)), 1), 0.0
-    if count < len(rows):
-        coreset = greedy_k_center(points, count, seed=settings.seed, progress=progress)
-        rows, radius = rows[coreset.indices], coreset.radius
-    vectors = np.array(gathered.patches[rows])
-    basis = None
-    if pruned_dimensions(vectors.shape[1]):
-        basis = principal_basis(vectors, pruned_dimensions(vectors.shape[1]))
-    return Bank(vectors, gathered.origin[rows], gathered.pictures, basis), radius
-
-
-def gather(
-    extractor: PatchExtractor,
-    sources: Sequence[Source],
-    *,
-    report: FitReport,
-    skipped: list[PictureError],
-    progress: Progress | None = None,
-) -> Gathered:
-    """Return all patches of the pictures; those that cannot be read are added to `skipped`.
+def gather(reader: Reader, plan: Plan) -> Gathered:
+    """Return all patches of the pictures; those that cannot be read are noted in the reader.
 
     Raises:
         DataError: no picture could be read, or scratch space does not suffice.
     """
-    began = time.perf_counter()
-    patches = np.empty((0, 0), np.float32)
-    origins: list[np.ndarray] = []
-    pictures: list[BankPicture] = []
-    grid_shape = (0, 0)
-    filled = 0
-    for done, (loaded, grid) in enumerate(extractor.stream(sources, hashes=True), start=1):
-        report.seconds["decode"] = report.seconds.get("decode", 0.0) + loaded.seconds
-        if progress:
-            progress("features", done, len(sources))
-        if loaded.error is not None:
-            skipped.append(loaded.error)
-            continue
-        assert grid is not None  # whatever has no error was prepared
-        assert loaded.geometry is not None
-        rows, cells = flatten_grid(grid, extractor.recipe.prepared_roi(loaded.geometry))
-        if not pictures:
-            grid_shape = (grid.shape[1], grid.shape[2])
-            shape = (len(sources) * grid_shape[0] * grid_shape[1], grid.shape[3])
-            patches = scratch_array(shape, limit=available_memory() // 2)
-        patches[filled : filled + len(rows)] = rows
-        filled += len(rows)
-        origins.append(np.column_stack([np.full(len(rows), len(pictures)), cells]).astype(np.int32))
-        pictures.append(BankPicture(loaded.path, loaded.sha256, *loaded.geometry.original))
-    if not pictures:
-        raise DataError(_nothing_readable(skipped))
-    if not filled:
+    patches = RowStore(plan.patches, plan.dimensions, scratch=plan.way == "scratch")
+    projected = RowStore(plan.patches, plan.walked) if plan.projected else None
+    gathered = Gathered(reader, plan, patches, projected)
+    with reader.report.timing("features"):
+        for seen in reader.read():
+            gathered.add(seen)
+    if not gathered.pictures:
+        raise DataError(nothing_readable(reader.skipped))
+    if not len(patches):
         raise DataError("The region of interest covers no patch of any picture: is it hidden by the crop?")
-    patches = patches[:filled]
-    settings = extractor.settings
-    dimensions = settings.projection or (patches.shape[1] if patches.shape[1] <= _WALKED_AS_THEY_ARE else 128)
-    projected = project(patches, dimensions=dimensions, seed=settings.seed)
-    report.seconds["features"] = time.perf_counter() - began
-    return Gathered(patches, projected, np.concatenate(origins), pictures, grid_shape)
+    gathered.origin = gathered.origin[: len(patches)]
+    if plan.way == "scratch":
+        reader.report.scratch = len(patches) * plan.dimensions * 4
+    reader.selections = sum(gathered.counts())
+    return gathered
+
+
+def as_bank(vectors: Patches, origin: np.ndarray, pictures: Sequence[BankPicture]) -> Bank:
+    """Return vectors as a bank, with the directions that its search prunes by."""
+    basis = None
+    levels = default_levels(vectors.shape[1])
+    if levels:
+        basis = principal_basis(vectors, levels[-1])
+    return Bank(vectors, origin, pictures, basis)
 
 
 def flatten_grid(grid: PatchGrid, roi: PreparedMask | None) -> tuple[Patches, np.ndarray]:
@@ -175,7 +333,6 @@ def flatten_grid(grid: PatchGrid, roi: PreparedMask | None) -> tuple[Patches, np
     return patches[inside], cells[inside]
 
 
-def _nothing_readable(skipped: Sequence[PictureError]) -> str:
-    if not skipped:
-        return "There are no pictures to fit on. Give files, folders or globs of good pictures."
+def nothing_readable(skipped: Sequence[PictureError]) -> str:
+    """Say that no picture could be read, and why the first could not."""
     return f"None of the {len(skipped)} pictures could be read. The first: {skipped[0]}"

@@ -1,9 +1,10 @@
 """`totalrecall fit`: good pictures -> a model file."""
 
 import argparse
+import math
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from totalrecall.cli.common import (
     add_output_options,
@@ -19,9 +20,14 @@ from totalrecall.cli.common import (
 from totalrecall.errors import DataError, SettingError
 
 if TYPE_CHECKING:
-    from totalrecall.detector import PatchCore
+    from totalrecall.kinds import AnyDetector
+    from totalrecall.onepass import OnePassPlan
+    from totalrecall.plan import Plan
 
 __all__ = ["add_detector_options", "add_parser", "make_detector", "warn_of_floor"]
+
+
+METHODS = ("patchcore", "padim", "spade")  # as `kinds.KINDS`, without importing it to show --help
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -40,17 +46,30 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add_split_options(parser)
     add_detector_options(parser)
     parser.add_argument("--json", metavar="FILE", help="write what the fit did and took, as JSON ('-' for stdout)")
+    parser.add_argument(
+        "--memory",
+        type=_size,
+        metavar="SIZE",
+        help="most that this program may hold, such as 2GB, whatever the number of pictures (default half of the free)",
+    )
     parser.add_argument("--no-embed", action="store_true", help="leave the backbone out of the model file")
     add_output_options(parser)
     parser.set_defaults(run=run)
 
 
 def add_detector_options(parser: argparse.ArgumentParser) -> None:
-    """Add the settings of PatchCore."""
+    """Add the settings of detectors. Those that only some methods have default to None: each class has its own."""
     group = parser.add_argument_group("detector")
+    group.add_argument("--method", choices=METHODS, default="patchcore", help="of detection (default %(default)s)")
     group.add_argument("--backbone", default="compact", metavar="NAME", help="see `totalrecall backbones list`")
-    group.add_argument("--layers", type=int, nargs="+", default=[2, 3], metavar="N", help="whose features are joined")
-    group.add_argument("--coreset", type=fraction, default=0.01, metavar="SHARE", help="of patches kept (default 0.01)")
+    group.add_argument(
+        "--layers",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="whose features are joined (default 2 3; for padim and spade all of 1 2 3 that the backbone has)",
+    )
+    group.add_argument("--coreset", type=fraction, metavar="SHARE", help="of patches kept (patchcore; default 0.01)")
     group.add_argument(
         "--size", type=int, default=256, metavar="PIXELS", help="side of the prepared picture (default 256)"
     )
@@ -61,13 +80,19 @@ def add_detector_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--roi", metavar="MASK", help="picture whose white pixels mark the region to inspect")
     group.add_argument(
-        "--patch-size", type=int, default=3, metavar="P", help="neighbourhood of a patch, odd (default 3)"
+        "--patch-size", type=int, metavar="P", help="neighbourhood of a patch, odd (patchcore; default 3)"
     )
-    group.add_argument("--stride", type=int, default=1, metavar="S", help="step of the patch grid (default 1)")
-    group.add_argument("--descriptor", default="concat", metavar="NAME", help="concat (default) or paper-code")
-    group.add_argument("--scoring", default="top1pct", metavar="NAME", help="top1pct (default), max or paper")
+    group.add_argument("--stride", type=int, metavar="S", help="step of the patch grid (patchcore; default 1)")
+    group.add_argument("--descriptor", metavar="NAME", help="concat or paper-code (patchcore; default concat)")
+    group.add_argument("--scoring", metavar="NAME", help="top1pct, max or paper (patchcore; default top1pct)")
     group.add_argument(
-        "--neighbours", type=int, default=9, metavar="B", help="of eq. 7, for --scoring paper (default 9)"
+        "--neighbours",
+        type=int,
+        metavar="K",
+        help="patchcore: of eq. 7, for --scoring paper (default 9); spade: good pictures looked at (default 50)",
+    )
+    group.add_argument(
+        "--dimensions", type=int, metavar="D", help="channels drawn (padim; default 100 of up to 512, 550 of more)"
     )
     group.add_argument(
         "--false-alarm-rate", type=fraction, default=0.01, metavar="RATE", help="of good pictures (default 0.01)"
@@ -83,30 +108,31 @@ def add_detector_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--threads", type=int, metavar="N", help="of the backbone (default: all cores)")
 
 
-def make_detector(args: argparse.Namespace) -> "PatchCore":
-    """Return an unfitted detector from the parsed options."""
-    from totalrecall.detector import PatchCore
+_COMMON = ("backbone", "size", "resize", "crop", "tile", "roi", "false_alarm_rate", "holdout", "precision", "seed")
+_OWN = ("layers", "coreset", "patch_size", "stride", "descriptor", "scoring", "neighbours", "dimensions")
 
-    return PatchCore(
-        backbone=args.backbone,
-        layers=args.layers,
-        coreset=args.coreset,
-        size=args.size,
-        resize=args.resize,
-        crop=args.crop,
-        tile=args.tile,
-        roi=args.roi,
-        patch_size=args.patch_size,
-        stride=args.stride,
-        descriptor=args.descriptor,
-        scoring=args.scoring,
-        neighbours=args.neighbours,
-        false_alarm_rate=args.false_alarm_rate,
-        holdout=args.holdout,
-        precision=args.precision,
-        seed=args.seed,
-        threads=args.threads,
-    )
+
+def make_detector(args: argparse.Namespace) -> "AnyDetector":
+    """Return an unfitted detector from the parsed options.
+
+    Raises:
+        SettingError: an option was given that its method does not have.
+    """
+    from inspect import signature
+
+    from totalrecall.kinds import KINDS, detector_class
+
+    kind = detector_class(args.method)
+    given = {name: getattr(args, name) for name in _OWN if getattr(args, name) is not None}
+    for name in given:
+        if name not in signature(kind).parameters:
+            owners = [other for other in KINDS if name in signature(detector_class(other)).parameters]
+            raise SettingError(
+                f"{name} is for method {' or '.join(owners)}, got --method {args.method}. Leave it out."
+            )
+    make: Any = kind
+    detector: AnyDetector = make(**{name: getattr(args, name) for name in _COMMON}, **given, threads=args.threads)
+    return detector
 
 
 def run(args: argparse.Namespace) -> int:
@@ -120,12 +146,54 @@ def run(args: argparse.Namespace) -> int:
     pictures = _training_pictures(args)
     with warnings.catch_warnings(), progress_bars(args) as progress:
         warnings.simplefilter("ignore")  # each skipped picture is named below
-        detector.fit(pictures, progress=progress)
+        announce = None if args.quiet and not args.json else (lambda plan: _announce(args, plan))
+        detector.fit(pictures, memory=args.memory, announce=announce, progress=progress)
     for error in detector.skipped_:
         complain(error)
     detector.save(output, embed_backbone=not args.no_embed)
     _tell(args, detector, output)
     return 1 if detector.skipped_ else 0
+
+
+def _size(text: str) -> int:
+    from totalrecall.memory import parse_size
+
+    try:
+        return parse_size(text)
+    except SettingError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("memory ")) from None
+
+
+def _announce(args: argparse.Namespace, plan: "Plan | OnePassPlan") -> None:
+    """Say what the fit will take, before it starts."""
+    from totalrecall.learning import chunked_note
+    from totalrecall.memory import format_size
+    from totalrecall.onepass import OnePassPlan
+
+    if isinstance(plan, OnePassPlan):
+        say(
+            args,
+            f"Plan: {plan.pictures} pictures, a model of {human_bytes(plan.model)}; at most {human_bytes(plan.memory)} "
+            f"of memory (allowed {human_bytes(plan.limit)})",
+        )
+        return
+    time = "" if math.isnan(plan.seconds) else f", about {_duration(plan.seconds)}"
+    scratch = f"{human_bytes(plan.scratch)} of scratch" if plan.scratch else "no scratch"
+    say(
+        args,
+        f"Plan: {plan.pictures} pictures, {plan.patches} patches of {plan.dimensions} numbers "
+        f"({human_bytes(4 * plan.patches * plan.dimensions)}); at most {human_bytes(plan.memory)} of memory "
+        f"(allowed {human_bytes(plan.limit)}), {scratch}{time}",
+    )
+    if plan.way == "chunks":
+        note = chunked_note(plan)
+        say(args, f"Note: {note.removesuffix('.')} (--memory {format_size(plan.exact)}).")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _training_pictures(args: argparse.Namespace) -> list[Path]:
@@ -140,15 +208,12 @@ def _training_pictures(args: argparse.Namespace) -> list[Path]:
     return list(open_dataset(args.layout, args.good[0], seed=args.seed).train)
 
 
-def _tell(args: argparse.Namespace, detector: "PatchCore", output: Path) -> None:
+def _tell(args: argparse.Namespace, detector: "AnyDetector", output: Path) -> None:
     report = detector.report_
     assert report is not None
     seconds = report.seconds
-    say(
-        args,
-        f"Bank: {report.vectors} of {report.patches} patches ({report.dimensions} numbers each) "
-        f"from {report.pictures} pictures",
-    )
+    coreset = f"coreset {seconds['coreset']:.1f}, " if "coreset" in seconds else ""
+    say(args, detector.summary())
     say(
         args,
         f"Threshold: score {detector.threshold_:.4g}, from {report.calibration_pictures} of the good pictures, "
@@ -158,8 +223,7 @@ def _tell(args: argparse.Namespace, detector: "PatchCore", output: Path) -> None
         args,
         f"Seconds: features {seconds['features']:.1f} "
         f"(of which decoding, in threads beside it, {seconds['decode']:.1f}), "
-        f"coreset {seconds['coreset']:.1f}, calibration {seconds['calibration']:.1f}; "
-        f"peak memory {human_bytes(report.peak_memory)}",
+        f"{coreset}calibration {seconds['calibration']:.1f}; peak memory {human_bytes(report.peak_memory)}",
     )
     warn_of_floor(args, detector)
     say(args, f"Wrote {output} ({human_bytes(output.stat().st_size)})")
@@ -172,7 +236,7 @@ def _tell(args: argparse.Namespace, detector: "PatchCore", output: Path) -> None
         write_json(args.json, {**facts, **asdict(report), "skipped": skipped})
 
 
-def warn_of_floor(args: argparse.Namespace, detector: "PatchCore") -> None:
+def warn_of_floor(args: argparse.Namespace, detector: "AnyDetector") -> None:
     """Say so when the good pictures are too few to promise the stated false-alarm rate."""
     calibration = detector.calibration_
     count, rate = len(calibration.scores), calibration.rate

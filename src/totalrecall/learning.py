@@ -1,0 +1,58 @@
+"""What a fit does before it can choose: plan, announce, and read the pictures in the way that the plan says."""
+
+import warnings
+from collections.abc import Callable, Sequence
+
+from totalrecall.chunks import take_chunks
+from totalrecall.estimate import timed
+from totalrecall.extractor import PatchExtractor
+from totalrecall.fitting import FitReport, Learnt, Progress, Reader, gather
+from totalrecall.images import Source
+from totalrecall.memory import format_size
+from totalrecall.plan import Plan, make_plan
+
+__all__ = ["Announce", "ChunkedFitWarning", "chunked_note", "learn"]
+
+Announce = Callable[[Plan], None]
+
+
+class ChunkedFitWarning(UserWarning):
+    """What is free in memory does not hold all patches: the bank was merged from the coresets of chunks."""
+
+
+def chunked_note(plan: Plan) -> str:
+    """Say what choosing in chunks means, and how to have the exact answer."""
+    return (
+        f"{format_size(plan.limit)} of memory do not hold all patches at once, so the coreset is chosen in "
+        f"{len(plan.chunks)} chunks and merged; the exact one needs {format_size(plan.exact)}."
+    )
+
+
+def learn(
+    extractor: PatchExtractor,
+    sources: Sequence[Source],
+    *,
+    memory: int | None = None,
+    announce: Announce | None = None,
+    progress: Progress | None = None,
+) -> tuple[Learnt, Reader]:
+    """Read good pictures; see `PatchCore.fit`, which this is the first half of.
+
+    Returns:
+        What banks can be chosen from, and the reader with its report and the pictures that it had to skip.
+
+    Raises:
+        DataError: no picture could be read, or the disk cannot hold the patches.
+        SettingError: not even the bank fits into that memory.
+
+    Warns:
+        ChunkedFitWarning: memory was not given, and what is free does not hold all patches at once.
+    """
+    plan = make_plan(extractor, sources, memory)
+    if announce:
+        plan = timed(plan, extractor, sources)
+        announce(plan)
+    if memory is None and plan.way == "chunks":
+        warnings.warn(chunked_note(plan), ChunkedFitWarning, stacklevel=3)
+    reader = Reader(extractor, sources, FitReport(plan=plan.facts()), progress)
+    return (take_chunks(reader, plan) if plan.way == "chunks" else gather(reader, plan)), reader

@@ -1,0 +1,351 @@
+"""What a fit will take, known before it starts: patches, bytes, scratch, and in which of three ways it will be done.
+
+1. `memory`: all patches are held, and the coreset is chosen among them.
+2. `scratch`: the patches lie in a scratch file, and only their projection, which the coreset is chosen in, is held. The
+   bank is the same to the bit. (Vectors of up to 512 numbers are walked as they are: they have no second way.)
+3. `chunks`: the pictures are taken in chunks, each gives its own coreset, and a merge chooses among these (`chunks`).
+
+The first that fits under the limit is taken. The limit is that of the whole process, its libraries included.
+"""
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from totalrecall.backbones import Backbone
+from totalrecall.errors import DataError, SettingError
+from totalrecall.extractor import FeatureExtractor, PatchExtractor
+from totalrecall.images import Recipe, Source, load_pictures
+from totalrecall.memory import available_memory, check_scratch, format_size, resident_memory
+from totalrecall.patches import covered_cells
+from totalrecall.settings import Settings
+
+__all__ = ["Plan", "baseline", "expected_grid", "held_out", "make_plan", "spread", "walked_dimensions"]
+
+# A projection to 128 dimensions, the paper's, errs by some percent in every distance. On 384 numbers it saves two
+# thirds of the coreset's time and costs 0.2 to 0.4 points of image AUROC on magnetic tiles (mean of several seeds,
+# ResNet-18 and compact); on 1536 it saves eleven twelfths.
+_WALKED_AS_THEY_ARE = 512
+_HELD_AT_MOST = 500  # pictures: a quantile at a rate of 1 percent is settled by then, and each costs a search
+_LARGER = 2.0  # a chunk keeps this many times its share, so that the merge has something to choose among,
+_LEAST = 1000  # and so many at least, or as many as the bank: fewer may leave out whole kinds of patches
+
+# Bytes, measured (see `benchmarks/bounded.py`).
+_PROGRAM = 140 << 20  # Python, NumPy, OpenCV, OpenVINO
+_GRAPHS = 3  # times the backbone's file: the bytes, the parsed graph, the compiled graph
+_PER_PIXEL = 60  # of feature maps inside the engine, a prepared pixel
+_GRIDS = 9  # patch grids, or as much in feature maps, on their way at a time
+_PER_POINT = 72  # of the coreset's walk, beside the point itself
+_BLOCKS = 48 << 20  # of products
+_PER_PICTURE = 1500  # path, hash and size
+_SEARCHED = 4.5  # times the bank: its vectors, the search structure, and what making it takes
+_SAVED = 1.5  # times the bank: its vectors, and what choosing and writing them takes
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a fit will take.
+
+    Attributes:
+        pictures: given; `held` of them set the threshold.
+        patches: of them all, of `dimensions` numbers each, of which the coreset is chosen in `walked`. Exact, unless a
+            region of interest covers unequal parts of pictures of unequal size.
+        vectors: that the bank will hold.
+        way: `memory`, `scratch` or `chunks`.
+        chunks: picture positions of each chunk, those held out apart; one with all of them in the other ways.
+        held_chunks: how many of the chunks, the last ones, are of pictures held out.
+        share: of its patches that a chunk keeps, and `least` of them; `merged` unless that is the bank already.
+        limit: bytes allowed to the process; `memory` of them are expected to be used at most.
+        exact: bytes that one chunk would take, and the same answer as without a limit.
+        scratch: bytes of scratch file.
+        seconds: estimated for the whole fit; nan if nobody asked.
+    """
+
+    pictures: int
+    held: int
+    patches: int
+    dimensions: int
+    walked: int
+    vectors: int
+    way: str
+    chunks: Sequence[np.ndarray] = field(repr=False)
+    held_chunks: int
+    share: float
+    least: int
+    merged: bool
+    limit: int
+    memory: int
+    exact: int
+    scratch: int
+    seconds: float = math.nan
+
+    @property
+    def projected(self) -> bool:
+        """Whether the coreset is chosen in a projection."""
+        return self.walked < self.dimensions
+
+    @property
+    def per_picture(self) -> int:
+        """Patches a picture."""
+        return self.patches // max(self.pictures, 1)
+
+    def kept(self) -> list[int]:
+        """Return how many vectors each chunk keeps; with one chunk, what the bank holds."""
+        if self.way != "chunks":
+            return [self.vectors]
+        return [self.keeps(len(chunk) * self.per_picture) for chunk in self.chunks]
+
+    def keeps(self, patches: int) -> int:
+        """Return how many of its patches a chunk keeps."""
+        return min(max(math.ceil(self.share * patches), self.least), patches)
+
+    @property
+    def others(self) -> int:
+        """How many vectors the bank without the pictures held out has; 0 where there is none."""
+        if not self.held:
+            return 0
+        return max(self.vectors * (self.pictures - self.held) // self.pictures, 1)
+
+    @property
+    def selections(self) -> int:
+        """How many points are chosen in all: by the chunks, by the merge, and for the bank without those held out."""
+        last = self.vectors + self.others
+        return last if self.way != "chunks" else sum(self.kept()) + (last if self.merged else 0)
+
+    def facts(self) -> dict[str, object]:
+        """Return what a program may want to read, as JSON types."""
+        names = ("pictures", "patches", "dimensions", "way", "limit", "memory", "exact", "scratch", "seconds")
+        return {**{name: getattr(self, name) for name in names}, "chunks": len(self.chunks)}
+
+
+def held_out(count: int, share: float, seed: int) -> np.ndarray:
+    """Return indices, ascending, of the pictures that set the threshold.
+
+    The share is rounded down, but at least one picture is taken where there are three or more, and at most 500: with
+    those a rate of 1 percent is known to within half a percent, and more would only cost time.
+    """
+    held = min(int(count * share), _HELD_AT_MOST)
+    if share > 0 and count >= 3:
+        held = max(held, 1)
+    return np.sort(np.random.default_rng(seed).permutation(count)[:held])
+
+
+def spread(sources: Sequence[Source], count: int) -> list[Source]:
+    """Return up to `count` of the sources, at even steps."""
+    return [sources[at] for at in np.unique(np.linspace(0, len(sources) - 1, min(count, len(sources))).astype(int))]
+
+
+def walked_dimensions(dimensions: int, settings: Settings) -> int:
+    """Return how many numbers of each patch the coreset is chosen in."""
+    wanted = settings.projection or (dimensions if dimensions <= _WALKED_AS_THEY_ARE else 128)
+    return min(wanted, dimensions)
+
+
+def expected_grid(backbone: Backbone, recipe: Recipe, settings: Settings) -> tuple[int, int, int]:
+    """Return rows, columns and numbers a patch of the grids that a fit will see, from the recipe alone."""
+    layers = [layer for layer in backbone.layers if layer.name in {f"layer{number}" for number in settings.layers}]
+    side = recipe.tile * max(-(-recipe.piece // layer.stride) for layer in layers)
+    side = len(range((settings.stride - 1) // 2, side, settings.stride))
+    dimensions = 1024 if settings.descriptor == "paper-code" else sum(layer.channels for layer in layers)
+    return side, side, dimensions
+
+
+def make_plan(extractor: PatchExtractor, sources: Sequence[Source], memory: int | None = None) -> Plan:
+    """Choose how to fit, by arithmetic.
+
+    Args:
+        extractor: its backbone, recipe and settings say how many patches there will be, and how long.
+        sources: a few of them are read, to learn how large pictures are.
+        memory: bytes that the process may use; half of what is free if not given.
+
+    Raises:
+        DataError: there are no pictures, or the scratch disk is too small.
+        SettingError: not even the bank fits.
+    """
+    if not len(sources):
+        raise DataError("There are no pictures to fit on. Give files, folders or globs of good pictures.")
+    settings = extractor.settings
+    rows, columns, dimensions = expected_grid(extractor.backbone, extractor.recipe, settings)
+    pixels, per_picture = _seen(extractor.recipe, sources, (rows, columns))
+    base = _baseline(extractor, pixels, 4 * rows * columns * dimensions, len(sources))
+    default = memory is None
+    limit = resident_memory() + available_memory() // 2 if memory is None else memory
+    sizes = _Sizes(
+        pictures=len(sources),
+        held=len(held_out(len(sources), settings.holdout, settings.seed)),
+        per_picture=max(per_picture, 1),
+        dimensions=dimensions,
+        walked=walked_dimensions(dimensions, settings),
+        ratio=settings.coreset,
+        base=base,
+        limit=limit,
+    )
+    plan = _whole(sizes) or _in_chunks(sizes, settings)
+    if plan is None:
+        raise SettingError(_refusal(sizes, settings, default))
+    check_scratch(plan.scratch)
+    return plan
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """The numbers that a plan is made from."""
+
+    pictures: int
+    held: int
+    per_picture: int
+    dimensions: int
+    walked: int
+    ratio: float
+    base: int
+    limit: int
+
+    @property
+    def patches(self) -> int:
+        return self.pictures * self.per_picture
+
+    @property
+    def vectors(self) -> int:
+        return max(int(self.ratio * self.patches), 1)
+
+    @property
+    def projected(self) -> bool:
+        return self.walked < self.dimensions
+
+    @property
+    def bank(self) -> int:
+        """Bytes that the bank takes, with all that is done with it."""
+        return int(self.vectors * self.dimensions * 4 * (_SEARCHED if self.held else _SAVED))
+
+    def whole(self, *, scratch: bool) -> int:
+        """Bytes that one chunk takes."""
+        numbers = (0 if scratch else self.dimensions) + (self.walked if self.projected else 0)
+        walk = _PER_POINT * self.patches + _BLOCKS
+        return self.base + 4 * numbers * self.patches + max(walk, 12 * self.patches + self.bank)
+
+
+def _whole(sizes: _Sizes) -> Plan | None:
+    """Return the plan of the first or second way, or None where neither fits."""
+    for scratch in (False, True) if sizes.projected else (False,):
+        needed = sizes.whole(scratch=scratch)
+        if needed <= sizes.limit:
+            everything = [np.arange(sizes.pictures)]
+            disk = 4 * sizes.patches * sizes.dimensions if scratch else 0
+            return _plan(sizes, "scratch" if scratch else "memory", everything, 0, sizes.ratio, needed, disk)
+    return None
+
+
+def _in_chunks(sizes: _Sizes, settings: Settings) -> Plan | None:
+    """Return the plan of the third way, or None where not even that fits."""
+    room = sizes.limit - sizes.base - _BLOCKS - 12 * int(_LARGER * sizes.vectors)
+    point = _PER_POINT + 4 * sizes.walked
+    of_chunk = _PER_POINT + 4 * (sizes.walked if sizes.projected else sizes.dimensions)
+    most = min(room // (of_chunk * sizes.per_picture), sizes.pictures)
+    if most < 1 or sizes.base + sizes.bank > sizes.limit:
+        return None
+    held = held_out(sizes.pictures, settings.holdout, settings.seed)
+    others = np.setdiff1d(np.arange(sizes.pictures), held)
+    chunks, held_chunks = _cut(others, most), _cut(held, most)
+    # the merge walks what all chunks kept; where that does not fit they keep what the bank needs, and nothing is merged
+    larger = min(_LARGER, (room // point - len(chunks + held_chunks)) / sizes.vectors)
+    larger = larger if larger >= 1.05 else 1.0
+    share = min(sizes.ratio * larger, 1.0)
+    largest = max(map(len, chunks + held_chunks)) * sizes.per_picture
+    disk = 4 * sizes.dimensions * largest if sizes.projected else 0
+    plan = _plan(sizes, "chunks", chunks + held_chunks, len(held_chunks), share, largest * of_chunk, disk)
+    merged = larger > 1
+    least = min(_LEAST, sizes.vectors) if merged else 0
+    if sum(replace(plan, least=least).kept()) * point > room:
+        least = 0
+    plan = replace(plan, least=least, merged=merged)
+    kept = sum(plan.kept())
+    needed = sizes.base + max(plan.memory + _BLOCKS, (kept * point if merged else 0) + _BLOCKS, sizes.bank)
+    return replace(
+        plan,
+        vectors=sizes.vectors if merged else kept,
+        memory=needed,
+        scratch=disk + 4 * sizes.dimensions * kept,
+    )
+
+
+def _plan(
+    sizes: _Sizes, way: str, chunks: list[np.ndarray], held_chunks: int, share: float, memory: int, scratch: int
+) -> Plan:
+    return Plan(
+        pictures=sizes.pictures,
+        held=sizes.held,
+        patches=sizes.patches,
+        dimensions=sizes.dimensions,
+        walked=sizes.walked,
+        vectors=sizes.vectors,
+        way=way,
+        chunks=chunks,
+        held_chunks=held_chunks,
+        share=share,
+        least=0,
+        merged=False,
+        limit=sizes.limit,
+        memory=memory,
+        exact=sizes.whole(scratch=sizes.projected),
+        scratch=scratch,
+    )
+
+
+def _cut(pictures: np.ndarray, most: int) -> list[np.ndarray]:
+    """Cut into as few chunks as may be, of nearly equal size."""
+    return np.array_split(pictures, -(-len(pictures) // most)) if len(pictures) else []
+
+
+def _refusal(sizes: _Sizes, settings: Settings, default: bool) -> str:
+    """Say what would do, after trying it."""
+    needed = sizes.base + max(sizes.bank, _BLOCKS)
+    while _in_chunks(_with(sizes, limit=needed), settings) is None:
+        needed += needed // 50
+    text = (
+        f"memory must be at least {format_size(needed)} for a bank of {sizes.vectors} vectors of {sizes.dimensions} "
+        f"numbers and the search in it, got {format_size(sizes.limit)}{' (half of what is free)' if default else ''}."
+    )
+    share = sizes.ratio
+    while share > 1e-5 and _in_chunks(_with(sizes, ratio=share), settings) is None:
+        share *= 0.9
+    share = float(f"{share * 0.95:.1e}")
+    if share > 1e-5:
+        text += f" Or keep fewer: a coreset of {share:g} fits."
+    return text
+
+
+def _with(sizes: _Sizes, *, limit: int | None = None, ratio: float | None = None) -> _Sizes:
+    return replace(sizes, limit=limit or sizes.limit, ratio=ratio or sizes.ratio)
+
+
+def _seen(recipe: Recipe, sources: Sequence[Source], grid: tuple[int, int]) -> tuple[int, int]:
+    """Return the pixels of the largest of a few pictures, and the most patches that any of them has."""
+    pixels, patches = 0, 0
+    for loaded in load_pictures(spread(sources, 8), recipe):
+        if loaded.geometry is None:
+            continue
+        pixels = max(pixels, math.prod(loaded.geometry.original))
+        roi = recipe.prepared_roi(loaded.geometry)
+        covered = math.prod(grid) if roi is None else int(covered_cells(roi, grid).sum())
+        patches = max(patches, covered)
+    return pixels, patches or math.prod(grid)
+
+
+def baseline(extractor: FeatureExtractor, sources: Sequence[Source]) -> int:
+    """Return the bytes of the process before a fit keeps anything, of a detector that takes the maps as they are."""
+    shapes = extractor.shapes()
+    pixels, _ = _seen(extractor.recipe, sources, max(shapes)[:2])
+    return _baseline(extractor, pixels, 4 * sum(map(math.prod, shapes)), len(sources))
+
+
+def _baseline(extractor: FeatureExtractor, pixels: int, grid: int, pictures: int) -> int:
+    """Return the bytes of the process before it keeps anything: libraries, graph, and pictures on their way."""
+    threads = min(os.cpu_count() or 1, 8)
+    waiting = (3 * threads + 8) * 3 * pixels  # read ahead and being decoded; see `images.load_pictures`
+    seen = extractor.recipe.piece**2 * _PER_PIXEL
+    ours = _PROGRAM + _GRAPHS * len(extractor.backbone.graph) + seen + _GRIDS * grid + waiting
+    # a program that already holds much of its own has that much less
+    return max(ours, resident_memory()) + _PER_PICTURE * pictures
