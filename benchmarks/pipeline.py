@@ -65,12 +65,12 @@ def _latency(name: str, detector: PatchCore, images: list[np.ndarray]) -> dict[s
 def _throughput(name: str, detector: PatchCore, jpegs: list[Path]) -> dict[str, object]:
     loaded = list(load_pictures(jpegs[:100], detector.recipe))
     prepared = [one.prepared for one in loaded]
-    grids = [detector.extractor.describe(one) for one in prepared[:50]]  # type: ignore[arg-type]
+    maps = [detector.extractor.maps(one) for one in prepared[:50]]  # type: ignore[arg-type]
     alone = {
         "decode": _rate(lambda: [None for _ in load_pictures(jpegs, detector.recipe)], len(jpegs)),
         "backbone": _rate(lambda: [None for _ in detector.extractor.engine.stream((0, p) for p in prepared)], 100),
-        "search_and_map": _rate(
-            lambda: list(in_order(lambda i: detector._judge(loaded[i % 50], grids[i % 50], 0.0), range(100))), 100
+        "patches_search_map": _rate(
+            lambda: list(in_order(lambda i: detector._judge(loaded[i % 50], maps[i % 50], 0.0), range(100))), 100
         ),
     }
     streamed: list = []

@@ -52,3 +52,39 @@ def score(patches, bank, scoring="max", neighbours=9):
     m_star = nearest[worst].argmin()
     around = distances(bank[m_star : m_star + 1], bank)[0].argsort(kind="stable")[:neighbours]
     return (1 - np.exp(best) / np.exp(nearest[worst][around]).sum()) * best
+
+
+def padim(good, picture, epsilon=0.01):
+    """Mahalanobis distances (positions,) of a picture (positions, d), from good ones (n, positions, d): eq. 1, 2."""
+    out = []
+    for position in range(picture.shape[0]):
+        x = good[:, position].astype(np.float64)
+        apart = picture[position] - x.mean(axis=0)
+        covariance = np.zeros((x.shape[1], x.shape[1]))
+        for one in x - x.mean(axis=0):
+            covariance += np.outer(one, one) / max(len(x) - 1, 1)
+        covariance += epsilon * np.eye(x.shape[1])
+        out.append(np.sqrt(apart @ np.linalg.solve(covariance, apart)))
+    return np.array(out)
+
+
+def pyramid(maps):
+    """All layers on the finest grid, coarse cells repeated: (n, h, w, d)."""
+    h, w = max((one.shape[1:3] for one in maps), key=lambda shape: shape[0] * shape[1])
+    out = np.zeros((len(maps[0]), h, w, sum(one.shape[3] for one in maps)))
+    for i in range(h):
+        for j in range(w):
+            cells = [one[:, i * one.shape[1] // h, j * one.shape[2] // w] for one in maps]
+            out[:, i, j] = np.concatenate(cells, axis=1)
+    return out
+
+
+def spade(good, picture, k):
+    """The picture's score and its distances (h, w): kNN of pooled last maps, then in all of those pictures."""
+    apart = np.linalg.norm(good[-1].mean(axis=(1, 2)) - picture[-1].mean(axis=(1, 2)), axis=1)
+    chosen = apart.argsort(kind="stable")[:k]
+    gallery, queries = pyramid([one[chosen] for one in good]), pyramid(picture)
+    d = gallery.shape[3]
+    return apart[chosen].mean(), distances(queries.reshape(-1, d), gallery.reshape(-1, d)).min(axis=1).reshape(
+        queries.shape[1:3]
+    )

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -44,15 +45,18 @@ def test_fit_says_what_it_did_and_writes_the_model(capsys, added, parts, tmp_pat
     output = tmp_path / "new" / "part.trecall"
     code, out, err = run(capsys, "fit", parts / "train" / "good", "-o", output, *small(added))
     assert (code, err) == (0, [])
-    assert out[0] == "Bank: 64 of 640 patches (384 numbers each) from 10 pictures"  # 8 x 8 patches, a tenth of them
-    assert out[1].startswith("Threshold: score ")
-    assert out[1].endswith("from 2 of the good pictures, scored without them")
-    assert out[2].startswith("Seconds: features ")
-    assert out[3] == (
+    assert out[0].startswith("Plan: 10 pictures, 640 patches of 384 numbers (983 kB); at most ")
+    assert out[0].endswith(" s")
+    assert "no scratch" in out[0]
+    assert out[1] == "Bank: 64 of 640 patches (384 numbers each) from 10 pictures"  # 8 x 8 patches, a tenth of them
+    assert out[2].startswith("Threshold: score ")
+    assert out[2].endswith("from 2 of the good pictures, scored without them")
+    assert out[3].startswith("Seconds: features ")
+    assert out[4] == (
         "Note: a false-alarm rate of 0.01 cannot be promised from 2 held-out good pictures, only 0.33; "
         "the threshold is their highest score. 99 held-out pictures would do."
     )
-    assert out[4] == f"Wrote {output} ({human_bytes(output.stat().st_size)})"
+    assert out[5] == f"Wrote {output} ({human_bytes(output.stat().st_size)})"
     assert [path.name for path in output.parent.iterdir()] == ["part.trecall"]
 
 
@@ -64,7 +68,32 @@ def test_fit_tells_a_program_as_json(capsys, added, parts, tmp_path):
     assert facts["model"] == str(output)
     assert (facts["pictures"], facts["vectors"], facts["patches"], facts["skipped"]) == (10, 64, 640, [])
     assert facts["guaranteed_rate"] == pytest.approx(1 / 3)
+    assert (facts["chunks"], facts["scratch"], facts["plan"]["way"]) == (1, 0, "memory")
+    assert facts["plan"]["patches"] == 640
+    assert facts["plan"]["seconds"] > 0
     assert any(line.startswith("Bank: ") for line in err)  # the person's lines leave stdout alone
+
+
+def test_fit_says_when_memory_has_it_choose_in_chunks(capsys, monkeypatch, added, parts, tmp_path):
+    from totalrecall import plan as planning
+
+    monkeypatch.setattr(planning, "_whole", lambda _: None)
+    monkeypatch.setattr(planning, "_cut", lambda pictures, _: [pictures[:4], pictures[4:]] if len(pictures) else [])
+    code, out, err = run(capsys, "fit", parts / "train", "-o", tmp_path / "m", *small(added), "--memory", "1.5GiB")
+    assert (code, err) == (0, [])
+    assert "(allowed 1.6 GB), " in out[0]
+    assert " of scratch, about " in out[0]
+    assert out[1].startswith("Note: 1.7GB of memory do not hold all patches at once, so the coreset is chosen in 4 ")
+    assert re.search(r"the exact one needs (\S+) \(--memory \1\)\.$", out[1])
+    assert re.search(r" from 10 pictures, every patch within [\d.]+ of it \(4 chunks\)$", out[2])
+
+
+def test_a_quiet_fit_runs_no_pilot(capsys, monkeypatch, added, parts, tmp_path):
+    def pilot(*_):
+        raise AssertionError("nobody asked what it takes")
+
+    monkeypatch.setattr("totalrecall.learning.timed", pilot)
+    assert run(capsys, "fit", parts / "train", "-o", tmp_path / "m", *small(added), "--quiet") == (0, [], [])
 
 
 def test_the_same_fit_gives_the_same_bytes(capsys, added, parts, model, tmp_path):
@@ -79,7 +108,7 @@ def test_fit_names_bad_pictures_learns_from_the_others_and_exits_with_1(capsys, 
     bad = spoil(good)
     code, out, err = run(capsys, "fit", good, "-o", tmp_path / "m.trecall", *small(added))
     assert code == 1
-    assert out[0].endswith("from 10 pictures")
+    assert out[1].endswith("from 10 pictures")
     assert err == [f"totalrecall: {message}" for message in bad]
 
 
@@ -249,7 +278,7 @@ def test_evaluate_takes_a_plain_folder_and_says_what_a_set_without_masks_cannot_
     assert figures["pixel_auroc"] is None
     assert any(line.startswith("pixel metrics: ") for line in out)
     _, _, err = run(capsys, "evaluate", fitted, root, "--layout", "folder", "--seed", 8)
-    assert "test pictures are in the model's bank" in err[-1]
+    assert "test pictures are among those that the model learnt" in err[-1]
 
 
 def test_fit_and_evaluate_agree_on_the_split_of_magnetic_tiles(capsys, added, parts, tmp_path):

@@ -1,6 +1,7 @@
 """cli: whatever goes wrong, a person gets one clear line and a script the right exit code; never a traceback."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -65,6 +66,7 @@ def test_a_wrong_precision_is_not_blamed_on_the_model(capsys, model, parts):
         "fit",
         "fit parts",
         "fit parts -o m --coreset much",
+        "fit parts -o m --memory much",
         "fit parts -o m --no-such-option",
         "predict m",
         "evaluate m root --layout imagenet",
@@ -77,6 +79,25 @@ def test_wrong_usage_exits_with_2_and_says_how(capsys, arguments):
     err = capsys.readouterr().err
     assert err.startswith("usage: totalrecall")
     assert "error: " in err.splitlines()[-1]
+
+
+def test_too_little_memory_is_refused_with_what_would_do(capsys, added, parts, tmp_path):
+    code, message = complaint(capsys, "fit", parts, "-o", tmp_path / "m", "--backbone", added, "--memory", "50MB")
+    assert code == 2
+    assert re.fullmatch(
+        r"--memory must be at least \d+MB for a bank of \d+ vectors of 384 numbers and the search in it, got 50MB\.",
+        message,
+    )
+
+
+def test_a_size_that_is_none_is_named(capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", "parts", "-o", "m", "--memory", "2apples"])
+    assert (
+        capsys.readouterr()
+        .err.splitlines()[-1]
+        .endswith("error: argument --memory: must be a size such as 500MB, 2GB or 1.5GiB, got '2apples'.")
+    )
 
 
 def test_a_backbone_that_is_not_there_exits_with_3(capsys, parts, tmp_path):

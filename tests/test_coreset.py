@@ -27,7 +27,7 @@ def first_of(points, seed):
 @pytest.fixture
 def small_pool(monkeypatch):
     """A pool of 64 points, so that small data goes through many refreshes."""
-    monkeypatch.setattr(coreset, "_POOL_BYTES", 1)
+    monkeypatch.setattr(coreset, "_POOL_AT_MOST", 1)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

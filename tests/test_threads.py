@@ -7,7 +7,7 @@ import numpy  # noqa: F401  its BLAS is what is limited
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from totalrecall.threads import cores, in_order, in_worker, one_blas_thread, workers
+from totalrecall.threads import core_cache, cores, in_order, in_worker, one_blas_thread, workers
 
 
 @pytest.fixture(autouse=True)
@@ -110,3 +110,7 @@ def test_an_error_comes_out_in_its_turn_and_the_rest_is_waited_for():
 def test_a_worker_knows_that_it_is_one():
     assert not in_worker()
     assert list(in_order(lambda _: in_worker(), range(2))) == [True, True]
+
+
+def test_a_cores_own_cache_has_a_size():
+    assert 1 << 17 <= core_cache() <= 1 << 26

@@ -17,8 +17,10 @@ The road that a picture takes, one module a step, in reading order:
     calibration  scores of good pictures -> threshold, p-values
     detector     PatchCore: fit, score, predict, save, load
 
-Beside it: `settings`, `results`, `extractor` (images to patches in a row), `fitting` (pictures to bank), `artifact`
-(the model file), `files`, `memory`, `threads`, `errors`, `types`. Around it: `metrics`, `datasets`, `evaluation`,
+Beside it: `detector_base` (what all detectors share), `settings`, `results`, `extractor` (images to features to patches
+in a row), `fitting` (pictures to bank), `artifact` (the model file), `kinds` (opens a model of any kind), `files`,
+`memory`, `threads`, `errors`, `types`. The methods that PatchCore is compared with: `padim` (its mathematics in
+`gaussians`) and `spade` (`gallery`), both fitted by `onepass`. Around it: `metrics`, `datasets`, `evaluation`,
 `overlay`, `report` (with `report_page`, `report_style`, `report_index`), `synthetic` (the demo's pictures, painted by
 `synthetic_parts` and `synthetic_board`, damaged by `synthetic_defects`), `cli`.
 """
@@ -26,17 +28,25 @@ Beside it: `settings`, `results`, `extractor` (images to patches in a row), `fit
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import totalrecall.threads as _threads  # noqa: F401  first of all: it has a word for NumPy's BLAS before that is loaded
+
 if TYPE_CHECKING:
     from totalrecall.detector import PatchCore, SkippedPictureWarning
+    from totalrecall.kinds import load_detector
+    from totalrecall.padim import PaDiM
     from totalrecall.results import Result
+    from totalrecall.spade import SPADE
 
 __version__ = "0.1.0"
-__all__ = ["PatchCore", "Result", "SkippedPictureWarning", "__version__"]
+__all__ = ["SPADE", "PaDiM", "PatchCore", "Result", "SkippedPictureWarning", "__version__", "load_detector"]
 
 _HOME = {
+    "PaDiM": "totalrecall.padim",
     "PatchCore": "totalrecall.detector",
     "Result": "totalrecall.results",
+    "SPADE": "totalrecall.spade",
     "SkippedPictureWarning": "totalrecall.detector",
+    "load_detector": "totalrecall.kinds",
 }
 
 

@@ -16,7 +16,7 @@ from functools import lru_cache, partial
 import numpy as np
 
 from totalrecall.errors import SettingError
-from totalrecall.threads import one_blas_thread, workers
+from totalrecall.threads import core_cache, one_blas_thread, workers
 from totalrecall.types import Matrix, Patches
 
 __all__ = ["Coreset", "greedy_k_center", "project"]
@@ -24,7 +24,7 @@ __all__ = ["Coreset", "greedy_k_center", "project"]
 _BLOCK = 1024  # rows a matrix product: block x centres stays in the cache, whatever the number of points
 _PRODUCT = 512  # centres a matrix product
 _CENTRES = 4096  # centres that meet a block of points while it is at hand
-_POOL_BYTES = 1 << 20  # the pool is read whole at every selection: it must stay in a core's own cache
+_POOL_AT_MOST = 4 << 20  # bytes; a larger pool makes each selection dearer than the refreshes it saves
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,8 @@ class _Greedy:
         # anything smaller counts as zero
         self.noise = 16 * np.finfo(points.dtype).eps
         self.count = count
-        self.pool_size = max(_POOL_BYTES // (points.shape[1] * points.itemsize), 64)
+        # the pool is read whole at every selection, so it must stay in a core's own cache
+        self.pool_size = max(min(core_cache(), _POOL_AT_MOST) // (points.shape[1] * points.itemsize), 64)
         self.bound = np.full(self.total, np.inf, points.dtype)
         self.upto = np.zeros(self.total, np.int32)
         self.chosen: list[int] = []

@@ -15,7 +15,7 @@ import numpy as np
 from totalrecall.errors import SettingError
 from totalrecall.types import FeatureMap, LayerMap, Matrix, PatchGrid, PreparedMask
 
-__all__ = ["DESCRIPTORS", "aggregate", "covered_cells", "describe", "resize_bilinear"]
+__all__ = ["DESCRIPTORS", "aggregate", "covered_cells", "describe", "repeated_cells", "resize_bilinear"]
 
 DESCRIPTORS = ("concat", "paper-code")
 _CODE_DIMENSIONS = 1024  # of each layer, and of the joined vector, in the authors' code
@@ -88,6 +88,14 @@ def resize_bilinear(maps: FeatureMap, size: tuple[int, int]) -> PatchGrid:
     rows, columns = _bilinear_weights(h, size[0]), _bilinear_weights(w, size[1])
     tall = rows @ maps.reshape(n, h, w * c)  # (H, h) @ (n, h, w*c) -> (n, H, w*c)
     return columns @ tall.reshape(n, size[0], w, c)  # (W, w) @ (n, H, w, c) -> (n, H, W, c)
+
+
+def repeated_cells(length: int, target: int) -> np.ndarray:
+    """Return which of `length` cells covers each of `target` finer ones: a coarse map laid on a fine grid by repeating.
+
+    The neighbour that `torch.nn.functional.interpolate(mode="nearest")` takes.
+    """
+    return np.arange(target) * length // target
 
 
 def _bilinear_weights(length: int, target: int) -> Matrix:

@@ -26,13 +26,13 @@ class Result:
 
     Attributes:
         path: of the picture, or `array[i]`.
-        score: Euclidean distance units, bigger is more anomalous.
+        score: Euclidean distance units (PaDiM: Mahalanobis, standard deviations), bigger is more anomalous.
         threshold: of the detector; nan if it is not calibrated.
         is_anomalous: score > threshold.
         p_value: share of good pictures expected to score at least this high; nan if not calibrated.
-        anomaly_map: float32 (h, w), original pixels, Euclidean distance units.
+        anomaly_map: float32 (h, w), original pixels, in the units of such distances.
         regions: connected areas of the map above the pixel threshold, highest peak first, original pixels.
-        nearest: where in the good pictures the worst patch's nearest neighbour lies.
+        nearest: where in the good pictures the worst patch's nearest neighbour lies; None for PaDiM, which has none.
         milliseconds: wall time; in a stream, since the result before it.
         geometry: how the picture was prepared.
     """
@@ -44,7 +44,7 @@ class Result:
     p_value: float
     anomaly_map: AnomalyMap = field(repr=False)
     regions: list[Region]
-    nearest: NearestPatch
+    nearest: NearestPatch | None
     milliseconds: float
     geometry: Geometry = field(repr=False)
 
@@ -57,7 +57,7 @@ class Result:
             "is_anomalous": self.is_anomalous,
             "p_value": _finite(self.p_value),
             "regions": [asdict(region) for region in self.regions],
-            "nearest": asdict(self.nearest),
+            "nearest": None if self.nearest is None else asdict(self.nearest),
             "milliseconds": round(self.milliseconds, 3),
         }
 

@@ -1,4 +1,4 @@
-"""The settings of a detector: validated once, kept in the model file."""
+"""The settings of each detector: validated once, kept in the model file."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -7,24 +7,17 @@ from totalrecall.errors import SettingError
 from totalrecall.patches import DESCRIPTORS
 from totalrecall.scoring import SCORINGS
 
-__all__ = ["PRECISIONS", "Settings", "check_precision"]
+__all__ = ["PRECISIONS", "CommonSettings", "PadimSettings", "Settings", "SpadeSettings", "check_precision"]
 
 PRECISIONS = ("auto", "f32", "bf16")
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What `PatchCore` was told, apart from how pictures are prepared (`images.Recipe`). See there for meanings."""
+class CommonSettings:
+    """What every detector was told, apart from how pictures are prepared (`images.Recipe`). See `PatchCore`."""
 
     backbone: str
     layers: tuple[int, ...]
-    coreset: float
-    patch_size: int
-    stride: int
-    descriptor: str
-    scoring: str
-    neighbours: int
-    projection: int | None
     false_alarm_rate: float
     holdout: float
     precision: str
@@ -39,20 +32,7 @@ class Settings:
         layers = self.layers
         if not layers or len(set(layers)) != len(layers) or not all(1 <= layer <= 9 for layer in layers):
             raise SettingError(f"layers must be different numbers such as 2 3, got {_words(layers)}.")
-        if not 0 < self.coreset <= 1:
-            hint = f" For {self.coreset:g} percent write {self.coreset / 100:g}." if 1 < self.coreset <= 100 else ""
-            raise SettingError(f"coreset must be over 0 and at most 1, got {self.coreset:g}.{hint}")
-        if self.patch_size < 1 or self.patch_size % 2 == 0:
-            raise SettingError(f"patch_size must be odd and at least 1, got {self.patch_size}. The paper uses 3.")
-        if self.stride < 1:
-            raise SettingError(f"stride must be at least 1, got {self.stride}.")
-        _one_of("descriptor", self.descriptor, DESCRIPTORS)
-        _one_of("scoring", self.scoring, SCORINGS)
         check_precision(self.precision)
-        if self.neighbours < 1:
-            raise SettingError(f"neighbours must be at least 1, got {self.neighbours}. Usual: 3 to 9.")
-        if self.projection is not None and self.projection < 1:
-            raise SettingError(f"projection must be at least 1 dimension, got {self.projection}. Usual: 128.")
         if not 0 < self.false_alarm_rate < 1:
             raise SettingError(f"false_alarm_rate must be between 0 and 1, got {self.false_alarm_rate:g}. Usual: 0.01.")
         if not 0 <= self.holdout < 1:
@@ -63,6 +43,74 @@ class Settings:
     def to_json(self) -> dict[str, Any]:
         """Return the settings as JSON types."""
         return {**asdict(self), "layers": list(self.layers)}
+
+
+@dataclass(frozen=True)
+class Settings(CommonSettings):
+    """What `PatchCore` was told."""
+
+    coreset: float
+    patch_size: int
+    stride: int
+    descriptor: str
+    scoring: str
+    neighbours: int
+    projection: int | None
+
+    def __post_init__(self) -> None:
+        """Check every value.
+
+        Raises:
+            SettingError: says which, what was got, what is allowed.
+        """
+        super().__post_init__()
+        if not 0 < self.coreset <= 1:
+            hint = f" For {self.coreset:g} percent write {self.coreset / 100:g}." if 1 < self.coreset <= 100 else ""
+            raise SettingError(f"coreset must be over 0 and at most 1, got {self.coreset:g}.{hint}")
+        if self.patch_size < 1 or self.patch_size % 2 == 0:
+            raise SettingError(f"patch_size must be odd and at least 1, got {self.patch_size}. The paper uses 3.")
+        if self.stride < 1:
+            raise SettingError(f"stride must be at least 1, got {self.stride}.")
+        _one_of("descriptor", self.descriptor, DESCRIPTORS)
+        _one_of("scoring", self.scoring, SCORINGS)
+        if self.neighbours < 1:
+            raise SettingError(f"neighbours must be at least 1, got {self.neighbours}. Usual: 3 to 9.")
+        if self.projection is not None and self.projection < 1:
+            raise SettingError(f"projection must be at least 1 dimension, got {self.projection}. Usual: 128.")
+
+
+@dataclass(frozen=True)
+class PadimSettings(CommonSettings):
+    """What `PaDiM` was told."""
+
+    dimensions: int | None
+
+    def __post_init__(self) -> None:
+        """Check every value.
+
+        Raises:
+            SettingError: says which, what was got, what is allowed.
+        """
+        super().__post_init__()
+        if self.dimensions is not None and self.dimensions < 1:
+            raise SettingError(f"dimensions must be at least 1, got {self.dimensions}. The paper uses 100 to 550.")
+
+
+@dataclass(frozen=True)
+class SpadeSettings(CommonSettings):
+    """What `SPADE` was told."""
+
+    neighbours: int
+
+    def __post_init__(self) -> None:
+        """Check every value.
+
+        Raises:
+            SettingError: says which, what was got, what is allowed.
+        """
+        super().__post_init__()
+        if self.neighbours < 1:
+            raise SettingError(f"neighbours must be at least 1, got {self.neighbours}. The paper uses 50.")
 
 
 def check_precision(precision: str) -> None:

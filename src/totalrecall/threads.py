@@ -18,9 +18,10 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeVar
 
-__all__ = ["blas_threads_rest", "cores", "in_order", "in_worker", "one_blas_thread", "workers"]
+__all__ = ["blas_threads_rest", "core_cache", "cores", "in_order", "in_worker", "one_blas_thread", "workers"]
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
@@ -77,6 +78,19 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+@lru_cache(maxsize=1)
+def core_cache() -> int:
+    """Return the bytes of the cache that a core has to itself (L2), 1 MB where the system does not tell."""
+    try:
+        for index in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
+            if (index / "level").read_text().strip() == "2":
+                size = (index / "size").read_text().strip()
+                return int(size.rstrip("KM")) << (20 if size.endswith("M") else 10)
+    except (OSError, ValueError):
+        pass
+    return 1 << 20
 
 
 def in_worker() -> bool:

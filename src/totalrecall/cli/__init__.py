@@ -17,7 +17,7 @@ from totalrecall.errors import TotalRecallError
 
 __all__ = ["build_parser", "main"]
 
-COMMANDS = ("demo", "fit", "predict", "evaluate", "info", "backbones")
+COMMANDS = ("demo", "fit", "predict", "evaluate", "benchmark", "info", "backbones", "datasets")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -214,7 +214,7 @@ def _report(
             regions_count=len(result.regions),
             overlay=overlay,
             label=sample.label,
-            nearest=result.nearest.path,
+            nearest=result.nearest.path if result.nearest else None,
         )
         for (sample, result), (overlay, _) in zip(judged, overlays, strict=True)
     ]

@@ -9,8 +9,8 @@ from totalrecall.cli.common import LAYOUTS, add_output_options, check_target, co
 
 if TYPE_CHECKING:
     from totalrecall.datasets import DataSet
-    from totalrecall.detector import PatchCore
     from totalrecall.evaluation import Evaluation
+    from totalrecall.kinds import AnyDetector
 
 __all__ = ["add_parser"]
 
@@ -38,11 +38,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print, write; returns the exit code."""
     from totalrecall.datasets import open_dataset
-    from totalrecall.detector import PatchCore
     from totalrecall.evaluation import evaluate
+    from totalrecall.kinds import load_detector
 
     check_target("--json", args.json)
-    detector = PatchCore.load(args.model, precision=args.precision, threads=args.threads)
+    detector = load_detector(args.model, precision=args.precision, threads=args.threads)
     seed = detector.settings.seed if args.seed is None else args.seed
     data = open_dataset(args.layout, args.root, seed=seed)
     for warning in (*data.warnings, *_leaks(detector, data)):
@@ -58,15 +58,15 @@ def run(args: argparse.Namespace) -> int:
     return 1 if evaluation.bad else 0
 
 
-def _leaks(detector: "PatchCore", data: "DataSet") -> list[str]:
+def _leaks(detector: "AnyDetector", data: "DataSet") -> list[str]:
     """Say so when the model was fitted on pictures that it is now tested on: another seed, or another split."""
-    fitted = {Path(picture.path).resolve() for picture in detector.bank_.pictures}
+    fitted = {Path(picture.path).resolve() for picture in detector.pictures_}
     leaked = [sample.path for sample in data.test if sample.path.resolve() in fitted]
     if not leaked:
         return []
     return [
-        f"{len(leaked)} of {len(data.test)} test pictures are in the model's bank (the first: {leaked[0]}); "
-        "the figures flatter it. Fit and evaluate with the same --seed."
+        f"{len(leaked)} of {len(data.test)} test pictures are among those that the model learnt "
+        f"(the first: {leaked[0]}); the figures flatter it. Fit and evaluate with the same --seed."
     ]
 
 

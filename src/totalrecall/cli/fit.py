@@ -127,9 +127,7 @@ def make_detector(args: argparse.Namespace) -> "AnyDetector":
     for name in given:
         if name not in signature(kind).parameters:
             owners = [other for other in KINDS if name in signature(detector_class(other)).parameters]
-            raise SettingError(
-                f"{name} is for method {' or '.join(owners)}, got --method {args.method}. Leave it out."
-            )
+            raise SettingError(f"{name} is for method {' or '.join(owners)}, got --method {args.method}. Leave it out.")
     make: Any = kind
     detector: AnyDetector = make(**{name: getattr(args, name) for name in _COMMON}, **given, threads=args.threads)
     return detector

@@ -40,11 +40,11 @@ def describe(path: str) -> dict[str, Any]:
     from pathlib import Path
 
     from totalrecall.artifact import read_artifact
-    from totalrecall.detector import PatchCore
+    from totalrecall.kinds import load_detector
 
     header, tensors = read_artifact(path)
-    detector = PatchCore.load(path)  # also proves that the file is whole
-    calibration, bank = detector.calibration_, detector.bank_
+    detector = load_detector(path)  # also proves that the file is whole
+    calibration = detector.calibration_
     settings = dict(header["settings"])
     return {
         "model": path,
@@ -59,9 +59,8 @@ def describe(path: str) -> dict[str, Any]:
         "prepared": header["recipe"],
         "region_of_interest": detector.recipe.roi is not None,
         "settings": {name: value for name, value in settings.items() if name != "backbone"},
-        "training_pictures": len(bank.pictures),
-        "bank_vectors": len(bank),
-        "dimensions": bank.vectors.shape[1],
+        "training_pictures": len(detector.pictures_),
+        **detector.facts(),
         "calibration_pictures": len(calibration.scores),
         "threshold": detector.threshold_,
         "pixel_threshold": detector.pixel_threshold_,

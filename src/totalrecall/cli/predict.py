@@ -16,7 +16,7 @@ from totalrecall.errors import DataError, PictureError, SettingError, TotalRecal
 from totalrecall.files import is_special
 
 if TYPE_CHECKING:
-    from totalrecall.detector import PatchCore
+    from totalrecall.kinds import AnyDetector
     from totalrecall.results import Result
 
 __all__ = ["add_parser", "overlay_of", "save_heatmap"]
@@ -58,11 +58,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Score, write, tell; returns the exit code."""
-    from totalrecall.detector import PatchCore
     from totalrecall.images import find_pictures
+    from totalrecall.kinds import load_detector
 
     _check_targets(args)
-    detector = PatchCore.load(args.model, precision=args.precision, threads=args.threads)
+    detector = load_detector(args.model, precision=args.precision, threads=args.threads)
     pictures = find_pictures(args.pictures)
     overlays = _overlay_paths(Path(args.heatmaps), pictures) if args.heatmaps else None
     began = time.perf_counter()
@@ -97,7 +97,7 @@ def _check_targets(args: argparse.Namespace) -> None:
         raise DataError(f"{args.heatmaps} is a file. Name a folder for --heatmaps.")
 
 
-def _results(detector: "PatchCore", pictures: Sequence[Path]) -> "Iterator[Result | PictureError]":
+def _results(detector: "AnyDetector", pictures: Sequence[Path]) -> "Iterator[Result | PictureError]":
     """One picture goes by the road that is quickest for one, many by the one that is quickest for many."""
     if len(pictures) > 1:
         yield from detector.predict_stream(pictures)
@@ -184,7 +184,8 @@ def _csv_rows(target: str) -> "Iterator[Callable[[Result], None]]":
             near = result.nearest
             values = result.to_json()
             row = [values[name] for name in _COLUMNS[:5]]
-            rows.writerow([*row, len(result.regions), near.path, near.x, near.y, values["milliseconds"]])
+            place = ("", "", "") if near is None else (near.path, near.x, near.y)
+            rows.writerow([*row, len(result.regions), *place, values["milliseconds"]])
 
         yield write
 
@@ -245,7 +246,7 @@ class HeatmapNames:
 
 
 def overlay_of(
-    detector: "PatchCore", result: "Result", image: "Image | None" = None, *, title: str | None = None
+    detector: "AnyDetector", result: "Result", image: "Image | None" = None, *, title: str | None = None
 ) -> "Image":
     """Return the picture (read again from its file if not given) with heat map, regions, score and verdict drawn."""
     from totalrecall.images import read_image
@@ -265,7 +266,7 @@ def overlay_of(
     )
 
 
-def save_heatmap(detector: "PatchCore", result: "Result", path: Path) -> None:
+def save_heatmap(detector: "AnyDetector", result: "Result", path: Path) -> None:
     """Write one overlay; a picture that has gone meanwhile is named, not fatal."""
     from totalrecall.overlay import save_overlay
 

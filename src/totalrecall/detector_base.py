@@ -1,0 +1,365 @@
+"""What PatchCore, PaDiM and SPADE share: judging pictures, thresholds, results and the model file.
+
+A detector turns a picture's feature maps into what its model compares, the digest, and measures that against the model.
+Everything else is here, once: reading, the map in original pixels, regions, verdicts, and keeping.
+"""
+
+import math
+import time
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+
+from totalrecall.artifact import read_artifact, write_artifact
+from totalrecall.backbones import Backbone, load
+from totalrecall.bank import BankPicture
+from totalrecall.calibration import Calibration
+from totalrecall.errors import ModelFileError, NotFittedError, PictureError
+from totalrecall.extractor import FeatureExtractor
+from totalrecall.fitting import FitReport
+from totalrecall.images import Geometry, LoadedPicture, Recipe, Source, find_pictures, load_pictures, read_mask
+from totalrecall.patches import covered_cells
+from totalrecall.results import NearestPatch, Result
+from totalrecall.scoring import anomaly_map, find_regions
+from totalrecall.settings import CommonSettings, check_precision
+from totalrecall.types import AnomalyMap, LayerMap, Mask
+
+__all__ = ["Detector", "Digest", "Measured", "Model", "SkippedPictureWarning", "Sources", "expand"]
+
+Sources = Source | Iterable[Source]
+Model = TypeVar("Model")
+Digest = TypeVar("Digest")
+Own = TypeVar("Own", bound="Detector[Any, Any]")
+
+
+class SkippedPictureWarning(UserWarning):
+    """Some pictures could not be read; the others were used. `skipped_` of the detector holds the reasons."""
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What a model says of one picture.
+
+    Attributes:
+        grid: float32 (rows, columns), the distance at each position, 0 outside the region of interest.
+        score: of the picture; None where it is the largest value of its anomaly map.
+        nearest: picture, row and column of the good patch nearest to the worst one; None where there is no such patch.
+    """
+
+    grid: np.ndarray
+    score: float | None = None
+    nearest: tuple[int, int, int] | None = None
+
+
+class Detector(ABC, Generic[Model, Digest]):
+    """A detector of anomalies that learns from good pictures alone. See `PatchCore` for what all of them have."""
+
+    kind: ClassVar[str]  # in the header of a model file
+
+    settings: CommonSettings
+    extractor: FeatureExtractor
+
+    def __init__(
+        self,
+        backbone: str | Backbone,
+        *,
+        size: int,
+        resize: str,
+        crop: int | None,
+        tile: int,
+        roi: Mask | str | Path | None,
+    ) -> None:
+        mask = read_mask(roi) if isinstance(roi, (str, Path)) else roi
+        self.recipe = Recipe(size=size, resize=resize, crop=crop, tile=tile, roi=mask)
+        self.backbone = load(backbone) if isinstance(backbone, str) else backbone
+        self._model: Model | None = None
+        self._pictures: Sequence[BankPicture] = ()
+        self._calibration: Calibration | None = None
+        self.report_: FitReport | None = None
+        self.skipped_: list[PictureError] = []
+
+    # ------------------------------------------------------------------ what a detector must say
+
+    @abstractmethod
+    def _digest(self, maps: Sequence[LayerMap], geometry: Geometry) -> Digest:
+        """Turn a picture's feature maps, one a layer, each (1, h, w, c), into what the model compares.
+
+        Raises:
+            PictureError: nothing of it is left to compare.
+        """
+
+    @abstractmethod
+    def _measure(self, model: Model, digest: Digest) -> Measured:
+        """Measure one picture against a model."""
+
+    def _ready(self, model: Model) -> Model:
+        """Return the model once whatever it works out at first use is there; called before pictures are measured."""
+        return model
+
+    @abstractmethod
+    def _kept(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Return what the model file must hold of the model: of its header, and tensors."""
+
+    @abstractmethod
+    def _restored(self, header: dict[str, Any], tensors: dict[str, np.ndarray]) -> Model:
+        """Return the model that `_kept` gave; the pictures are there already.
+
+        Raises:
+            KeyError, ValueError: a part is missing or does not fit.
+        """
+
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """Return what the model holds, for `totalrecall info`, as JSON types in reading order."""
+
+    @abstractmethod
+    def summary(self) -> str:
+        """Say in one line what was learnt, for a person."""
+
+    # ------------------------------------------------------------------ judging
+
+    def predict(self, picture: Source) -> Result:
+        """Judge one picture, a file or a uint8 RGB array, as soon as possible.
+
+        Raises:
+            PictureError: it cannot be read.
+            NotFittedError: nothing was learnt yet.
+        """
+        self._ready(self._fitted())
+        began = time.perf_counter()
+        (loaded,) = load_pictures([picture], self.recipe, threads=1)
+        if loaded.error is not None:
+            raise loaded.error
+        assert loaded.prepared is not None
+        return self._judge(loaded, self.extractor.maps(loaded.prepared), began)
+
+    def predict_stream(self, pictures: Sources) -> Iterator[Result | PictureError]:
+        """Judge many pictures, as many a second as possible; yields in order, the error of one that cannot be read.
+
+        Raises:
+            NotFittedError: nothing was learnt yet.
+        """
+        self._ready(self._fitted())
+        return self._judge_stream(expand(pictures))
+
+    def score(self, pictures: Sources) -> np.ndarray:
+        """Return the scores (n,) of pictures, bigger is more anomalous.
+
+        Raises:
+            PictureError: one of them cannot be read.
+            NotFittedError: nothing was learnt yet.
+        """
+        scores = []
+        for result in self.predict_stream(pictures):
+            if isinstance(result, PictureError):
+                raise result
+            scores.append(result.score)
+        return np.array(scores)
+
+    def _judge_stream(self, sources: Sequence[Source]) -> Iterator[Result | PictureError]:
+        def judge(loaded: LoadedPicture, maps: Sequence[LayerMap] | None) -> Result | PictureError:
+            if loaded.error is not None:
+                return loaded.error
+            assert maps is not None  # whatever has no error was prepared
+            try:
+                return self._judge(loaded, maps, began=math.nan)
+            except PictureError as error:
+                return error
+
+        before = time.perf_counter()
+        for result in self.extractor.stream_maps(judge, sources):
+            now = time.perf_counter()
+            if isinstance(result, Result):
+                result = replace(result, milliseconds=1000 * (now - before))
+            yield result
+            before = time.perf_counter()
+
+    def _judge(self, loaded: LoadedPicture, maps: Sequence[LayerMap], began: float) -> Result:
+        """Turn one picture's feature maps into a result."""
+        geometry = loaded.geometry
+        assert geometry is not None
+        try:
+            digest = self._digest(maps, geometry)
+        except PictureError as error:
+            raise PictureError(f"{loaded.path}: {error}") from None
+        measured = self._measure(self._fitted(), digest)
+        score, full_map = self._judged(measured, geometry)
+        threshold = self.threshold_
+        return Result(
+            path=loaded.path,
+            score=score,
+            threshold=threshold,
+            is_anomalous=score > threshold,
+            p_value=math.nan if self._calibration is None else self._calibration.p_value(score),
+            anomaly_map=full_map,
+            regions=find_regions(full_map, self.pixel_threshold_),
+            nearest=self._nearest(measured),
+            milliseconds=1000 * (time.perf_counter() - began),
+            geometry=geometry,
+        )
+
+    def _judged(self, measured: Measured, geometry: Geometry) -> tuple[float, AnomalyMap]:
+        """Return a picture's score and its map in original pixels."""
+        full_map = anomaly_map(measured.grid, geometry, roi=self.recipe.prepared_roi(geometry))
+        original_roi = self.recipe.original_roi(*geometry.original)
+        if original_roi is not None:
+            full_map = full_map * original_roi
+        return float(full_map.max()) if measured.score is None else measured.score, full_map
+
+    def _nearest(self, measured: Measured) -> NearestPatch | None:
+        """Return where in the good pictures the worst patch's nearest neighbour lies, in original pixels."""
+        if measured.nearest is None:
+            return None
+        picture, row, column = measured.nearest
+        source, grid = self._pictures[picture], measured.grid.shape
+        geometry = self.recipe.geometry(source.height, source.width)
+        cell = (geometry.prepared[0] / grid[0], geometry.prepared[1] / grid[1])
+        y, x = geometry.point_to_original((row + 0.5) * cell[0] - 0.5, (column + 0.5) * cell[1] - 0.5)
+        return NearestPatch(source.path, x, y)
+
+    def _inside(self, geometry: Geometry, shape: tuple[int, int]) -> np.ndarray | None:
+        """Return the cells (rows, columns) that touch the region of interest; None where all count.
+
+        Raises:
+            PictureError: none does.
+        """
+        roi = self.recipe.prepared_roi(geometry)
+        if roi is None:
+            return None
+        inside = covered_cells(roi, shape)
+        if not inside.any():
+            raise PictureError("the region of interest covers none of it, it is hidden by the crop.")
+        return inside
+
+    # ------------------------------------------------------------------ what was learnt
+
+    def _fitted(self) -> Model:
+        if self._model is None:
+            name = type(self).__name__
+            raise NotFittedError(f"This detector is not fitted yet. Call fit(good_pictures) or {name}.load(file).")
+        return self._model
+
+    @property
+    def pictures_(self) -> Sequence[BankPicture]:
+        """The good pictures that were learnt from."""
+        self._fitted()
+        return self._pictures
+
+    @property
+    def calibration_(self) -> Calibration:
+        """Scores of the held-out good pictures."""
+        self._fitted()
+        assert self._calibration is not None
+        return self._calibration
+
+    @property
+    def threshold_(self) -> float:
+        """Score above which a picture is anomalous; nan without calibration pictures."""
+        return math.nan if self._calibration is None else self._calibration.threshold
+
+    @property
+    def pixel_threshold_(self) -> float:
+        """Map value above which a region is marked; nan without calibration pictures."""
+        return math.nan if self._calibration is None else self._calibration.pixel_threshold
+
+    def _warn_of_skipped(self, given: int) -> None:
+        """Say that pictures were left out of a fit; called by `fit` itself, for the caller's line to be named."""
+        if self.skipped_:
+            warnings.warn(
+                f"{len(self.skipped_)} of {given} pictures were left out. The first: {self.skipped_[0]}",
+                SkippedPictureWarning,
+                stacklevel=3,
+            )
+
+    # ------------------------------------------------------------------ keeping
+
+    def save(self, path: str | Path, *, embed_backbone: bool = True) -> Path:
+        """Write the model as one file, whole or not at all.
+
+        Args:
+            path: usually ends in `.trecall`.
+            embed_backbone: keep the backbone's graph inside, so that the file alone is enough on another machine.
+
+        Raises:
+            DataError: the place cannot be written.
+            NotFittedError: there is nothing to save yet.
+        """
+        from totalrecall import __version__
+
+        calibration = self.calibration_
+        own, tensors = self._kept()
+        header: dict[str, Any] = {
+            **own,
+            "kind": self.kind,
+            "library": __version__,
+            "settings": self.settings.to_json(),
+            "recipe": self.recipe.to_json(),
+            "backbone": self.backbone.to_header(),
+            "pictures": [asdict(picture) for picture in self._pictures],
+        }
+        tensors = {
+            **tensors,
+            "calibration.scores": calibration.scores,
+            "calibration.peaks": calibration.peaks,
+        }
+        if self.recipe.roi is not None:
+            tensors["recipe.roi"] = self.recipe.roi.astype(np.uint8)
+        if embed_backbone:
+            tensors["backbone.graph"] = np.frombuffer(self.backbone.graph, np.uint8)
+        return write_artifact(path, header, tensors)
+
+    @classmethod
+    def load(cls: type[Own], path: str | Path, *, precision: str | None = None, threads: int | None = None) -> Own:
+        """Read a model file of this kind; `totalrecall.load_detector` opens whichever kind a file holds.
+
+        Args:
+            path: as given to `save`.
+            precision: of the backbone here, if it should differ from the fit's.
+            threads: of the engine; all cores if not given.
+
+        Raises:
+            ModelFileError: the file is missing, damaged, of another kind, or from a newer version.
+            BackboneError: the backbone was not embedded, and the one of that name here is missing or another.
+        """
+        if precision is not None:
+            check_precision(precision)  # here, or the caller's mistake would be taken for damage
+        header, tensors = read_artifact(path)
+        try:
+            if header["kind"] != cls.kind:
+                raise ModelFileError(
+                    f"{path} holds a {header['kind']} model; this is {cls.__name__}. Use load_detector(path)."
+                )
+            settings = dict(header["settings"])
+            settings["precision"] = precision or settings["precision"]
+            roi = tensors.get("recipe.roi")
+            graph = tensors.get("backbone.graph")
+            data = load(header["backbone"]["name"]).graph if graph is None else graph.tobytes()
+            settings["backbone"] = Backbone.from_header(header["backbone"], data, origin=f"The backbone of {path}")
+            mask = None if roi is None else roi.astype(bool)
+            make: Any = cls  # each kind's own settings
+            detector: Own = make(**settings, **header["recipe"], roi=mask, threads=threads)
+            detector._pictures = [BankPicture(**picture) for picture in header["pictures"]]
+            detector._model = detector._restored(header, tensors)
+            detector._calibration = Calibration(
+                tensors["calibration.scores"], tensors["calibration.peaks"], detector.settings.false_alarm_rate
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ModelFileError(f"{path} is damaged: {error} in its header. Copy or fit it again.") from None
+        return detector
+
+
+def expand(pictures: Sources) -> Sequence[Source]:
+    """Turn what `fit` and `predict_stream` take into single pictures; arrays stay as they are."""
+    if isinstance(pictures, (str, Path)):
+        return find_pictures(pictures)
+    if isinstance(pictures, np.ndarray):
+        return list(pictures) if pictures.ndim == 4 else [pictures]
+    sources: list[Source] = []
+    for picture in pictures:
+        sources.extend([picture] if isinstance(picture, np.ndarray) else find_pictures(picture))
+    return sources

@@ -1,0 +1,238 @@
+"""Fitting a detector whose model grows picture by picture: each good picture is read once.
+
+The pictures that set the threshold come last. By then the model holds all others and none of them, which is what they
+must be scored by; afterwards they are learnt like the rest.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+
+from totalrecall.backbones import Backbone
+from totalrecall.bank import BankPicture
+from totalrecall.calibration import Calibration
+from totalrecall.detector_base import Detector, Digest, Model, Sources, expand
+from totalrecall.errors import DataError, PictureError, SettingError
+from totalrecall.fitting import FitReport, Progress, nothing_readable, renumbered
+from totalrecall.images import LoadedPicture, Source
+from totalrecall.memory import available_memory, format_size, peak_memory, resident_memory
+from totalrecall.plan import baseline, held_out
+from totalrecall.types import LayerMap
+
+__all__ = ["Learner", "OnePass", "OnePassPlan", "pyramid_layers"]
+
+Own = TypeVar("Own", bound="OnePass[Any, Any]")
+
+
+@dataclass(frozen=True)
+class OnePassPlan:
+    """What a fit will take, by arithmetic.
+
+    Attributes:
+        pictures: given; `held` of them set the threshold.
+        model: bytes of the model, in memory and in its file.
+        memory: bytes that the process is expected to hold at most, of the `limit` that it may.
+    """
+
+    pictures: int
+    held: int
+    model: int
+    memory: int
+    limit: int
+
+    def facts(self) -> dict[str, object]:
+        """Return what a program may want to read, as JSON types."""
+        return asdict(self)
+
+
+def pyramid_layers(backbone: Backbone, layers: Sequence[int] | None) -> tuple[int, ...]:
+    """Return the layers asked for; if none were, those of 1, 2 and 3 that the backbone has."""
+    if layers is not None:
+        return tuple(layers)
+    names = {layer.name for layer in backbone.layers}
+    return tuple(number for number in (1, 2, 3) if f"layer{number}" in names)
+
+
+class Learner(ABC, Generic[Model, Digest]):
+    """A model in the making."""
+
+    @abstractmethod
+    def add(self, at: int, digest: Digest) -> None:
+        """Learn the picture at a place among those given."""
+
+    @abstractmethod
+    def so_far(self) -> Model:
+        """Return the model of what was added, to score the pictures by that set the threshold."""
+
+    @abstractmethod
+    def add_held(self, at: int, digest: Digest) -> None:
+        """Learn one of those pictures; the model that `so_far` gave must not know it."""
+
+    @abstractmethod
+    def finish(self) -> Model:
+        """Return the model of all pictures."""
+
+
+class OnePass(Detector[Model, Digest]):
+    """A detector that reads each good picture once. See `PaDiM` and `SPADE`."""
+
+    @abstractmethod
+    def _learner(self, count: int) -> Learner[Model, Digest]:
+        """Return an empty model in the making, of at most so many pictures."""
+
+    @abstractmethod
+    def _sizes(self, count: int) -> tuple[int, int]:
+        """Return the bytes of a model of so many pictures, and those that making and using it takes beside it."""
+
+    @abstractmethod
+    def _counts(self) -> tuple[int, int, int]:
+        """Return for the report: patches seen, numbers each, vectors kept."""
+
+    def fit(
+        self: Own,
+        pictures: Sources,
+        *,
+        memory: int | None = None,
+        announce: Callable[[OnePassPlan], None] | None = None,
+        progress: Progress | None = None,
+    ) -> Own:
+        """Learn what good pictures look like; fitting again forgets.
+
+        Args:
+            pictures: a folder, a glob, or any of files, folders, globs and uint8 RGB arrays. Good pictures only.
+            memory: bytes that the process may hold; half of what is free if not given.
+            announce: called before the work begins with what it will take.
+            progress: called with (step, done, total); steps are `features` and `calibration`.
+
+        Raises:
+            DataError: no picture could be read.
+            SettingError: the model does not fit into that memory.
+
+        Warns:
+            SkippedPictureWarning: some pictures could not be read.
+        """
+        sources = expand(pictures)
+        plan = self._plan(sources, memory)
+        if announce:
+            announce(plan)
+        reading = _Reading(self, sources, FitReport(plan=plan.facts()), progress)
+        held = held_out(len(sources), self.settings.holdout, self.settings.seed)
+        learner, report = self._learner(len(sources)), reading.report
+        with report.timing("features"):
+            for at, digest in reading.others(np.setdiff1d(np.arange(len(sources)), held)):
+                learner.add(at, digest)
+        with report.timing("calibration"):
+            for at, digest in reading.held(held, self._ready(learner.so_far()) if reading.found else None):
+                learner.add_held(at, digest)
+        skipped = [reading.errors[at] for at in sorted(reading.errors)]
+        if not reading.found:
+            raise DataError(nothing_readable(skipped))
+        self._model = learner.finish()
+        self._pictures = [reading.found[at] for at in sorted(reading.found)]
+        scores, peaks = np.array(reading.scores), np.array(reading.peaks)
+        self._calibration = Calibration(scores, peaks, self.settings.false_alarm_rate)
+        report.pictures, report.calibration_pictures = len(self._pictures), len(scores)
+        report.patches, report.dimensions, report.vectors = self._counts()
+        report.peak_memory = peak_memory()
+        self.report_, self.skipped_ = report, skipped
+        self._warn_of_skipped(len(sources))
+        return self
+
+    def _plan(self, sources: Sequence[Source], memory: int | None) -> OnePassPlan:
+        """Return what a fit will take.
+
+        Raises:
+            DataError: there are no pictures.
+            SettingError: it is more than is allowed.
+        """
+        if not len(sources):
+            raise DataError("There are no pictures to fit on. Give files, folders or globs of good pictures.")
+        model, beside = self._sizes(len(sources))
+        needed = baseline(self.extractor, sources) + model + beside
+        limit = resident_memory() + available_memory() // 2 if memory is None else memory
+        if needed > limit:
+            raise SettingError(
+                f"memory must be at least {format_size(needed)} for a {type(self).__name__} of {len(sources)} pictures "
+                f"({format_size(model)} of them the model), got {format_size(limit)}"
+                f"{' (half of what is free)' if memory is None else ''}. {self._smaller()}"
+            )
+        held = len(held_out(len(sources), self.settings.holdout, self.settings.seed))
+        return OnePassPlan(len(sources), held, model, needed, limit)
+
+    @abstractmethod
+    def _smaller(self) -> str:
+        """Say what would make the model smaller."""
+
+
+class _Reading(Generic[Model, Digest]):
+    """Reads the pictures of a fit, scores those that set the threshold, and notes which could not be read."""
+
+    def __init__(
+        self,
+        detector: OnePass[Model, Digest],
+        sources: Sequence[Source],
+        report: FitReport,
+        progress: Progress | None,
+    ) -> None:
+        self.detector = detector
+        self.sources = sources
+        self.report = report
+        self.progress = progress
+        self.found: dict[int, BankPicture] = {}
+        self.errors: dict[int, PictureError] = {}
+        self.scores: list[float] = []
+        self.peaks: list[float] = []
+
+    def others(self, positions: np.ndarray) -> Iterator[tuple[int, Digest]]:
+        """Yield the readable pictures among those at some positions."""
+        for at, digest, _ in self._read(positions, None):
+            yield at, digest
+
+    def held(self, positions: np.ndarray, model: Model | None) -> Iterator[tuple[int, Digest]]:
+        """Yield them too, and note their scores by the model, if there is one."""
+        for done, (at, digest, judged) in enumerate(self._read(positions, model), start=1):
+            if judged is not None:
+                self.scores.append(judged[0])
+                self.peaks.append(judged[1])
+            if self.progress:
+                self.progress("calibration", done, len(positions))
+            yield at, digest
+
+    def _read(
+        self, positions: np.ndarray, model: Model | None
+    ) -> Iterator[tuple[int, Digest, tuple[float, float] | None]]:
+        """Yield place, digest, and score with the map's peak where there is a model to score by."""
+        detector = self.detector
+
+        def look(
+            loaded: LoadedPicture, maps: Sequence[LayerMap] | None
+        ) -> tuple[LoadedPicture, Digest | None, tuple[float, float] | None, PictureError | None]:
+            if maps is None or loaded.geometry is None:
+                return loaded, None, None, loaded.error
+            try:
+                digest = detector._digest(maps, loaded.geometry)
+            except PictureError as error:
+                return loaded, None, None, PictureError(f"{loaded.path}: {error}")
+            if model is None:
+                return loaded, digest, None, None
+            measured = detector._measure(model, digest)
+            score, full_map = detector._judged(measured, loaded.geometry)
+            return loaded, digest, (score, float(full_map.max())), None
+
+        stream = detector.extractor.stream_maps(look, (self.sources[at] for at in positions), hashes=True)
+        for at, (found, digest, judged, error) in zip(positions.tolist(), stream, strict=True):
+            self.report.seconds["decode"] = self.report.seconds.get("decode", 0.0) + found.seconds
+            loaded = renumbered(replace(found, error=error), self.sources[at], at)
+            if loaded.error is not None:
+                self.errors[at] = loaded.error
+            else:
+                assert loaded.geometry is not None
+                self.found[at] = BankPicture(loaded.path, loaded.sha256, *loaded.geometry.original)
+            if self.progress:
+                self.progress("features", len(self.found) + len(self.errors), len(self.sources))
+            if loaded.error is None:
+                assert digest is not None
+                yield at, digest, judged

@@ -1,0 +1,198 @@
+"""SPADE: fit, score, predict, save, load (Cohen and Hoshen 2020). Wiring; the mathematics is in `gallery`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from totalrecall.backbones import Backbone
+from totalrecall.detector_base import Measured
+from totalrecall.extractor import FeatureExtractor
+from totalrecall.gallery import Gallery, pooled
+from totalrecall.images import Geometry
+from totalrecall.onepass import Learner, OnePass, pyramid_layers
+from totalrecall.settings import SpadeSettings
+from totalrecall.types import LayerMap, Mask
+
+__all__ = ["SPADE"]
+
+
+@dataclass(frozen=True, eq=False)
+class _Pyramid:
+    """A picture's feature maps, its pooled features, and the positions that count (None: all)."""
+
+    maps: Sequence[LayerMap]
+    pooled: np.ndarray
+    inside: np.ndarray | None
+
+
+class SPADE(OnePass[Gallery, _Pyramid]):
+    """Correspondences with the good pictures most like a picture.
+
+    The score of a picture is its mean Euclidean distance to those pictures in pooled features: the mean of the deepest
+    layer that the detector uses. (The paper pools the network's last layer; the backbones here end at layer 3.)
+    The anomaly map holds the distance of each position to the nearest of all positions of those pictures, by the
+    features of all layers.
+
+    Args:
+        backbone: a name (see `totalrecall backbones list`) or a `Backbone`.
+        layers: of the feature pyramid; all of 1, 2 and 3 that the backbone has if not given.
+        neighbours: K, good pictures looked at; with fewer good pictures than that, all of them.
+        size, resize, crop, tile, roi: see `PatchCore`.
+        false_alarm_rate, holdout: see `PatchCore`.
+        precision: of the backbone: `auto` (bf16 where the processor has it), `f32` or `bf16`.
+        seed: of the pictures held out.
+        threads: of the engine; all cores if not given. Not kept in the model.
+
+    Attributes:
+        gallery_: the feature pyramids of the good pictures.
+        neighbours_: how many of them are looked at.
+        calibration_, threshold_, pixel_threshold_, report_, skipped_: see `PatchCore`.
+
+    Raises:
+        SettingError: a setting is outside what is allowed.
+        BackboneError: the backbone is not there or cannot be used.
+    """
+
+    kind = "spade"
+    settings: SpadeSettings
+
+    def __init__(
+        self,
+        *,
+        backbone: str | Backbone = "compact",
+        layers: Sequence[int] | None = None,
+        neighbours: int = 50,
+        size: int = 256,
+        resize: str = "squash",
+        crop: int | None = None,
+        tile: int = 1,
+        roi: Mask | str | Path | None = None,
+        false_alarm_rate: float = 0.01,
+        holdout: float = 0.2,
+        precision: str = "auto",
+        seed: int = 42,
+        threads: int | None = None,
+    ) -> None:
+        super().__init__(backbone, size=size, resize=resize, crop=crop, tile=tile, roi=roi)
+        self.settings = SpadeSettings(
+            backbone=self.backbone.name,
+            layers=pyramid_layers(self.backbone, layers),
+            neighbours=neighbours,
+            false_alarm_rate=false_alarm_rate,
+            holdout=holdout,
+            precision=precision,
+            seed=seed,
+        )
+        self.extractor = FeatureExtractor(self.backbone, self.recipe, self.settings, threads=threads)
+
+    @property
+    def gallery_(self) -> Gallery:
+        """The feature pyramids of the good pictures."""
+        return self._fitted()
+
+    @property
+    def neighbours_(self) -> int:
+        """How many good pictures a picture is compared with."""
+        return min(self.settings.neighbours, len(self.gallery_))
+
+    # ------------------------------------------------------------------ judging
+
+    def _digest(self, maps: Sequence[LayerMap], geometry: Geometry) -> _Pyramid:
+        deepest = maps[int(np.argmax(self.settings.layers))]
+        rows, columns, _ = max(self.extractor.shapes())
+        inside = self._inside(geometry, (rows, columns))
+        return _Pyramid(maps, pooled(deepest, self._inside(geometry, deepest.shape[1:3])), inside)
+
+    def _measure(self, model: Gallery, digest: _Pyramid) -> Measured:
+        distances, chosen = model.nearest_pictures(digest.pooled, self.settings.neighbours)
+        found = model.correspond(digest.maps, chosen)
+        grid = found.distances if digest.inside is None else np.where(digest.inside, found.distances, np.float32(0))
+        worst = int(grid.argmax())
+        row, column = divmod(int(found.cells.flat[worst]), grid.shape[1])
+        return Measured(grid, float(distances.mean()), (int(found.pictures.flat[worst]), row, column))
+
+    # ------------------------------------------------------------------ learning and keeping
+
+    def _learner(self, count: int) -> "_Learner":
+        return _Learner(count)
+
+    def _sizes(self, count: int) -> tuple[int, int]:
+        return Gallery.size(count, self.extractor.shapes())
+
+    def _smaller(self) -> str:
+        return "It grows with the pictures and the square of size: give fewer, or lower the size."
+
+    def _counts(self) -> tuple[int, int, int]:
+        model = self.gallery_
+        patches = len(model) * model.shape[0] * model.shape[1]
+        return patches, sum(level.shape[3] for level in model.levels), patches
+
+    def _kept(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        model = self.gallery_
+        levels = {
+            f"gallery.layer{layer}": level for layer, level in zip(self.settings.layers, model.levels, strict=True)
+        }
+        inside = {} if model.inside is None else {"gallery.inside": model.inside.astype(np.uint8)}
+        return {}, {**levels, **inside, "gallery.pooled": model.pooled}
+
+    def _restored(self, header: dict[str, Any], tensors: dict[str, np.ndarray]) -> Gallery:  # noqa: ARG002
+        levels = [tensors[f"gallery.layer{layer}"] for layer in self.settings.layers]
+        inside = tensors.get("gallery.inside")
+        return Gallery(levels, tensors["gallery.pooled"], None if inside is None else inside.astype(bool)).checked()
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the model holds, as JSON types in reading order."""
+        patches, dimensions, _ = self._counts()
+        return {"neighbours": self.neighbours_, "positions": patches, "dimensions": dimensions}
+
+    def summary(self) -> str:
+        """Say in one line what was learnt."""
+        fewer = "" if self.neighbours_ == self.settings.neighbours else ", all that there are"
+        return (
+            f"Gallery: feature pyramids of {len(self.gallery_)} pictures; each picture is compared with the "
+            f"{self.neighbours_} most like it{fewer}"
+        )
+
+
+class _Learner(Learner[Gallery, _Pyramid]):
+    """Keeps each picture's pyramid in the place of its own, in arrays made once: a second copy could be gigabytes."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._levels: list[np.ndarray] = []
+        self._pooled = np.empty((0, 0), np.float32)
+        self._inside: np.ndarray | None = None
+        self._places: list[int] = []
+
+    def add(self, at: int, digest: _Pyramid) -> None:
+        if not self._levels:
+            self._levels = [np.empty((self._count, *one.shape[1:]), np.float32) for one in digest.maps]
+            self._pooled = np.zeros((self._count, len(digest.pooled)), np.float32)
+            if digest.inside is not None:
+                self._inside = np.zeros((self._count, *digest.inside.shape), bool)
+        for level, one in zip(self._levels, digest.maps, strict=True):
+            level[at] = one[0]
+        self._pooled[at] = digest.pooled
+        if self._inside is not None:
+            self._inside[at] = digest.inside
+        self._places.append(at)
+
+    def so_far(self) -> Gallery:
+        return Gallery(self._levels, self._pooled, self._inside, among=np.array(sorted(self._places)))
+
+    def add_held(self, at: int, digest: _Pyramid) -> None:
+        self.add(at, digest)  # in a place that is not among those of `so_far`
+
+    def finish(self) -> Gallery:
+        """Return all pictures in the order given, those that could not be read closed up."""
+        places = sorted(self._places)
+        for to, place in enumerate(places):
+            if to != place:
+                for array in (*self._levels, self._pooled, *([] if self._inside is None else [self._inside])):
+                    array[to] = array[place]
+        n = len(places)
+        inside = None if self._inside is None else self._inside[:n]
+        return Gallery([level[:n] for level in self._levels], self._pooled[:n], inside)

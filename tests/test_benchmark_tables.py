@@ -1,0 +1,147 @@
+"""benchmark_tables: means, spreads, published values and differences, checked by hand."""
+
+import csv
+
+import pytest
+
+from totalrecall.benchmark_tables import (
+    METRICS,
+    Reference,
+    choose_reference,
+    csv_text,
+    figures,
+    markdown,
+    metric_tables,
+    resource_table,
+    shots_table,
+    summary_table,
+)
+
+
+def line(method="patchcore", category="bottle", seed=1, value=0.9, shots=None, backbone="resnet18"):
+    return {
+        "setup": {"method": method, "category": category, "seed": seed, "shots": shots, "backbone": backbone},
+        "metrics": {**dict.fromkeys(METRICS), "image_auroc": value},
+        "seconds": {"features": 1.0, "evaluate": 2.0},
+        "latency_ms": 5.0,
+        "peak_memory": 300e6,
+        "peak_of": "cell",
+        "model": {"vectors": 10, "dimensions": 384, "bytes": 15360, "chunks": 1},
+    }
+
+
+def published(category, value, backbone="wide_resnet50_2", metric="image_auroc", source="paper", method="patchcore"):
+    return Reference(method, backbone, category, metric, value, source)
+
+
+def found(lines, reference=()):
+    return {(one.group, one.category): one for one in figures(lines, reference) if one.metric == "image_auroc"}
+
+
+TWO_BY_TWO = [
+    line(category=category, seed=seed, value=value)
+    for category, seed, value in [("bottle", 1, 0.9), ("bottle", 2, 1.0), ("cable", 1, 0.5), ("cable", 2, 0.7)]
+]
+
+
+def test_means_and_spreads_are_those_over_seeds():
+    values = found(TWO_BY_TWO)
+    bottle, average = values[("patchcore", None), "bottle"], values[("patchcore", None), "average"]
+    assert (bottle.mean, bottle.spread, bottle.seeds) == (pytest.approx(95), pytest.approx(50**0.5), 2)
+    # seeds' averages are 70 and 85
+    assert (average.mean, average.spread) == (pytest.approx(77.5), pytest.approx(112.5**0.5))
+
+
+def test_what_could_not_be_measured_stays_out_of_the_mean():
+    values = found([line(), line(category="cable", value=None)])
+    assert values[("patchcore", None), "average"].mean == pytest.approx(90)
+    assert values[("patchcore", None), "cable"].seeds == 0
+
+
+def test_the_difference_is_ours_less_the_published():
+    reference = [published("bottle", 100.0), published("cable", 60.5), published("average", 99.1)]
+    values = found([line(), line(category="cable", value=0.6)], reference)
+    assert values[("patchcore", None), "bottle"].difference == pytest.approx(-10)
+    assert values[("patchcore", None), "cable"].difference == pytest.approx(-0.5)
+    assert values[("patchcore", None), "average"].published.value == 99.1  # of exactly these categories
+
+
+def test_the_published_average_is_of_the_categories_that_were_run():
+    reference = [published(name, value) for name, value in [("bottle", 100.0), ("cable", 60.0), ("average", 80.0)]]
+    assert choose_reference(reference, "patchcore", "x", "image_auroc", ["bottle"])["average"].value == 100.0
+
+
+def test_an_average_alone_is_not_compared_with_part_of_the_set():
+    assert choose_reference([published("average", 99.0)], "patchcore", "x", "image_auroc", ["bottle"]) == {}
+
+
+@pytest.mark.parametrize(
+    ("ours", "chosen"),
+    [
+        ("resnet18", "resnet18"),
+        ("compact", "resnet18"),
+        ("resnet34", "resnet18"),
+        ("wide_resnet50_2.racm_in1k", "wide_resnet50_2"),
+        ("wide_resnet101_2", "wide_resnet50_2"),
+    ],
+)
+def test_the_nearest_backbone_is_compared_with(ours, chosen):
+    reference = [published("bottle", 1.0, backbone=name) for name in ("wide_resnet50_2", "resnet101", "resnet18")]
+    assert choose_reference(reference, "patchcore", ours, "image_auroc", ["bottle"])["bottle"].backbone == chosen
+
+
+def test_other_methods_metrics_and_few_pictures_are_not_compared():
+    reference = [published("bottle", 99.0, metric="pixel_auroc"), published("bottle", 99.0, method="padim")]
+    assert found([line()], reference)[("patchcore", None), "bottle"].published is None
+    values = found([line(shots=5)], [published("bottle", 99.0)])
+    assert values[("patchcore", 5), "bottle"].published is None
+
+
+def test_a_table_has_categories_down_and_methods_across():
+    lines = [*TWO_BY_TWO, line("padim", value=None), line("padim", category="cable")]
+    tables = metric_tables(figures(lines, [published("bottle", 100.0), published("cable", 60.0)]))
+    assert [table.title for table in tables] == [f"{title}, percent" for title in METRICS.values()]
+    assert tables[0].heads == ["category", "patchcore", "published (wide_resnet50_2)", "difference", "padim"]
+    assert tables[0].rows == [
+        ["bottle", "95.00 ± 7.07", "100.0", "-5.0", "–"],
+        ["cable", "60.00 ± 14.14", "60.0", "+0.0", "90.00"],
+        ["average", "77.50 ± 10.61", "80.0", "-2.5", "90.00"],
+    ]
+    assert tables[0].note == "Published: patchcore: wide_resnet50_2, paper."
+
+
+def test_low_shot_has_a_row_for_each_number_of_pictures():
+    lines = [line(value=0.9), line(shots=10, value=0.8), line(shots=5, value=0.7)]
+    every = figures(lines)
+    table = shots_table(every)
+    assert [row[:2] for row in table.rows] == [["5", "70.00"], ["10", "80.00"], ["all", "90.00"]]
+    assert metric_tables(every)[0].heads == ["category", "patchcore"]  # the most pictures alone
+    assert [row[0] for row in summary_table(every).rows] == [
+        "patchcore",
+        "patchcore, 10 pictures",
+        "patchcore, 5 pictures",
+    ]
+    assert shots_table(figures([line()])) is None
+
+
+def test_what_it_took_is_a_mean_over_seeds():
+    table = resource_table([line(), {**line(seed=2), "latency_ms": 7.0}])
+    assert table.rows == [["patchcore", "bottle", "1.0", "–", "–", "2.0", "6.0", "300", "10 x 384", "0.0"]]
+    assert "whole process" in resource_table([{**line(), "peak_of": "process"}]).note
+
+
+def test_the_csv_holds_every_figure():
+    rows = list(csv.DictReader(csv_text(figures(TWO_BY_TWO, [published("bottle", 100.0)])).splitlines()))
+    assert len(rows) == len(METRICS) * 3
+    assert rows[0] == {
+        "method": "patchcore", "shots": "all", "category": "bottle", "metric": "image_auroc", "mean": "95",
+        "spread": "7.07107", "seeds": "2", "published": "100", "difference": "-5",
+        "published_backbone": "wide_resnet50_2", "published_source": "paper",
+    }  # fmt: skip
+    assert rows[1]["published"] == rows[1]["difference"] == ""
+
+
+def test_a_name_cannot_break_the_markdown():
+    text = markdown("a|b", ["one\ntwo"], metric_tables(figures([line(category="x|y\nz")]))[:1])
+    assert text.splitlines()[:3] == ["# a/b", "", "one two"]
+    assert "| x/y z | 90.00 |" in text
