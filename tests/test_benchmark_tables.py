@@ -1,12 +1,12 @@
 """benchmark_tables: means, spreads, published values and differences, checked by hand."""
 
 import csv
+from dataclasses import replace
 
 import pytest
 
 from totalrecall.benchmark_tables import (
     METRICS,
-    Reference,
     choose_reference,
     csv_text,
     figures,
@@ -16,11 +16,19 @@ from totalrecall.benchmark_tables import (
     shots_table,
     summary_table,
 )
+from totalrecall.reference import PublishedValue
 
 
 def line(method="patchcore", category="bottle", seed=1, value=0.9, shots=None, backbone="resnet18"):
     return {
-        "setup": {"method": method, "category": category, "seed": seed, "shots": shots, "backbone": backbone},
+        "setup": {
+            "method": method,
+            "category": category,
+            "seed": seed,
+            "shots": shots,
+            "backbone": backbone,
+            "architecture": backbone,
+        },
         "metrics": {**dict.fromkeys(METRICS), "image_auroc": value},
         "seconds": {"features": 1.0, "evaluate": 2.0},
         "latency_ms": 5.0,
@@ -30,12 +38,14 @@ def line(method="patchcore", category="bottle", seed=1, value=0.9, shots=None, b
     }
 
 
-def published(category, value, backbone="wide_resnet50_2", metric="image_auroc", source="paper", method="patchcore"):
-    return Reference(method, backbone, category, metric, value, source)
+def published(category, value, backbone="wide_resnet50_2", protocol="paper-10", metric="image_auroc", **changes):
+    row = PublishedValue("mvtec", category, "patchcore", backbone, protocol, metric, value, "the paper", "printed")
+    return replace(row, **changes)
 
 
-def found(lines, reference=()):
-    return {(one.group, one.category): one for one in figures(lines, reference) if one.metric == "image_auroc"}
+def found(lines, reference=(), whole=False):
+    every = figures(lines, reference, whole=whole)
+    return {(one.group, one.category): one for one in every if one.metric == "image_auroc"}
 
 
 TWO_BY_TWO = [
@@ -59,55 +69,74 @@ def test_what_could_not_be_measured_stays_out_of_the_mean():
 
 
 def test_the_difference_is_ours_less_the_published():
-    reference = [published("bottle", 100.0), published("cable", 60.5), published("average", 99.1)]
-    values = found([line(), line(category="cable", value=0.6)], reference)
+    reference = [published("bottle", 100.0), published("cable", 60.5), published("mean", 99.1)]
+    lines = [line(), line(category="cable", value=0.6)]
+    values = found(lines, reference)
     assert values[("patchcore", None), "bottle"].difference == pytest.approx(-10)
     assert values[("patchcore", None), "cable"].difference == pytest.approx(-0.5)
-    assert values[("patchcore", None), "average"].published.value == 99.1  # of exactly these categories
+    assert values[("patchcore", None), "average"].published.value == 80.25  # of the categories that were run
+    assert found(lines, reference, whole=True)[("patchcore", None), "average"].published.value == 99.1
 
 
-def test_the_published_average_is_of_the_categories_that_were_run():
-    reference = [published(name, value) for name, value in [("bottle", 100.0), ("cable", 60.0), ("average", 80.0)]]
-    assert choose_reference(reference, "patchcore", "x", "image_auroc", ["bottle"])["average"].value == 100.0
+def test_a_mean_alone_is_compared_with_the_whole_set_only():
+    reference = [published("mean", 99.0)]
+    assert choose_reference(reference, ("x", "x"), ["bottle"]) == {}
+    assert choose_reference(reference, ("x", "x"), ["bottle"], whole=True) == {"average": reference[0]}
 
 
-def test_an_average_alone_is_not_compared_with_part_of_the_set():
-    assert choose_reference([published("average", 99.0)], "patchcore", "x", "image_auroc", ["bottle"]) == {}
+def test_an_average_of_which_a_category_is_not_published_is_not_compared():
+    chosen = choose_reference([published("bottle", 99.0)], ("x", "x"), ["bottle", "cable"])
+    assert set(chosen) == {"bottle"}
+
+
+def test_of_one_backbone_the_first_protocol_is_taken():
+    reference = [published("bottle", value, protocol=name) for name, value in [("paper-10", 1.0), ("official-10", 2.0)]]
+    for first in ("paper-10", "official-10"):
+        chosen = choose_reference(reference, ("x", "x"), ["bottle"], protocols=[first])
+        assert chosen["bottle"].protocol == first
+
+
+def test_the_official_pro_which_is_of_defective_pictures_alone_comes_last():
+    reference = [published("bottle", 1.0, protocol=name, metric="pixel_aupro") for name in ("official-10", "anomalib")]
+    assert (
+        choose_reference(reference, ("x", "x"), ["bottle"], protocols=["official-10"])["bottle"].protocol == "anomalib"
+    )
 
 
 @pytest.mark.parametrize(
     ("ours", "chosen"),
     [
-        ("resnet18", "resnet18"),
-        ("compact", "resnet18"),
-        ("resnet34", "resnet18"),
-        ("wide_resnet50_2.racm_in1k", "wide_resnet50_2"),
-        ("wide_resnet101_2", "wide_resnet50_2"),
+        (("resnet18", "resnet18"), "resnet18"),
+        (("mine", "resnet34"), "resnet18"),
+        (("compact", "distilled"), "resnet18"),
+        (("wide_resnet50_2.racm_in1k", "wide_resnet50_2"), "wide_resnet50_2"),
+        (("wide_resnet101_2", "wide_resnet101_2"), "wide_resnet50_2"),
     ],
 )
 def test_the_nearest_backbone_is_compared_with(ours, chosen):
     reference = [published("bottle", 1.0, backbone=name) for name in ("wide_resnet50_2", "resnet101", "resnet18")]
-    assert choose_reference(reference, "patchcore", ours, "image_auroc", ["bottle"])["bottle"].backbone == chosen
+    assert choose_reference(reference, ours, ["bottle"])["bottle"].backbone == chosen
 
 
 def test_other_methods_metrics_and_few_pictures_are_not_compared():
     reference = [published("bottle", 99.0, metric="pixel_auroc"), published("bottle", 99.0, method="padim")]
     assert found([line()], reference)[("patchcore", None), "bottle"].published is None
-    values = found([line(shots=5)], [published("bottle", 99.0)])
-    assert values[("patchcore", 5), "bottle"].published is None
+    reference = [published("bottle", 99.0), published("bottle", 70.0, shots=5)]
+    assert found([line(shots=5)], reference)[("patchcore", 5), "bottle"].published.value == 70.0
+    assert found([line(shots=6)], reference)[("patchcore", 6), "bottle"].published is None
 
 
 def test_a_table_has_categories_down_and_methods_across():
     lines = [*TWO_BY_TWO, line("padim", value=None), line("padim", category="cable")]
     tables = metric_tables(figures(lines, [published("bottle", 100.0), published("cable", 60.0)]))
     assert [table.title for table in tables] == [f"{title}, percent" for title in METRICS.values()]
-    assert tables[0].heads == ["category", "patchcore", "published (wide_resnet50_2)", "difference", "padim"]
+    assert tables[0].heads == ["category", "patchcore", "published (wide_resnet50_2, paper-10)", "difference", "padim"]
     assert tables[0].rows == [
         ["bottle", "95.00 ± 7.07", "100.0", "-5.0", "–"],
         ["cable", "60.00 ± 14.14", "60.0", "+0.0", "90.00"],
         ["average", "77.50 ± 10.61", "80.0", "-2.5", "90.00"],
     ]
-    assert tables[0].note == "Published: patchcore: wide_resnet50_2, paper."
+    assert tables[0].note.startswith("Published: patchcore: PatchCore paper, coreset of 10 %")
 
 
 def test_low_shot_has_a_row_for_each_number_of_pictures():
@@ -124,6 +153,19 @@ def test_low_shot_has_a_row_for_each_number_of_pictures():
     assert shots_table(figures([line()])) is None
 
 
+def test_low_shot_has_published_means_of_as_many_pictures():
+    reference = [published("mean", 75.0, shots=5), published("mean", 99.0)]
+    lines = [line(shots=5, value=0.7), line(value=0.9)]
+    table = shots_table(figures(lines, reference, whole=True))
+    assert table.heads[:4] == [
+        "good pictures",
+        "patchcore image AUROC",
+        "published (wide_resnet50_2, paper-10)",
+        "difference",
+    ]
+    assert [row[:4] for row in table.rows] == [["5", "70.00", "75.0", "-5.0"], ["all", "90.00", "99.0", "-9.0"]]
+
+
 def test_what_it_took_is_a_mean_over_seeds():
     table = resource_table([line(), {**line(seed=2), "latency_ms": 7.0}])
     assert table.rows == [["patchcore", "bottle", "1.0", "–", "–", "2.0", "6.0", "300", "10 x 384", "0.0"]]
@@ -136,7 +178,7 @@ def test_the_csv_holds_every_figure():
     assert rows[0] == {
         "method": "patchcore", "shots": "all", "category": "bottle", "metric": "image_auroc", "mean": "95",
         "spread": "7.07107", "seeds": "2", "published": "100", "difference": "-5",
-        "published_backbone": "wide_resnet50_2", "published_source": "paper",
+        "published_backbone": "wide_resnet50_2", "published_protocol": "paper-10", "published_source": "the paper",
     }  # fmt: skip
     assert rows[1]["published"] == rows[1]["difference"] == ""
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from totalrecall.backbones import Backbone, load
 from totalrecall.benchmark_cell import Cell, Progress, measure
-from totalrecall.datasets import open_dataset
+from totalrecall.datasets import SETS, open_dataset
 from totalrecall.errors import DataError, SettingError, TotalRecallError
 from totalrecall.kinds import KINDS, detector_class
 
@@ -92,6 +92,23 @@ class Benchmark:
         given: Mapping[str, Any] = self.settings or {}
         fallback: Mapping[str, Any] = PRESETS[self.preset]["all"] if self.preset else {"backbone": "compact"}
         return str(given.get("backbone", fallback["backbone"]))
+
+    @property
+    def whole(self) -> bool:
+        """Whether these are all the categories that the data set officially has."""
+        return set(self.categories) >= set(SETS[self.layout].counts) != set()
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """Whose published values to compare with first, see `reference.PROTOCOLS`."""
+        coreset = detector_settings("patchcore", self.settings or {}, self.preset)["coreset"]
+        paper: tuple[str, ...] = ("official-10", "paper-10", "paper-1")
+        if coreset < 0.03:
+            paper = ("paper-1", "official-10", "paper-10")
+        elif coreset > 0.15:
+            paper = ("paper-25", "official-10", "paper-10")
+        anomalib = ("anomalib", "anomalib-2022")
+        return (*anomalib, *paper, "own-paper") if self.preset == "anomalib" else (*paper, "own-paper", *anomalib)
 
 
 def check_settings(methods: Sequence[str], settings: Mapping[str, Any]) -> None:

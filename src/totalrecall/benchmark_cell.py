@@ -76,6 +76,7 @@ class Cell:
             "seed": self.seed,
             "shots": self.shots,
             "backbone": self.backbone.name,
+            "architecture": self.backbone.architecture,
             "backbone_sha256": self.backbone.sha256,
             "settings": json.loads(json.dumps(dict(self.settings))),  # a tuple reads back as a list
             "roi": None if self.roi is None else hashlib.sha256(read_mask(self.roi).tobytes()).hexdigest(),
@@ -130,11 +131,11 @@ def few_shots(pictures: Sequence[Path], shots: int | None, seed: int) -> list[Pa
 
 def words_of_settings(line: Mapping[str, Any]) -> str:
     """Return a cell's settings for a person, without those that are not set."""
-    values = {name: value for name, value in line["setup"]["settings"].items() if value is not None}
-    values["layers"] = line["model"]["layers"]  # those that were used, where none were named
+    values = {**line["setup"]["settings"], "layers": line["model"]["layers"]}  # those used, where none were named
     return ", ".join(
         f"{name.replace('_', ' ')} {' '.join(map(str, value)) if isinstance(value, list) else value}"
         for name, value in values.items()
+        if value is not None
     )
 
 

@@ -9,14 +9,15 @@ import math
 import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+from totalrecall.reference import MEAN, PROTOCOLS, PublishedValue
 
 __all__ = [
     "AVERAGE",
     "METRICS",
     "Figure",
-    "Reference",
     "Table",
     "choose_reference",
     "csv_text",
@@ -44,18 +45,6 @@ Group = tuple[str, int | None]  # method and shots: a column
 
 
 @dataclass(frozen=True)
-class Reference:
-    """One published value, in percent."""
-
-    method: str
-    backbone: str
-    category: str
-    metric: str
-    value: float
-    source: str
-
-
-@dataclass(frozen=True)
 class Figure:
     """One metric of one method on one category, or on the average of all.
 
@@ -72,7 +61,7 @@ class Figure:
     mean: float
     spread: float
     seeds: int
-    published: Reference | None = None
+    published: PublishedValue | None = None
 
     @property
     def difference(self) -> float:
@@ -96,16 +85,30 @@ def group_name(group: Group) -> str:
     return method if shots is None else f"{method}, {shots} picture{'' if shots == 1 else 's'}"
 
 
-def figures(lines: Sequence[Line], reference: Iterable[Reference] = ()) -> list[Figure]:
-    """Return every metric of every method by category, then the average; with the nearest published values."""
-    published = list(reference)
+def figures(
+    lines: Sequence[Line],
+    reference: Sequence[PublishedValue] = (),
+    *,
+    protocols: Sequence[str] = (),
+    whole: bool = False,
+) -> list[Figure]:
+    """Return every metric of every method by category, then the average; with the nearest published values.
+
+    Args:
+        lines: of cells.
+        reference: published values, of all pictures and of few.
+        protocols: whose values come first among those of one backbone.
+        whole: the lines are of all categories that the data set has, so that a published mean is of the same ones.
+    """
     found = []
     for group in _groups(lines):
         mine = [line for line in lines if _group(line) == group]
         categories = _unique(line["setup"]["category"] for line in mine)
-        beside = published if group[1] is None else []  # the published values are of all pictures
         for metric in METRICS:
-            chosen = choose_reference(beside, group[0], mine[0]["setup"]["backbone"], metric, categories)
+            beside = [row for row in reference if (row.method, row.shots, row.metric) == (*group, metric)]
+            setup = mine[0]["setup"]
+            backbone = (setup["backbone"], setup["architecture"])
+            chosen = choose_reference(beside, backbone, categories, protocols=protocols, whole=whole)
             values = {category: _by_seed(mine, category, metric) for category in categories}
             found += [
                 _figure(group, category, metric, list(by_seed.values()), chosen.get(category))
@@ -116,30 +119,50 @@ def figures(lines: Sequence[Line], reference: Iterable[Reference] = ()) -> list[
 
 
 def choose_reference(
-    reference: Iterable[Reference], method: str, backbone: str, metric: str, categories: Sequence[str]
-) -> dict[str, Reference]:
-    """Return published values by category, all of one source and one backbone: the nearest to ours, then the fullest.
+    reference: Sequence[PublishedValue],
+    backbone: tuple[str, str],
+    categories: Sequence[str],
+    *,
+    protocols: Sequence[str] = (),
+    whole: bool = False,
+) -> dict[str, PublishedValue]:
+    """Return published values of one metric by category, all of one backbone and one protocol, and their average.
 
-    The average is of the same categories as ours; where it was published alone it serves only if nothing else does.
+    `backbone` is the name and the architecture of ours. The nearest comes first, then the order of the protocols, then
+    who has the most of our categories. The average is of the categories that we have: the published mean only if we
+    have them all (`whole`).
     """
-    sources: dict[tuple[str, str], dict[str, Reference]] = {}
+    sources: dict[tuple[str, str], dict[str, PublishedValue]] = {}
     for row in reference:
-        if row.method == method and row.metric == metric:
-            sources.setdefault((row.backbone, row.source), {}).setdefault(row.category, row)
-    ranked = sorted(
-        sources.items(),
-        key=lambda item: (_distance(backbone, item[0][0]), -len({*categories, AVERAGE} & item[1].keys())),
-    )
-    for _, rows in ranked:
-        chosen = {category: rows[category] for category in categories if category in rows}
-        if categories and len(chosen) == len(categories):
-            first = chosen[categories[0]]
-            mean = statistics.fmean(row.value for row in chosen.values())
-            whole = rows.get(AVERAGE) if len(rows) - (AVERAGE in rows) == len(categories) else None
-            chosen[AVERAGE] = whole or Reference(method, first.backbone, AVERAGE, metric, mean, first.source)
-        if chosen:
-            return chosen
-    return {}
+        sources.setdefault((row.backbone, row.protocol), {}).setdefault(row.category, row)
+    usable = {
+        source: mine for source, rows in sources.items() if (mine := _of_categories(rows, categories, whole=whole))
+    }
+    if not usable:
+        return {}
+    return min(
+        usable.items(), key=lambda item: (_distance(backbone, item[0][0]), _rank(item[1], protocols), -len(item[1]))
+    )[1]
+
+
+def _of_categories(
+    rows: Mapping[str, PublishedValue], categories: Sequence[str], *, whole: bool
+) -> dict[str, PublishedValue]:
+    chosen = {category: rows[category] for category in categories if category in rows}
+    if whole and MEAN in rows:
+        chosen[AVERAGE] = rows[MEAN]
+    elif chosen and len(chosen) == len(categories):
+        mean = statistics.fmean(row.value for row in chosen.values())
+        chosen[AVERAGE] = replace(rows[categories[0]], category=MEAN, value=mean)
+    return chosen
+
+
+def _rank(rows: Mapping[str, PublishedValue], protocols: Sequence[str]) -> int:
+    """Return the place of a source's protocol, lower is better."""
+    row = next(iter(rows.values()))
+    if row.metric == "pixel_aupro" and row.protocol.startswith("official"):
+        return len(protocols) + 1  # its PRO leaves the good pictures out, so it is another metric than ours
+    return protocols.index(row.protocol) if row.protocol in protocols else len(protocols)
 
 
 def metric_tables(found: Sequence[Figure]) -> list[Table]:
@@ -154,20 +177,18 @@ def metric_tables(found: Sequence[Figure]) -> list[Table]:
     for metric, title in METRICS.items():
         mine = {(one.group, one.category): one for one in found if one.metric == metric and one.group in groups}
         heads, sources = ["category"], []
-        compared = [group for group in groups if any(mine[key].published for key in mine if key[0] == group)]
-        for group in groups:
+        compared = {group: _compared(mine.values(), group) for group in groups}
+        for group, first in compared.items():
             heads.append(group_name(group))
-            if group in compared:
-                first = next(mine[key].published for key in mine if key[0] == group and mine[key].published)
-                assert first is not None
-                heads += [f"published ({first.backbone})", "difference"]
-                sources.append(f"{group_name(group)}: {first.backbone}, {first.source}")
+            if first is not None:
+                heads += [_published_head(first), "difference"]
+                sources.append(f"{group_name(group)}: {PROTOCOLS.get(first.protocol, first.protocol)} ({first.source})")
         rows = []
         categories = [name for name in _unique(key[1] for key in mine) if name != AVERAGE]
         for category in [*categories, AVERAGE]:
             row = [category]
             for group in groups:
-                row += _cells(mine.get((group, category)), compared=group in compared)
+                row += _cells(mine.get((group, category)), compared=compared[group] is not None)
             rows.append(row)
         note = f"Published: {'; '.join(sources)}." if sources else ""
         tables.append(Table(f"{title}, percent", heads, rows, note))
@@ -191,15 +212,24 @@ def shots_table(found: Sequence[Figure]) -> Table | None:
     if all(count is None for count in counts):
         return None
     methods = _unique(group[0] for group, _ in averages)
-    shown = ("image_auroc", "pixel_auroc", "pixel_aupro")
-    heads = ["good pictures", *(f"{method} {METRICS[metric]}" for method in methods for metric in shown)]
-    rows = [
-        [
-            "all" if count is None else str(count),
-            *(_value(averages.get(((method, count), metric))) for method in methods for metric in shown),
+    shown = [(method, metric) for method in methods for metric in ("image_auroc", "pixel_auroc", "pixel_aupro")]
+    heads, sources = ["good pictures"], {}
+    for method, metric in shown:
+        heads.append(f"{method} {METRICS[metric]}")
+        beside = [
+            figure.published
+            for (group, name), figure in averages.items()
+            if (group[0], name) == (method, metric) and group[1] is not None and figure.published is not None
         ]
-        for count in sorted(counts, key=lambda count: math.inf if count is None else count)
-    ]
+        if beside:
+            sources[method, metric] = beside[0]
+            heads += [_published_head(beside[0]), "difference"]
+    rows = []
+    for count in sorted(counts, key=lambda count: math.inf if count is None else count):
+        row = ["all" if count is None else str(count)]
+        for method, metric in shown:
+            row += _cells(averages.get(((method, count), metric)), compared=(method, metric) in sources)
+        rows.append(row)
     return Table("Low shot: average over categories, percent", heads, rows)
 
 
@@ -251,7 +281,7 @@ def csv_text(found: Sequence[Figure]) -> str:
     writer.writerow(
         [
             "method", "shots", "category", "metric", "mean", "spread", "seeds", "published", "difference",
-            "published_backbone", "published_source",
+            "published_backbone", "published_protocol", "published_source",
         ]
     )  # fmt: skip
     for figure in found:
@@ -267,6 +297,7 @@ def csv_text(found: Sequence[Figure]) -> str:
                 "" if beside is None else _exact(beside.value),
                 _exact(figure.difference),
                 "" if beside is None else beside.backbone,
+                "" if beside is None else beside.protocol,
                 "" if beside is None else beside.source,
             ]
         )
@@ -294,14 +325,16 @@ def _by_seed(lines: Sequence[Line], category: str, metric: str) -> dict[int, flo
     }
 
 
-def _figure(group: Group, category: str, metric: str, values: Sequence[float], published: Reference | None) -> Figure:
+def _figure(
+    group: Group, category: str, metric: str, values: Sequence[float], published: PublishedValue | None
+) -> Figure:
     mean = statistics.fmean(values) if values else math.nan
     spread = statistics.stdev(values) if len(values) > 1 else math.nan
     return Figure(group, category, metric, mean, spread, len(values), published)
 
 
 def _average(
-    group: Group, metric: str, values: Mapping[str, Mapping[int, float]], published: Reference | None
+    group: Group, metric: str, values: Mapping[str, Mapping[int, float]], published: PublishedValue | None
 ) -> Figure:
     """Return the mean over categories of their means; its spread is that of the seeds that every category has."""
     measured = [by_seed for by_seed in values.values() if by_seed]
@@ -315,19 +348,26 @@ def _average(
     return Figure(group, AVERAGE, metric, mean, spread, len(whole), same)
 
 
-def _distance(ours: str, theirs: str) -> tuple[int, int]:
+def _distance(ours: tuple[str, str], theirs: str) -> tuple[int, int]:
     """Return how far a published backbone is from ours: the same weights, architecture, family; then by depth."""
-    ours, theirs = ours.lower(), theirs.lower()
-    if ours == theirs:
+    name, architecture = ours
+    if name == theirs:
         return 0, 0
-    ours = "resnet18" if ours == "compact" else ours  # whose feature space it has
-    first, second = (name.partition(".")[0] for name in (ours, theirs))
-    if first == second:
+    architecture = "resnet18" if name == "compact" else architecture  # whose feature space it has
+    plain = theirs.partition(".")[0]
+    if architecture == plain:
         return 1, 0
-    families = [re.match(r"[a-z_]*", name) for name in (first, second)]
-    depths = [int(found[0]) if (found := re.search(r"\d+", name)) else 0 for name in (first, second)]
-    same = families[0] is not None and families[1] is not None and families[0][0] == families[1][0]
-    return (2 if same else 3), abs(depths[0] - depths[1])
+    families = [re.sub(r"\d.*", "", one) for one in (architecture, plain)]  # wide_resnet50_2 -> wide_resnet
+    depths = [int(found[0]) if (found := re.search(r"\d+", one)) else 0 for one in (architecture, plain)]
+    return (2 if families[0] == families[1] else 3), abs(depths[0] - depths[1])
+
+
+def _compared(found: Iterable[Figure], group: Group) -> PublishedValue | None:
+    return next((one.published for one in found if one.group == group and one.published is not None), None)
+
+
+def _published_head(row: PublishedValue) -> str:
+    return f"published ({row.backbone}, {row.protocol})"
 
 
 def _cells(figure: Figure | None, *, compared: bool) -> list[str]:

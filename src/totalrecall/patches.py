@@ -29,7 +29,7 @@ def describe(
     Args:
         maps: one map a layer, each (n, h_l, w_l, c_l), in the order in which their channels are joined.
         patch_size: p of eq. 1, odd.
-        stride: s of eq. 2.
+        stride: s of eq. 3.
         descriptor: `concat` or `paper-code`.
 
     Raises:

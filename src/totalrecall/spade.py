@@ -32,7 +32,8 @@ class SPADE(OnePass[Gallery, _Pyramid]):
     """Correspondences with the good pictures most like a picture.
 
     The score of a picture is its mean Euclidean distance to those pictures in pooled features: the mean of the deepest
-    layer that the detector uses. (The paper pools the network's last layer; the backbones here end at layer 3.)
+    layer that the detector uses. (The paper pools the network's last layer; here it is layer 3 unless deeper ones are
+    asked for.)
     The anomaly map holds the distance of each position to the nearest of all positions of those pictures, by the
     features of all layers.
 

@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,8 @@ from totalrecall.errors import SettingError
 
 if TYPE_CHECKING:
     from totalrecall.benchmark import BadCell, Benchmark
-    from totalrecall.benchmark_tables import Reference, Table
+    from totalrecall.benchmark_tables import Table
+    from totalrecall.reference import PublishedValue
 
 __all__ = ["add_parser"]
 
@@ -113,15 +113,11 @@ def _categories(args: argparse.Namespace) -> list[str]:
     return _once(args.categories or there)
 
 
-def _reference(layout: str) -> "list[Reference]":
-    """Return what is published about a data set; nothing where nothing is kept of it."""
-    from totalrecall.benchmark_tables import Reference
+def _reference(benchmark: "Benchmark") -> "list[PublishedValue]":
+    """Return what is published about a data set, for each number of good pictures that is asked for."""
+    from totalrecall.reference import published
 
-    try:
-        rows = import_module("totalrecall.reference").published(layout)
-    except ModuleNotFoundError:
-        return []
-    return [Reference(row.method, row.backbone, row.category, row.metric, row.value, row.source) for row in rows]
+    return [row for shots in _once([None, *benchmark.shots]) for row in published(benchmark.layout, shots=shots)]
 
 
 def _write(
@@ -131,11 +127,13 @@ def _write(
     bad: "list[BadCell]",
     out: Path,
 ) -> None:
-    from totalrecall.benchmark_page import write_benchmark_page
     from totalrecall import benchmark_tables as tables_of
+    from totalrecall.benchmark_page import write_benchmark_page
     from totalrecall.files import atomic_write
 
-    found = tables_of.figures(lines, _reference(args.layout))
+    found = tables_of.figures(
+        lines, _reference(benchmark), protocols=benchmark.protocols, whole=benchmark.whole and not bad
+    )
     summary, low = tables_of.summary_table(found), tables_of.shots_table(found)
     tables = [summary, *tables_of.metric_tables(found), *([low] if low else []), tables_of.resource_table(lines)]
     title = f"Benchmark: {args.layout}, {benchmark.backbone}"
@@ -190,7 +188,7 @@ def _print(table: "Table") -> None:
 
     drawn = Drawn(title=table.title, box=box.SIMPLE_HEAD)
     for at, head in enumerate(table.heads):
-        drawn.add_column(head, justify="right" if at else "left")
+        drawn.add_column(head, justify="right" if at else "left", no_wrap=not at)
     for row in table.rows:
         drawn.add_row(*row)
     print_table(drawn)

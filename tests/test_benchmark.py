@@ -1,0 +1,389 @@
+"""benchmark: cells and their keys, the journal, going on after a stop, bad cells, presets; and the command."""
+
+import csv
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.test_cli import run
+from totalrecall import benchmark_cell
+from totalrecall.backbones import load
+from totalrecall.benchmark import PRESETS, Benchmark, Journal, check_settings, detector_settings, run_benchmark
+from totalrecall.benchmark_cell import Cell, few_shots
+from totalrecall.benchmark_page import write_benchmark_page
+from totalrecall.benchmark_tables import figures, metric_tables
+from totalrecall.cli.benchmark import _PRESETS, _SETTINGS
+from totalrecall.datasets import open_dataset
+from totalrecall.errors import SettingError
+from totalrecall.evaluation import evaluate
+from totalrecall.kinds import KINDS, detector_class
+
+SMALL = {"size": 64, "coreset": 0.1, "precision": "f32", "threads": 1}
+OPTIONS = ["--size", "64", "--coreset", "0.1", "--precision", "f32", "--threads", "1"]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """Two categories of a few tiny pictures in the MVTec layout."""
+    from totalrecall.synthetic import make_dataset
+
+    folder = tmp_path_factory.mktemp("two")
+    for seed, kind in enumerate(("washer", "wood")):
+        make_dataset(folder / kind, kind=kind, good=6, test_good=3, defective=3, seed=seed, size=(64, 64))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def done(root, added, tmp_path_factory):
+    """The folder of a finished run of the command, and what it printed."""
+    from totalrecall.cli import main
+
+    out = tmp_path_factory.mktemp("out")
+    assert main(["benchmark", "mvtec", str(root), "--backbone", added, "--out", str(out), *OPTIONS, "--quiet"]) == 0
+    return out
+
+
+def small(root, added, **changes):
+    wanted = Benchmark("mvtec", root, categories=["washer"], methods=["padim"], settings={**SMALL, "backbone": added})
+    wanted = replace(wanted, settings={name: value for name, value in wanted.settings.items() if name != "coreset"})
+    return replace(wanted, **changes)
+
+
+def cell(root, **changes):
+    settings = detector_settings("patchcore", {"size": 64})
+    made = {"data": open_dataset("mvtec", root, category="washer"), "seed": 1, "settings": settings, **changes}
+    return Cell("patchcore", made["data"], made["seed"], load("compact"), made["settings"], shots=made.get("shots"))
+
+
+# ---------------------------------------------------------------------- the files of a run
+
+
+def test_every_method_and_category_is_a_line_and_a_row(done):
+    lines = [json.loads(line) for line in (done / "cells.jsonl").read_text().splitlines()]
+    assert [(line["setup"]["category"], line["setup"]["method"]) for line in lines] == [
+        (category, method) for category in ("wood", "washer") for method in KINDS
+    ]
+    rows = list(csv.DictReader((done / "results.csv").read_text().splitlines()))
+    assert {(row["method"], row["category"]) for row in rows} == {
+        (method, category) for method in KINDS for category in ("washer", "wood", "average")
+    }
+    (row,) = [row for row in rows if list(row.values())[:4] == ["padim", "all", "washer", "pixel_auroc"]]
+    assert float(row["mean"]) == pytest.approx(100 * lines[4]["metrics"]["pixel_auroc"], rel=1e-4)
+
+
+def test_a_line_holds_what_evaluate_measures_and_what_it_took(done, root, added):
+    line = json.loads((done / "cells.jsonl").read_text().splitlines()[3])
+    data = open_dataset("mvtec", root, category="washer")
+    detector = detector_class("patchcore")(backbone=added, **SMALL).fit(data.train)
+    expected = evaluate(detector, data.test)
+    assert line["metrics"]["image_auroc"] == expected.image_auroc
+    assert line["metrics"]["pixel_auroc"] == pytest.approx(expected.pixel_auroc, abs=1e-9)
+    assert line["metrics"]["pixel_aupro"] == pytest.approx(expected.pixel_aupro, abs=1e-9)
+    assert set(line["seconds"]) == {"features", "coreset", "calibration", "evaluate"}
+    assert line["latency_ms"] > 0
+    assert line["peak_memory"] > 10**7
+    assert (line["model"]["vectors"], line["model"]["dimensions"]) == detector.bank_.vectors.shape
+    assert line["pictures"] == {"train": 6, "test": 6, "pixels": 6}
+    assert sum(line["histogram"]["good"]) == sum(line["histogram"]["bad"]) == 3
+
+
+def test_the_worst_and_the_best_pictures_are_kept_small(done):
+    line = json.loads((done / "cells.jsonl").read_text().splitlines()[0])
+    shown = line["shown"]
+    assert [one["why"] for one in shown[:2]] == ["defect that scores lowest", "good that scores highest"]
+    assert len({one["path"] for one in shown}) == len(shown) == 6
+    assert shown[0]["score"] <= shown[2]["score"]
+    for one in shown:
+        assert cv2.imread(str(done / "pictures" / one["file"])).shape[1] == 400
+
+
+def test_the_page_is_one_small_file_with_curves_and_pictures(done):
+    page = (done / "report.html").read_text()
+    assert len(page) < 5_000_000
+    assert "<script" not in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert page.count("<polyline") == 2 * 2 * len(KINDS)
+    assert page.count("data:image/jpeg;base64,") == 6 * 2 * len(KINDS)
+    assert page.count('aria-label="Scores of') == 2 * len(KINDS)
+
+
+def test_the_page_of_a_whole_set_stays_small_and_says_what_is_left_out(done, tmp_path):
+    line = json.loads((done / "cells.jsonl").read_text().splitlines()[0])
+    noise = np.random.default_rng(0).integers(0, 255, (300, 400, 3), dtype=np.uint8)  # no picture packs worse
+    cv2.imwrite(str(tmp_path / "noise.jpg"), noise)
+    curve = [[at / 200, at / 200] for at in range(200)]
+    line["curves"] = {"roc": curve, "pro": curve}
+    line["shown"] = [{**one, "file": "noise.jpg"} for one in line["shown"]]
+    lines = [
+        {**line, "setup": {**line["setup"], "category": f"part {category}", "method": method, "shots": shots}}
+        for category in range(15)
+        for method in KINDS
+        for shots in (1, 5, None)
+    ]
+    tables = metric_tables(figures(lines))
+    page = tmp_path / "report.html"
+    write_benchmark_page(page, title="all", notes=[], tables=tables, lines=lines, pictures=tmp_path)
+    assert 3_000_000 < page.stat().st_size < 5_000_000
+    assert "pictures are left out to keep this page small" in page.read_text()
+
+
+def test_the_markdown_names_the_settings_and_has_a_table_a_metric(done):
+    text = (done / "report.md").read_text()
+    assert "padim: layers 1 2 3, size 64, resize squash, " in text  # by name, those that it chose itself
+    for title in ("image AUROC", "image F1-max", "pixel AUROC", "pixel AUPRO 0.3"):
+        assert f"## {title}, percent" in text
+    assert "## What it took" in text
+
+
+# ---------------------------------------------------------------------- going on after a stop
+
+
+def test_a_second_run_measures_nothing_again(capsys, monkeypatch, done, root, added):
+    before = (done / "cells.jsonl").read_bytes()
+    monkeypatch.setattr("totalrecall.benchmark.measure", None)  # a call would be an error
+    code, out, err = run(capsys, "benchmark", "mvtec", root, "--backbone", added, "--out", done, *OPTIONS)
+    assert (code, err) == (0, [])
+    assert out[0] == f"6 of 6 cells are done already, see {done / 'cells.jsonl'}"
+    assert (done / "cells.jsonl").read_bytes() == before
+
+
+def test_a_stopped_run_goes_on_where_it_stopped(root, added, tmp_path, monkeypatch):
+    wanted = small(root, added, seeds=[1, 2, 3])
+    measured, real = [], benchmark_cell.measure
+
+    def measure_two(cell, folder, progress=None):
+        if len(measured) == 2:
+            raise KeyboardInterrupt
+        measured.append(cell.seed)
+        return real(cell, folder, progress)
+
+    monkeypatch.setattr("totalrecall.benchmark.measure", measure_two)
+    with pytest.raises(KeyboardInterrupt):
+        run_benchmark(wanted, tmp_path)
+    file = tmp_path / "cells.jsonl"
+    file.write_bytes(file.read_bytes()[:-30])  # and the power went while the second line was written
+    measured.clear()
+    lines, bad = run_benchmark(wanted, tmp_path)
+    assert (measured, bad) == ([2, 3], [])
+    assert [line["setup"]["seed"] for line in lines] == [1, 2, 3]
+    assert set(Journal(file).lines) == {line["key"] for line in lines}
+
+
+def test_lines_that_are_torn_or_of_something_else_are_passed_over(tmp_path):
+    file = tmp_path / "cells.jsonl"
+    file.write_bytes(b'{"key": "a", "x": 1}\n\xff\n[1]\n{"y": 2}\n\n{"key": "b", "x"')
+    journal = Journal(file)
+    assert set(journal.lines) == {"a"}
+    journal.append({"key": "c"})
+    assert set(Journal(file).lines) == {"a", "c"}
+
+
+def test_every_setting_makes_other_cells(root):
+    settings = cell(root).settings
+    changed = [
+        {"seed": 2},
+        {"shots": 3},
+        *({"settings": {**settings, name: 7}} for name in settings),
+        {"data": open_dataset("mvtec", root, category="wood")},
+    ]
+    keys = {cell(root, **changes).key for changes in [{}, *changed]}
+    assert len(keys) == 1 + len(changed)
+    assert cell(root).key == cell(root).key
+
+
+def test_another_picture_in_the_set_makes_other_cells(root):
+    data = open_dataset("mvtec", root, category="washer")
+    assert cell(root, data=data).key != cell(root, data=replace(data, samples=data.samples[1:])).key
+
+
+# ---------------------------------------------------------------------- what goes wrong
+
+
+def test_a_bad_cell_does_not_stop_the_others(root, added, tmp_path, monkeypatch):
+    real = benchmark_cell.measure
+
+    def fail_once(cell, folder, progress=None):
+        if cell.seed == 1:
+            raise MemoryError("17 GB")
+        return real(cell, folder, progress)
+
+    monkeypatch.setattr("totalrecall.benchmark.measure", fail_once)
+    lines, bad = run_benchmark(small(root, added, seeds=[1, 2]), tmp_path)
+    assert [(one.title, one.message) for one in bad] == [("padim washer seed 1", "MemoryError: 17 GB")]
+    assert [line["setup"]["seed"] for line in lines] == [2]
+    lines, bad = run_benchmark(small(root, added, seeds=[2]), tmp_path)
+    assert (len(lines), bad) == (1, [])
+
+
+def test_a_picture_that_cannot_be_read_is_named_and_the_code_is_1(capsys, added, tmp_path):
+    from totalrecall.synthetic import make_dataset
+
+    root = make_dataset(tmp_path / "set", kind="wood", good=4, test_good=2, defective=2, size=(64, 64))
+    broken = sorted((root / "train" / "good").iterdir())[0]
+    broken.write_bytes(b"no picture")
+    (root / "ground_truth").rename(root / "aside")
+    options = ["--backbone", added, "--methods", "spade", "--size", "64", "--precision", "f32", "--threads", "1"]
+    code, _, err = run(capsys, "benchmark", "mvtec", root, "--out", tmp_path / "out", *options)
+    assert code == 1
+    assert any(str(broken) in line for line in err)
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert str(broken) in text
+    assert "no mask marks a defect" in text  # why there is no pixel metric
+    line = json.loads((tmp_path / "out" / "cells.jsonl").read_text())
+    assert line["metrics"]["pixel_auroc"] is None
+    assert line["curves"]["pro"] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--categories", "bolt"], "categories must be among wood, washer, got 'bolt'"),
+        (["--coreset", "10"], "--coreset must be over 0 and at most 1, got 10. For 10 percent write 0.1."),
+        (["--methods", "padim", "--coreset", "0.1"], "--coreset is for patchcore, got methods padim. Leave it out."),
+    ],
+)
+def test_wrong_usage_is_one_line_before_any_work(capsys, root, added, tmp_path, options, message):
+    code, _, err = run(capsys, "benchmark", "mvtec", root, "--backbone", added, "--out", tmp_path / "out", *options)
+    assert code == 2
+    assert len(err) == 1
+    assert message in err[0]
+    assert not (tmp_path / "out" / "cells.jsonl").exists()
+
+
+@pytest.mark.parametrize("word", ["0", "-1", "many"])
+def test_shots_are_numbers_or_all(capsys, root, tmp_path, word):
+    with pytest.raises(SystemExit):
+        run(capsys, "benchmark", "mvtec", root, "--out", tmp_path, "--shots", word)
+    assert "must be a number of pictures, at least 1, or all" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------- settings, presets, few pictures
+
+
+def test_low_shot_fits_on_few_pictures_and_gives_a_table(capsys, root, added, tmp_path):
+    options = ["--backbone", added, "--methods", "spade", "--categories", "wood", "--size", "64", "--threads", "1"]
+    code, out, _ = run(
+        capsys, "benchmark", "mvtec", root, "--out", tmp_path, "--shots", "1", "4", "--seeds", "1", "2", *options
+    )
+    assert code == 0
+    lines = [json.loads(line) for line in (tmp_path / "cells.jsonl").read_text().splitlines()]
+    assert [line["pictures"]["train"] for line in lines] == [1, 4, 1, 4]
+    assert "[1/4] spade wood seed 1, 1 picture: image AUROC " in out[0]
+    assert " left" in out[0]
+    assert "## Low shot" in (tmp_path / "report.md").read_text()
+    assert " ± " in (tmp_path / "report.md").read_text()
+
+
+def test_more_shots_hold_the_fewer_and_a_seed_makes_others():
+    pictures = [Path(str(at)) for at in range(50)]
+    assert few_shots(pictures, 10, seed=1)[:5] == few_shots(pictures, 5, seed=1)
+    assert few_shots(pictures, 5, seed=1) != few_shots(pictures, 5, seed=2)
+    assert len(set(few_shots(pictures, 99, seed=1))) == 50
+    assert few_shots(pictures, None, seed=1) == pictures
+
+
+def test_the_paper_preset_is_the_authors_code():
+    made = detector_settings("patchcore", {}, "paper")
+    wanted = {
+        "layers": (2, 3), "coreset": 0.1, "size": 256, "resize": "crop", "crop": 224, "patch_size": 3, "stride": 1,
+        "descriptor": "paper-code", "scoring": "max", "precision": "f32",
+    }  # fmt: skip
+    assert {name: made[name] for name in wanted} == wanted
+    assert Benchmark("mvtec", Path(), ["bottle"], preset="paper").backbone == "wide_resnet50_2"
+
+
+def test_the_anomalib_preset_has_no_crop_and_other_weights():
+    made = detector_settings("patchcore", {}, "anomalib")
+    wanted = {"size": 256, "resize": "squash", "crop": None, "scoring": "paper", "neighbours": 9, "coreset": 0.1}
+    assert {name: made[name] for name in wanted} == wanted
+    assert Benchmark("mvtec", Path(), ["bottle"], preset="anomalib").backbone == "wide_resnet50_2.racm_in1k"
+
+
+def test_what_is_given_goes_before_the_preset_and_its_own_settings_stay_with_a_method():
+    made = detector_settings("patchcore", {"resize": "squash", "coreset": 0.01}, "paper")
+    assert (made["crop"], made["coreset"], made["descriptor"]) == (None, 0.01, "paper-code")
+    padim = detector_settings("padim", {"coreset": 0.01}, "paper")
+    assert "coreset" not in padim
+    assert (padim["layers"], padim["crop"]) == (None, 224)
+    assert detector_settings("spade", {}, "anomalib")["neighbours"] == 50
+
+
+def test_presets_are_allowed_settings_of_published_backbones(added):
+    from totalrecall.backbones import PUBLISHED
+
+    assert set(PRESETS) == set(_PRESETS)
+    for preset in PRESETS:
+        assert PRESETS[preset]["all"]["backbone"] in PUBLISHED
+        for method in KINDS:
+            detector_class(method)(backbone=added, **detector_settings(method, {}, preset))
+
+
+def test_the_command_offers_every_setting_of_the_methods():
+    from inspect import signature
+
+    known = {name for kind in KINDS for name in signature(detector_class(kind)).parameters}
+    assert set(_SETTINGS) == known - {"seed", "projection"}
+
+
+def test_a_setting_of_one_method_is_fine_beside_others():
+    check_settings(["padim", "patchcore"], {"coreset": 0.1, "dimensions": 50})
+    with pytest.raises(SettingError, match="dimensions is for padim, got methods spade patchcore"):
+        check_settings(["spade", "patchcore"], {"dimensions": 50})
+
+
+def test_the_peak_is_the_cells_own_where_the_system_counts_it_so(root, added, tmp_path):
+    waste = np.ones(40 * 2**20)  # 320 MB, gone before the cell begins
+    assert math.isfinite(waste.sum())
+    del waste
+    (line,), _ = run_benchmark(small(root, added), tmp_path)
+    if line["peak_of"] == "process":
+        pytest.skip("this system does not let a process reset its peak")
+    from totalrecall.memory import resident_memory
+
+    assert line["peak_memory"] < resident_memory() + 150e6
+
+
+@pytest.mark.parametrize(
+    ("changes", "first"),
+    [
+        ({}, "paper-1"),
+        ({"settings": {"coreset": 0.1}}, "official-10"),
+        ({"settings": {"coreset": 0.25}}, "paper-25"),
+        ({"preset": "paper"}, "official-10"),
+        ({"preset": "anomalib"}, "anomalib"),
+    ],
+)
+def test_published_values_are_those_made_most_alike(changes, first):
+    from totalrecall.reference import PROTOCOLS
+
+    made = Benchmark("mvtec", Path(), ["bottle"], **changes).protocols
+    assert made[0] == first
+    assert set(made) <= set(PROTOCOLS)
+
+
+def test_all_official_categories_make_the_whole_set():
+    from totalrecall.datasets import SETS
+
+    every = list(SETS["mvtec"].counts)
+    assert Benchmark("mvtec", Path(), every).whole
+    assert not Benchmark("mvtec", Path(), every[1:]).whole
+    assert not Benchmark("folder", Path(), ["parts"]).whole  # of which nothing is published
+
+
+def test_official_categories_get_their_published_columns(capsys, root, added, tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "bottle").symlink_to(root / "wood", target_is_directory=True)
+    options = ["--backbone", added, "--methods", "padim", "--size", "64", "--threads", "1", "--quiet"]
+    run(capsys, "benchmark", "mvtec", tmp_path / "set", "--out", tmp_path / "out", *options)
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "| category | padim | published (resnet18, anomalib) | difference |" in text
+    rows = list(csv.DictReader((tmp_path / "out" / "results.csv").read_text().splitlines()))
+    for row in rows:
+        if row["published"]:
+            assert float(row["difference"]) == pytest.approx(float(row["mean"]) - float(row["published"]), abs=0.002)
+    assert {row["metric"] for row in rows if row["published"]} >= {"image_auroc", "pixel_auroc", "pixel_aupro"}
