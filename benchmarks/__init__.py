@@ -3,3 +3,5 @@
 A benchmark prints a ratio against a named baseline of the same run, and adds its rows, with machine and versions, to
 results/*.csv.
 """
+
+import totalrecall  # noqa: F401  before NumPy, as a program of one's own would: see `totalrecall.threads`

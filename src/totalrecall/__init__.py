@@ -21,10 +21,10 @@ Beside it: `detector_base` (what all detectors share), `settings`, `results`, `e
 in a row), `learning` (pictures to bank: `plan` says beforehand what it takes, `estimate` how long, `fitting` does it,
 `chunks` where memory is short), `search_plan` (how the search prunes), `artifact` (the model file), `kinds` (opens a
 model of any kind), `files`, `memory`, `threads`, `errors`, `types`. The methods that PatchCore is compared with are
-`padim` (its mathematics in `gaussians`) and `spade` (`gallery`), both fitted by `onepass`. Around it: `metrics`, `datasets`,
-`evaluation`, `benchmark` (with `reference`), `overlay`, `report` (with `report_page`,
-`report_style`, `report_index`), `synthetic` (the demo's pictures, painted by `synthetic_parts` and `synthetic_board`,
-damaged by `synthetic_defects`), `cli`.
+`padim` (its mathematics in `gaussians`) and `spade` (`gallery`), both fitted by `onepass`. Around it: `metrics`,
+`datasets`, `evaluation`, `benchmark` (with `reference`), `overlay`, `report` (with `report_page`, `report_style`,
+`report_index`), `synthetic` (the demo's pictures, painted by `synthetic_parts` and `synthetic_board`, damaged by
+`synthetic_defects`), `cli`.
 """
 
 from importlib import import_module

@@ -177,7 +177,8 @@ class ExactSearch:
         return np.concatenate([one[0] for one in found]), np.concatenate([one[1] for one in found])
 
     def _nearest_of_tile(self, queries: Patches, k: int) -> tuple[Distances, Indices]:
-        extended = np.ones((len(queries), queries.shape[1] + 1), np.float32)  # the column of ones is for `_whole`
+        extended = np.empty((len(queries), queries.shape[1] + 1), np.float32)
+        extended[:, -1] = 1  # for `_whole`
         centred = np.subtract(queries, self.mean, out=extended[:, :-1])
         norms = np.einsum("qd,qd->q", centred, centred)
         margin = self.slack * (np.sqrt(norms) + self.longest) ** 2
