@@ -62,3 +62,40 @@ def test_the_false_alarm_rate_is_kept_on_average(rate):
     draws = rng.gamma(2.0, 1.0, (4000, 60))  # each row: 59 calibration scores and one new good picture
     alarms = np.mean([row[-1] > conformal_threshold(row[:-1], rate) for row in draws])
     assert alarms == pytest.approx(rate, abs=3 * math.sqrt(rate * (1 - rate) / 4000))
+
+
+def test_below_the_floor_the_threshold_is_an_estimate_with_its_interval():
+    scores = np.random.default_rng(0).gamma(8, 1, 40)
+    calibration = Calibration(scores, scores / 2, 0.005)
+    assert calibration.below_floor
+    assert calibration.estimated
+    assert calibration.threshold > scores.max()
+    assert calibration.pixel_threshold == pytest.approx(calibration.threshold / 2)
+    low, high = calibration.interval
+    assert 0 <= low < high < 1
+    assert calibration.expected_rate(calibration.threshold) == pytest.approx(0.005, rel=0.01)
+
+
+def test_at_the_floor_and_above_nothing_is_estimated():
+    scores = np.arange(1.0, 20.0)  # n = 19
+    calibration = Calibration(scores, scores, 0.05)
+    assert not calibration.below_floor
+    assert not calibration.estimated
+    assert calibration.interval is None
+    assert calibration.threshold == 19
+
+
+def test_a_rarer_alarm_never_has_a_lower_threshold():
+    rng = np.random.default_rng(2)
+    for _ in range(30):
+        scores = np.append(rng.gamma(8, 1, 30), 40.0)  # one dirty picture among them
+        thresholds = [Calibration(scores, scores, rate).threshold for rate in (0.2, 0.1, 0.05, 0.0313, 0.02, 0.001)]
+        assert thresholds == sorted(thresholds)
+
+
+def test_the_expected_rate_of_any_threshold_by_hand():
+    calibration = Calibration(np.arange(1.0, 20.0), np.zeros(19), 0.05)
+    assert calibration.expected_rate(10.0) == pytest.approx(10 / 20)
+    assert calibration.expected_rate(18.5) == pytest.approx(2 / 20)
+    assert 0 < calibration.expected_rate(30.0) < calibration.floor
+    assert math.isnan(Calibration(np.array([]), np.array([]), 0.05).expected_rate(1.0))

@@ -30,7 +30,7 @@ def run(capsys, *arguments):
 
 
 def small(added):
-    return ["--backbone", added, "--size", "64", "--coreset", "0.1", "--precision", "f32"]
+    return ["--backbone", added, "--size", "64", "--coreset", "0.1", "--at-least", "1", "--precision", "f32"]
 
 
 def in_fresh_python(code):
@@ -50,11 +50,11 @@ def test_fit_says_what_it_did_and_writes_the_model(capsys, added, parts, tmp_pat
     assert "no scratch" in out[0]
     assert out[1] == "Bank: 64 of 640 patches (384 numbers each) from 10 pictures"  # 8 x 8 patches, a tenth of them
     assert out[2].startswith("Threshold: score ")
-    assert out[2].endswith("from 2 of the good pictures, scored without them")
+    assert "from 10 good pictures, each scored without its fold of 10; false-alarm rate at most 0.0909 on" in out[2]
     assert out[3].startswith("Seconds: features ")
     assert out[4] == (
-        "Note: a false-alarm rate of 0.01 cannot be promised from 2 held-out good pictures, only 0.33; "
-        "the threshold is their highest score. 99 held-out pictures would do."
+        "Note: a false-alarm rate of 0.01 cannot be promised from 10 good pictures, only 0.091; "
+        "the threshold is their highest score. 99 good pictures would do."
     )
     assert out[5] == f"Wrote {output} ({human_bytes(output.stat().st_size)})"
     assert [path.name for path in output.parent.iterdir()] == ["part.trecall"]
@@ -67,7 +67,7 @@ def test_fit_tells_a_program_as_json(capsys, added, parts, tmp_path):
     assert code == 0
     assert facts["model"] == str(output)
     assert (facts["pictures"], facts["vectors"], facts["patches"], facts["skipped"]) == (10, 64, 640, [])
-    assert facts["guaranteed_rate"] == pytest.approx(1 / 3)
+    assert facts["guaranteed_rate"] == pytest.approx(1 / 11)
     assert (facts["chunks"], facts["scratch"], facts["plan"]["way"]) == (1, 0, "memory")
     assert facts["plan"]["patches"] == 640
     assert facts["plan"]["seconds"] > 0

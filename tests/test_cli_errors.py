@@ -220,7 +220,7 @@ def test_a_name_that_is_no_unicode_is_learnt_from(capsys, added, parts, tmp_path
     good.mkdir()
     for path in (parts / "train" / "good").glob("*.png"):
         (good / os.fsdecode(b"\xff" + path.name.encode())).write_bytes(path.read_bytes())
-    fit = ["fit", good, "-o", tmp_path / "m", "--backbone", added, "--size", 64, "--coreset", 0.1]
+    fit = ["fit", good, "-o", tmp_path / "m", "--backbone", added, "--size", 64, "--coreset", 0.1, "--at-least", 1]
     assert run(capsys, *fit)[0] == 0
     assert run(capsys, "predict", tmp_path / "m", good)[0] == 0
 

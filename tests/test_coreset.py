@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import totalrecall.coreset as coreset
 from tests import reference
-from totalrecall.coreset import greedy_k_center, project
+from totalrecall.coreset import budget, greedy_k_center, project, subsample
 from totalrecall.errors import SettingError
 
 
@@ -169,3 +169,57 @@ def test_on_real_patches_the_order_is_the_plain_loops(shared, real_patches):
     assert np.array_equal(chosen.indices, indices)
     single = greedy_k_center(points.astype(np.float32), 200, seed=42)
     assert single.radius == pytest.approx(radius, rel=1e-5)
+
+
+# ---------------------------------------------------------------------- greedy or random
+
+
+def test_subsample_is_the_greedys_choice_unless_told_otherwise():
+    points = clustered(400)
+    assert np.array_equal(subsample(points, 40, seed=3).indices, greedy_k_center(points, 40, seed=3).indices)
+
+
+def test_a_random_choice_is_of_different_points_drawn_by_the_seed():
+    points = clustered(400)
+    chosen = subsample(points, 40, method="random", seed=3)
+    assert len(set(chosen.indices.tolist())) == 40
+    assert chosen.indices.max() < 400
+    assert np.array_equal(chosen.indices, subsample(points, 40, method="random", seed=3).indices)
+    assert not np.array_equal(chosen.indices, subsample(points, 40, method="random", seed=4).indices)
+    assert np.isnan(chosen.radius)
+
+
+def test_a_random_choice_covers_worse_than_the_greedy():
+    points = clustered(2000)
+    greedy = greedy_k_center(points, 100)
+    drawn = points[subsample(points, 100, method="random").indices]
+    farthest = max(
+        np.linalg.norm(points[first : first + 100, None] - drawn, axis=2).min(1).max() for first in range(0, 2000, 100)
+    )
+    assert farthest > greedy.radius
+
+
+def test_a_random_choice_among_some_rows_counts_within_them():
+    points, rows = clustered(100), np.arange(50, 60)
+    assert sorted(subsample(points, 10, method="random", rows=rows).indices) == list(range(10))
+
+
+def test_subsample_names_what_is_allowed():
+    with pytest.raises(SettingError, match="subsampling must be one of greedy, random, got 'uniform'"):
+        subsample(clustered(10), 2, method="uniform")
+    with pytest.raises(SettingError, match=r"from 1 to the number of patches \(10\), got 11"):
+        subsample(clustered(10), 11, method="random")
+
+
+@pytest.mark.parametrize(
+    ("total", "share", "least", "kept"),
+    [
+        (5120, 0.01, 1, 51),
+        (5120, 0.01, 2000, 2000),
+        (900, 0.01, 2000, 900),
+        (300_000, 0.01, 2000, 3000),
+        (50, 0.01, 1, 1),
+    ],
+)
+def test_the_budget_is_the_share_but_no_fewer_than_the_least(total, share, least, kept):
+    assert budget(total, share, least) == kept

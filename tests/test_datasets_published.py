@@ -139,7 +139,7 @@ def test_a_set_of_another_layout_is_refused_or_opened_with_a_warning(layout, oth
 def test_a_set_is_fitted_on_and_evaluated_from_the_command_line(layout, name, added, tmp_path, capsys):
     root, model, metrics = trees.TREES[layout](tmp_path / "set"), tmp_path / "m.trecall", tmp_path / "m.json"
     options = ["--layout", layout, "--quiet"]
-    small = ["--backbone", added, "--size", "64", "--coreset", "0.2", "--precision", "f32"]
+    small = ["--backbone", added, "--size", "64", "--coreset", "0.2", "--at-least", "1", "--precision", "f32"]
     assert main(["fit", str(root / name), "-o", str(model), *options, *small]) == 0
     assert main(["evaluate", str(model), str(root / name), *options, "--json", str(metrics)]) == 0
     data = open_dataset(layout, root, category=name)

@@ -39,7 +39,7 @@ def damaged(seed):
 
 
 def make(backbone, **options):
-    return PatchCore(**{"backbone": backbone, "size": SIZE, "coreset": 0.2, "precision": "f32", **options})
+    return PatchCore(**{"backbone": backbone, "size": SIZE, "coreset": 0.2, "at_least": 1, "precision": "f32", **options})
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_a_defect_scores_above_the_good_and_is_found_where_it_is(fitted):
     fine, broken = fitted.predict(stripes(100)), fitted.predict(damaged(100))
     assert broken.score > fine.score
     assert broken.is_anomalous
-    assert broken.p_value == pytest.approx(1 / 3)  # the floor of two calibration pictures
+    assert broken.p_value == pytest.approx(1 / 13)  # the floor of twelve calibration pictures
     row, column = np.unravel_index(broken.anomaly_map.argmax(), broken.anomaly_map.shape)
     assert 20 <= row <= 55
     assert 30 <= column <= 70
@@ -229,7 +229,7 @@ def test_progress_reports_each_step(tiny_backbone, good):
     seen = []
     make(tiny_backbone).fit(good, progress=lambda step, done, total: seen.append((step, done, total)))
     assert ("features", 12, 12) in seen
-    assert ("calibration", 2, 2) in seen
+    assert ("calibration", 12, 12) in seen
     assert {step for step, _, _ in seen} == {"features", "coreset", "calibration"}
 
 
@@ -243,7 +243,7 @@ def test_progress_reports_each_step(tiny_backbone, good):
         ({"layers": (2, 7)}, "layers: backbone tiny has no layer 7. It has: 1 2 3."),
         ({"size": 16}, "size must be from 32 to 4096 pixels, got 16. Usual: 224 to 512."),
         ({"resize": "zoom"}, "resize must be one of squash, letterbox, crop, got 'zoom'."),
-        ({"scoring": "mean"}, "scoring must be one of max, paper, top1pct, got 'mean'."),
+        ({"scoring": "mean"}, "scoring must be one of max, paper, top1pct, map1pct, got 'mean'."),
         ({"false_alarm_rate": 1}, "false_alarm_rate must be between 0 and 1, got 1. Usual: 0.01."),
         ({"holdout": 1.5}, "holdout must be at least 0 and under 1, got 1.5. Usual: 0.2."),
         ({"patch_size": 4}, "patch_size must be odd and at least 1, got 4. The paper uses 3."),
@@ -283,7 +283,7 @@ def test_on_real_tiles_scores_equal_the_oracle(shared, resnet18):
     from totalrecall.datasets import open_dataset
 
     data = open_dataset("mtd", shared / "data" / "mtd")
-    detector = PatchCore(backbone=resnet18, precision="f32", holdout=0).fit(data.train[:15])
+    detector = PatchCore(backbone=resnet18, precision="f32", holdout=0, at_least=1).fit(data.train[:15])
     bank = detector.bank_.vectors.astype(np.float64)
     pictures = [sample.path for sample in data.test[::30]][:20]
     assert len(pictures) == 20

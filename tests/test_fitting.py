@@ -19,10 +19,11 @@ from tests import reference
 from totalrecall import PatchCore
 from totalrecall import plan as planning
 from totalrecall.errors import DataError
+from totalrecall.folds import held_out, make_folds
 from totalrecall.images import find_pictures
 from totalrecall.learning import ChunkedFitWarning, learn
 from totalrecall.memory import parse_size
-from totalrecall.plan import held_out, make_plan
+from totalrecall.plan import make_plan
 
 SIZE = 64
 COUNT = 24
@@ -59,7 +60,7 @@ def scratch(tmp_path, monkeypatch):
 
 
 def make(backbone, **options):
-    return PatchCore(**{"backbone": backbone, "size": SIZE, "coreset": 0.1, "precision": "f32", **options})
+    return PatchCore(**{"backbone": backbone, "size": SIZE, "coreset": 0.1, "at_least": 1, "precision": "f32", **options})
 
 
 @pytest.fixture(autouse=True)
@@ -234,12 +235,13 @@ def test_pictures_held_out_have_no_part_in_the_bank_that_scores_them(tiny_backbo
     banks = []
     for noise in (False, True):
         sources = [stripes(seed) for seed in range(COUNT)]
-        held = held_out(COUNT, 0.2, 42).tolist()
+        folds = make_folds(COUNT, 0.2, None, 42) if pictures == COUNT else [held_out(COUNT, 0.2, 42)]
+        held = folds[0].tolist()
         for at in held if noise else []:
             sources[at] = np.random.default_rng(at).integers(0, 256, sources[at].shape).astype(np.uint8)
         detector = make(tiny_backbone)
         learnt, _ = learn(detector.extractor, sources, memory=enough_for(detector, sources, pictures))
-        assert learnt.held == held
+        assert learnt.folds == [fold.tolist() for fold in folds]
         banks.append(learnt.bank(learnt.choose(without=held)))
         whole = learnt.bank(learnt.choose())
         assert set(held) & set(whole.origin[:, 0].tolist())
@@ -253,9 +255,11 @@ def test_pictures_come_again_with_the_patches_that_they_had(tiny_backbone, good,
     detector = make(tiny_backbone)
     sources = find_pictures(good)
     learnt, _ = learn(detector.extractor, sources, memory=enough_for(detector, sources, pictures))
-    seen = list(learnt.again(learnt.held))
-    assert [Path(one.picture.path) for one in seen] == [sources[at] for at in learnt.held]
-    for one, at in zip(seen, learnt.held, strict=True):
+    held = learnt.folds[0]
+    seen = list(learnt.again(held))
+    assert [Path(one.picture.path) for one in seen] == [sources[at] for at in held]
+    assert [one.index for one in seen] == held
+    for one, at in zip(seen, held, strict=True):
         assert np.array_equal(one.patches, everything.vectors[64 * at : 64 * at + 64])
         assert np.array_equal(one.cells, everything.origin[64 * at : 64 * at + 64, 1:])
 
@@ -275,7 +279,8 @@ def test_progress_counts_the_whole_job(tiny_backbone, good, pictures, scratch):
     detector = make(tiny_backbone)
     limit = enough_for(detector, find_pictures(good), pictures)
     detector.fit(good, memory=limit, progress=lambda step, done, total: seen.append((step, done, total)))
-    for step, whole in (("features", COUNT), ("calibration", 4), ("coreset", None)):
+    judged = COUNT if pictures == COUNT else 4  # in folds where memory holds them all, else those held out
+    for step, whole in (("features", COUNT), ("calibration", judged), ("coreset", None)):
         done = [(done, total) for name, done, total in seen if name == step]
         assert done == sorted(done)
         assert len({total for _, total in done}) == 1
@@ -346,7 +351,7 @@ def test_an_interrupted_fit_leaves_neither_scratch_nor_model(added, many, tmp_pa
     scratch, models = tmp_path / "scratch", tmp_path / "models"
     scratch.mkdir()
     models.mkdir()
-    process = command(added, many, models / "m.trecall", scratch, "--memory", "330MB", "--coreset", "0.03")
+    process = command(added, many, models / "m.trecall", scratch, "--memory", "330MB", "--coreset", "0.03", "--at-least", "1")
     opened = Path(f"/proc/{process.pid}/fd")
     if not opened.is_dir():
         process.kill()

@@ -20,9 +20,9 @@ TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 ROAD = re.findall(r"^    (\w+) {2,}\S", totalrecall.__doc__.partition("reading order:")[2], re.M)
 EVERYWHERE = {"types", "errors", "files", "threads"}
 # Steps and parts of steps: what each may import besides EVERYWHERE and the steps before it.
-ALSO = {"images": {"decode"}, "settings": {"patches", "scoring"}}
+ALSO = {"images": {"decode"}, "settings": {"coreset", "patches", "scoring"}, "calibration": {"tail"}}
 HELPERS = {"artifact", "detector_base", "extractor", "fitting", "learning", "memory", "plan", "results", "search_plan"}
-HELPERS |= {"settings"}
+HELPERS |= {"settings", "changing", "evidence", "joining", "leaving", "update"}
 OPTIONAL = ("torch", "onnx", "openvino", "cv2", "fastapi", "ray", "jaxtyping", "beartype", "timm", "huggingface_hub")
 
 

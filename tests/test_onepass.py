@@ -11,8 +11,8 @@ from tests.test_detector import damaged, stripes
 from totalrecall import SPADE, PaDiM, SkippedPictureWarning, load_detector
 from totalrecall.artifact import read_artifact, write_artifact
 from totalrecall.errors import BackboneError, DataError, ModelFileError, NotFittedError, PictureError, SettingError
+from totalrecall.folds import held_out
 from totalrecall.images import read_image
-from totalrecall.plan import held_out
 
 SIZE = 64
 both = pytest.mark.parametrize("kind", [PaDiM, SPADE])

@@ -12,9 +12,10 @@ from totalrecall.backbones import load
 from totalrecall.errors import DataError, SettingError
 from totalrecall.estimate import Speeds, expected_seconds
 from totalrecall.extractor import PatchExtractor
+from totalrecall.folds import held_out
 from totalrecall.images import Recipe
 from totalrecall.memory import parse_size
-from totalrecall.plan import expected_grid, held_out, make_plan, spread, walked_dimensions
+from totalrecall.plan import expected_grid, make_plan, spread, walked_dimensions
 from totalrecall.settings import Settings
 
 GB = 10**9
@@ -26,6 +27,8 @@ def extractor(backbone="compact", recipe=None, **options):
         "backbone": "compact",
         "layers": (2, 3),
         "coreset": 0.01,
+        "at_least": 1,
+        "subsampling": "greedy",
         "patch_size": 3,
         "stride": 1,
         "descriptor": "concat",
@@ -34,6 +37,7 @@ def extractor(backbone="compact", recipe=None, **options):
         "projection": None,
         "false_alarm_rate": 0.01,
         "holdout": 0.2,
+        "min_area": 1,
         "precision": "f32",
         "seed": 42,
     }
@@ -68,14 +72,6 @@ def test_the_grid_is_known_without_reading_a_picture(recipe, options, name, tiny
     assert grid.shape[1:] == expected_grid(made.backbone, made.recipe, made.settings)
 
 
-def test_held_out_pictures_are_a_fifth_and_at_most_500():
-    assert [len(held_out(count, 0.2, 0)) for count in (0, 2, 3, 10, 761, 2600, 20_000)] == [0, 0, 1, 2, 152, 500, 500]
-    assert len(held_out(20_000, 0.0, 0)) == 0
-    held = held_out(100, 0.2, 3)
-    assert np.array_equal(held, np.unique(held))
-    assert not np.array_equal(held, held_out(100, 0.2, 4))
-
-
 def test_pictures_are_taken_from_all_over_the_list():
     assert spread(list("abcdefghij"), 4) == ["a", "d", "g", "j"]
     assert spread(list("ab"), 4) == ["a", "b"]
@@ -93,7 +89,9 @@ def test_what_fits_is_held_whole_and_the_numbers_are_those_of_the_recipe():
     plan = make_plan(extractor(), MANY[:500], 4 * GB)
     assert (plan.way, plan.scratch, len(plan.chunks), plan.held_chunks) == ("memory", 0, 1, 0)
     assert (plan.patches, plan.dimensions, plan.walked, plan.vectors) == (512_000, 384, 384, 5120)
-    assert plan.held == 100
+    assert plan.folds == [100] * 5
+    assert plan.held == 500
+    assert plan.others() == [4096] * 5  # a fifth of the pictures less, a fifth of the vectors less
     assert 4 * 512_000 * 384 < plan.memory <= 4 * GB
     assert math.isnan(plan.seconds)
 
@@ -206,12 +204,14 @@ def test_no_pictures_are_named():
 
 def test_the_seconds_grow_as_the_work_does():
     speeds = Speeds(picture=0.01, products=1e11)
-    plans = [make_plan(extractor(), MANY[:count], 200 * GB) for count in (500, 1000, 2000)]
+    plans = [make_plan(extractor(folds=1), MANY[:count], 200 * GB) for count in (500, 1000, 2000)]
     one, two, four = (expected_seconds(plan, speeds) for plan in plans)
     assert 0.01 * 500 < one < two < four
     assert (four - 20) / (two - 10) == pytest.approx(4, rel=0.2)  # features aside it is the square
     chunks = make_plan(extractor(), MANY[:2000], GB)
     assert chunks.way == "chunks"
     assert expected_seconds(chunks, speeds) < four
-    assert expected_seconds(replace(plans[0], held=0), speeds) < one
+    assert expected_seconds(replace(plans[0], folds=[]), speeds) < one
+    five = expected_seconds(make_plan(extractor(folds=5), MANY[:500], 200 * GB), speeds)
+    assert one < five < 5 * one
     assert math.isnan(expected_seconds(plans[0], Speeds(math.nan, 1e11)))

@@ -1,15 +1,26 @@
 """scoring: eq. 6 and 7 against the oracle, maps and regions against hand-derived values."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from tests import reference
 from totalrecall.bank import Bank, BankPicture
 from totalrecall.errors import SettingError
 from totalrecall.images import Recipe
-from totalrecall.scoring import anomaly_map, find_regions, picture_score, reweight, smoothing_sigma
+from totalrecall.scoring import (
+    anomaly_map,
+    find_regions,
+    picture_score,
+    region_level,
+    reweight,
+    smooth_distances,
+    smoothing_sigma,
+)
 
 
 def a_bank(m=60, d=12, seed=0):
@@ -62,7 +73,7 @@ def test_a_member_of_the_bank_scores_zero():
 def test_an_unknown_scoring_is_named():
     with pytest.raises(SettingError) as caught:
         score_of(np.ones((4, 12), np.float32), a_bank(), "mean")
-    assert str(caught.value) == "scoring must be one of max, paper, top1pct, got 'mean'."
+    assert str(caught.value) == "scoring must be one of max, paper, top1pct, map1pct, got 'mean'."
 
 
 def test_a_flat_grid_gives_a_flat_map_of_the_pictures_size():
@@ -131,3 +142,58 @@ def test_without_a_threshold_there_are_no_regions():
 
 def test_a_value_at_the_threshold_is_no_region():
     assert find_regions(np.ones((5, 5), np.float32), 1.0) == []
+
+
+# ---------------------------------------------------------------------- beyond the paper
+
+
+def every_cell(rows, columns):
+    return np.indices((rows, columns)).reshape(2, -1).T
+
+
+def test_smoothed_distances_are_a_plain_gaussians():
+    from scipy.ndimage import gaussian_filter
+
+    grid = np.random.default_rng(0).random((12, 20), dtype=np.float32)
+    smoothed = smooth_distances(grid, every_cell(12, 20), 1.0)
+    assert np.allclose(smoothed.reshape(12, 20), gaussian_filter(grid, 1.0, mode="reflect", truncate=4), atol=1e-5)
+
+
+def test_cells_outside_the_region_pull_nothing_down():
+    grid = np.full((8, 8), 9.0, np.float32)
+    grid[:, :4] = 0  # outside, where a detector writes 0
+    cells = every_cell(8, 8)
+    cells = cells[cells[:, 1] >= 4]
+    assert np.allclose(smooth_distances(grid, cells, 1.0), 9, atol=1e-4)
+
+
+def test_a_smoothed_spot_counts_for_more_than_a_smoothed_speck():
+    bank, patches = a_bank(), np.zeros((400, 12), np.float32)
+    indices = np.zeros(400, np.int64)
+    scores = []
+    for side in (1, 3):  # the speck is higher, the spot is wider
+        grid = np.zeros((20, 20), np.float32)
+        grid[5 : 5 + side, 5 : 5 + side] = 5 - side
+        smoothed = smooth_distances(grid, every_cell(20, 20), 0.75)
+        scores.append(picture_score(smoothed, indices, patches, bank, scoring="map1pct"))
+    assert scores[0] < scores[1]
+
+
+def test_map1pct_is_the_mean_of_the_largest_hundredth_of_what_it_is_given():
+    values = np.random.default_rng(0).random(700)
+    indices, patches = np.zeros(700, np.int64), np.zeros((700, 12), np.float32)
+    score = picture_score(values, indices, patches, a_bank(), scoring="map1pct")
+    assert score == pytest.approx(np.sort(values)[-7:].mean())
+
+
+@given(
+    values=arrays(np.float32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 5)),
+    area=st.integers(1, 12),
+)
+def test_the_region_level_is_the_threshold_at_which_regions_of_that_area_end(values, area):
+    level = region_level(values, area)
+    if values.size < area:
+        assert level == -math.inf
+        return
+    assert not find_regions(values, level, min_area=area)
+    assert find_regions(values, float(np.nextafter(np.float32(level), np.float32(-1e9))), min_area=area)

@@ -7,8 +7,17 @@ from hypothesis import strategies as st
 
 import totalrecall.search as search
 from tests import reference
+from totalrecall.bank import Bank, BankPicture
 from totalrecall.errors import SettingError
 from totalrecall.search import ExactSearch, principal_basis
+from totalrecall.threads import workers
+
+
+@pytest.fixture(params=[0, 1 << 62], ids=["by a graph", "by products"])
+def way(request, monkeypatch):
+    """The two ways that bounds are come by."""
+    monkeypatch.setattr(search, "_WORTH_A_GRAPH", request.param)
+    return "graph" if request.param == 0 else "products"
 
 
 def patch_like(m=900, q=80, d=256, seed=0, offset=0.0):
@@ -28,7 +37,7 @@ def brute_force(queries, bank, k):
 
 @pytest.mark.parametrize("k", [1, 3, 9])
 @pytest.mark.parametrize("dimensions", [16, 256, 600])
-def test_neighbours_are_brute_forces(dimensions, k):
+def test_neighbours_are_brute_forces(way, dimensions, k):
     bank, queries = patch_like(d=dimensions)
     distances, indices = ExactSearch(bank).nearest(queries, k)
     expected, order = brute_force(queries, bank, k)
@@ -36,7 +45,7 @@ def test_neighbours_are_brute_forces(dimensions, k):
     assert np.allclose(distances, expected, rtol=1e-6)
 
 
-def test_data_without_structure_falls_back_to_whole_products():
+def test_data_without_structure_is_no_trouble(way):
     rng = np.random.default_rng(1)
     bank = rng.standard_normal((700, 256), dtype=np.float32)
     queries = rng.standard_normal((60, 256), dtype=np.float32)
@@ -44,20 +53,20 @@ def test_data_without_structure_falls_back_to_whole_products():
     assert np.array_equal(indices, brute_force(queries, bank, 1)[1])
 
 
-def test_any_orthonormal_basis_gives_the_same_answer():
+def test_any_orthonormal_basis_gives_the_same_answer(way):
     bank, queries = patch_like()
     worst = np.linalg.qr(np.random.default_rng(2).standard_normal((256, 128)))[0].astype(np.float32)
     assert np.array_equal(ExactSearch(bank, worst).nearest(queries, 2)[1], brute_force(queries, bank, 2)[1])
 
 
-def test_a_member_of_the_bank_is_at_distance_zero():
+def test_a_member_of_the_bank_is_at_distance_zero(way):
     bank, _ = patch_like(offset=50.0)
     distances, indices = ExactSearch(bank).nearest(bank[:40])
     assert (distances == 0).all()
     assert indices[:, 0].tolist() == list(range(40))
 
 
-def test_ties_go_to_the_lower_index():
+def test_ties_go_to_the_lower_index(way):
     bank, queries = patch_like(m=300)
     doubled = np.concatenate([bank, bank, bank])
     _, indices = ExactSearch(doubled).nearest(queries, 3)
@@ -65,73 +74,153 @@ def test_ties_go_to_the_lower_index():
     assert np.array_equal(indices, first + np.array([0, 300, 600]))
 
 
-def test_all_vectors_equal_is_no_trouble():
+def test_all_vectors_equal_is_no_trouble(way):
     bank = np.ones((500, 256), np.float32)
     distances, indices = ExactSearch(bank).nearest(np.zeros((3, 256), np.float32))
     assert np.allclose(distances, 16)
     assert (indices == 0).all()
 
 
-def test_the_bound_is_under_every_distance():
-    bank, queries = patch_like()
-    engine = ExactSearch(bank)
-    centred = queries - engine.mean
-    norms = np.einsum("qd,qd->q", centred, centred)
-    margin = engine.slack * (np.sqrt(norms) + engine.longest) ** 2
-    for left, blocks in zip(engine._reduce(centred, norms, engine.levels), engine._levels, strict=True):
-        bounds = norms[:, None] + left @ np.concatenate(blocks, axis=1)
-        assert (bounds <= reference.distances(queries, bank) ** 2 + 2 * margin[:, None]).all()
-        assert bounds.mean() > 0.3 * (reference.distances(queries, bank) ** 2).mean()  # and says something
-
-
-LEVELS = [(), (16,), (64,), (8, 32), (64, 192), (200, 256)]
-
-
-@pytest.mark.parametrize("k", [1, 2, 5])
-@pytest.mark.parametrize("levels", LEVELS)
-def test_every_plan_gives_the_same_answer(levels, k, monkeypatch):
-    monkeypatch.setattr(search, "_BLOCK", 256)  # several blocks, the last one smaller
+@pytest.mark.parametrize("k", [1, 5])
+@pytest.mark.parametrize("levels", [(), (16,), (8, 32), (200,)])
+def test_every_plan_gives_the_same_answer(way, levels, k):
     bank, queries = patch_like(m=900)
-    distances, indices = ExactSearch(bank, levels=levels).nearest(queries, k)
+    engine = ExactSearch(bank, levels=levels)
+    distances, indices = engine.nearest(queries, k)
+    assert (engine._graph is None) == (way == "products")
     expected, order = brute_force(queries, bank, k)
     assert np.array_equal(indices, order)
     assert np.allclose(distances, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("k", [1, 3])
-@pytest.mark.parametrize("levels", [(16,), (4, 16), (64, 192)])
-@pytest.mark.parametrize("crowded", [0.0, 0.003, 0.01])
-def test_queries_with_many_candidates_go_on_to_the_next_level(crowded, levels, k, monkeypatch):
+@pytest.mark.parametrize("levels", [(4,), (64,)])
+@pytest.mark.parametrize("crowded", [0.0, 0.01])
+def test_queries_with_many_candidates_are_compared_with_all(crowded, levels, k, monkeypatch):
+    monkeypatch.setattr(search, "_WORTH_A_GRAPH", 0)
     monkeypatch.setattr(search, "_CROWDED", crowded)
-    monkeypatch.setattr(search, "_BLOCK", 500)
+    monkeypatch.setattr(search, "_WORTH_PRODUCTS", 0)
+    monkeypatch.setattr(search, "_PRODUCTS", 4000)  # three rows at a time
     bank, queries = patch_like(m=1300)
     bank = np.concatenate([bank, bank[:50]])  # ties as well
-    _, indices = ExactSearch(bank, levels=levels).nearest(queries, k)
+    engine, seen = ExactSearch(bank, levels=levels), []
+    products = engine._products
+    monkeypatch.setattr(engine, "_products", lambda some: seen.append(len(some)) or products(some))
+    _, indices = engine.nearest(queries, k)
     assert np.array_equal(indices, brute_force(queries, bank, k)[1])
+    assert seen or crowded > 0.0
 
 
-def test_fewer_vectors_in_the_last_block_than_neighbours(monkeypatch):
-    monkeypatch.setattr(search, "_BLOCK", 100)
-    bank, queries = patch_like(m=302)
-    for levels in LEVELS:
-        _, indices = ExactSearch(bank, levels=levels).nearest(queries, 7)
-        assert np.array_equal(indices, brute_force(queries, bank, 7)[1])
+@pytest.mark.parametrize("m", [1, 63, 64, 65, 302])
+def test_nearly_as_many_neighbours_as_vectors(way, m):
+    bank, queries = patch_like(m=m, q=5)
+    for levels in ((), (16,)):
+        engine = ExactSearch(bank, levels=levels)
+        for k in (1, m - m // 2, m):
+            _, indices = engine.nearest(queries, k)
+            assert np.array_equal(indices, brute_force(queries, bank, k)[1])
 
 
-def test_pruning_leaves_few_vectors_to_measure():
-    bank, queries = patch_like(m=3000)
-    engine = ExactSearch(bank)
-    _, indices = engine.nearest(queries)
+def test_near_ties_are_told_apart(way):
+    bank, queries = patch_like(m=200, q=20)
+    nearest = brute_force(queries, bank, 1)[1][:, 0]
+    twins = bank[nearest] + (bank[nearest] - queries) * np.float32(1e-6)  # a millionth further away
+    for both in (np.concatenate([twins, bank]), np.concatenate([bank, twins])):
+        _, indices = ExactSearch(both).nearest(queries)
+        assert np.array_equal(indices, brute_force(queries, both, 1)[1])
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e-3, 1e6, 1e15])
+def test_large_and_small_numbers_are_no_trouble(way, scale):
+    bank, queries = patch_like(m=700)
+    bank, queries = bank * np.float32(scale), queries * np.float32(scale)
+    for levels in ((), (64,)):
+        _, indices = ExactSearch(bank, levels=levels).nearest(queries)
+        assert np.array_equal(indices, brute_force(queries, bank, 1)[1])
+
+
+def test_one_vector_far_from_all_others_is_no_trouble(way):
+    bank, queries = patch_like(m=700)
+    bank[13] *= np.float32(1e4)
+    queries[7] *= np.float32(1e4)
+    _, indices = ExactSearch(bank, levels=(64,)).nearest(queries)
     assert np.array_equal(indices, brute_force(queries, bank, 1)[1])
-    assert "_whole" not in vars(engine)  # never made, since never needed
 
 
-def test_one_thread_and_many_give_the_same():
+def test_a_plan_of_two_levels_as_models_had_before_is_as_good(way):
+    bank, queries = patch_like(m=900)
+    kept = Bank(
+        bank, np.zeros((900, 3), np.int32), [BankPicture("a.png", "0", 1, 1)], principal_basis(bank, 64), (16, 64)
+    )
+    _, indices = kept.checked().nearest(queries)
+    assert np.array_equal(indices, brute_force(queries, bank, 1)[1])
+
+
+def test_pruning_leaves_few_vectors_to_measure(monkeypatch):
+    monkeypatch.setattr(search, "_WORTH_A_GRAPH", 0)
+    bank, queries = patch_like(m=3000)
+    engine, pairs = ExactSearch(bank), []
+    squared = engine._squared
+    monkeypatch.setattr(engine, "_squared", lambda *given: pairs.append(len(given[1])) or squared(*given))
+    engine.nearest(queries)
+    assert sum(pairs) < 20 * len(queries)
+
+
+def test_a_graph_is_made_once_enough_was_asked_for(monkeypatch):
+    bank, queries = patch_like()
+    monkeypatch.setattr(search, "_WORTH_A_GRAPH", 3 * len(queries) * bank.size)
+    engine = ExactSearch(bank)
+    for there in (False, False, True):
+        _, indices = engine.nearest(queries)
+        assert (engine._graph is not None) == there
+        assert np.array_equal(indices, brute_force(queries, bank, 1)[1])
+
+
+@pytest.mark.parametrize("fault", ["does not agree", "cannot be made", "is not installed"])
+def test_a_graph_that_is_of_no_use_is_not_used(fault, monkeypatch):
+    def refuse(*_given):
+        raise {"cannot be made": RuntimeError, "is not installed": ImportError}[fault](fault)
+
+    monkeypatch.setattr(search, "_WORTH_A_GRAPH", 0)
+    if fault == "does not agree":
+        monkeypatch.setattr(search.BoundsGraph, "agrees", lambda *_given: False)
+    else:
+        monkeypatch.setattr(search.BoundsGraph, "_compiled", refuse)
+    bank, queries = patch_like()
+    engine = ExactSearch(bank)
+    for _ in range(2):
+        assert np.array_equal(engine.nearest(queries)[1], brute_force(queries, bank, 1)[1])
+    assert engine._graph is None
+
+
+def test_both_ways_give_the_same_to_the_last_digit(monkeypatch):
+    bank, queries = patch_like(m=1500, q=300)
+    monkeypatch.setattr(search, "_WORTH_A_GRAPH", 1 << 62)
+    without = ExactSearch(bank).nearest(queries)
+    monkeypatch.setattr(search, "_WORTH_A_GRAPH", 0)
+    with_graph = ExactSearch(bank).nearest(queries)
+    assert np.array_equal(without[0], with_graph[0])
+    assert np.array_equal(without[1], with_graph[1])
+
+
+def test_a_worker_alone_and_all_cores_give_the_same(way, monkeypatch):
+    monkeypatch.setattr(search, "_TILE", 200)
+    monkeypatch.setattr(search, "_SHARED", 0)
     bank, queries = patch_like(m=3000, q=700)
     engine = ExactSearch(bank)
-    alone, together = engine.nearest(queries, threads=1), engine.nearest(queries, threads=2)
+    alone, together = workers().submit(engine.nearest, queries).result(), engine.nearest(queries)
     assert np.array_equal(alone[1], together[1])
     assert np.array_equal(alone[0], together[0])
+
+
+def test_several_workers_at_once_do_not_disturb_each_other(way):
+    bank, queries = patch_like(m=3000, q=700)
+    engine = ExactSearch(bank)
+    parts = [queries[at : at + 100] for at in range(0, 700, 100)]
+    found = list(workers().map(engine.nearest, parts))
+    expected = engine.nearest(queries)
+    assert np.array_equal(np.concatenate([one[0] for one in found]), expected[0])
+    assert np.array_equal(np.concatenate([one[1] for one in found]), expected[1])
 
 
 @settings(deadline=None, max_examples=20)
@@ -145,7 +234,7 @@ def test_permuting_the_bank_changes_no_distance(seed, k):
     assert np.array_equal(where, order[there])
 
 
-def test_many_queries_equal_one_at_a_time(monkeypatch):
+def test_many_queries_equal_one_at_a_time(way, monkeypatch):
     bank, queries = patch_like()
     engine = ExactSearch(bank)
     together = engine.nearest(queries, 2)
@@ -155,7 +244,7 @@ def test_many_queries_equal_one_at_a_time(monkeypatch):
     assert np.array_equal(together[0], alone[0])
 
 
-def test_gathering_in_small_steps_changes_nothing(monkeypatch):
+def test_gathering_in_small_steps_changes_nothing(way, monkeypatch):
     bank, queries = patch_like()
     before = ExactSearch(bank).nearest(queries, 3)
     monkeypatch.setattr(search, "_GATHER_FLOATS", 300)
@@ -169,7 +258,7 @@ def test_no_queries_give_no_answers():
     assert distances.shape == indices.shape == (0, 1)
 
 
-def test_a_bank_of_one():
+def test_a_bank_of_one(way):
     distances, indices = ExactSearch(np.ones((1, 4), np.float32)).nearest(np.zeros((2, 4), np.float32))
     assert distances.ravel().tolist() == [2, 2]
     assert indices.ravel().tolist() == [0, 0]
@@ -192,7 +281,15 @@ def test_the_basis_is_orthonormal_and_near_the_principal_axes():
     assert kept > 0.99 * (best**2).sum()
 
 
-def test_on_real_patches_answers_are_brute_forces(real_patches):
+def test_on_real_patches_answers_are_brute_forces(way, real_patches):
     bank, queries = real_patches[::10], real_patches[5::97]
-    _, indices = ExactSearch(np.ascontiguousarray(bank)).nearest(np.ascontiguousarray(queries))
-    assert np.array_equal(indices, brute_force(queries, bank, 1)[1])
+    for levels in ((), (64,)):
+        _, indices = ExactSearch(np.ascontiguousarray(bank), levels=levels).nearest(np.ascontiguousarray(queries))
+        assert np.array_equal(indices, brute_force(queries, bank, 1)[1])
+
+
+def test_queries_need_be_neither_contiguous_nor_writable(way):
+    bank, queries = patch_like()
+    wide = np.repeat(queries, 2, axis=0)
+    wide.flags.writeable = False
+    assert np.array_equal(ExactSearch(bank).nearest(wide[::2])[1], brute_force(queries, bank, 1)[1])

@@ -14,17 +14,18 @@ The road that a picture takes, one module a step, in reading order:
     search       exact nearest neighbours, pruned
     bank         the memory bank: vectors and where each came from
     scoring      distances -> picture score (eq. 6-7), anomaly map, regions
-    calibration  scores of good pictures -> threshold, p-values
+    calibration  scores of good pictures -> threshold, p-values               (tail: beyond the highest score)
     detector     PatchCore: fit, score, predict, save, load
 
 Beside it: `detector_base` (what all detectors share), `settings`, `results`, `extractor` (images to features to patches
 in a row), `learning` (pictures to bank: `plan` says beforehand what it takes, `estimate` how long, `fitting` does it,
-`chunks` where memory is short), `search_plan` (how the search prunes), `artifact` (the model file), `kinds` (opens a
-model of any kind), `files`, `memory`, `threads`, `errors`, `types`. The methods that PatchCore is compared with are
-`padim` (its mathematics in `gaussians`) and `spade` (`gallery`), both fitted by `onepass`. Around it: `metrics`,
-`datasets`, `evaluation`, `benchmark` (with `reference`), `overlay`, `report` (with `report_page`, `report_style`,
-`report_index`), `synthetic` (the demo's pictures, painted by `synthetic_parts` and `synthetic_board`, damaged by
-`synthetic_defects`), `cli`.
+`chunks` where memory is short; `folds`: which pictures set the threshold), `search_plan` (how the search prunes),
+`artifact` (the model file), `kinds` (opens a model of any kind), `files`, `memory`, `threads`, `errors`, `types`. The
+methods that PatchCore is compared with are `padim` (its mathematics in `gaussians`) and `spade` (`gallery`), both
+fitted by `onepass`. After the fit: `update` (`joining`, `leaving`; `evidence` lets the threshold follow), `teaching`,
+`changing` and `history` (every change can be undone). Around it: `metrics`, `datasets`, `evaluation`, `benchmark` (with
+`reference`), `overlay`, `report` (with `report_page`, `report_style`, `report_index`), `synthetic` (the demo's pictures,
+painted by `synthetic_parts` and `synthetic_board`, damaged by `synthetic_defects`), `cli`.
 """
 
 from importlib import import_module

@@ -31,7 +31,7 @@ class Bank:
         origin: int32 (m, 3): index into `pictures`, row and column on the patch grid.
         pictures: the pictures that the vectors came from.
         basis: directions that `search` prunes by, or None for it to find them.
-        levels: how many of them its bounds take, or None for the usual ones (see `search.ExactSearch`).
+        levels: how many of them its bounds take, or None for all; of two, as older models have, the last counts.
     """
 
     vectors: Patches
@@ -63,7 +63,7 @@ class Bank:
         return self
 
     def with_levels(self, levels: Sequence[int]) -> "Bank":
-        """Return the same bank, searched down other levels: the same answers, sooner or later."""
+        """Return the same bank, searched in other dimensions: the same answers, sooner or later."""
         if levels and levels == self.levels:
             return self
         basis = principal_basis(self.vectors, levels[-1]) if levels else None

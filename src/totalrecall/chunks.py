@@ -16,12 +16,14 @@ are more chunks than the larger share outweighs; then the bound known afterwards
 radii are the projection's.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from totalrecall.bank import Bank, BankPicture
-from totalrecall.coreset import greedy_k_center
+from totalrecall.coreset import budget, subsample
 from totalrecall.errors import DataError
 from totalrecall.fitting import Choice, Reader, Seen, as_bank, nothing_readable, walked
 from totalrecall.memory import RowStore
@@ -52,7 +54,7 @@ class Chunked:
         self._given: list[int] = []
         self._numbers: list[np.ndarray] = []
         self.pictures: list[BankPicture] = []
-        self.held: list[int] = []
+        self.folds: list[list[int]] = []
 
     # ------------------------------------------------------------------ reading
 
@@ -91,7 +93,8 @@ class Chunked:
         self.pictures = [self._found[at] for at in self._given]
         first = len(self._plan.chunks) - self._plan.held_chunks
         if sum(self._sizes[:first]):  # else there is nothing to score those held out by
-            self.held = sorted(int(at) for numbers in self._numbers[first:] for at in numbers)
+            held = sorted(int(at) for numbers in self._numbers[first:] for at in numbers)
+            self.folds = [held] if held else []
 
     # ------------------------------------------------------------------ choosing
 
@@ -116,7 +119,8 @@ class Chunked:
         ends = np.cumsum([len(origin) for origin in self._origins])
         rows = np.concatenate([np.arange(ends[chunk] - len(self._origins[chunk]), ends[chunk]) for chunk in used])
         radius = max(self._radii[chunk] for chunk in used)
-        count = max(int(self._settings.coreset * sum(self._sizes[chunk] for chunk in used)), 1)
+        total = sum(self._sizes[chunk] for chunk in used)
+        count = budget(total, self._settings.coreset, self._settings.at_least)
         if self._plan.merged:
             rows, merged = self._choose(self._points(), rows, count)
             radius += merged
@@ -126,8 +130,13 @@ class Chunked:
         """Return a coreset of some rows, and its covering radius."""
         radius = 0.0
         if 0 < count < len(rows):
-            coreset = greedy_k_center(
-                points, count, rows=rows, seed=self._settings.seed, progress=self._reader.selecting
+            coreset = subsample(
+                points,
+                count,
+                method=self._settings.subsampling,
+                rows=rows,
+                seed=self._settings.seed,
+                progress=self._reader.selecting,
             )
             rows, radius = rows[coreset.indices], coreset.radius
         self._reader.selected(count)
@@ -139,7 +148,8 @@ class Chunked:
 
     def again(self, pictures: Sequence[int]) -> Iterator[Seen]:
         """Yield pictures with their patches; they are read from their files again."""
-        return self._reader.read([self._given[picture] for picture in pictures], again=True)
+        for seen in self._reader.read([self._given[picture] for picture in pictures], again=True):
+            yield replace(seen, index=bisect_left(self._given, seen.index))
 
     def _points(self) -> Matrix:
         """Return all that was kept, as the merge walks it."""

@@ -6,8 +6,11 @@ upper bound of today's. `greedy_k_center` keeps a pool, small enough for the cac
 bounds, and chooses inside it while its best exceeds every bound outside; such a choice is the plain loop's choice. Then
 it brings the others up to date, many centres at once, with a matrix product, and forms the next pool. Points whose
 stale bound is too small to be chosen soon are not brought up to date at all until their turn comes.
+
+`subsample` is what a fit calls: the greedy choice, or the paper's control, a random one.
 """
 
+import math
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,7 +22,9 @@ from totalrecall.errors import SettingError
 from totalrecall.threads import core_cache, one_blas_thread, workers
 from totalrecall.types import Matrix, Patches
 
-__all__ = ["Coreset", "greedy_k_center", "project"]
+__all__ = ["SUBSAMPLINGS", "Coreset", "budget", "greedy_k_center", "project", "subsample"]
+
+SUBSAMPLINGS = ("greedy", "random")
 
 _BLOCK = 1024  # rows a matrix product: block x centres stays in the cache, whatever the number of points
 _PRODUCT = 512  # centres a matrix product
@@ -33,7 +38,8 @@ class Coreset:
 
     Attributes:
         indices: int64 (k,), in the order of selection, so that a prefix is itself a coreset.
-        radius: covering radius: the largest Euclidean distance from any point to its nearest chosen one.
+        radius: covering radius: the largest Euclidean distance from any point to its nearest chosen one. nan for a
+            random choice of fewer than all: finding it would cost as much as the greedy does.
         refreshes: how often the points outside the pool were brought up to date.
         products: multiplications of a point with a centre that were done, as a share of n x k.
     """
@@ -42,6 +48,14 @@ class Coreset:
     radius: float
     refreshes: int
     products: float
+
+
+def budget(total: int, share: float, least: int = 1) -> int:
+    """Return how many of `total` patches are kept: the share, but no fewer than `least` where there are so many.
+
+    A share of one percent leaves 51 vectors of five pictures of 1024 patches each, which cannot stand for them.
+    """
+    return min(total, max(int(share * total), least, 1))
 
 
 def project(patches: Patches, *, dimensions: int = 128, seed: int = 42) -> Matrix:
@@ -61,37 +75,64 @@ def _projection(length: int, dimensions: int, seed: int) -> Matrix:
     return rng.standard_normal((length, dimensions), dtype=np.float32) / np.float32(np.sqrt(dimensions))
 
 
+def subsample(
+    points: Patches,
+    count: int,
+    *,
+    method: str = "greedy",
+    rows: np.ndarray | None = None,
+    seed: int = 42,
+    progress: Callable[[int, int], None] | None = None,
+) -> Coreset:
+    """Choose `count` points: the greedy's, or as many at random (the paper's control, section 4.4.2).
+
+    Args:
+        points, count, rows, seed, progress: as for `greedy_k_center`.
+        method: one of `SUBSAMPLINGS`.
+
+    Raises:
+        SettingError: the method is unknown, or count is not from 1 to n.
+    """
+    if method not in SUBSAMPLINGS:
+        raise SettingError(f"subsampling must be one of {', '.join(SUBSAMPLINGS)}, got {method!r}.")
+    if method == "greedy":
+        return greedy_k_center(points, count, rows=rows, seed=seed, progress=progress)
+    total = _checked_total(points, count, rows)
+    return Coreset(np.random.default_rng(seed).permutation(total)[:count], 0.0 if count == total else math.nan, 0, 0.0)
+
+
 def greedy_k_center(
     points: Patches,
     count: int,
     *,
     rows: np.ndarray | None = None,
+    start: np.ndarray | None = None,
     seed: int = 42,
     radius: float = 0.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Coreset:
     """Choose `count` points, each the farthest from those chosen before; ties go to the lower index.
 
-    The first point is drawn by the seed. Arithmetic is in the points' own type: in float64 the choice is the plain
-    loop's; in float32 rounding may swap near-ties, at the same covering radius. The points are neither changed nor
-    copied; memory beyond them is about 60 bytes a point, and blocks of 30 MB.
+    The first point is drawn by the seed, unless there are some to start from. Arithmetic is in the points' own type: in
+    float64 the choice is the plain loop's; in float32 rounding may swap near-ties, at the same covering radius. The
+    points are neither changed nor copied; memory beyond them is about 60 bytes a point, and blocks of 30 MB.
 
     Args:
         points: (n, d) float32 or float64, usually from `project`.
         count: k; at most n.
         rows: the points to choose among, as (n',) ascending indices into `points`; all if not given. The indices that
             are returned then count within `rows`, as if `points[rows]` had been given.
+        start: indices (s,) of points that are chosen already, s of `count`; they come first in the answer.
         radius: end early once every point is within this distance of a chosen one.
         progress: called with (chosen, count) now and then.
 
     Raises:
         SettingError: count is not from 1 to n.
     """
-    total = len(points) if rows is None else len(rows)
-    if not 1 <= count <= total:
-        raise SettingError(f"coreset count must be from 1 to the number of patches ({total}), got {count}.")
+    total = _checked_total(points, count, rows)
     run = _Greedy(points, rows, count)
-    run.choose(int(np.random.default_rng(seed).integers(total)))
+    for index in [int(np.random.default_rng(seed).integers(total))] if start is None else start.tolist():
+        run.choose(index)
     while len(run.chosen) < count:
         largest = run.refresh()
         if largest <= radius**2:
@@ -101,6 +142,14 @@ def greedy_k_center(
         if progress:
             progress(len(run.chosen), count)
     return run.result()
+
+
+def _checked_total(points: Patches, count: int, rows: np.ndarray | None) -> int:
+    """Return how many points there are to choose among."""
+    total = len(points) if rows is None else len(rows)
+    if not 1 <= count <= total:
+        raise SettingError(f"coreset count must be from 1 to the number of patches ({total}), got {count}.")
+    return total
 
 
 class _Greedy:

@@ -3,26 +3,34 @@
 What it shares with the methods that it is compared with, judging and keeping, is in `detector_base`.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 
 from totalrecall.backbones import Backbone
-from totalrecall.bank import Bank
+from totalrecall.bank import Bank, BankPicture
 from totalrecall.calibration import Calibration
-from totalrecall.detector_base import Detector, Measured, SkippedPictureWarning, Sources, expand
-from totalrecall.errors import PictureError
+from totalrecall.changing import Changing
+from totalrecall.detector_base import Measured, SkippedPictureWarning, Sources, expand
+from totalrecall.errors import PictureError, SettingError
+from totalrecall.evidence import Coverage, Evidence, EvidenceKeeper
 from totalrecall.extractor import PatchExtractor
 from totalrecall.fitting import Learnt, Progress, flatten_grid
 from totalrecall.images import Geometry
 from totalrecall.learning import Announce, learn
-from totalrecall.scoring import picture_score
+from totalrecall.plan import walked_dimensions
+from totalrecall.scoring import picture_score, region_level, smooth_distances, smoothing_sigma
 from totalrecall.search_plan import choose_levels
 from totalrecall.settings import Settings
 from totalrecall.types import LayerMap, Mask, Patches
+
+if TYPE_CHECKING:
+    from totalrecall.update import Change
 
 __all__ = ["PatchCore", "SkippedPictureWarning"]
 
@@ -36,13 +44,15 @@ class _Patches:
     grid: tuple[int, int]
 
 
-class PatchCore(Detector[Bank, _Patches]):
+class PatchCore(Changing[Bank, _Patches]):
     """Anomaly detection from good pictures alone (Roth et al., CVPR 2022).
 
     Args:
         backbone: a name (see `totalrecall backbones list`) or a `Backbone`.
         layers: whose features are joined.
         coreset: share of the patches kept in the memory bank, over 0 and at most 1.
+        at_least: vectors that the bank has, whatever the share, if the pictures give so many; 1: the share alone.
+        subsampling: which are kept: `greedy` (those that cover the rest best, algorithm 1) or `random` (its control).
         size: pixels of the prepared square's side; with `resize="crop"`, of the short side.
         resize: `squash`, `letterbox` or `crop`.
         crop: side of the middle square kept, with `resize="crop"`.
@@ -51,19 +61,23 @@ class PatchCore(Detector[Bank, _Patches]):
         patch_size: p, side of the neighbourhood that a patch averages, odd.
         stride: s, step of the patch grid.
         descriptor: `concat` or `paper-code`.
-        scoring: `top1pct` (mean of the largest hundredth of the patches' distances), `max` (s*) or `paper` (eq. 7).
+        scoring: `map1pct` (mean of the largest hundredth of the patches' distances, smoothed as the map is), `top1pct`
+            (not smoothed), `max` (s*) or `paper` (eq. 7).
         neighbours: b of eq. 7, for `paper`.
         projection: dimensions of the random projection that the coreset is chosen in; None takes vectors of up to 512
             numbers as they are and projects longer ones to 128.
         false_alarm_rate: share of good pictures that may be called anomalous.
-        holdout: share of the good pictures that set the threshold, scored by a bank without them; 0: no verdict.
+        holdout: share of the good pictures that set the threshold where some are held out together; 0: no verdict.
+        folds: into how many the good pictures are cut to set it, each scored by a bank without its fold; 1 holds some
+            out together. 20 to 5 if None, the fewer the more pictures there are; 1 over a thousand, and in chunks.
+        min_area: pixels of the original picture that a region must have to be marked.
         precision: of the backbone: `auto` (bf16 where the processor has it), `f32` or `bf16`.
         seed: of every random choice: held-out pictures, projection, first centre.
         threads: of the engine; all cores if not given. Not kept in the model.
 
     Attributes:
         bank_: the memory bank, after `fit`.
-        calibration_: scores of the held-out good pictures.
+        calibration_: scores of the good pictures, each by a bank without it.
         threshold_: score above which a picture is anomalous; nan without calibration.
         pixel_threshold_: map value above which a region is marked.
         report_: what the fit took; None for a loaded model.
@@ -75,6 +89,7 @@ class PatchCore(Detector[Bank, _Patches]):
     """
 
     kind = "patchcore"
+    _former = {"at_least": 1, "subsampling": "greedy", "folds": 1}  # noqa: RUF012  read only
     settings: Settings
     extractor: PatchExtractor
 
@@ -84,6 +99,8 @@ class PatchCore(Detector[Bank, _Patches]):
         backbone: str | Backbone = "compact",
         layers: Sequence[int] = (2, 3),
         coreset: float = 0.01,
+        at_least: int = 2000,
+        subsampling: str = "greedy",
         size: int = 256,
         resize: str = "squash",
         crop: int | None = None,
@@ -92,11 +109,13 @@ class PatchCore(Detector[Bank, _Patches]):
         patch_size: int = 3,
         stride: int = 1,
         descriptor: str = "concat",
-        scoring: str = "top1pct",
+        scoring: str = "map1pct",
         neighbours: int = 9,
         projection: int | None = None,
         false_alarm_rate: float = 0.01,
         holdout: float = 0.2,
+        folds: int | None = None,
+        min_area: int = 1,
         precision: str = "auto",
         seed: int = 42,
         threads: int | None = None,
@@ -106,6 +125,8 @@ class PatchCore(Detector[Bank, _Patches]):
             backbone=self.backbone.name,
             layers=tuple(layers),
             coreset=coreset,
+            at_least=at_least,
+            subsampling=subsampling,
             patch_size=patch_size,
             stride=stride,
             descriptor=descriptor,
@@ -114,10 +135,14 @@ class PatchCore(Detector[Bank, _Patches]):
             projection=projection,
             false_alarm_rate=false_alarm_rate,
             holdout=holdout,
+            folds=folds,
+            min_area=min_area,
             precision=precision,
             seed=seed,
         )
         self.extractor = PatchExtractor(self.backbone, self.recipe, self.settings, threads=threads)
+        self._evidence: Evidence | None = None
+        self._coverage: Coverage | None = None
 
     # ------------------------------------------------------------------ learning
 
@@ -149,38 +174,105 @@ class PatchCore(Detector[Bank, _Patches]):
         with reader.report.timing("coreset"):
             choice = learnt.choose()
         with reader.report.timing("calibration"):
-            calibration, levels = self._calibrate(learnt, progress)
+            calibration, evidence, levels = self._calibrate(learnt, progress)
         bank = learnt.bank(choice)  # last, so that no other bank is in memory beside it
         bank = bank if levels is None else bank.with_levels(levels)
         reader.report.finish(bank, learnt.patch_count, choice.radius, len(calibration.scores))
-        self._model, self._pictures, self._calibration = bank, bank.pictures, calibration
+        self._take(bank, bank.pictures, calibration)
+        self._evidence, self._coverage = evidence, Coverage(choice.radius, len(bank.pictures))
         self.report_, self.skipped_ = reader.report, reader.skipped
         self._warn_of_skipped(len(sources))
         return self
 
-    def _calibrate(self, learnt: Learnt, progress: Progress | None) -> tuple[Calibration, tuple[int, ...] | None]:
-        """Score a share of the good pictures by a bank that holds none of them; see which search suits such a bank.
+    def _calibrate(
+        self, learnt: Learnt, progress: Progress | None
+    ) -> tuple[Calibration, Evidence | None, tuple[int, ...] | None]:
+        """Score good pictures, each by a bank without its fold; see which search suits such a bank.
 
-        That bank is made for this alone. The detector's own holds every good picture: with forty parts, giving up eight
-        would cost more than it brings, and a bank that knows more only brings good parts nearer: the safe side to err.
+        Those banks are made for this alone. The detector's own holds every good picture: with forty parts, giving up
+        eight would cost more than it brings, and a bank that knows more only brings good parts nearer.
         """
-        scores, peaks = [], []
-        unseen: list[Patches] = []
-        levels = None
-        if learnt.held:
-            bank = learnt.bank(learnt.choose(without=learnt.held))
-            for done, seen in enumerate(learnt.again(learnt.held), start=1):
+        judged: list[tuple[int, float, float]] = []  # picture, score, peak
+        total = sum(map(len, learnt.folds))
+        done, levels = 0, None
+        keeper = EvidenceKeeper(total, self.settings.false_alarm_rate)
+        for fold in learnt.folds:
+            bank = learnt.bank(learnt.choose(without=fold))
+            unseen: list[Patches] = []
+            for seen in learnt.again(fold):
                 geometry = self.recipe.geometry(seen.picture.height, seen.picture.width)
                 if len(seen.cells):
                     measured = self._measure(bank, _Patches(seen.patches, seen.cells, learnt.grid))
                     score, full_map = self._judged(measured, geometry)
-                    scores.append(score)
-                    peaks.append(float(full_map.max()))
+                    judged.append((seen.index, score, region_level(full_map, self.settings.min_area)))
+                    weight = self._weight(measured.grid, seen.cells)
+                    keeper.add(seen.index, seen.patches, seen.cells, measured.grid, *judged[-1][1:], weight=weight)
                     unseen += [seen.patches[:: len(seen.cells) // 8 + 1]] if len(unseen) < 8 else []
+                done += 1
                 if progress:
-                    progress("calibration", done, len(learnt.held))
-            levels = choose_levels(bank.vectors, np.concatenate(unseen)) if unseen else None
-        return Calibration(np.array(scores), np.array(peaks), self.settings.false_alarm_rate), levels
+                    progress("calibration", done, total)
+            if levels is None and unseen:
+                levels = choose_levels(bank.vectors, np.concatenate(unseen))
+        judged.sort()
+        pictures, scores, peaks = np.array(judged, np.float64).reshape(-1, 3).T
+        folds = max(len(learnt.folds), 1)
+        calibration = Calibration(scores, peaks, self.settings.false_alarm_rate, folds, pictures.astype(np.int32))
+        return calibration, keeper.evidence(), levels
+
+    def update(
+        self,
+        *,
+        add: Sources | None = None,
+        remove: str | Path | Sequence[str | Path] | None = None,
+        progress: Progress | None = None,
+    ) -> "Change":
+        """Let good pictures join, false alarms for instance, or learnt ones leave; `save` keeps it.
+
+        What is farther from the bank than its covering radius enters, and of pictures that would still be called
+        anomalous the worst patches, until they pass. The threshold follows. `undo` takes it back. See
+        `totalrecall.update`.
+
+        Args:
+            add: as for `fit`.
+            remove: pictures that were learnt, each by its path as given then, its SHA-256 (8 digits or more), or a
+                file of the same bytes. Just those of the last update: it is undone.
+            progress: called with (step, done, total); the step is `features`.
+
+        Returns:
+            What was done, and which pictures could not be used.
+
+        Raises:
+            SettingError: neither or both were given, or memory does not hold so many at once.
+            DataError: no vector would be left.
+        """
+        from totalrecall.joining import add_pictures
+        from totalrecall.leaving import remove_pictures
+
+        if (add is None) == (remove is None):
+            raise SettingError("update takes either add or remove. For both, call it twice.")
+        names = [remove] if isinstance(remove, (str, Path)) else list(remove or ())
+        with self._changing() as note:
+            change = remove_pictures(self, names) if add is None else add_pictures(self, expand(add), progress)
+            if change.pictures and change.what != "undo":
+                note(change.what, [one.note() for one in change.pictures])
+        return change
+
+    def _become(self, bank: Bank, calibration: Calibration, evidence: Evidence | None, coverage: Coverage) -> None:
+        """Hold another bank; for `update`."""
+        self._model, self._pictures, self._calibration = bank, bank.pictures, calibration
+        self._evidence, self._coverage = evidence, coverage
+
+    def _covered(self) -> Coverage:
+        """Return what the fit's coreset covers; estimated for a model that does not say."""
+        from totalrecall.joining import estimated_radius
+
+        bank = self.bank_
+        if self._coverage is not None:
+            return self._coverage
+        settings = self.settings
+        dimensions = walked_dimensions(bank.vectors.shape[1], settings)
+        radius = 0.0 if settings.coreset == 1 else estimated_radius(bank, dimensions=dimensions, seed=settings.seed)
+        return Coverage(radius, len(bank.pictures))
 
     # ------------------------------------------------------------------ judging
 
@@ -194,14 +286,44 @@ class PatchCore(Detector[Bank, _Patches]):
     def _measure(self, model: Bank, digest: _Patches) -> Measured:
         found, nearest = model.nearest(digest.patches)
         distances, indices = found[:, 0], nearest[:, 0]
-        settings = self.settings
-        score = picture_score(
-            distances, indices, digest.patches, model, scoring=settings.scoring, neighbours=settings.neighbours
-        )
+        settings, cells = self.settings, digest.cells
         grid = np.zeros(digest.grid, np.float32)
-        grid[digest.cells[:, 0], digest.cells[:, 1]] = distances
+        grid[cells[:, 0], cells[:, 1]] = distances
+        judged = self._scored(grid, cells)
+        score = picture_score(
+            judged, indices, digest.patches, model, scoring=settings.scoring, neighbours=settings.neighbours
+        )
         picture, row, column = model.origin[indices[distances.argmax()]].tolist()
         return Measured(grid, score, (picture, row, column))
+
+    def _scored(self, grid: np.ndarray, cells: np.ndarray) -> np.ndarray:
+        """Return the distances (p,) that the score is taken of."""
+        if self.settings.scoring != "map1pct":
+            return np.asarray(grid[cells[:, 0], cells[:, 1]])
+        side = self.recipe.piece * self.recipe.tile
+        return smooth_distances(grid, cells, smoothing_sigma(side) * grid.shape[0] / side)
+
+    def _weight(self, grid: np.ndarray, cells: np.ndarray) -> np.ndarray:
+        """Return by what the patches (p,) bear upon the score: those around a cell that is smoothed, as it does."""
+        scored = self._scored(grid, cells)
+        if self.settings.scoring != "map1pct":
+            return scored
+        around = np.zeros_like(grid)
+        around[cells[:, 0], cells[:, 1]] = scored
+        return np.asarray(cv2.dilate(around, np.ones((3, 3), np.uint8))[cells[:, 0], cells[:, 1]])
+
+    def _score_of(self, grid: np.ndarray, picture: BankPicture) -> float:
+        """Return a picture's score from its grid of distances; without the weight of eq. 7, which needs patches."""
+        inside = self._inside(self.recipe.geometry(picture.height, picture.width), grid.shape)
+        distances = self._scored(grid, np.argwhere(np.ones(grid.shape, bool) if inside is None else inside))
+        scoring = "max" if self.settings.scoring == "paper" else self.settings.scoring
+        nothing = np.empty((0, 0), np.float32)
+        return picture_score(distances, np.empty(0, np.int64), nothing, self.bank_, scoring=scoring)
+
+    def _level_of(self, grid: np.ndarray, picture: BankPicture) -> float:
+        """Return the level below which a picture's map shows a region, from its grid of distances."""
+        _, full_map = self._judged(Measured(grid, 0.0), self.recipe.geometry(picture.height, picture.width))
+        return region_level(full_map, self.settings.min_area)
 
     # ------------------------------------------------------------------ what was learnt, and keeping it
 
@@ -221,17 +343,27 @@ class PatchCore(Detector[Bank, _Patches]):
         if report is not None:
             text = f"Bank: {report.vectors} of {report.patches} patches ({report.dimensions} numbers each)"
         text += f" from {len(self.pictures_)} pictures"
-        if report is not None and report.chunks > 1:
+        if report is not None and report.chunks > 1 and math.isfinite(report.radius):
             text += f", every patch within {report.radius:.4g} of it ({report.chunks} chunks)"
         return text
 
     def _kept(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         bank = self.bank_
         header = {} if bank.levels is None else {"search": {"levels": list(bank.levels)}}
+        if self._coverage is not None:
+            header["coreset"] = asdict(self._coverage)
         basis = {} if bank.basis is None else {"bank.basis": bank.basis}
-        return header, {"bank.vectors": bank.vectors, "bank.origin": bank.origin, **basis}
+        evidence = {} if self._evidence is None else self._evidence.tensors()
+        return header, {"bank.vectors": bank.vectors, "bank.origin": bank.origin, **basis, **evidence}
 
     def _restored(self, header: dict[str, Any], tensors: dict[str, np.ndarray]) -> Bank:
         levels = tuple(header["search"]["levels"]) if "search" in header else None
         vectors, origin, basis = tensors["bank.vectors"], tensors["bank.origin"], tensors.get("bank.basis")
-        return Bank(vectors, origin, self._pictures, basis, levels).checked()
+        bank = Bank(vectors, origin, self._pictures, basis, levels).checked()
+        self._evidence = Evidence.of(tensors, tensors.get("calibration.pictures"), vectors.shape[1])
+        self._coverage = Coverage(**header["coreset"]) if "coreset" in header else None
+        return bank
+
+    @property
+    def _size(self) -> int:
+        return len(self.bank_)

@@ -15,13 +15,14 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
-from totalrecall.artifact import read_artifact, write_artifact
+from totalrecall.artifact import Contents, read_artifact, write_artifact
 from totalrecall.backbones import Backbone, load
 from totalrecall.bank import BankPicture
 from totalrecall.calibration import Calibration
 from totalrecall.errors import ModelFileError, NotFittedError, PictureError
 from totalrecall.extractor import FeatureExtractor
 from totalrecall.fitting import FitReport
+from totalrecall.history import past_of, steps_of
 from totalrecall.images import Geometry, LoadedPicture, Recipe, Source, find_pictures, load_pictures, read_mask
 from totalrecall.patches import covered_cells
 from totalrecall.results import NearestPatch, Result
@@ -60,6 +61,7 @@ class Detector(ABC, Generic[Model, Digest]):
     """A detector of anomalies that learns from good pictures alone. See `PatchCore` for what all of them have."""
 
     kind: ClassVar[str]  # in the header of a model file
+    _former: ClassVar[dict[str, Any]] = {}  # settings that models of before do not name, as they were then
 
     settings: CommonSettings
     extractor: FeatureExtractor
@@ -80,6 +82,9 @@ class Detector(ABC, Generic[Model, Digest]):
         self._model: Model | None = None
         self._pictures: Sequence[BankPicture] = ()
         self._calibration: Calibration | None = None
+        self._taught: float | None = None  # a threshold in place of the calibration's
+        self._past: Contents = ({}, {})  # the steps since the fit, as `history` keeps them
+        self._read: dict[str, Any] | None = None  # the header as it was read, until something changes
         self.report_: FitReport | None = None
         self.skipped_: list[PictureError] = []
 
@@ -197,7 +202,7 @@ class Detector(ABC, Generic[Model, Digest]):
             is_anomalous=score > threshold,
             p_value=math.nan if self._calibration is None else self._calibration.p_value(score),
             anomaly_map=full_map,
-            regions=find_regions(full_map, self.pixel_threshold_),
+            regions=find_regions(full_map, self.pixel_threshold_, min_area=self.settings.min_area),
             nearest=self._nearest(measured),
             milliseconds=1000 * (time.perf_counter() - began),
             geometry=geometry,
@@ -252,20 +257,27 @@ class Detector(ABC, Generic[Model, Digest]):
 
     @property
     def calibration_(self) -> Calibration:
-        """Scores of the held-out good pictures."""
+        """Scores of good pictures, each by a bank or model without it."""
         self._fitted()
         assert self._calibration is not None
         return self._calibration
 
     @property
     def threshold_(self) -> float:
-        """Score above which a picture is anomalous; nan without calibration pictures."""
+        """Score above which a picture is anomalous: as taught, else as calibrated; nan without calibration pictures."""
+        if self._taught is not None:
+            return self._taught
         return math.nan if self._calibration is None else self._calibration.threshold
 
     @property
     def pixel_threshold_(self) -> float:
         """Map value above which a region is marked; nan without calibration pictures."""
         return math.nan if self._calibration is None else self._calibration.pixel_threshold
+
+    def _take(self, model: Model, pictures: Sequence[BankPicture], calibration: Calibration) -> None:
+        """Hold what a fit learnt, and forget what was before."""
+        self._model, self._pictures, self._calibration = model, pictures, calibration
+        self._taught, self._past, self._read = None, ({}, {}), None
 
     def _warn_of_skipped(self, given: int) -> None:
         """Say that pictures were left out of a fit; called by `fit` itself, for the caller's line to be named."""
@@ -278,17 +290,25 @@ class Detector(ABC, Generic[Model, Digest]):
 
     # ------------------------------------------------------------------ keeping
 
-    def save(self, path: str | Path, *, embed_backbone: bool = True) -> Path:
+    def save(self, path: str | Path, *, embed_backbone: bool = True, replacing: str | None = None) -> Path:
         """Write the model as one file, whole or not at all.
 
         Args:
             path: usually ends in `.trecall`.
             embed_backbone: keep the backbone's graph inside, so that the file alone is enough on another machine.
+            replacing: SHA-256 of the file that is expected there.
 
         Raises:
-            DataError: the place cannot be written.
+            DataError: the place cannot be written, or holds another file than expected.
             NotFittedError: there is nothing to save yet.
         """
+        header, tensors = self._contents()
+        if embed_backbone:
+            tensors["backbone.graph"] = np.frombuffer(self.backbone.graph, np.uint8)
+        return write_artifact(path, header, tensors, replacing=replacing)
+
+    def _contents(self) -> Contents:
+        """Return header and tensors of the model file, all but the backbone's graph."""
         from totalrecall import __version__
 
         calibration = self.calibration_
@@ -296,22 +316,21 @@ class Detector(ABC, Generic[Model, Digest]):
         header: dict[str, Any] = {
             **own,
             "kind": self.kind,
-            "library": __version__,
+            "library": (self._read or {}).get("library", __version__),
             "settings": self.settings.to_json(),
             "recipe": self.recipe.to_json(),
             "backbone": self.backbone.to_header(),
             "pictures": [asdict(picture) for picture in self._pictures],
         }
-        tensors = {
-            **tensors,
-            "calibration.scores": calibration.scores,
-            "calibration.peaks": calibration.peaks,
-        }
+        header["calibration"] = {"folds": calibration.folds}
+        tensors = {**tensors, "calibration.scores": calibration.scores, "calibration.peaks": calibration.peaks}
+        if calibration.pictures is not None:
+            tensors["calibration.pictures"] = calibration.pictures
+        if self._taught is not None:
+            header["taught"] = {"threshold": self._taught}
         if self.recipe.roi is not None:
             tensors["recipe.roi"] = self.recipe.roi.astype(np.uint8)
-        if embed_backbone:
-            tensors["backbone.graph"] = np.frombuffer(self.backbone.graph, np.uint8)
-        return write_artifact(path, header, tensors)
+        return {**header, **self._past[0]}, {**tensors, **self._past[1]}
 
     @classmethod
     def load(cls: type[Own], path: str | Path, *, precision: str | None = None, threads: int | None = None) -> Own:
@@ -334,7 +353,7 @@ class Detector(ABC, Generic[Model, Digest]):
                 raise ModelFileError(
                     f"{path} holds a {header['kind']} model; this is {cls.__name__}. Use load_detector(path)."
                 )
-            settings = dict(header["settings"])
+            settings = {**cls._former, **header["settings"]}
             settings["precision"] = precision or settings["precision"]
             roi = tensors.get("recipe.roi")
             graph = tensors.get("backbone.graph")
@@ -343,14 +362,31 @@ class Detector(ABC, Generic[Model, Digest]):
             mask = None if roi is None else roi.astype(bool)
             make: Any = cls  # each kind's own settings
             detector: Own = make(**settings, **header["recipe"], roi=mask, threads=threads)
-            detector._pictures = [BankPicture(**picture) for picture in header["pictures"]]
-            detector._model = detector._restored(header, tensors)
-            detector._calibration = Calibration(
-                tensors["calibration.scores"], tensors["calibration.peaks"], detector.settings.false_alarm_rate
-            )
+            detector._put((header, tensors))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModelFileError(f"{path} is damaged: {error} in its header. Copy or fit it again.") from None
         return detector
+
+    def _put(self, contents: Contents) -> None:
+        """Hold what a model file holds.
+
+        Raises:
+            KeyError, TypeError, ValueError: a part is missing or does not fit.
+        """
+        header, tensors = contents
+        calibration = Calibration(
+            tensors["calibration.scores"],
+            tensors["calibration.peaks"],
+            self.settings.false_alarm_rate,
+            header.get("calibration", {}).get("folds", 1),
+            tensors.get("calibration.pictures"),
+        )
+        pictures = [BankPicture(**picture) for picture in header["pictures"]]
+        self._pictures, self._calibration = pictures, calibration  # `_restored` looks at them
+        self._take(self._restored(header, tensors), pictures, calibration)
+        self._taught = float(header["taught"]["threshold"]) if "taught" in header else None
+        steps_of(header)
+        self._past, self._read = past_of(contents), header
 
 
 def expand(pictures: Sources) -> Sequence[Source]:

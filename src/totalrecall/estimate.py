@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +15,7 @@ from totalrecall.search import default_levels
 from totalrecall.threads import cores, one_blas_thread, workers
 from totalrecall.types import Matrix
 
-__all__ = ["Speeds", "expected_seconds", "measure", "timed"]
+__all__ = ["Speeds", "expected_seconds", "measure", "scoring_seconds", "timed"]
 
 _PILOT = 64  # pictures at most
 _WARM = 8  # of them that only fill the pipeline
@@ -102,15 +102,30 @@ def expected_seconds(plan: Plan, speeds: Speeds) -> float:
         if plan.merged:
             kept = sum(plan.kept())
             coreset += _walk(kept, plan.vectors, d, speeds)
-            again += _walk(kept, plan.others, d, speeds)
+            again += sum(_walk(kept, count, d, speeds) for count in plan.others())
     else:
         coreset = _walk(n, plan.vectors, d, speeds)
-        again = _walk(n - plan.held * plan.per_picture, plan.others, d, speeds)
-    bounds = (*default_levels(plan.dimensions), plan.dimensions)[0]
-    queries = plan.held * plan.per_picture
-    search = queries * (_SEARCH * plan.others * bounds / speeds.products + _QUERY / cores()) + _SCORED * plan.held
+        again = sum(_walk(n - fold * plan.per_picture, count, d, speeds) for fold, count in _folds(plan))
+    search = sum(_search(plan, fold, count, speeds) for fold, count in _folds(plan))
     written = plan.scratch / _WRITTEN
     return plan.pictures * speeds.picture + coreset + again + search + written
+
+
+def scoring_seconds(plan: Plan, speeds: Speeds, pictures: int) -> float:
+    """Return the seconds in which the detector, once fitted, will score so many pictures."""
+    return pictures * speeds.picture + _search(plan, pictures, plan.vectors, speeds)
+
+
+def _folds(plan: Plan) -> Iterator[tuple[int, int]]:
+    """Yield of each fold how many pictures it has, and how many vectors the bank has that scores them."""
+    yield from zip(plan.folds, plan.others(), strict=True)
+
+
+def _search(plan: Plan, pictures: int, vectors: int, speeds: Speeds) -> float:
+    """Return the seconds of the search, in a bank of so many vectors, and of what is made of the distances."""
+    bounds = (*default_levels(plan.dimensions), plan.dimensions)[0]
+    queries = pictures * plan.per_picture
+    return queries * (_SEARCH * vectors * bounds / speeds.products + _QUERY / cores()) + _SCORED * pictures
 
 
 def _walk(points: int, count: int, dimensions: int, speeds: Speeds) -> float:

@@ -8,18 +8,20 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from totalrecall.bank import Bank, BankPicture
-from totalrecall.coreset import greedy_k_center, project
+from totalrecall.coreset import budget, project, subsample
 from totalrecall.errors import DataError, PictureError
 from totalrecall.extractor import PatchExtractor
+from totalrecall.folds import make_folds
 from totalrecall.images import LoadedPicture, Source
 from totalrecall.memory import RowStore, peak_memory
 from totalrecall.patches import covered_cells
-from totalrecall.plan import Plan, held_out
+from totalrecall.plan import Plan
 from totalrecall.search import default_levels, principal_basis
 from totalrecall.settings import Settings
 from totalrecall.threads import one_blas_thread
@@ -107,15 +109,15 @@ class Choice:
 
 @runtime_checkable  # the checks of the test run need it
 class Learnt(Protocol):
-    """Pictures that were read, and from which banks are made: the detector's own, and one without those held out."""
+    """Pictures that were read, and from which banks are made: the detector's own, and those without a fold."""
 
     @property
     def pictures(self) -> Sequence[BankPicture]:
         """Those that could be read, in the order given."""
 
     @property
-    def held(self) -> Sequence[int]:
-        """Those among them that set the threshold."""
+    def folds(self) -> Sequence[Sequence[int]]:
+        """Those among them that set the threshold, by the fold that is left out of the bank together."""
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -132,7 +134,7 @@ class Learnt(Protocol):
         """Return the chosen patches as a memory bank."""
 
     def again(self, pictures: Sequence[int]) -> Iterator[Seen]:
-        """Yield pictures that were read before."""
+        """Yield some of `pictures` again; their `index` is that among `pictures`."""
 
 
 class Reader:
@@ -235,16 +237,18 @@ class Gathered:
         self.pictures.append(seen.picture)
 
     def counts(self) -> list[int]:
-        """Return how many patches are chosen for the bank, and for the one without the pictures held out."""
-        share, total = self._reader.extractor.settings.coreset, len(self.patches)
-        others = total - sum(last - first for first, last in map(self._span, self.held))
-        return [max(int(share * count), 1) for count in ((total, others) if self.held else (total,))]
+        """Return how many patches are chosen for the bank, and for those without a fold."""
+        settings, total = self._reader.extractor.settings, len(self.patches)
+        others = [total - sum(last - first for first, last in map(self._span, fold)) for fold in self.folds]
+        return [budget(count, settings.coreset, settings.at_least) for count in (total, *others)]
 
-    @property
-    def held(self) -> Sequence[int]:
-        """Pictures that set the threshold."""
+    @cached_property
+    def folds(self) -> Sequence[Sequence[int]]:
+        """Pictures that set the threshold; asked for once all are read."""
         settings = self._reader.extractor.settings
-        return [int(at) for at in held_out(len(self.pictures), settings.holdout, settings.seed)]
+        return [
+            fold.tolist() for fold in make_folds(len(self.pictures), settings.holdout, settings.folds, settings.seed)
+        ]
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -265,11 +269,18 @@ class Gathered:
             rows = np.flatnonzero(~left_out[self.origin[:, 0]])
         settings = self._reader.extractor.settings
         total = len(self.patches) if rows is None else len(rows)
-        count = max(int(settings.coreset * total), 1)
+        count = budget(total, settings.coreset, settings.at_least)
         radius = 0.0
         if count < total:
             points = (self.patches if self._projected is None else self._projected).all()
-            coreset = greedy_k_center(points, count, rows=rows, seed=settings.seed, progress=self._reader.selecting)
+            coreset = subsample(
+                points,
+                count,
+                method=settings.subsampling,
+                rows=rows,
+                seed=settings.seed,
+                progress=self._reader.selecting,
+            )
             rows, radius = (coreset.indices if rows is None else rows[coreset.indices]), coreset.radius
         self._reader.selected(count)
         return Choice(np.arange(total) if rows is None else rows, radius)

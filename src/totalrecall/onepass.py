@@ -14,12 +14,15 @@ import numpy as np
 from totalrecall.backbones import Backbone
 from totalrecall.bank import BankPicture
 from totalrecall.calibration import Calibration
-from totalrecall.detector_base import Detector, Digest, Model, Sources, expand
+from totalrecall.changing import Changing
+from totalrecall.detector_base import Digest, Model, Sources, expand
 from totalrecall.errors import DataError, PictureError, SettingError
 from totalrecall.fitting import FitReport, Progress, nothing_readable, renumbered
+from totalrecall.folds import held_out
 from totalrecall.images import LoadedPicture, Source
 from totalrecall.memory import available_memory, format_size, peak_memory, resident_memory
-from totalrecall.plan import baseline, held_out
+from totalrecall.plan import baseline
+from totalrecall.scoring import region_level
 from totalrecall.types import LayerMap
 
 __all__ = ["Learner", "OnePass", "OnePassPlan", "pyramid_layers"]
@@ -76,7 +79,7 @@ class Learner(ABC, Generic[Model, Digest]):
         """Return the model of all pictures."""
 
 
-class OnePass(Detector[Model, Digest]):
+class OnePass(Changing[Model, Digest]):
     """A detector that reads each good picture once. See `PaDiM` and `SPADE`."""
 
     @abstractmethod
@@ -130,10 +133,11 @@ class OnePass(Detector[Model, Digest]):
         skipped = [reading.errors[at] for at in sorted(reading.errors)]
         if not reading.found:
             raise DataError(nothing_readable(skipped))
-        self._model = learner.finish()
-        self._pictures = [reading.found[at] for at in sorted(reading.found)]
+        learnt = learner.finish()
         scores, peaks = np.array(reading.scores), np.array(reading.peaks)
-        self._calibration = Calibration(scores, peaks, self.settings.false_alarm_rate)
+        which = np.searchsorted(sorted(reading.found), reading.scored).astype(np.int32)
+        calibration = Calibration(scores, peaks, self.settings.false_alarm_rate, 1, which)
+        self._take(learnt, [reading.found[at] for at in sorted(reading.found)], calibration)
         report.pictures, report.calibration_pictures = len(self._pictures), len(scores)
         report.patches, report.dimensions, report.vectors = self._counts()
         report.peak_memory = peak_memory()
@@ -185,6 +189,7 @@ class _Reading(Generic[Model, Digest]):
         self.errors: dict[int, PictureError] = {}
         self.scores: list[float] = []
         self.peaks: list[float] = []
+        self.scored: list[int] = []  # places among those given
 
     def others(self, positions: np.ndarray) -> Iterator[tuple[int, Digest]]:
         """Yield the readable pictures among those at some positions."""
@@ -197,6 +202,7 @@ class _Reading(Generic[Model, Digest]):
             if judged is not None:
                 self.scores.append(judged[0])
                 self.peaks.append(judged[1])
+                self.scored.append(at)
             if self.progress:
                 self.progress("calibration", done, len(positions))
             yield at, digest
@@ -220,7 +226,7 @@ class _Reading(Generic[Model, Digest]):
                 return loaded, digest, None, None
             measured = detector._measure(model, digest)
             score, full_map = detector._judged(measured, loaded.geometry)
-            return loaded, digest, (score, float(full_map.max())), None
+            return loaded, digest, (score, region_level(full_map, detector.settings.min_area)), None
 
         stream = detector.extractor.stream_maps(look, (self.sources[at] for at in positions), hashes=True)
         for at, (found, digest, judged, error) in zip(positions.tolist(), stream, strict=True):

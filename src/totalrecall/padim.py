@@ -43,7 +43,7 @@ class PaDiM(OnePass[Gaussians, _Embedding]):
         dimensions: how many of all their channels are drawn; 100 of up to 512, 550 of more (the paper's choices for
             ResNet-18 and WideResNet50-2) if not given. Memory and file grow with its square.
         size, resize, crop, tile, roi: see `PatchCore`.
-        false_alarm_rate, holdout: see `PatchCore`.
+        false_alarm_rate, holdout, min_area: see `PatchCore`.
         precision: of the backbone: `auto` (bf16 where the processor has it), `f32` or `bf16`.
         seed: of the pictures held out and the channels drawn.
         threads: of the engine; all cores if not given. Not kept in the model.
@@ -73,6 +73,7 @@ class PaDiM(OnePass[Gaussians, _Embedding]):
         roi: Mask | str | Path | None = None,
         false_alarm_rate: float = 0.01,
         holdout: float = 0.2,
+        min_area: int = 1,
         precision: str = "auto",
         seed: int = 42,
         threads: int | None = None,
@@ -84,6 +85,7 @@ class PaDiM(OnePass[Gaussians, _Embedding]):
             dimensions=dimensions,
             false_alarm_rate=false_alarm_rate,
             holdout=holdout,
+            min_area=min_area,
             precision=precision,
             seed=seed,
         )

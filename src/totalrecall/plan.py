@@ -16,20 +16,21 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from totalrecall.backbones import Backbone
+from totalrecall.coreset import budget
 from totalrecall.errors import DataError, SettingError
 from totalrecall.extractor import FeatureExtractor, PatchExtractor
+from totalrecall.folds import held_out, make_folds
 from totalrecall.images import Recipe, Source, load_pictures
 from totalrecall.memory import available_memory, check_scratch, format_size, resident_memory
 from totalrecall.patches import covered_cells
 from totalrecall.settings import Settings
 
-__all__ = ["Plan", "baseline", "expected_grid", "held_out", "make_plan", "spread", "walked_dimensions"]
+__all__ = ["Plan", "baseline", "expected_grid", "make_plan", "spread", "walked_dimensions"]
 
 # A projection to 128 dimensions, the paper's, errs by some percent in every distance. On 384 numbers it saves two
 # thirds of the coreset's time and costs 0.2 to 0.4 points of image AUROC on magnetic tiles (mean of several seeds,
 # ResNet-18 and compact); on 1536 it saves eleven twelfths.
 _WALKED_AS_THEY_ARE = 512
-_HELD_AT_MOST = 500  # pictures: a quantile at a rate of 1 percent is settled by then, and each costs a search
 _LARGER = 2.0  # a chunk keeps this many times its share, so that the merge has something to choose among,
 _LEAST = 1000  # and so many at least, or as many as the bank: fewer may leave out whole kinds of patches
 
@@ -50,7 +51,8 @@ class Plan:
     """What a fit will take.
 
     Attributes:
-        pictures: given; `held` of them set the threshold.
+        pictures: given. The threshold is set by those in `folds`, of which this is the number of each; a bank without a
+            fold scores it.
         patches: of them all, of `dimensions` numbers each, of which the coreset is chosen in `walked`. Exact, unless a
             region of interest covers unequal parts of pictures of unequal size.
         vectors: that the bank will hold.
@@ -58,6 +60,7 @@ class Plan:
         chunks: picture positions of each chunk, those held out apart; one with all of them in the other ways.
         held_chunks: how many of the chunks, the last ones, are of pictures held out.
         share: of its patches that a chunk keeps, and `least` of them; `merged` unless that is the bank already.
+        at_least: vectors that a bank has.
         limit: bytes allowed to the process; `memory` of them are expected to be used at most.
         exact: bytes that one chunk would take, and the same answer as without a limit.
         scratch: bytes of scratch file.
@@ -65,7 +68,7 @@ class Plan:
     """
 
     pictures: int
-    held: int
+    folds: Sequence[int]
     patches: int
     dimensions: int
     walked: int
@@ -74,6 +77,7 @@ class Plan:
     chunks: Sequence[np.ndarray] = field(repr=False)
     held_chunks: int
     share: float
+    at_least: int
     least: int
     merged: bool
     limit: int
@@ -103,34 +107,26 @@ class Plan:
         return min(max(math.ceil(self.share * patches), self.least), patches)
 
     @property
-    def others(self) -> int:
-        """How many vectors the bank without the pictures held out has; 0 where there is none."""
-        if not self.held:
-            return 0
-        return max(self.vectors * (self.pictures - self.held) // self.pictures, 1)
+    def held(self) -> int:
+        """How many pictures set the threshold."""
+        return sum(self.folds)
+
+    def others(self) -> list[int]:
+        """Return how many vectors the bank without each fold has."""
+        if self.way == "chunks":
+            return [max(self.vectors * (self.pictures - fold) // self.pictures, 1) for fold in self.folds]
+        return [budget(self.per_picture * (self.pictures - fold), self.share, self.at_least) for fold in self.folds]
 
     @property
     def selections(self) -> int:
-        """How many points are chosen in all: by the chunks, by the merge, and for the bank without those held out."""
-        last = self.vectors + self.others
+        """How many points are chosen in all: by the chunks, by the merge, and for the banks without a fold."""
+        last = self.vectors + sum(self.others())
         return last if self.way != "chunks" else sum(self.kept()) + (last if self.merged else 0)
 
     def facts(self) -> dict[str, object]:
         """Return what a program may want to read, as JSON types."""
         names = ("pictures", "patches", "dimensions", "way", "limit", "memory", "exact", "scratch", "seconds")
         return {**{name: getattr(self, name) for name in names}, "chunks": len(self.chunks)}
-
-
-def held_out(count: int, share: float, seed: int) -> np.ndarray:
-    """Return indices, ascending, of the pictures that set the threshold.
-
-    The share is rounded down, but at least one picture is taken where there are three or more, and at most 500: with
-    those a rate of 1 percent is known to within half a percent, and more would only cost time.
-    """
-    held = min(int(count * share), _HELD_AT_MOST)
-    if share > 0 and count >= 3:
-        held = max(held, 1)
-    return np.sort(np.random.default_rng(seed).permutation(count)[:held])
 
 
 def spread(sources: Sequence[Source], count: int) -> list[Source]:
@@ -175,11 +171,12 @@ def make_plan(extractor: PatchExtractor, sources: Sequence[Source], memory: int 
     limit = resident_memory() + available_memory() // 2 if memory is None else memory
     sizes = _Sizes(
         pictures=len(sources),
-        held=len(held_out(len(sources), settings.holdout, settings.seed)),
+        folds=[len(fold) for fold in make_folds(len(sources), settings.holdout, settings.folds, settings.seed)],
         per_picture=max(per_picture, 1),
         dimensions=dimensions,
         walked=walked_dimensions(dimensions, settings),
         ratio=settings.coreset,
+        at_least=settings.at_least,
         base=base,
         limit=limit,
     )
@@ -195,11 +192,12 @@ class _Sizes:
     """The numbers that a plan is made from."""
 
     pictures: int
-    held: int
+    folds: Sequence[int]
     per_picture: int
     dimensions: int
     walked: int
     ratio: float
+    at_least: int
     base: int
     limit: int
 
@@ -209,7 +207,7 @@ class _Sizes:
 
     @property
     def vectors(self) -> int:
-        return max(int(self.ratio * self.patches), 1)
+        return budget(self.patches, self.ratio, self.at_least)
 
     @property
     def projected(self) -> bool:
@@ -218,7 +216,7 @@ class _Sizes:
     @property
     def bank(self) -> int:
         """Bytes that the bank takes, with all that is done with it."""
-        return int(self.vectors * self.dimensions * 4 * (_SEARCHED if self.held else _SAVED))
+        return int(self.vectors * self.dimensions * 4 * (_SEARCHED if self.folds else _SAVED))
 
     def whole(self, *, scratch: bool) -> int:
         """Bytes that one chunk takes."""
@@ -260,7 +258,7 @@ def _in_chunks(sizes: _Sizes, settings: Settings) -> Plan | None:
     least = min(_LEAST, sizes.vectors) if merged else 0
     if sum(replace(plan, least=least).kept()) * point > room:
         least = 0
-    plan = replace(plan, least=least, merged=merged)
+    plan = replace(plan, least=least, merged=merged, folds=[len(held)] if len(held) else [])
     kept = sum(plan.kept())
     needed = sizes.base + max(plan.memory + _BLOCKS, (kept * point if merged else 0) + _BLOCKS, sizes.bank)
     return replace(
@@ -276,7 +274,7 @@ def _plan(
 ) -> Plan:
     return Plan(
         pictures=sizes.pictures,
-        held=sizes.held,
+        folds=sizes.folds,
         patches=sizes.patches,
         dimensions=sizes.dimensions,
         walked=sizes.walked,
@@ -285,6 +283,7 @@ def _plan(
         chunks=chunks,
         held_chunks=held_chunks,
         share=share,
+        at_least=sizes.at_least,
         least=0,
         merged=False,
         limit=sizes.limit,

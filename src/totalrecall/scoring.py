@@ -3,6 +3,7 @@
 All distances are Euclidean, bigger is more anomalous. (The authors' code reports squared distances.)
 """
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -13,9 +14,19 @@ from totalrecall.errors import SettingError
 from totalrecall.images import Geometry
 from totalrecall.types import AnomalyMap, Patches, PreparedMap, PreparedMask
 
-__all__ = ["SCORINGS", "Region", "anomaly_map", "find_regions", "picture_score", "reweight", "smoothing_sigma"]
+__all__ = [
+    "SCORINGS",
+    "Region",
+    "anomaly_map",
+    "find_regions",
+    "picture_score",
+    "region_level",
+    "reweight",
+    "smooth_distances",
+    "smoothing_sigma",
+]
 
-SCORINGS = ("max", "paper", "top1pct")
+SCORINGS = ("max", "paper", "top1pct", "map1pct")
 
 
 @dataclass(frozen=True)
@@ -53,7 +64,8 @@ def picture_score(
         indices: (p,) those bank vectors.
         patches: (p, d) the patches themselves.
         bank: the memory bank, for `paper`.
-        scoring: `max` is s* of eq. 6; `paper` weighs it by eq. 7; `top1pct` is the mean of the largest hundredth.
+        scoring: `max` is s* of eq. 6; `paper` weighs it by eq. 7; `top1pct` is the mean of the largest hundredth, and
+            `map1pct` too, of distances that the caller has smoothed (see `smooth_distances`).
         neighbours: b of eq. 7.
 
     Raises:
@@ -64,7 +76,7 @@ def picture_score(
     worst = int(distances.argmax())  # m_test*, eq. 6
     if scoring == "max":
         return float(distances[worst])
-    if scoring == "top1pct":
+    if scoring in ("top1pct", "map1pct"):
         count = max(len(distances) // 100, 1)
         return float(np.partition(distances, len(distances) - count)[-count:].mean(dtype=np.float64))
     around = bank.neighbours(int(indices[worst]), neighbours)[0]  # N_b(m*), m* itself among them
@@ -82,6 +94,23 @@ def reweight(score: float, to_neighbours: np.ndarray) -> float:
         return score
     largest = to_neighbours.max()  # subtle: exp(100) overflows float32; a common factor cancels
     return float((1 - np.exp(score - largest) / np.exp(to_neighbours - largest).sum()) * score)
+
+
+def smooth_distances(grid: np.ndarray, cells: np.ndarray, sigma: float) -> np.ndarray:
+    """Return the distances (p,) of patches after the anomaly map's Gaussian, taken on the patch grid.
+
+    A defect is rarely one patch wide, and the noise of single patches averages out; so the picture's score is taken of
+    what the map shows.
+
+    Args:
+        grid: (rows, columns) distances.
+        cells: (p, 2) the row and column of each patch; other cells neither count nor come back.
+        sigma: of the Gaussian, in cells.
+    """
+    inside = np.zeros(grid.shape, np.float32)
+    inside[cells[:, 0], cells[:, 1]] = 1
+    smoothed = _smooth(grid.astype(np.float32) * inside, sigma) / np.maximum(_smooth(inside, sigma), 1e-6)
+    return np.asarray(smoothed[cells[:, 0], cells[:, 1]])
 
 
 def anomaly_map(grid: np.ndarray, geometry: Geometry, *, roi: PreparedMask | None = None) -> AnomalyMap:
@@ -112,6 +141,36 @@ def smoothing_sigma(side: int) -> float:
 def _smooth(values: PreparedMap, sigma: float) -> PreparedMap:
     size = 2 * round(4 * sigma) + 1  # cut at 4 sigma, mirrored at the edge: scipy.ndimage.gaussian_filter's defaults
     return cv2.GaussianBlur(values, (size, size), sigma, borderType=cv2.BORDER_REFLECT)
+
+
+def region_level(values: AnomalyMap, min_area: int = 1) -> float:
+    """Return the level below which the map shows a region of at least so many pixels (8 neighbours).
+
+    At a threshold of this level or above `find_regions` finds none, at any below it at least one. With an area of one
+    pixel it is the largest value; otherwise it is found by halving, over the values that the map holds. -inf where the
+    whole picture is smaller than that area.
+    """
+    if min_area <= 1:
+        return float(values.max())
+    levels = np.unique(values)
+    low, high = 0, len(levels) - 1  # at `high` nothing is above
+    if not _shows(values, -math.inf, min_area):
+        return -math.inf
+    while low < high:
+        middle = (low + high) // 2
+        if _shows(values, float(levels[middle]), min_area):
+            low = middle + 1
+        else:
+            high = middle
+    return float(levels[low])
+
+
+def _shows(values: AnomalyMap, threshold: float, min_area: int) -> bool:
+    above = (values > threshold).astype(np.uint8)
+    if np.count_nonzero(above) < min_area:
+        return False
+    stats = cv2.connectedComponentsWithStats(above, connectivity=8)[2]
+    return bool((stats[1:, cv2.CC_STAT_AREA] >= min_area).any())
 
 
 def find_regions(values: AnomalyMap, threshold: float, *, min_area: int = 1) -> list[Region]:

@@ -1,20 +1,13 @@
 """Exact nearest neighbours in the memory bank, pruned.
 
-A lower bound of each distance comes cheap: with an orthonormal basis of r of the d dimensions, chosen to hold most of
-the bank's variance, and rho the length of what the basis leaves over,
+1. A lower bound of every distance, and the lowest of each block of 64, come from one product in fewer dimensions, or
+   of rounded numbers: `engines.bounds` says how. It runs where the backbone runs, on all cores.
+2. The vector with the lowest bound is measured in full. Most often it is the nearest; its distance is the limit.
+3. Blocks whose lowest bound is over the limit are out. In the few others each bound is looked at, and what is not over
+   the limit is measured too.
 
-    |q - b|^2  >=  |q_r - b_r|^2 + (rho_q - rho_b)^2  =  |q|^2 + |b|^2 - 2 (q_r . b_r + rho_q rho_b)
-
-since the left-over parts can at best point the same way (Cauchy-Schwarz). A search goes down the levels of its plan:
-
-1. the bound in few dimensions (64), of every query with every bank vector: matrix products in tiles that stay in the
-   cache, block after block of the bank. The best bound of a block points at a vector that is measured in full; whatever
-   has a bound above the shortest distance measured so far is out;
-2. the bound in more dimensions (192) for the pairs that are left, and again the best one measured;
-3. the distance itself for the few that are left.
-
-So the answer is brute force's answer. A plan without levels is brute force: the product in all d dimensions. That is
-also where a tile ends up in which the bounds leave too many pairs.
+So the answer is brute force's answer. Queries for which the bounds leave too many vectors are compared with all of them
+in float32; so is everything while a search has not yet done the work that would pay for making its graph.
 
 Rounding: a product of length d in float32 errs by less than 16 sqrt(d) u |q| |b| with probability above 1 - exp(-100)
 (Higham and Mary 2019, u = 2^-24); that is added to every bound. Near-ties are settled in float64, ties go to the lower
@@ -22,32 +15,41 @@ index.
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 
+from totalrecall.engines.bounds import BLOCK, BoundsGraph
 from totalrecall.errors import SettingError
-from totalrecall.threads import blas_threads_rest, cores, in_worker, one_blas_thread, workers
+from totalrecall.threads import cores, in_worker, one_blas_thread, workers
 from totalrecall.types import Distances, Indices, Matrix, Patches
 
 __all__ = ["ExactSearch", "default_levels", "principal_basis"]
 
-_BLOCK = 8192  # bank vectors in one product
-_TILE = 256  # queries in one product: 256 x 8192 bounds are 8 MB
-_SMALL = 1 << 21  # numbers in a bank whose tiles take so short a time that threads would only wait for each other
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
+
+_TILE = 1024  # queries at a time; threads of our own for less than that would only disturb those of the graph
+_BOUNDS = 1 << 22  # at a time: 8 MB
+_PRODUCT_TILE = 128  # queries at a time without a graph: a product runs on one core, several side by side
+_PRODUCTS = 1 << 21  # of queries and vectors in float32 at a time: 8 MB
+_WORTH_A_GRAPH = 1 << 32  # multiplications in float32, about as long as it takes to make one
+_SHARED = 1 << 20  # floats of pairs to measure that are worth the other cores
 _GATHER_FLOATS = 1 << 18  # floats gathered at once to measure pairs: 1 MB stays in a core's own cache
 _BUFFER_FLOATS = 1 << 18  # at least, in a thread's own buffers
-_CROWDED = 1 / 32  # of all pairs: with more left than this, measuring them one by one is no gain over the product
+_CROWDED = 1 / 32  # of all vectors: with more left than this, measuring them one by one is no gain over the product,
+_WORTH_PRODUCTS = 4  # if such queries have more than this times all vectors left together
+_CENTRED = 1024  # vectors copied at a time
 _SAMPLE = 4096  # bank vectors that the basis is fitted to
 _UNIT = 2.0**-24  # unit roundoff of float32
 
 
 def default_levels(dimensions: int) -> tuple[int, ...]:
-    """Return the dimensions of the bounds for vectors of d dimensions where nothing was measured."""
-    return (64, 192) if dimensions >= 256 else ()
+    """Return the dimensions of the bounds for vectors of d dimensions where nothing was measured; none is all d."""
+    return (192,) if dimensions >= 256 else ()
 
 
 def principal_basis(vectors: Patches, dimensions: int, *, seed: int = 0) -> Matrix:
@@ -71,34 +73,22 @@ def principal_basis(vectors: Patches, dimensions: int, *, seed: int = 0) -> Matr
 
 
 @dataclass(frozen=True)
-class _Pairs:
-    """Pairs of a query and a bank vector, the queries ascending, and the bound of each."""
-
-    who: np.ndarray
-    which: np.ndarray
-    bound: np.ndarray  # of |q - b|^2 - |q|^2
-
-
-@dataclass
-class _Tile:
-    """Some queries and what is known of them.
+class _Bounds:
+    """Lower bounds of |q - b|^2 - |q|^2 of some queries.
 
     Attributes:
-        queries: (q, d) as given; `centred`: less the bank's mean; `norms`: their squared lengths.
-        margin: (q,) what rounding can do to a bound.
-        best: (q, k) the smallest squared distances that were measured, each of another bank vector.
+        stored: (q, m') by blocks of `BLOCK` vectors; `numbers` makes float32 of them, `infinity` is out of the race.
+        lowest: (q, m' / BLOCK) float32, of each block.
+        norms: (q,) |q|^2 from the bank's mean.
+        above: a limit -> what its bound is no higher than.
     """
 
-    queries: Patches
-    centred: Patches
+    stored: np.ndarray
+    lowest: np.ndarray
     norms: np.ndarray
-    margin: np.ndarray
-    best: np.ndarray
-
-    @property
-    def limit(self) -> np.ndarray:
-        """The bound (q,) above which a vector is not among the k nearest; |q|^2 is left out of bounds."""
-        return (self.best.max(axis=1) - self.norms + 2 * self.margin).astype(np.float32)
+    numbers: Callable[[np.ndarray], np.ndarray]
+    above: Callable[[np.ndarray], np.ndarray]
+    infinity: float
 
 
 class ExactSearch:
@@ -106,8 +96,8 @@ class ExactSearch:
 
     Args:
         vectors: (m, d) float32, m at least 1. Kept by reference, not copied.
-        basis: from `principal_basis`, as wide as the last level; made here if not given.
-        levels: dimensions of the bounds, rising, at most two; none is brute force.
+        basis: from `principal_basis`; made here if not given.
+        levels: dimensions of the bounds, the last one counts; none is all d. As wide as the basis if not given.
     """
 
     def __init__(self, vectors: Patches, basis: Matrix | None = None, levels: Sequence[int] | None = None) -> None:
@@ -115,189 +105,191 @@ class ExactSearch:
         self.slack = float(16 * np.sqrt(vectors.shape[1]) * _UNIT)
         self.mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)  # near the origin rounding is smallest
         if levels is None:
-            levels = default_levels(vectors.shape[1]) if basis is None else (min(64, basis.shape[1]), basis.shape[1])
+            levels = default_levels(vectors.shape[1]) if basis is None else (basis.shape[1],)
         self.levels = tuple(levels)
-        if basis is None and self.levels:
-            basis = principal_basis(vectors, self.levels[-1])
-        self.basis = basis
+        self.basis = basis if self.levels else None
         self.norms = np.empty(len(vectors), np.float32)
-        parts: list[list[Matrix]] = [[] for _ in self.levels]
-        for first in range(0, len(vectors), _BLOCK):  # in blocks: a centred copy of a large bank would double it
-            centred = vectors[first : first + _BLOCK] - self.mean
-            norms = self.norms[first : first + _BLOCK]
-            np.einsum("md,md->m", centred, centred, out=norms)
-            for part, level in zip(parts, self._reduce(centred, norms, self.levels), strict=True):
-                level[:, :-1] *= -2
-                level[:, -1] = norms
-                part.append(level)
+        for at, centred in self._centred_blocks():
+            np.einsum("md,md->m", centred, centred, out=self.norms[at : at + len(centred)])
         self.longest = float(np.sqrt(self.norms.max()))
-        self._levels: list[list[Matrix]] = []
-        if parts:
-            self._levels.append([np.ascontiguousarray(part.T) for part in parts[0]])
-        if len(parts) > 1:  # by rows, since pairs of it are gathered; a product takes it as it is, transposed
-            self._second = np.concatenate(parts[1])
-            self._levels.append([self._second[at : at + _BLOCK].T for at in range(0, len(vectors), _BLOCK)])
+        self._graph: BoundsGraph | None = None
+        self._work = 0.0  # multiplications done without a graph; infinite once it is known to be of no use
+        self._lock = threading.Lock()
 
-    @cached_property
-    def _whole(self) -> list[Matrix]:
-        """All d dimensions: a second copy of the vectors, so made only where pruning does not serve."""
-        blocks = []
-        for first in range(0, len(self.vectors), _BLOCK):
-            centred = self.vectors[first : first + _BLOCK] - self.mean
-            centred *= -2
-            blocks.append(np.ascontiguousarray(np.column_stack([centred, self.norms[first : first + _BLOCK]]).T))
-        return blocks
-
-    def nearest(self, queries: Patches, k: int = 1, *, threads: int | None = None) -> tuple[Distances, Indices]:
+    def nearest(self, queries: Patches, k: int = 1) -> tuple[Distances, Indices]:
         """Return Euclidean distances (q, k), ascending, and the indices (q, k) of the neighbours.
+
+        It works on all cores; called by one of `threads.workers`, it leaves the others alone.
 
         Args:
             queries: (q, d) float32.
             k: how many neighbours.
-            threads: 1 where the caller has threads of its own; all cores if not given, but one in a worker.
 
         Raises:
             SettingError: k is not from 1 to the number of vectors.
         """
-        if not 1 <= k <= len(self.vectors):
-            raise SettingError(f"k must be from 1 to the number of vectors ({len(self.vectors)}), got {k}.")
+        m = len(self.vectors)
+        if not 1 <= k <= m:
+            raise SettingError(f"k must be from 1 to the number of vectors ({m}), got {k}.")
         if not len(queries):
             return np.empty((0, k), np.float32), np.empty((0, k), np.int64)
-        if threads is None:
-            threads = 1 if in_worker() else cores()
-        side_by_side = threads > 1 and self.vectors.size > _SMALL
-        tile = min(_TILE, -(-len(queries) // threads)) if side_by_side else 2 * _TILE
-        tiles = [queries[first : first + tile] for first in range(0, len(queries), tile)]
-        if side_by_side and len(tiles) > 1:  # the passes over a product need all cores as much as the product does
-            with one_blas_thread():
-                found = list(workers().map(lambda one: self._nearest_of_tile(one, k), tiles))
-        else:
-            with nullcontext() if threads > 1 and blas_threads_rest() else one_blas_thread():
-                found = [self._nearest_of_tile(one, k) for one in tiles]
+        queries = np.asarray(queries, np.float32)
+        graph = self._graph_if_it_pays(len(queries))
+        look = self._products if graph is None else lambda tile: self._by_graph(graph, tile)
+        rows = max(min(_PRODUCT_TILE, _PRODUCTS // m) if graph is None else min(_TILE, _BOUNDS // m), 1)
+        tiles = np.array_split(queries, -(-len(queries) // rows))  # of equal size, so that no core waits for another
+        with one_blas_thread() if graph is None else nullcontext():
+            found = _side_by_side(lambda tile: self._nearest_of_tile(tile, k, look), tiles)
         return np.concatenate([one[0] for one in found]), np.concatenate([one[1] for one in found])
 
-    def _nearest_of_tile(self, queries: Patches, k: int) -> tuple[Distances, Indices]:
-        extended = np.empty((len(queries), queries.shape[1] + 1), np.float32)
-        extended[:, -1] = 1  # for `_whole`
-        centred = np.subtract(queries, self.mean, out=extended[:, :-1])
+    def _graph_if_it_pays(self, queries: int) -> BoundsGraph | None:
+        """Return the graph, made now if all that was asked for so far would have paid for it."""
+        if self._graph is None and self._work < np.inf:
+            with self._lock:
+                self._work += queries * self.vectors.size
+                if self._graph is None and _WORTH_A_GRAPH <= self._work < np.inf:
+                    self._graph = self._make_graph()
+                    self._work = np.inf
+        return self._graph
+
+    def _make_graph(self) -> BoundsGraph | None:
+        """Return a graph that computes what it should, or None."""
+        if self.basis is None and self.levels:
+            self.basis = principal_basis(self.vectors, self.levels[-1])
+        try:
+            graph = BoundsGraph(self.vectors, self.mean, self.norms, self.basis, self.slack)
+            return graph if graph.agrees(self.vectors, self.mean, self.norms, self.basis) else None
+        except (ImportError, RuntimeError):  # no OpenVINO here, or one that knows less
+            return None
+
+    def _by_graph(self, graph: BoundsGraph, queries: Patches) -> _Bounds:
+        stored, lowest, norms = graph.of(queries)
+        return _Bounds(stored, graph.numbers(lowest), norms, graph.numbers, graph.above, graph.infinity)
+
+    def _products(self, queries: Patches) -> _Bounds:
+        """Return the squared distances themselves, but for rounding, by products in all d dimensions."""
+        centred = queries - self.mean
         norms = np.einsum("qd,qd->q", centred, centred)
-        margin = self.slack * (np.sqrt(norms) + self.longest) ** 2
-        tile = _Tile(queries, centred, norms, margin, np.full((len(queries), k), np.inf, np.float32))
-        left = self._reduce(centred, norms, self.levels)
-        rows, pairs = np.arange(len(queries)), []
-        for level, blocks in enumerate(self._levels):
-            found, crowded = self._survivors(tile, rows, left[level], blocks)
-            pairs.append(self._second_level(tile, left[1], found) if level == 0 and len(left) > 1 else found)
-            rows = rows[crowded]
-            if not len(rows):
-                break
-        else:
-            one = np.ones((len(queries), 1), np.float32)
-            pairs.append(
-                self._survivors(tile, rows, np.concatenate([centred, one], axis=1), self._whole, whole=True)[0]
-            )
-        return self._best_of_pairs(tile, _joined(pairs))
+        blocks = -(-len(self.vectors) // BLOCK)
+        lower = _buffer("bounds", len(queries), blocks * BLOCK)
+        lower[:, len(self.vectors) :] = np.inf
+        with one_blas_thread():
+            for at, block in self._centred_blocks():
+                block *= -2
+                part = lower[:, at : at + len(block)]
+                np.matmul(centred, block.T, out=part)  # (q, d) @ (d, m) -> (q, m)
+                part += self.norms[at : at + len(block)]
+        lowest = lower.reshape(len(queries), blocks, BLOCK).min(axis=2)
+        return _Bounds(lower, lowest, norms, _as_it_is, _as_it_is, np.inf)
 
-    def _reduce(self, centred: Patches, norms: np.ndarray, levels: Sequence[int]) -> list[Matrix]:
-        """Return for each level the coordinates in the basis, the length of the rest, and a one: (n, r + 2)."""
-        if not levels:
-            return []
-        assert self.basis is not None
-        coordinates = centred @ self.basis  # (n, d) @ (d, r) -> (n, r)
-        reduced = []
-        for r in levels:
-            level = np.empty((len(centred), r + 2), np.float32)
-            level[:, :r] = coordinates[:, :r]
-            kept = np.einsum("nr,nr->n", level[:, :r], level[:, :r])
-            # subtle: the rest must never be underestimated, or the bound could exceed the distance; hence the slack
-            level[:, r] = np.sqrt(np.maximum(norms - kept, 0) + self.slack * norms)
-            level[:, r + 1] = 1
-            reduced.append(level)
-        return reduced
+    def _centred_blocks(self) -> Iterator[tuple[int, Matrix]]:
+        """Yield where each block of vectors begins, and it less the mean: a copy of all would double the bank."""
+        for first in range(0, len(self.vectors), _CENTRED):
+            yield first, self.vectors[first : first + _CENTRED] - self.mean
 
-    def _survivors(
-        self, tile: _Tile, rows: np.ndarray, left: Matrix, blocks: Sequence[Matrix], *, whole: bool = False
-    ) -> tuple[_Pairs, np.ndarray]:
-        """Return the pairs that may be among the k nearest by the bounds left @ block, and which rows are crowded.
+    def _nearest_of_tile(
+        self, queries: Patches, k: int, look: Callable[[Patches], _Bounds]
+    ) -> tuple[Distances, Indices]:
+        seen = look(queries)
+        guessed, squared = self._guess(queries, seen, k)
+        margin = self.slack * (np.sqrt(seen.norms) + self.longest) ** 2
+        limit = seen.above((squared.max(axis=1) - seen.norms + 2 * margin).astype(np.float32))
+        who, which = _not_over(seen, limit)
+        crowded = np.empty(0, np.int64)
+        if look != self._products and len(who) > _WORTH_PRODUCTS * len(self.vectors):
+            counts = np.bincount(who, minlength=len(queries))
+            often = counts > _CROWDED * len(self.vectors)
+            if counts[often].sum() > _WORTH_PRODUCTS * len(self.vectors):
+                crowded, sparse = np.flatnonzero(often), ~often[who]
+                who, which = who[sparse], which[sparse]
+        distances, indices = self._settle(queries, guessed, squared, who, which)
+        rows = max(_PRODUCTS // len(self.vectors), 1)
+        for at in range(0, len(crowded), rows):
+            some = crowded[at : at + rows]
+            distances[some], indices[some] = self._nearest_of_tile(queries[some], k, self._products)
+        return distances, indices
 
-        Crowded are those with so many that measuring them one by one is no gain over the next level's product; they
-        get none here. In the whole product nothing is crowded.
+    def _guess(self, queries: Patches, seen: _Bounds, k: int) -> tuple[Indices, np.ndarray]:
+        """Return the vectors (q, k) with the lowest bounds, or nearly, and how far they are, squared (q, k).
+
+        Any k vectors will do, the near ones do best. Their bounds are taken out.
         """
-        allowed = len(self.vectors) if whole else int(_CROWDED * len(self.vectors))
-        tile.best[rows] = np.inf  # each vector may count once, and the last level met the same ones
-        left = left if len(rows) == len(left) else left[rows]
-        found, counts = [], np.zeros(len(rows), np.int64)
-        for number, block in enumerate(blocks):
-            lower = _buffer("products", len(left), block.shape[1])
-            np.matmul(left, block, out=lower)  # (q, r+2) @ (r+2, m) -> (q, m)
-            self._bring_limit_down(tile, rows, lower, number * _BLOCK, whole)
-            # flat: over two dimensions nonzero takes five times as long
-            flat = np.flatnonzero((lower <= tile.limit[rows, None]).ravel())
-            row, which = np.divmod(flat, lower.shape[1])
-            counts += np.bincount(row, minlength=len(rows))
-            found.append(_Pairs(rows[row], which + number * _BLOCK, lower.ravel()[flat]))
-        pairs, crowded = _joined(found), counts > allowed
-        if len(found) > 1 or crowded.any():
-            keep = pairs.bound <= tile.limit[pairs.who]  # later blocks have brought the limit down
-            keep &= ~crowded[np.searchsorted(rows, pairs.who)]
-            pairs = _Pairs(pairs.who[keep], pairs.which[keep], pairs.bound[keep])
-        return pairs, crowded
+        rows = np.arange(len(queries))[:, None]
+        blocks = seen.lowest.shape[1]
+        if k == 1:
+            block = seen.lowest.argmin(axis=1)[:, None]
+        else:  # the k lowest bounds are in these
+            block = np.argpartition(seen.lowest, min(k, blocks) - 1, axis=1)[:, : min(k, blocks)]
+        lower = seen.numbers(seen.stored.reshape(-1, BLOCK).take((rows * blocks + block).ravel(), axis=0))
+        lower = lower.reshape(len(queries), -1)  # (q*b, BLOCK) -> (q, b*BLOCK)
+        at = lower.argmin(axis=1)[:, None] if k == 1 else np.argpartition(lower, k - 1, axis=1)[:, :k]
+        guessed = np.take_along_axis(block, at // BLOCK, axis=1) * BLOCK + at % BLOCK
+        seen.stored[rows, guessed] = seen.infinity
+        squared = self._squared(queries, np.repeat(rows[:, 0], k), guessed.ravel())
+        return guessed, squared.reshape(-1, k)
 
-    def _bring_limit_down(self, tile: _Tile, rows: np.ndarray, lower: Matrix, first: int, whole: bool) -> None:
-        """Take note of the distances of the vectors of this block that have the k best bounds of each query."""
-        k = min(tile.best.shape[1], lower.shape[1])
-        guess = lower.argmin(axis=1)[:, None] if k == 1 else np.argpartition(lower, k - 1, axis=1)[:, :k]
-        bounds = np.take_along_axis(lower, guess, axis=1)
-        hopeful = np.flatnonzero(bounds.min(axis=1) <= tile.limit[rows])
-        who = rows[hopeful]
-        if whole:  # all dimensions: but for rounding, the bound is the distance
-            squared = bounds[hopeful] + (tile.norms + tile.margin)[who, None]
+    def _settle(
+        self, queries: Patches, guessed: Indices, squared: np.ndarray, who: np.ndarray, which: np.ndarray
+    ) -> tuple[Distances, Indices]:
+        """Measure the pairs too and return each query's k best, ties to the lower index."""
+        k = guessed.shape[1]
+        distances, indices = np.sqrt(squared), guessed
+        rows = np.arange(len(queries)) if k > 1 else who[np.diff(who, prepend=-1) > 0]
+        if not len(rows):
+            return distances, indices
+        squared = np.concatenate([squared[rows].ravel(), self._squared(queries, who, which)])
+        who = np.concatenate([np.repeat(rows, k), who])
+        which = np.concatenate([guessed[rows].ravel(), which])
+        order = np.argsort(who, kind="stable")
+        who, which, squared = who[order], which[order], squared[order]
+        starts = np.flatnonzero(np.diff(who, prepend=-1))
+        if k == 1:
+            kth = np.minimum.reduceat(squared, starts)
         else:
-            squared = self._squared(tile.queries, np.repeat(who, k), guess[hopeful].ravel() + first).reshape(-1, k)
-        best = np.concatenate([tile.best[who], squared], axis=1)
-        tile.best[who] = np.sort(best, axis=1)[:, : tile.best.shape[1]]
-
-    def _second_level(self, tile: _Tile, left: Matrix, pairs: _Pairs) -> _Pairs:
-        """Return those of the pairs that the bound in more dimensions leaves."""
-        bound = np.empty(len(pairs.who), np.float32)
-        for part, queries, vectors in _gathered(left, self._second, pairs.who, pairs.which):
-            np.einsum("pr,pr->p", queries, vectors, out=bound[part])
-        if tile.best.shape[1] == 1 and len(bound):
-            first = np.flatnonzero(np.diff(pairs.who, prepend=-1))  # of each query that has pairs
-            lowest = np.minimum.reduceat(bound, first)
-            at = np.flatnonzero(bound == np.repeat(lowest, np.diff(first, append=len(bound))))
-            at = at[np.diff(pairs.who[at], prepend=-1) > 0]
-            squared = self._squared(tile.queries, pairs.who[at], pairs.which[at])[:, None]
-            tile.best[pairs.who[at]] = np.minimum(tile.best[pairs.who[at]], squared)
-        keep = bound <= tile.limit[pairs.who]
-        return _Pairs(pairs.who[keep], pairs.which[keep], bound[keep])
+            best = _first_of_each(who, squared, which, k)
+            kth = np.maximum.reduceat(squared[best], np.arange(0, len(best), k))
+        kth *= np.float32(1 + 4 * self.slack)
+        close = squared <= np.repeat(kth, np.diff(starts, append=len(who)))
+        who, which, squared = who[close], which[close], squared[close]
+        unsure = np.flatnonzero(np.bincount(who)[who] > 1)  # float32 cannot order these; float64 can
+        exact = squared.astype(np.float64)
+        exact[unsure] = self._squared(queries, who[unsure], which[unsure], np.float64)
+        best = _first_of_each(who, exact, which, k)
+        distances[rows] = np.sqrt(exact[best]).astype(np.float32).reshape(-1, k)
+        indices[rows] = which[best].reshape(-1, k)
+        return distances, indices
 
     def _squared(self, queries: Patches, who: np.ndarray, which: np.ndarray, dtype: type = np.float32) -> np.ndarray:
         """Return squared distances of pairs by their difference, which is exact near zero, in the given precision."""
         out: np.ndarray = np.empty(len(who), dtype)
-        for part, left, right in _gathered(queries, self.vectors, who, which):
-            difference = np.subtract(left, right, dtype=dtype, out=right if dtype is np.float32 else None)
-            np.einsum("pd,pd->p", difference, difference, out=out[part])
+
+        def measure(some: slice) -> None:
+            for part, left, right in _gathered(queries, self.vectors, who[some], which[some]):
+                difference = np.subtract(left, right, dtype=dtype, out=right if dtype is np.float32 else None)
+                np.einsum("pd,pd->p", difference, difference, out=out[some][part])
+
+        share = -(-len(who) // cores()) if len(who) * queries.shape[1] > _SHARED else len(who)
+        _side_by_side(measure, [slice(at, at + share) for at in range(0, len(who), max(share, 1))])
         return out
 
-    def _best_of_pairs(self, tile: _Tile, pairs: _Pairs) -> tuple[Distances, Indices]:
-        """Measure the pairs and return each query's k best, ties to the lower index."""
-        k, who, which = tile.best.shape[1], pairs.who, pairs.which
-        squared = self._squared(tile.queries, who, which)
-        if len(who) > len(tile.queries):
-            if k == 1:
-                kth = np.minimum.reduceat(squared, np.searchsorted(who, np.arange(len(tile.queries))))
-            else:
-                best = _first_of_each(who, squared, which, k)
-                kth = np.maximum.reduceat(squared[best], np.arange(0, len(best), k))
-            close = squared <= (kth * np.float32(1 + 4 * self.slack))[who]
-            who, which, squared = who[close], which[close], squared[close]
-            unsure = np.flatnonzero(np.bincount(who)[who] > 1)  # float32 cannot order these; float64 can
-            exact = squared.astype(np.float64)
-            exact[unsure] = self._squared(tile.queries, who[unsure], which[unsure], np.float64)
-            best = _first_of_each(who, exact, which, k)
-            which, squared = which[best], exact[best]
-        return np.sqrt(squared).astype(np.float32).reshape(-1, k), which.reshape(-1, k)
+
+def _side_by_side(function: Callable[[Item], Outcome], items: Sequence[Item]) -> list[Outcome]:
+    """Return function(item) of each, by the workers; by the caller where there is one item or it is a worker."""
+    return list((map if len(items) == 1 or in_worker() else workers().map)(function, items))
+
+
+def _as_it_is(numbers: np.ndarray) -> np.ndarray:
+    return numbers
+
+
+def _not_over(seen: _Bounds, limit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the pairs of a query and a vector whose bound is not over the query's limit, the queries ascending."""
+    # flat: over two dimensions nonzero takes five times as long
+    flat = np.flatnonzero((seen.lowest <= limit[:, None]).ravel())
+    row, block = np.divmod(flat, seen.lowest.shape[1])
+    lower = seen.numbers(seen.stored.reshape(-1, BLOCK).take(flat, axis=0))
+    at, inside = np.divmod(np.flatnonzero((lower <= limit[row, None]).ravel()), BLOCK)
+    return row[at], block[at] * BLOCK + inside
 
 
 _own = threading.local()
@@ -312,35 +304,30 @@ def _buffer(name: str, rows: int, columns: int) -> Matrix:
     return held[: rows * columns].reshape(rows, columns)
 
 
-def _joined(parts: Sequence[_Pairs]) -> _Pairs:
-    """Return pairs as one, the queries ascending."""
-    if len(parts) == 1:
-        return parts[0]
-    who = np.concatenate([part.who for part in parts])
-    order = np.argsort(who, kind="stable")
-    which = np.concatenate([part.which for part in parts])
-    bound = np.concatenate([part.bound for part in parts])
-    return _Pairs(who[order], which[order], bound[order])
-
-
 def _gathered(
     left: Matrix, right: Matrix, who: np.ndarray, which: np.ndarray
 ) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
     """Yield rows left[who] and right[which] side by side, a part at a time, in buffers that the next part reuses."""
     step = max(min(_GATHER_FLOATS // left.shape[1], len(who)), 1)
-    each_once = len(who) == len(left) and bool((np.diff(who) == 1).all())
+    in_a_row = bool((np.diff(who) == 1).all())  # as they are of the first guesses: no need to copy the left ones
     left_rows, right_rows = _buffer("left", step, left.shape[1]), _buffer("right", step, left.shape[1])
     for first in range(0, len(who), step):
         part = slice(first, min(first + step, len(who)))
-        a, b = left[part] if each_once else left_rows[: part.stop - first], right_rows[: part.stop - first]
-        if not each_once:
+        b = right_rows[: part.stop - first]
+        if in_a_row:
+            a = left[who[first] : who[first] + len(b)]
+        else:
+            a = left_rows[: len(b)]
             np.take(left, who[part], axis=0, out=a, mode="clip")  # clip: with its checks take() would copy once more
         np.take(right, which[part], axis=0, out=b, mode="clip")
         yield part, a, b
 
 
 def _first_of_each(who: np.ndarray, squared: np.ndarray, which: np.ndarray, k: int) -> np.ndarray:
-    """Return positions of the k smallest pairs of each query, ordered by distance then index; `who` is ascending."""
+    """Return positions of the k smallest pairs of each query that has any, ordered by distance then index.
+
+    `who` is ascending, and each query in it has k pairs at least.
+    """
     order = np.lexsort((which, squared, who))
-    starts = np.searchsorted(who, np.arange(who[-1] + 1))
+    starts = np.flatnonzero(np.diff(who, prepend=-1))
     return order[(starts[:, None] + np.arange(k)).ravel()]

@@ -1,8 +1,8 @@
-"""Which levels a search should go down: measured on the bank itself and on patches that it has not seen.
+"""In how many dimensions a search should bound: measured on the bank itself and on patches that it has not seen.
 
-What is measured is work, not time: how many pairs each level leaves on real queries, priced in multiplications. So the
-same fit gives the same model file, and a model fitted on one machine serves on another. The prices were measured on an
-AMD EPYC (Zen 4); between machines they differ less than the plans do.
+What is measured is work, not time: how many vectors each bound leaves on real queries, priced in multiplications. So
+the same fit gives the same model file, and a model fitted on one machine serves on another. The prices were measured on
+two cores of an AMD EPYC (Zen 5); between machines they differ less than the plans do.
 """
 
 from collections.abc import Sequence
@@ -14,35 +14,39 @@ from totalrecall.types import Matrix, Patches
 
 __all__ = ["choose_levels"]
 
-_PLANS: tuple[tuple[int, ...], ...] = ((), (96,), (64, 192), (96, 256))
-_QUERIES = 64  # that the levels are tried on
+_WIDTHS = (64, 96, 128, 192, 256)  # of a bound; or all dimensions
+_QUERIES = 64  # that they are tried on
 _VECTORS = 1 << 14  # of the bank that they are tried on: in a larger one the same plan wins, by more
-_BLOCK = 16  # of them at a time
-# Prices in multiplications of a matrix product, 0.023 ns each:
-_PASS = 15  # one bound looked at
-_GATHERED = 25  # one number of a pair gathered and multiplied
-_STEP = 40_000  # what the calls of a level cost a query, whatever they do
-_CROWDED = 1 / 32  # as in `search`
+_BLOCK = 16  # queries at a time
+# Prices in multiplications of the bounds' product, 3 ps each:
+_BOUND = 150  # one bound written and looked at
+_PROJECTED = 1.6  # one multiplication of a query's coordinates, in float32
+_GATHERED = 220  # one number of a pair gathered and measured; rounding leaves a few pairs more than are counted here
 
 
 def choose_levels(vectors: Matrix, queries: Patches) -> tuple[int, ...]:
-    """Return the levels, for `search.ExactSearch`, that find the nearest of `vectors` with the least work.
+    """Return the dimensions, for `search.ExactSearch`, that find the nearest of `vectors` with the least work.
 
     Args:
         vectors: (m, d) the bank.
         queries: (q, d) patches like those to come, none of them in the bank; a few dozen, spread evenly, are used.
+
+    Returns:
+        one number, or none for all d dimensions.
     """
     if len(vectors) > _VECTORS:
         vectors = vectors[np.linspace(0, len(vectors) - 1, _VECTORS).astype(int)]
     m, d = vectors.shape
-    plans = [plan for plan in _PLANS if not plan or plan[-1] < d]
-    if len(plans) == 1 or not len(queries):
-        return plans[0]
+    widths = [width for width in _WIDTHS if width < d]
+    if not widths or not len(queries):
+        return ()
     queries = queries[np.linspace(0, len(queries) - 1, min(_QUERIES, len(queries))).astype(int)]
-    widths = sorted({width for plan in plans for width in plan})
     left = _left_by_bounds(vectors, queries, widths)
-    prices = {plan: _price(plan, left, m, d) for plan in plans}
-    return min(plans, key=lambda plan: prices[plan])
+    prices: dict[tuple[int, ...], float] = {(): m * (d + _BOUND)}
+    for width in widths:
+        pairs = float(np.mean(left[width]))
+        prices[(width,)] = m * (width + _BOUND) + d * width * _PROJECTED + pairs * d * _GATHERED
+    return min(prices, key=lambda plan: prices[plan])
 
 
 def _left_by_bounds(vectors: Matrix, queries: Patches, widths: Sequence[int]) -> dict[int, np.ndarray]:
@@ -72,21 +76,3 @@ def _coordinates(vectors: Matrix, mean: np.ndarray, basis: Matrix) -> tuple[Matr
 def _rest(coordinates: Matrix, norms: np.ndarray, width: int) -> np.ndarray:
     kept = np.einsum("nr,nr->n", coordinates[:, :width], coordinates[:, :width])
     return np.sqrt(np.maximum(norms - kept, 0))
-
-
-def _price(plan: tuple[int, ...], left: dict[int, np.ndarray], m: int, d: int) -> float:
-    """Return the mean price of a query."""
-    whole = m * (d + 1 + _PASS) + _STEP
-    if not plan:
-        return whole
-    first = left[plan[0]]
-    price = _STEP + d * plan[-1] + m * (plan[0] + 2 + _PASS) + d * _GATHERED  # and the best guess measured
-    crowded = first > _CROWDED * m
-    last = np.where(crowded, 0, first)
-    if len(plan) == 1:
-        return float(np.mean(price + crowded * whole + last * d * _GATHERED))
-    second = left[plan[1]]
-    again = m * (plan[1] + 2 + _PASS)
-    stuck = second > _CROWDED * m
-    pairs = last * (plan[1] + 2) * _GATHERED + _STEP + d * _GATHERED
-    return float(np.mean(price + pairs + crowded * again + stuck * whole + ~stuck * second * d * _GATHERED))

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from totalrecall.coreset import SUBSAMPLINGS
 from totalrecall.errors import SettingError
 from totalrecall.patches import DESCRIPTORS
 from totalrecall.scoring import SCORINGS
@@ -20,6 +21,7 @@ class CommonSettings:
     layers: tuple[int, ...]
     false_alarm_rate: float
     holdout: float
+    min_area: int
     precision: str
     seed: int
 
@@ -37,6 +39,8 @@ class CommonSettings:
             raise SettingError(f"false_alarm_rate must be between 0 and 1, got {self.false_alarm_rate:g}. Usual: 0.01.")
         if not 0 <= self.holdout < 1:
             raise SettingError(f"holdout must be at least 0 and under 1, got {self.holdout:g}. Usual: 0.2.")
+        if self.min_area < 1:
+            raise SettingError(f"min_area must be at least 1 pixel, got {self.min_area}.")
         if self.seed < 0:
             raise SettingError(f"seed must be at least 0, got {self.seed}.")
 
@@ -50,12 +54,15 @@ class Settings(CommonSettings):
     """What `PatchCore` was told."""
 
     coreset: float
+    at_least: int
+    subsampling: str
     patch_size: int
     stride: int
     descriptor: str
     scoring: str
     neighbours: int
     projection: int | None
+    folds: int | None = None
 
     def __post_init__(self) -> None:
         """Check every value.
@@ -67,6 +74,9 @@ class Settings(CommonSettings):
         if not 0 < self.coreset <= 1:
             hint = f" For {self.coreset:g} percent write {self.coreset / 100:g}." if 1 < self.coreset <= 100 else ""
             raise SettingError(f"coreset must be over 0 and at most 1, got {self.coreset:g}.{hint}")
+        if self.at_least < 1:
+            raise SettingError(f"at_least must be at least 1 vector, got {self.at_least}. Usual: 2000; 1: the share alone.")
+        _one_of("subsampling", self.subsampling, SUBSAMPLINGS)
         if self.patch_size < 1 or self.patch_size % 2 == 0:
             raise SettingError(f"patch_size must be odd and at least 1, got {self.patch_size}. The paper uses 3.")
         if self.stride < 1:
@@ -75,6 +85,10 @@ class Settings(CommonSettings):
         _one_of("scoring", self.scoring, SCORINGS)
         if self.neighbours < 1:
             raise SettingError(f"neighbours must be at least 1, got {self.neighbours}. Usual: 3 to 9.")
+        if self.folds is not None and self.folds < 1:
+            raise SettingError(
+                f"folds must be at least 1, got {self.folds}. Usual: 5 to 20; 1 holds some pictures out."
+            )
         if self.projection is not None and self.projection < 1:
             raise SettingError(f"projection must be at least 1 dimension, got {self.projection}. Usual: 128.")
 

@@ -42,7 +42,7 @@ class SPADE(OnePass[Gallery, _Pyramid]):
         layers: of the feature pyramid; all of 1, 2 and 3 that the backbone has if not given.
         neighbours: K, good pictures looked at; with fewer good pictures than that, all of them.
         size, resize, crop, tile, roi: see `PatchCore`.
-        false_alarm_rate, holdout: see `PatchCore`.
+        false_alarm_rate, holdout, min_area: see `PatchCore`.
         precision: of the backbone: `auto` (bf16 where the processor has it), `f32` or `bf16`.
         seed: of the pictures held out.
         threads: of the engine; all cores if not given. Not kept in the model.
@@ -73,6 +73,7 @@ class SPADE(OnePass[Gallery, _Pyramid]):
         roi: Mask | str | Path | None = None,
         false_alarm_rate: float = 0.01,
         holdout: float = 0.2,
+        min_area: int = 1,
         precision: str = "auto",
         seed: int = 42,
         threads: int | None = None,
@@ -84,6 +85,7 @@ class SPADE(OnePass[Gallery, _Pyramid]):
             neighbours=neighbours,
             false_alarm_rate=false_alarm_rate,
             holdout=holdout,
+            min_area=min_area,
             precision=precision,
             seed=seed,
         )

@@ -88,10 +88,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _promise() -> str:
-    held = _GOOD // 5
     return (
-        f"The threshold is set for at most {_RATE:.0%} false alarms on average: {held} of the {_GOOD} good pictures "
-        f"set it, and {held} cannot promise less than 1 in {held + 1}."
+        f"The threshold is set for at most {_RATE:.0%} false alarms on average: the {_GOOD} good pictures set it, each "
+        f"scored without its fold, and {_GOOD} cannot promise less than 1 in {_GOOD + 1}."
     )
 
 

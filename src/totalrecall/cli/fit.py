@@ -20,11 +20,12 @@ from totalrecall.cli.common import (
 from totalrecall.errors import DataError, SettingError
 
 if TYPE_CHECKING:
+    from totalrecall.calibration import Calibration
     from totalrecall.kinds import AnyDetector
     from totalrecall.onepass import OnePassPlan
     from totalrecall.plan import Plan
 
-__all__ = ["add_detector_options", "add_parser", "make_detector", "warn_of_floor"]
+__all__ = ["add_detector_options", "add_parser", "make_detector", "threshold_words", "warn_of_floor"]
 
 
 METHODS = ("patchcore", "padim", "spade")  # as `kinds.KINDS`, without importing it to show --help
@@ -71,6 +72,9 @@ def add_detector_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--coreset", type=fraction, metavar="SHARE", help="of patches kept (patchcore; default 0.01)")
     group.add_argument(
+        "--at-least", type=int, metavar="N", help="patches kept, whatever the share (patchcore; default 2000)"
+    )
+    group.add_argument(
         "--size", type=int, default=256, metavar="PIXELS", help="side of the prepared picture (default 256)"
     )
     group.add_argument("--resize", default="squash", metavar="MODE", help="squash, letterbox or crop (default squash)")
@@ -84,7 +88,7 @@ def add_detector_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--stride", type=int, metavar="S", help="step of the patch grid (patchcore; default 1)")
     group.add_argument("--descriptor", metavar="NAME", help="concat or paper-code (patchcore; default concat)")
-    group.add_argument("--scoring", metavar="NAME", help="top1pct, max or paper (patchcore; default top1pct)")
+    group.add_argument("--scoring", metavar="NAME", help="map1pct, top1pct, max or paper (patchcore; default map1pct)")
     group.add_argument(
         "--neighbours",
         type=int,
@@ -102,14 +106,26 @@ def add_detector_options(parser: argparse.ArgumentParser) -> None:
         type=fraction,
         default=0.2,
         metavar="SHARE",
-        help="of good pictures that set the threshold (default 0.2)",
+        help="of good pictures that set the threshold where some are held out together (default 0.2; 0: no verdict)",
+    )
+    group.add_argument(
+        "--folds",
+        type=int,
+        metavar="K",
+        help="good pictures set the threshold in K folds, each scored without its fold; 1 holds a share out together "
+        "(patchcore; default 20 to 5, 1 over a thousand pictures)",
+    )
+    group.add_argument(
+        "--min-area", type=int, default=1, metavar="PIXELS", help="smallest region that is marked (default 1)"
     )
     group.add_argument("--precision", default="auto", metavar="NAME", help="auto (default), f32 or bf16")
     group.add_argument("--threads", type=int, metavar="N", help="of the backbone (default: all cores)")
 
 
-_COMMON = ("backbone", "size", "resize", "crop", "tile", "roi", "false_alarm_rate", "holdout", "precision", "seed")
-_OWN = ("layers", "coreset", "patch_size", "stride", "descriptor", "scoring", "neighbours", "dimensions")
+_PREPARATION = ("size", "resize", "crop", "tile", "roi")
+_COMMON = ("backbone", *_PREPARATION, "false_alarm_rate", "holdout", "min_area", "precision", "seed")
+_OWN = ("layers", "coreset", "at_least", "folds", "patch_size", "stride", "descriptor", "scoring", "neighbours")
+_OWN += ("dimensions",)
 
 
 def make_detector(args: argparse.Namespace) -> "AnyDetector":
@@ -212,11 +228,7 @@ def _tell(args: argparse.Namespace, detector: "AnyDetector", output: Path) -> No
     seconds = report.seconds
     coreset = f"coreset {seconds['coreset']:.1f}, " if "coreset" in seconds else ""
     say(args, detector.summary())
-    say(
-        args,
-        f"Threshold: score {detector.threshold_:.4g}, from {report.calibration_pictures} of the good pictures, "
-        "scored without them",
-    )
+    say(args, threshold_words(detector.calibration_))
     say(
         args,
         f"Seconds: features {seconds['features']:.1f} "
@@ -234,16 +246,33 @@ def _tell(args: argparse.Namespace, detector: "AnyDetector", output: Path) -> No
         write_json(args.json, {**facts, **asdict(report), "skipped": skipped})
 
 
+def threshold_words(calibration: "Calibration") -> str:
+    """Say in one line what the threshold is and what stands behind it."""
+    count, rate = len(calibration.scores), calibration.rate
+    if not count:
+        return "No threshold: no good picture was scored without it"
+    how = f"each scored without its fold of {calibration.folds}" if calibration.folds > 1 else "scored without them"
+    text = f"Threshold: score {calibration.threshold:.4g}, from {count} good pictures, {how}"
+    if calibration.interval is not None:
+        low, high = calibration.interval
+        return f"{text}; estimated false-alarm rate {rate:g} (90 % interval {low:.2g} to {high:.2g})"
+    return f"{text}; false-alarm rate at most {calibration.guaranteed_rate:.3g} on average"
+
+
 def warn_of_floor(args: argparse.Namespace, detector: "AnyDetector") -> None:
     """Say so when the good pictures are too few to promise the stated false-alarm rate."""
     calibration = detector.calibration_
     count, rate = len(calibration.scores), calibration.rate
     if not count:
         say(args, "Note: no picture was held out, so there is no threshold and no verdict; scores alone are given.")
-    elif calibration.floor > rate:
-        needed = -(-1 // rate) - 1
+    elif calibration.below_floor:
+        threshold = (
+            "the threshold is extrapolated beyond the highest score by a generalised Pareto tail"
+            if calibration.estimated
+            else "the threshold is their highest score"
+        )
         say(
             args,
-            f"Note: a false-alarm rate of {rate:g} cannot be promised from {count} held-out good pictures, only "
-            f"{calibration.floor:.2g}; the threshold is their highest score. {needed:.0f} held-out pictures would do.",
+            f"Note: a false-alarm rate of {rate:g} cannot be promised from {count} good pictures, only "
+            f"{calibration.floor:.2g}; {threshold}. {math.ceil(1 / rate - 1e-9) - 1} good pictures would do.",
         )

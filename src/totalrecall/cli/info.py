@@ -1,17 +1,28 @@
 """`totalrecall info`: what a model file holds."""
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from totalrecall.cli.common import check_target, human_bytes, print_table, write_json
+from totalrecall.errors import SettingError
+
+if TYPE_CHECKING:
+    from totalrecall.calibration import Calibration
+    from totalrecall.kinds import AnyDetector
 
 __all__ = ["add_parser", "describe"]
+
+_SCORES = "scores_of_good_pictures"
+_HISTORY = "history"
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command."""
     parser = subparsers.add_parser("info", help="what a model file holds", description="Print what a model file holds.")
     parser.add_argument("model", metavar="MODEL")
+    parser.add_argument(
+        "--parts-per-day", type=int, default=1000, metavar="N", help="for the false alarms a day (default %(default)s)"
+    )
     parser.add_argument("--json", metavar="FILE", help="write the facts as JSON ('-' for stdout)")
     parser.set_defaults(run=run)
 
@@ -19,7 +30,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> int:
     """Print the facts as a table, or write them."""
     check_target("--json", args.json)
-    facts = describe(args.model)
+    if args.parts_per_day < 1:
+        raise SettingError(f"--parts-per-day must be at least 1, got {args.parts_per_day}.")
+    facts = describe(args.model, parts=args.parts_per_day)
     if args.json:
         write_json(args.json, facts)
         if args.json == "-":
@@ -30,13 +43,21 @@ def run(args: argparse.Namespace) -> int:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in facts.items():
-        table.add_row(name.replace("_", " "), _words(name, value))
+        if name not in (_SCORES, _HISTORY):
+            table.add_row(name.replace("_", " "), _words(name, value))
     print_table(table)
+    if _SCORES in facts:
+        print("scores of good pictures")
+        print(_drawn(**facts[_SCORES], threshold=facts["threshold"]))
+    if _HISTORY in facts:
+        print("history, since the fit")
+        for step in facts[_HISTORY]:
+            print(_told(step))
     return 0
 
 
-def describe(path: str) -> dict[str, Any]:
-    """Return the facts of a model file, in reading order."""
+def describe(path: str, *, parts: int = 1000) -> dict[str, Any]:
+    """Return the facts of a model file, in reading order, with the false alarms expected of so many parts a day."""
     from pathlib import Path
 
     from totalrecall.artifact import read_artifact
@@ -61,12 +82,59 @@ def describe(path: str) -> dict[str, Any]:
         "settings": {name: value for name, value in settings.items() if name != "backbone"},
         "training_pictures": len(detector.pictures_),
         **detector.facts(),
-        "calibration_pictures": len(calibration.scores),
         "threshold": detector.threshold_,
+        **_changes(detector),
         "pixel_threshold": detector.pixel_threshold_,
         "false_alarm_rate": calibration.rate,
-        "guaranteed_rate": calibration.guaranteed_rate,
+        **_promise(calibration, parts),
     }
+
+
+def _changes(detector: "AnyDetector") -> dict[str, Any]:
+    """Return what was done to a model since its fit."""
+    steps = [step.to_json() for step in detector.history_]
+    if not steps:
+        return {}
+    taught = {} if detector.taught_ is None else {"threshold_was_taught": True}
+    return {**taught, _HISTORY: steps}
+
+
+def _told(step: dict[str, Any]) -> str:
+    """Say in a line what a step did."""
+    (m, n), (before, after), count = step["vectors"], step["threshold"], len(step["pictures"])
+    text = f"{step['when']} {step['what']}, {count} {'picture' if count == 1 else 'pictures'}"
+    text += "" if m == n else f", bank of {m} vectors, then {n}"
+    return text if before is None or after is None else f"{text}, threshold {before:.4g}, then {after:.4g}"
+
+
+def _promise(calibration: "Calibration", parts: int) -> dict[str, Any]:
+    """Return what stands behind the threshold: how many scores, what their ranks promise, and how they lie."""
+    import numpy as np
+
+    count = len(calibration.scores)
+    facts: dict[str, Any] = {"calibration_pictures": count, "calibration_folds": calibration.folds}
+    if not count:
+        return facts
+    facts |= {"smallest_rate_by_rank": calibration.floor, "guaranteed_rate": calibration.guaranteed_rate}
+    if calibration.interval is not None:
+        facts["estimated_rate_90_percent_interval"] = list(calibration.interval)
+    rate = calibration.expected_rate(calibration.threshold)
+    facts |= {"parts_a_day": parts, "false_alarms_a_day": rate * parts}
+    counts, edges = np.histogram(calibration.scores, bins=min(max(count // 5, 5), 20))
+    facts[_SCORES] = {"counts": counts.tolist(), "edges": edges.tolist()}
+    return facts
+
+
+def _drawn(counts: list[int], edges: list[float], threshold: float) -> str:
+    """Draw a histogram as lines of text, the threshold at its place, or below where it lies beyond."""
+    lines = []
+    for number, low, high in zip(counts, edges, edges[1:], strict=False):
+        here = " <- threshold" if low <= threshold < high or high == threshold == edges[-1] else ""
+        bar = "#" * max(round(40 * number / max(counts)), 1 if number else 0)
+        lines.append(f"{low:9.4g} to {high:<9.4g}{number:5d} {bar}{here}")
+    if threshold > edges[-1]:
+        lines.append(f"{threshold:9.4g} <- threshold, beyond them")
+    return "\n".join(lines)
 
 
 def _words(name: str, value: Any) -> str:
@@ -77,5 +145,5 @@ def _words(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
-        return " ".join(map(str, value))
+        return " ".join(_words(name, item) for item in value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,52 @@
+"""Which good pictures set the threshold, and which of them are left out of the bank together that scores them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+__all__ = ["CROSSED_AT_MOST", "fold_count", "held_out", "make_folds"]
+
+CROSSED_AT_MOST = 1000  # pictures: a part of so many is a calibration set of its own, and needs one more coreset, not K
+_HELD_AT_MOST = 500  # pictures: a quantile at a rate of 1 percent is settled by then, and each costs a search
+
+
+def held_out(count: int, share: float, seed: int) -> np.ndarray:
+    """Return indices, ascending, of the pictures that set the threshold where they are held out together.
+
+    The share is rounded down, but at least one picture is taken where there are three or more, and at most 500: with
+    those a rate of 1 percent is known to within half a percent, and more would only cost time.
+    """
+    held = min(int(count * share), _HELD_AT_MOST)
+    if share > 0 and count >= 3:
+        held = max(held, 1)
+    return np.sort(np.random.default_rng(seed).permutation(count)[:held])
+
+
+def fold_count(count: int, share: float, folds: int | None) -> int:
+    """Return into how many folds so many pictures are cut; 1 where some are held out together, 0 where none is.
+
+    The fewer the pictures, the more a bank without a fold of them lacks, and the less another fold costs: magnetic
+    tiles realised 4.2 percent false alarms at a stated 5 from 100 pictures in 5 folds, and 4.9 in 10.
+    """
+    if share <= 0 or count < 3:
+        return 0
+    if folds is None:
+        folds = 20 if count <= 60 else 10 if count <= 150 else 5 if count <= CROSSED_AT_MOST else 1
+    return min(folds, count)
+
+
+def make_folds(count: int, share: float, folds: int | None, seed: int) -> list[np.ndarray]:
+    """Return the pictures of each fold, ascending: each is scored by a bank without its whole fold.
+
+    Args:
+        count: of good pictures.
+        share: of them held out, where there is one fold; 0 for no folds.
+        folds: how many; chosen by the number of pictures if None.
+        seed: of which pictures.
+    """
+    number = fold_count(count, share, folds)
+    if number <= 1:
+        held = held_out(count, share, seed)
+        return [held] if len(held) else []
+    order: Sequence[np.ndarray] = np.array_split(np.random.default_rng(seed).permutation(count), number)
+    return [np.sort(fold) for fold in order]
