@@ -13,11 +13,19 @@ import pytest
 from tests.test_cli import run
 from totalrecall import benchmark_cell
 from totalrecall.backbones import load
-from totalrecall.benchmark import PRESETS, Benchmark, Journal, check_settings, detector_settings, run_benchmark
+from totalrecall.benchmark import (
+    PRESETS,
+    Benchmark,
+    Journal,
+    check_settings,
+    detector_settings,
+    run_benchmark,
+    weights_note,
+)
 from totalrecall.benchmark_cell import Cell, few_shots
 from totalrecall.benchmark_page import write_benchmark_page
 from totalrecall.benchmark_tables import figures, metric_tables
-from totalrecall.cli.benchmark import _PRESETS, _SETTINGS
+from totalrecall.cli.benchmark import _PRESETS
 from totalrecall.datasets import open_dataset
 from totalrecall.errors import SettingError
 from totalrecall.evaluation import evaluate
@@ -145,7 +153,7 @@ def test_the_markdown_names_the_settings_and_has_a_table_a_metric(done):
 
 def test_a_second_run_measures_nothing_again(capsys, monkeypatch, done, root, added):
     before = (done / "cells.jsonl").read_bytes()
-    monkeypatch.setattr("totalrecall.benchmark.measure", None)  # a call would be an error
+    monkeypatch.setattr("totalrecall.benchmark.measure_family", None)  # a call would be an error
     code, out, err = run(capsys, "benchmark", "mvtec", root, "--backbone", added, "--out", done, *OPTIONS)
     assert (code, err) == (0, [])
     assert out[0] == f"6 of 6 cells are done already, see {done / 'cells.jsonl'}"
@@ -154,15 +162,15 @@ def test_a_second_run_measures_nothing_again(capsys, monkeypatch, done, root, ad
 
 def test_a_stopped_run_goes_on_where_it_stopped(root, added, tmp_path, monkeypatch):
     wanted = small(root, added, seeds=[1, 2, 3])
-    measured, real = [], benchmark_cell.measure
+    measured, real = [], benchmark_cell.measure_family
 
-    def measure_two(cell, folder, progress=None):
+    def measure_two(family, folder, progress=None):
         if len(measured) == 2:
             raise KeyboardInterrupt
-        measured.append(cell.seed)
-        return real(cell, folder, progress)
+        measured.append(family[0].seed)
+        return real(family, folder, progress)
 
-    monkeypatch.setattr("totalrecall.benchmark.measure", measure_two)
+    monkeypatch.setattr("totalrecall.benchmark.measure_family", measure_two)
     with pytest.raises(KeyboardInterrupt):
         run_benchmark(wanted, tmp_path)
     file = tmp_path / "cells.jsonl"
@@ -205,14 +213,14 @@ def test_another_picture_in_the_set_makes_other_cells(root):
 
 
 def test_a_bad_cell_does_not_stop_the_others(root, added, tmp_path, monkeypatch):
-    real = benchmark_cell.measure
+    real = benchmark_cell.measure_family
 
-    def fail_once(cell, folder, progress=None):
-        if cell.seed == 1:
+    def fail_once(family, folder, progress=None):
+        if family[0].seed == 1:
             raise MemoryError("17 GB")
-        return real(cell, folder, progress)
+        return real(family, folder, progress)
 
-    monkeypatch.setattr("totalrecall.benchmark.measure", fail_once)
+    monkeypatch.setattr("totalrecall.benchmark.measure_family", fail_once)
     lines, bad = run_benchmark(small(root, added, seeds=[1, 2]), tmp_path)
     assert [(one.title, one.message) for one in bad] == [("padim washer seed 1", "MemoryError: 17 GB")]
     assert [line["setup"]["seed"] for line in lines] == [2]
@@ -323,11 +331,16 @@ def test_presets_are_allowed_settings_of_published_backbones(added):
             detector_class(method)(backbone=added, **detector_settings(method, {}, preset))
 
 
-def test_the_command_offers_every_setting_of_the_methods():
-    from inspect import signature
+def test_every_option_of_a_detector_reaches_its_cells(root, added, monkeypatch, tmp_path):
+    from totalrecall.cli import main
 
-    known = {name for kind in KINDS for name in signature(detector_class(kind)).parameters}
-    assert set(_SETTINGS) == known - {"seed", "projection"}
+    seen = []
+    monkeypatch.setattr("totalrecall.benchmark.run_benchmark", lambda wanted, *_, **__: seen.append(wanted) or ([], []))
+    options = ["--stride", "2", "--false-alarm-rate", "0.05", "--neighbours", "3", "--holdout", "0.1"]
+    main(["benchmark", "mvtec", str(root), "--backbone", added, "--out", str(tmp_path), *options])
+    assert seen[0].settings == {
+        "backbone": added, "stride": 2, "false_alarm_rate": 0.05, "neighbours": 3, "holdout": 0.1,
+    }  # fmt: skip
 
 
 def test_a_setting_of_one_method_is_fine_beside_others():
@@ -387,3 +400,55 @@ def test_official_categories_get_their_published_columns(capsys, root, added, tm
         if row["published"]:
             assert float(row["difference"]) == pytest.approx(float(row["mean"]) - float(row["published"]), abs=0.002)
     assert {row["metric"] for row in rows if row["published"]} >= {"image_auroc", "pixel_auroc", "pixel_aupro"}
+
+
+# ---------------------------------------------------------------------- what the paper's preset sees
+
+
+def test_with_the_papers_crop_pixels_are_measured_inside_it(root, added, tmp_path):
+    from totalrecall.metrics import PixelMetrics
+
+    settings = {"backbone": added, "size": 72, "crop": 48, "coreset": 0.1, "descriptor": "concat", "threads": 1}
+    benchmark = Benchmark("mvtec", root, ["wood"], methods=["patchcore"], settings=settings, preset="paper")
+    assert benchmark.seen_only
+    (line,), _ = run_benchmark(benchmark, tmp_path)
+    data = open_dataset("mvtec", root, category="wood", seed=42)
+    made = detector_settings("patchcore", settings, "paper")
+    detector = detector_class("patchcore")(backbone=added, seed=42, threads=1, **made).fit(data.train)
+    pixels = PixelMetrics()
+    for sample in data.test:
+        result = detector.predict(sample.path)
+        mask = np.zeros((64, 64), bool) if sample.mask is None else cv2.imread(str(sample.mask), 0) > 127
+        inside = (slice(11, 53), slice(11, 53))  # 48 of 72 in the middle, on 64: from 10.67 to 53.33
+        pixels.add(np.ascontiguousarray(result.anomaly_map[inside]), np.ascontiguousarray(mask[inside]))
+    assert line["metrics"]["pixel_auroc"] == pytest.approx(pixels.auroc(), abs=1e-9)
+    assert line["setup"]["pixels"] == "seen"
+
+
+def test_without_a_crop_all_pixels_count_under_the_papers_preset_too():
+    assert not Benchmark("mvtec", Path(), ["bottle"], preset="paper", settings={"resize": "squash"}).seen_only
+    assert not Benchmark("mvtec", Path(), ["bottle"], preset="anomalib").seen_only
+
+
+def test_a_preset_says_so_when_the_backbone_here_is_of_other_weights(capsys, root, added, tmp_path, monkeypatch):
+    from totalrecall import backbones
+
+    (info,) = [info for info in backbones.available() if info.name == added]
+    right = "hf://timm/wide_resnet50_2.tv_in1k@abc/model.safetensors, sha256 0"
+    for source, said in (("a stick", "is of a stick, not known to be timm/wide_resnet50_2.tv_in1k"), (right, None)):
+        here = replace(info, name="wide_resnet50_2", source=source)
+        monkeypatch.setattr("totalrecall.benchmark.available", lambda here=here: [here])
+        note = weights_note(Benchmark("mvtec", root, ["wood"], preset="paper"))
+        assert (note is None) == (said is None)
+        assert said is None or said in note
+        assert weights_note(Benchmark("mvtec", root, ["wood"])) is None
+        assert weights_note(Benchmark("mvtec", root, ["wood"], preset="paper", settings={"backbone": added})) is None
+
+
+def test_a_long_note_of_the_page_is_not_cut(done, tmp_path):
+    from totalrecall.benchmark_tables import Table
+
+    note = "Published: " + ", ".join(f"openvinotoolkit/anomalib of {at}" for at in range(60)) + "."
+    table = Table("figures", ["a"], [["b"]], note)
+    page = write_benchmark_page(tmp_path / "r.html", title="t", notes=[note], tables=[table], lines=[], pictures=done)
+    assert page.read_text().count(note) == 2

@@ -13,6 +13,7 @@ import pytest
 from totalrecall.datasets import Sample, open_dataset
 from totalrecall.errors import DataError, PictureError
 from totalrecall.evaluation import evaluate, read_defect_mask
+from totalrecall.images import Geometry
 
 
 @dataclass(frozen=True)
@@ -238,3 +239,47 @@ def test_a_detector_that_knows_the_masks_is_perfect_on_the_real_bottle(shared):
     assert (result.images, result.pixel_images) == (83, 83)
     assert (result.image_auroc, result.image_f1, result.pixel_auroc) == (1.0, 1.0, 1.0)
     assert result.pixel_aupro == pytest.approx(1.0, abs=1e-12)
+
+
+# ---------------------------------------------------------------------- inside the crop alone
+
+
+@dataclass(frozen=True)
+class CroppedResult(FakeResult):
+    """Of 6 x 4 pixels the detector saw the middle 2 x 2."""
+
+    @property
+    def geometry(self) -> Geometry:
+        return Geometry((4, 6), (4, 6), (1, 2), (2, 2))
+
+
+class CroppedDetector(FakeDetector):
+    def predict_stream(self, paths: Iterable[Path], /) -> Iterator[CroppedResult | PictureError]:
+        for path in paths:
+            yield CroppedResult(path, *self.answers[path])
+
+
+def cropped_case(tmp_path, first_row):
+    """A good picture, and one with a defect from the given row on; the map is right inside, nonsense outside."""
+    mask = np.zeros((4, 6), np.uint8)
+    mask[first_row:, 3:] = 255
+    good, bad = np.full((4, 6), 9, np.float32), np.full((4, 6), 9, np.float32)
+    good[1:3, 2:4], bad[1:3, 2:4] = 0, 1 + (mask[1:3, 2:4] > 0)
+    samples = [sample("good.png", 0), sample("bad.png", 1, "dent", written(tmp_path / "bad.png", mask))]
+    return samples, {Path("good.png"): (1.0, good), Path("bad.png"): (2.0, bad)}
+
+
+def test_pixels_that_the_crop_hid_do_not_count(tmp_path):
+    samples, answers = cropped_case(tmp_path, first_row=1)
+    inside = evaluate(CroppedDetector(answers), samples, seen_only=True)
+    assert (inside.pixel_auroc, inside.pixel_images) == (1.0, 2)
+    assert evaluate(CroppedDetector(answers), samples).pixel_auroc < 0.7
+    # who does not say what was seen has seen everything
+    assert evaluate(FakeDetector(answers), samples, seen_only=True).pixel_auroc < 0.7
+
+
+def test_a_defect_that_the_crop_hides_leaves_good_pixels_and_a_bad_picture(tmp_path):
+    samples, answers = cropped_case(tmp_path, first_row=3)  # below the rows that were seen
+    inside = evaluate(CroppedDetector(answers), samples, seen_only=True)
+    assert (inside.image_auroc, inside.pixel_images) == (1.0, 2)
+    assert math.isnan(inside.pixel_auroc)  # all pixels inside are good

@@ -15,23 +15,32 @@ import numpy as np
 from totalrecall.errors import ModelFileError
 from totalrecall.files import sha256, write_atomically
 
-__all__ = ["FORMAT", "read_artifact", "read_header", "write_artifact"]
+__all__ = ["FORMAT", "Contents", "read_artifact", "read_header", "write_artifact"]
+
+Contents = tuple[dict[str, Any], dict[str, np.ndarray]]  # header and tensors
 
 FORMAT = 1  # raised when an older version of the library could no longer read the file
 _KEY = "totalrecall"
-_TYPES = ("float64", "float32", "int32", "uint8")  # that a model is made of, as safetensors orders them
+_TYPES = ("float64", "float32", "int32", "float16", "uint8")  # that a model is made of, as safetensors orders them
 
 
-def write_artifact(path: str | Path, header: dict[str, Any], tensors: dict[str, np.ndarray]) -> Path:
+def write_artifact(
+    path: str | Path, header: dict[str, Any], tensors: dict[str, np.ndarray], *, replacing: str | None = None
+) -> Path:
     """Write a model file whole or not at all.
 
+    Args:
+        path: of the file.
+        header, tensors: what it is to hold.
+        replacing: SHA-256 of the file that is expected there.
+
     Raises:
-        DataError: the place cannot be written.
+        DataError: the place cannot be written, or holds another file than expected.
     """
     kept = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     digests = {name: sha256(tensor.data) for name, tensor in kept.items()}
     text = json.dumps({"format": FORMAT, **header, "tensors": digests}, sort_keys=True)
-    return write_atomically(path, lambda file: _write(file, text, kept))
+    return write_atomically(path, lambda file: _write(file, text, kept), replacing=replacing)
 
 
 def _write(file: BinaryIO, text: str, tensors: dict[str, np.ndarray]) -> None:

@@ -7,19 +7,30 @@ that was stopped goes on where it stopped, and a changed setting makes other cel
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from totalrecall.backbones import Backbone, load
-from totalrecall.benchmark_cell import Cell, Progress, measure
-from totalrecall.datasets import SETS, open_dataset
+from totalrecall.backbones import PUBLISHED, Backbone, available, load
+from totalrecall.benchmark_cell import Cell, Progress, measure_family
+from totalrecall.datasets import SETS, DataSet, open_dataset
 from totalrecall.errors import DataError, SettingError, TotalRecallError
 from totalrecall.kinds import KINDS, detector_class
 
-__all__ = ["PRESETS", "BadCell", "Benchmark", "Journal", "check_settings", "detector_settings", "run_benchmark"]
+__all__ = [
+    "PRESETS",
+    "BadCell",
+    "Benchmark",
+    "Journal",
+    "check_settings",
+    "detector_settings",
+    "open_sets",
+    "run_benchmark",
+    "run_families",
+    "weights_note",
+]
 
 # For each preset what all methods take, and under its name what a method alone takes.
 #
@@ -32,6 +43,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "patchcore": {
             "layers": (2, 3),
             "coreset": 0.1,
+            "at_least": 1,
             "patch_size": 3,
             "stride": 1,
             "descriptor": "paper-code",
@@ -43,6 +55,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         "patchcore": {
             "layers": (2, 3),
             "coreset": 0.1,
+            "at_least": 1,
             "patch_size": 3,
             "stride": 1,
             "descriptor": "concat",
@@ -94,6 +107,11 @@ class Benchmark:
         return str(given.get("backbone", fallback["backbone"]))
 
     @property
+    def seen_only(self) -> bool:
+        """Whether pixels are measured only where the crop showed the picture, as in the paper."""
+        return self.preset == "paper" and (self.settings or {}).get("resize", "crop") == "crop"
+
+    @property
     def whole(self) -> bool:
         """Whether these are all the categories that the data set officially has."""
         return set(self.categories) >= set(SETS[self.layout].counts) != set()
@@ -135,6 +153,22 @@ def detector_settings(method: str, given: Mapping[str, Any], preset: str | None 
         values.pop("crop", None)  # the preset's, which belongs to its way of resizing
     values = {**known, **values, **given}
     return {name: values[name] for name in known}
+
+
+def weights_note(benchmark: Benchmark) -> str | None:
+    """Say so where the preset's backbone is here, but is not known to be of the weights that the preset means."""
+    name = PRESETS[benchmark.preset]["all"]["backbone"] if benchmark.preset else None
+    if benchmark.backbone != name:
+        return None  # chosen by the person
+    remote = PUBLISHED[name]
+    for info in available():
+        if info.name == name and f"{remote.repository}@" not in info.source:
+            return (
+                f"The backbone {name} here is of {info.source or 'unknown source'}, not known to be "
+                f"{remote.repository}, whose weights preset {benchmark.preset} means. For those: "
+                f"totalrecall backbones add {name}"
+            )
+    return None  # or not here, and then it is fetched from there
 
 
 class Journal:
@@ -199,37 +233,78 @@ def run_benchmark(
         DataError: the folder cannot be written.
     """
     check_settings(benchmark.methods, benchmark.settings or {})
-    journal = Journal(folder / "cells.jsonl")
     cells, bad = _cells(benchmark, load(benchmark.backbone))
     for method in benchmark.methods:  # a setting that is not allowed is found out before any work
         for cell in [cell for cell in cells if cell.method == method][:1]:
             cell.detector()
-    pace = _Pace([cell for cell in cells if cell.key not in journal.lines])
-    if tell is not None and len(pace.left) < len(cells):
-        tell(f"{len(cells) - len(pace.left)} of {len(cells)} cells are done already, see {journal.path}")
-    for done, cell in enumerate(cells, start=1):
-        if cell.key not in journal.lines:
-            began = time.perf_counter()
-            try:
-                line = measure(cell, folder / "pictures", progress)
-            except (TotalRecallError, MemoryError, OSError, RuntimeError, ValueError, ArithmeticError) as error:
-                message = str(error) if isinstance(error, TotalRecallError) else f"{type(error).__name__}: {error}"
-                bad.append(BadCell(cell.title, message))
+    lines, failed = run_families([[cell] for cell in cells], folder, pictures=True, progress=progress, tell=tell)
+    return lines, [*bad, *failed]
+
+
+def run_families(
+    families: Sequence[Sequence[Cell]],
+    folder: Path,
+    *,
+    pictures: bool,
+    expected: Mapping[str, float] | None = None,
+    progress: Progress | None = None,
+    tell: Callable[[str], object] | None = None,
+) -> tuple[list[dict[str, Any]], list[BadCell]]:
+    """Measure the cells that are not done yet; return the lines of all that are, in order, and those that failed.
+
+    Args:
+        families: cells, those together that share a fit (see `benchmark_cell.measure_family`).
+        folder, progress, tell: as for `run_benchmark`.
+        pictures: whether thumbnails of the best and worst pictures are kept.
+        expected: seconds of each cell by its key, or anything in proportion, for the time left.
+
+    Raises:
+        DataError: the folder cannot be written.
+    """
+    journal = Journal(folder / "cells.jsonl")
+    cells = [cell for family in families for cell in family]
+    done = sum(cell.key in journal.lines for cell in cells)
+    pace = _Pace([cell for cell in cells if cell.key not in journal.lines], expected)
+    bad = []
+    if tell is not None and done:
+        tell(f"{done} of {len(cells)} cells are done already, see {journal.path}")
+    for family in families:
+        left = [cell for cell in family if cell.key not in journal.lines]
+        began = time.perf_counter()
+        for cell, outcome in _outcomes(left, folder / "pictures" if pictures else None, progress):
+            done += 1
+            if isinstance(outcome, str):
+                bad.append(BadCell(cell.title, outcome))
                 pace.drop(cell)
             else:
-                journal.append(line)
-                pace.take(cell, time.perf_counter() - began)
+                journal.append(outcome)
+                now = time.perf_counter()
+                pace.take(cell, now - began)
+                began = now
                 if tell is not None:
-                    tell(f"[{done}/{len(cells)}] {cell.title}: {_figures(line)}{pace.words()}")
-        if progress is not None:
-            progress("cells", done, len(cells))
+                    tell(f"[{done}/{len(cells)}] {cell.title}: {_figures(outcome)}{pace.words()}")
+            if progress is not None:
+                progress("cells", done, len(cells))
     return [journal.lines[cell.key] for cell in cells if cell.key in journal.lines], bad
 
 
-def _cells(benchmark: Benchmark, backbone: Backbone) -> tuple[list[Cell], list[BadCell]]:
-    """Return all cells, and those of categories that cannot be opened."""
-    cells, bad = [], []
-    given = dict(benchmark.settings or {})
+def _outcomes(
+    family: Sequence[Cell], folder: Path | None, progress: Progress | None
+) -> Iterator[tuple[Cell, dict[str, Any] | str]]:
+    """Yield each cell with its line, or with why it could not be measured."""
+    left = list(family)
+    try:
+        for cell, line in measure_family(family, folder, progress) if family else ():
+            left.remove(cell)
+            yield cell, line
+    except (TotalRecallError, MemoryError, OSError, RuntimeError, ValueError, ArithmeticError) as error:
+        message = str(error) if isinstance(error, TotalRecallError) else f"{type(error).__name__}: {error}"
+        yield from ((cell, message) for cell in left)
+
+
+def open_sets(benchmark: Benchmark) -> tuple[list[tuple[int, DataSet]], list[BadCell]]:
+    """Return each category's data for each seed, with the seed, and those that cannot be opened."""
+    sets, bad = [], []
     for category in benchmark.categories:
         for seed in benchmark.seeds:
             try:
@@ -237,45 +312,65 @@ def _cells(benchmark: Benchmark, backbone: Backbone) -> tuple[list[Cell], list[B
             except DataError as error:
                 bad.append(BadCell(f"{category} seed {seed}", str(error)))
                 continue
-            for method in benchmark.methods:
-                settings = detector_settings(method, given, benchmark.preset)
-                cells += [
-                    Cell(
-                        method,
-                        data,
-                        seed,
-                        backbone,
-                        settings,
-                        shots=shots,
-                        roi=Path(given["roi"]) if given.get("roi") else None,
-                        threads=given.get("threads"),
-                    )
-                    for shots in benchmark.shots
-                ]
+            sets.append((seed, data))
+    return sets, bad
+
+
+def _cells(benchmark: Benchmark, backbone: Backbone) -> tuple[list[Cell], list[BadCell]]:
+    """Return all cells, and those of categories that cannot be opened."""
+    given = dict(benchmark.settings or {})
+    sets, bad = open_sets(benchmark)
+    cells = [
+        Cell(
+            method,
+            data,
+            seed,
+            backbone,
+            detector_settings(method, given, benchmark.preset),
+            shots=shots,
+            roi=Path(given["roi"]) if given.get("roi") else None,
+            threads=given.get("threads"),
+            seen_only=benchmark.seen_only,
+        )
+        for seed, data in sets
+        for method in benchmark.methods
+        for shots in benchmark.shots
+    ]
     return cells, bad
 
 
 class _Pace:
-    """How long the cells that are left will take: as those of their method took, or as all did."""
+    """How long the cells that are left will take: as those of their method took, or as all did.
 
-    def __init__(self, left: Sequence[Cell]) -> None:
+    Where it is known how the cells' times stand to each other, `expected`, all that are done tell of all that are left.
+    """
+
+    def __init__(self, left: Sequence[Cell], expected: Mapping[str, float] | None = None) -> None:
         self.left = list(left)
+        self._expected = expected
         self._took: dict[str, list[float]] = {}
 
     def drop(self, cell: Cell) -> None:
         self.left = [other for other in self.left if other is not cell]
 
     def take(self, cell: Cell, seconds: float) -> None:
-        self._took.setdefault(cell.method, []).append(seconds)
+        weight = self._weight(cell)
+        self._took.setdefault(self._kind(cell), []).append(seconds / weight)
         self.drop(cell)
 
     def words(self) -> str:
         every = [seconds for took in self._took.values() for seconds in took]
         if not self.left or not every:
             return ""
-        means = [self._took.get(cell.method, every) for cell in self.left]
-        seconds = sum(sum(took) / len(took) for took in means)
+        means = [(self._took.get(self._kind(cell), every), self._weight(cell)) for cell in self.left]
+        seconds = sum(sum(took) / len(took) * weight for took, weight in means)
         return f"; about {seconds:.0f} s left" if seconds < 100 else f"; about {seconds / 60:.0f} min left"
+
+    def _kind(self, cell: Cell) -> str:
+        return cell.method if self._expected is None else ""
+
+    def _weight(self, cell: Cell) -> float:
+        return 1.0 if self._expected is None else self._expected[cell.key]
 
 
 def _figures(line: Mapping[str, Any]) -> str:

@@ -1,4 +1,7 @@
-"""One cell of a benchmark: a detector fitted and measured on one category with one seed."""
+"""One cell of a benchmark: a detector fitted and measured on one category with one seed.
+
+Cells that differ in how scores are made of distances share one fit: a family.
+"""
 
 import contextlib
 import gc
@@ -20,20 +23,20 @@ from totalrecall.backbones import Backbone
 from totalrecall.benchmark_curves import OverlapCurve, histogram, roc_points
 from totalrecall.datasets import DataSet, Sample
 from totalrecall.errors import DataError, PictureError
-from totalrecall.evaluation import Evaluation, Scored, Scorer, evaluate, read_defect_mask
+from totalrecall.evaluation import Evaluation, Scored, Scorer, evaluate, seen_pixels
 from totalrecall.files import atomic_write
 from totalrecall.images import read_image, read_mask
 from totalrecall.kinds import detector_class
 from totalrecall.memory import peak_memory
 from totalrecall.overlay import draw_overlay
-from totalrecall.types import AnomalyMap
 
 if TYPE_CHECKING:
     from totalrecall.kinds import AnyDetector
 
-__all__ = ["Cell", "few_shots", "fingerprint", "measure", "words_of_settings"]
+__all__ = ["Cell", "few_shots", "fingerprint", "measure_family", "words_of_settings"]
 
 Progress = Callable[[str, int, int], None]
+Line = dict[str, Any]
 
 _TIMED = 20  # single predicts whose median is the latency
 _THUMBNAIL = 400  # pixels wide
@@ -52,6 +55,8 @@ class Cell:
         settings: every other argument of the detector but `roi`, `seed` and `threads`.
         roi: mask picture of the region of interest.
         threads: of the engine.
+        seen_only: measure pixels only where a crop showed the picture (see `evaluation.evaluate`).
+        label: words for a person, of what is special about it.
     """
 
     method: str
@@ -62,6 +67,8 @@ class Cell:
     shots: int | None = None
     roi: Path | None = None
     threads: int | None = None
+    seen_only: bool = False
+    label: str = ""
     setup: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -81,6 +88,7 @@ class Cell:
             "settings": json.loads(json.dumps(dict(self.settings))),  # a tuple reads back as a list
             "roi": None if self.roi is None else hashlib.sha256(read_mask(self.roi).tobytes()).hexdigest(),
             "threads": self.threads,
+            "pixels": "seen" if self.seen_only else "all",
             "data": fingerprint(self.data),
             "library": __version__,
         }
@@ -95,7 +103,8 @@ class Cell:
     def title(self) -> str:
         """Words for a person."""
         few = "" if self.shots is None else f", {self.shots} picture{'' if self.shots == 1 else 's'}"
-        return f"{self.method} {self.data.category} seed {self.seed}{few}"
+        label = f", {self.label}" if self.label else ""
+        return f"{self.method} {self.data.category} seed {self.seed}{few}{label}"
 
     def detector(self) -> "AnyDetector":
         """Return the detector, not fitted.
@@ -139,27 +148,42 @@ def words_of_settings(line: Mapping[str, Any]) -> str:
     )
 
 
-def measure(cell: Cell, folder: Path, progress: Progress | None = None) -> dict[str, Any]:
-    """Fit, evaluate and time; return the cell's line, as JSON types.
+def measure_family(
+    family: Sequence[Cell], folder: Path | None, progress: Progress | None = None
+) -> Iterator[tuple[Cell, Line]]:
+    """Fit once, then evaluate and time; yield each cell with its line, as JSON types.
 
     Args:
-        cell: what to measure.
-        folder: where thumbnails of the best and worst pictures are put.
+        family: cells of one fit: they differ only in settings that a detector reads when it judges.
+        folder: where thumbnails of the best and worst pictures are put; None for no thumbnails.
         progress: called with (step, done, total).
 
     Raises:
-        TotalRecallError: the cell cannot be measured.
+        TotalRecallError: the cells cannot be measured.
     """
     own_peak = _reset_peak()
-    detector = cell.detector()
-    chosen = few_shots(cell.data.train, cell.shots, cell.seed)
+    first = family[0]
+    detector = first.detector()
+    chosen = few_shots(first.data.train, first.shots, first.seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what was skipped stands in the line
         detector.fit(chosen, progress=progress)
-    recorder = _Recorder(detector, cell.data.test)
+    for cell in family:
+        fitted: Any = detector
+        fitted.settings = cell.detector().settings
+        line = _line(cell, detector, folder, progress)
+        line["peak_of"] = "cell" if own_peak else "process"
+        line["pictures"]["train"] = len(chosen)
+        yield cell, line
+    del detector, fitted
+    gc.collect()  # before the next cell, so that its peak is its own
+
+
+def _line(cell: Cell, detector: "AnyDetector", folder: Path | None, progress: Progress | None) -> Line:
+    recorder = _Recorder(detector, cell.data.test, seen_only=cell.seen_only)
     step = None if progress is None else (lambda done, total: progress("scoring", done, total))
-    evaluation = evaluate(recorder, cell.data.test, progress=step)
-    line = {
+    evaluation = evaluate(recorder, cell.data.test, seen_only=cell.seen_only, progress=step)
+    return {
         "key": cell.key,
         "setup": cell.setup,
         "metrics": _metrics(evaluation),
@@ -167,24 +191,20 @@ def measure(cell: Cell, folder: Path, progress: Progress | None = None) -> dict[
         "seconds": _seconds(detector, evaluation, recorder),
         "latency_ms": _latency(detector, cell.data.test),
         "peak_memory": peak_memory(),
-        "peak_of": "cell" if own_peak else "process",
         "model": _model(detector),
-        "pictures": {"train": len(chosen), "test": evaluation.images, "pixels": evaluation.pixel_images},
+        "pictures": {"test": evaluation.images, "pixels": evaluation.pixel_images},
         "curves": {"roc": roc_points(recorder.labels, recorder.scores), "pro": recorder.overlap.points()},
         "histogram": histogram(recorder.labels, recorder.scores),
-        "shown": _thumbnails(cell, detector, recorder, folder),
+        "shown": [] if folder is None else _thumbnails(cell, detector, recorder, folder),
         "bad": [str(error) for error in detector.skipped_] + [bad.message for bad in evaluation.bad],
     }
-    del detector, recorder
-    gc.collect()  # before the next cell, so that its peak is its own
-    return line
 
 
 class _Recorder(Scorer):
     """Passes a detector's results on to `evaluate`, and keeps of them what is drawn."""
 
-    def __init__(self, detector: "AnyDetector", samples: Sequence[Sample]) -> None:
-        self._detector, self._samples = detector, samples
+    def __init__(self, detector: "AnyDetector", samples: Sequence[Sample], *, seen_only: bool) -> None:
+        self._detector, self._samples, self._seen_only = detector, samples, seen_only
         self.scored: list[tuple[Sample, float]] = []
         self.overlap = OverlapCurve()
         self.seconds = 0.0  # of its own
@@ -202,19 +222,12 @@ class _Recorder(Scorer):
             if not isinstance(outcome, PictureError):
                 began = time.perf_counter()
                 self.scored.append((sample, float(outcome.score)))
-                self._add(sample, outcome.anomaly_map)
+                with contextlib.suppress(DataError):  # `evaluate` names it
+                    found = seen_pixels(sample, outcome, seen_only=self._seen_only)
+                    if found is not None:
+                        self.overlap.add(*found)
                 self.seconds += time.perf_counter() - began
             yield outcome
-
-    def _add(self, sample: Sample, anomaly_map: AnomalyMap) -> None:
-        """Take the map into the curve by the rule of `evaluate`: a defect that nobody has marked stays out."""
-        if sample.label == 0:
-            self.overlap.add(anomaly_map, np.zeros(anomaly_map.shape, bool))
-        elif sample.mask is not None:
-            with contextlib.suppress(DataError):  # `evaluate` names it
-                mask = read_defect_mask(sample.mask, anomaly_map.shape)
-                if mask.any():
-                    self.overlap.add(anomaly_map, mask)
 
 
 def _metrics(evaluation: Evaluation) -> dict[str, float | None]:

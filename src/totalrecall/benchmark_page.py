@@ -6,7 +6,7 @@ from typing import Any
 
 from totalrecall.benchmark_curves import MAX_FPR
 from totalrecall.benchmark_tables import AVERAGE, Table, group_name
-from totalrecall.report_page import jpeg_uri, number, text, write_page
+from totalrecall.report_page import LONGEST_NOTE, jpeg_uri, number, text, write_page
 
 __all__ = ["write_benchmark_page"]
 
@@ -52,7 +52,7 @@ def write_benchmark_page(
     drawn = _first_of_each(lines)
     parts = [
         f"<h1>{text(title)}</h1>",
-        *(f'<p class="note">{text(note)}</p>' for note in notes),
+        *(f'<p class="note">{text(note, LONGEST_NOTE)}</p>' for note in notes),
         _bad(bad),
         *(_table(table) for table in tables),
         _HATCH,
@@ -81,7 +81,7 @@ def _bad(bad: Sequence[tuple[str, str]]) -> str:
 def _table(table: Table) -> str:
     heads = "".join(f'<th scope="col"{_numeric(at)}>{text(head)}</th>' for at, head in enumerate(table.heads))
     rows = "".join(_row(row) for row in table.rows)
-    note = f'<p class="note">{text(table.note)}</p>' if table.note else ""
+    note = f'<p class="note">{text(table.note, LONGEST_NOTE)}</p>' if table.note else ""
     return (
         f'<section><h2>{text(table.title)}</h2><div class="scroll"><table>'
         f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>{note}</section>"

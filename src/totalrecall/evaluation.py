@@ -14,9 +14,10 @@ import numpy.typing as npt
 from totalrecall import metrics
 from totalrecall.datasets import FrameMask, MaskSource, Sample
 from totalrecall.errors import DataError, PictureError
+from totalrecall.images import Geometry
 from totalrecall.types import AnomalyMap, Mask
 
-__all__ = ["BadPicture", "Evaluation", "Scored", "Scorer", "evaluate", "read_defect_mask"]
+__all__ = ["BadPicture", "Evaluation", "Placed", "Scored", "Scorer", "evaluate", "read_defect_mask", "seen_pixels"]
 
 
 @runtime_checkable
@@ -28,6 +29,14 @@ class Scored(Protocol):
 
     @property
     def anomaly_map(self) -> AnomalyMap: ...
+
+
+@runtime_checkable
+class Placed(Scored, Protocol):
+    """A result that says which part of the picture the detector saw."""
+
+    @property
+    def geometry(self) -> Geometry: ...
 
 
 @runtime_checkable
@@ -90,13 +99,19 @@ class Evaluation:
 
 
 def evaluate(
-    detector: Scorer, samples: Sequence[Sample], *, progress: Callable[[int, int], object] | None = None
+    detector: Scorer,
+    samples: Sequence[Sample],
+    *,
+    seen_only: bool = False,
+    progress: Callable[[int, int], object] | None = None,
 ) -> Evaluation:
     """Score every sample and return the metrics; a picture or mask that cannot be used is named in `bad`, not raised.
 
     Args:
         detector: anything with `predict_stream`.
         samples: labelled pictures, as `DataSet.test` gives them.
+        seen_only: measure pixels only where a crop showed the picture, as the PatchCore paper does. A defect that the
+            crop hides altogether then leaves a good picture to the pixel metrics; to those of pictures it stays bad.
         progress: called as `progress(done, total)` after each picture.
 
     Raises:
@@ -115,7 +130,9 @@ def evaluate(
         else:
             scored.append((sample, float(outcome.score)))
             try:
-                _add_pixels(pixels, sample, outcome.anomaly_map)
+                found = seen_pixels(sample, outcome, seen_only=seen_only)
+                if found is not None:
+                    pixels.add(*found)
             except DataError as error:
                 bad.append(BadPicture(sample.path, str(error)))  # its score still counts, its pixels cannot
         if progress is not None:
@@ -190,18 +207,33 @@ def _marked(image: npt.NDArray[np.number]) -> Mask:
     return np.asarray(image > (middle if image.max() > middle else 0))
 
 
-def _add_pixels(pixels: metrics.PixelMetrics, sample: Sample, anomaly_map: AnomalyMap) -> None:
-    """Take a picture into the pixel metrics, if it is known where its defects are.
+def seen_pixels(sample: Sample, result: Scored, *, seen_only: bool) -> tuple[AnomalyMap, Mask] | None:
+    """Return a picture's map and defects as they are measured, None where nobody knows where its defects are.
 
     An anomalous picture without a mask, or with an empty one (four of MT_Uneven), has a defect that nobody has marked.
     Taken as good all over, a map that finds the defect would be counted as a false alarm; so it stays out.
+
+    Args:
+        sample: the picture.
+        result: what a detector said of it.
+        seen_only: see `evaluate`.
+
+    Raises:
+        DataError: the mask cannot be used.
     """
+    anomaly_map = result.anomaly_map
     if sample.label == 0:
-        pixels.add(anomaly_map, np.zeros(anomaly_map.shape, bool))
-    elif sample.mask is not None:
+        mask = np.zeros(anomaly_map.shape, bool)
+    elif sample.mask is None:
+        return None
+    else:
         mask = read_defect_mask(sample.mask, anomaly_map.shape)
-        if mask.any():
-            pixels.add(anomaly_map, mask)
+        if not mask.any():
+            return None
+    if seen_only and isinstance(result, Placed):
+        seen = result.geometry.seen
+        return np.ascontiguousarray(anomaly_map[seen]), np.ascontiguousarray(mask[seen])
+    return anomaly_map, mask
 
 
 def _summary(

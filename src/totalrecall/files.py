@@ -6,13 +6,16 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from totalrecall.errors import DataError
 
-__all__ = ["atomic_write", "check_writable", "home", "is_special", "sha256", "write_atomically"]
+__all__ = ["atomic_write", "check_writable", "exclusive", "home", "is_special", "sha256", "write_atomically"]
+
+_ABANDONED = 600  # seconds: whoever writes a file for longer than that is writing to it now and then
 
 
 def home() -> Path:
@@ -38,13 +41,18 @@ def atomic_write(path: str | Path, data: bytes) -> Path:
     return write_atomically(path, lambda file: file.write(data))
 
 
-def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> Path:
+def write_atomically(path: str | Path, write: Callable[[BinaryIO], object], *, replacing: str | None = None) -> Path:
     """Let `write` fill a temporary file beside `path`, then rename it over `path`; on any failure nothing changes.
 
     A link stays a link: the file that it names is written. What is no file (a pipe, /dev/null) is written to directly.
 
+    Args:
+        path: of the file.
+        write: called with the open file.
+        replacing: SHA-256 of the file that is expected at `path`.
+
     Raises:
-        DataError: the folder cannot be made or written.
+        DataError: the folder cannot be made or written, or `path` holds another file than expected.
     """
     path = Path(path)
     target = Path(os.path.realpath(path)) if os.path.islink(path) else path  # noqa: PTH114  is_symlink may raise
@@ -53,7 +61,7 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> P
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         # of a name as long as the system allows, only the beginning
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name[:40]}.", suffix=".part", dir=target.parent)
+        handle, temporary = tempfile.mkstemp(prefix=_part(target), suffix=".part", dir=target.parent)
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
         raise _cannot_write(path, error, "Name a folder that can be written.") from None
     try:
@@ -62,6 +70,10 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> P
             file.flush()
             os.fsync(file.fileno())  # a rename before the bytes are on disk could survive a power cut as an empty file
         os.chmod(temporary, 0o666 & ~_umask())  # noqa: PTH101  mkstemp makes it private; a shared folder expects the usual
+        if replacing is not None and sha256(target.read_bytes()) != replacing:
+            raise DataError(
+                f"{path} was written by another program meanwhile; it is left as it is. Repeat the command."
+            )
         os.replace(temporary, target)  # noqa: PTH105
     except OSError as error:
         _remove(temporary)
@@ -70,6 +82,31 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> P
         _remove(temporary)
         raise
     return path
+
+
+@contextlib.contextmanager
+def exclusive(path: str | Path) -> Iterator[str]:
+    """Hold a file against other programs that change it in this way, and give its SHA-256.
+
+    The system lets go of it when the program ends, however it ends; nothing is left behind. Where it has no such lock
+    (Windows), only `replacing` of `write_atomically` is between two of them. What a killed program left half-written
+    beside the file is removed once it is ten minutes old.
+
+    Raises:
+        DataError: another program holds it, or it cannot be read.
+    """
+    path = Path(path)
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise DataError(f"Cannot read {path}: {error.strerror}.") from None
+    with file:
+        _lock(file, path)
+        _remove_abandoned(Path(os.path.realpath(path)))
+        digest = sha256(file.read())
+        if sys.platform == "win32":
+            file.close()  # an open file could not be replaced there
+        yield digest
 
 
 def check_writable(path: str | Path) -> None:
@@ -114,6 +151,34 @@ def _write_special(path: Path, write: Callable[[BinaryIO], object]) -> Path:
     except OSError as error:
         raise _cannot_write(path, error, "Name another place.") from None
     return path
+
+
+def _part(target: Path) -> str:
+    """Return how the temporary names of a file begin."""
+    return f".{target.name[:40]}."
+
+
+def _lock(file: BinaryIO, path: Path) -> None:
+    if sys.platform == "win32":
+        return
+    import fcntl
+
+    with contextlib.suppress(OSError):  # a share without locks
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(f"{path} is being updated by another program. Repeat when it is done.") from None
+    if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+        raise DataError(f"{path} was just updated by another program. Repeat the command.")
+
+
+def _remove_abandoned(target: Path) -> None:
+    with contextlib.suppress(OSError):
+        for one in target.parent.iterdir():
+            if one.name.startswith(_part(target)) and one.name.endswith(".part"):
+                with contextlib.suppress(OSError):
+                    if time.time() - one.stat().st_mtime > _ABANDONED:
+                        one.unlink()
 
 
 def _cannot_write(path: Path, error: Exception, advice: str) -> DataError:

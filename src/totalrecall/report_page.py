@@ -16,9 +16,10 @@ from totalrecall.files import atomic_write
 from totalrecall.report_style import STYLE
 from totalrecall.types import Image
 
-__all__ = ["jpeg_uri", "number", "text", "write_page"]
+__all__ = ["LONGEST_NOTE", "jpeg_uri", "number", "text", "write_page"]
 
-_LONGEST_TEXT = 300
+LONGEST_NOTE = 4000  # letters of what this program itself says
+_LONGEST_TEXT = 300  # of what comes from outside
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
@@ -39,11 +40,11 @@ def write_page(path: str | Path, title: str, parts: Iterable[str]) -> Path:
     return atomic_write(path, page.encode("utf-8", "replace"))
 
 
-def text(value: object) -> str:
+def text(value: object, longest: int = _LONGEST_TEXT) -> str:
     """Return words that are safe in the page: escaped, no control or direction-changing letters, not endless."""
     safe = "".join(letter if letter.isprintable() else "�" for letter in str(value))
-    if len(safe) > _LONGEST_TEXT:
-        safe = safe[: _LONGEST_TEXT // 3] + "…" + safe[-2 * _LONGEST_TEXT // 3 :]
+    if len(safe) > longest:
+        safe = safe[: longest // 3] + "…" + safe[-2 * longest // 3 :]
     return html.escape(safe, quote=True)
 
 

@@ -17,7 +17,19 @@ from totalrecall.errors import TotalRecallError
 
 __all__ = ["build_parser", "main"]
 
-COMMANDS = ("demo", "fit", "predict", "evaluate", "benchmark", "info", "backbones", "datasets")
+COMMANDS = (
+    "demo",
+    "audit",
+    "fit",
+    "predict",
+    "evaluate",
+    "benchmark",
+    "update",
+    "teach",
+    "info",
+    "backbones",
+    "datasets",
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -1,7 +1,11 @@
-"""`totalrecall benchmark`: methods x categories x seeds on a data set, as tables with published values beside."""
+"""`totalrecall benchmark`: methods x categories x seeds on a data set, as tables with published values beside.
+
+With --ablate: PatchCore with one setting changed at a time.
+"""
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,15 +15,15 @@ from totalrecall.errors import SettingError
 
 if TYPE_CHECKING:
     from totalrecall.benchmark import BadCell, Benchmark
+    from totalrecall.benchmark_ablate import Ablation
     from totalrecall.benchmark_tables import Table
     from totalrecall.reference import PublishedValue
 
 __all__ = ["add_parser"]
 
 _PRESETS = ("anomalib", "paper")  # as `benchmark.PRESETS`, without importing it to show --help
-_SETTINGS = (
-    "backbone", "layers", "coreset", "size", "resize", "crop", "tile", "roi", "patch_size", "stride", "descriptor",
-    "scoring", "neighbours", "dimensions", "false_alarm_rate", "holdout", "precision", "threads",
+_FACTORS = (  # as `benchmark_ablate.FACTORS`
+    "scoring", "patch-size", "layers", "projection", "at-least", "size", "subsampling",
 )  # fmt: skip
 
 
@@ -29,7 +33,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "benchmark",
         help="tables of methods, categories and seeds, beside published values",
         description="Fit and measure methods x categories x seeds, and write report.md, report.html and results.csv "
-        "with published values beside. A run that was stopped goes on where it stopped.",
+        "with published values beside. A run that was stopped goes on where it stopped. With --ablate: one table of "
+        "PatchCore with one setting changed at a time.",
         conflict_handler="resolve",  # --methods takes the place of the detector's --method
     )
     parser.add_argument("layout", metavar="LAYOUT", choices=LAYOUTS, help=f"one of: {', '.join(LAYOUTS)}")
@@ -51,44 +56,87 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         choices=_PRESETS,
         help="paper: as the authors' code; anomalib: as its defaults. Options given beside it go first",
     )
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the report and of finished cells")
+    parser.add_argument(
+        "--ablate",
+        nargs="*",
+        choices=_FACTORS,
+        metavar="FACTOR",
+        help="change one setting of patchcore at a time, around those given or the default ones: all of "
+        f"{', '.join(_FACTORS)}, or those named",
+    )
+    parser.add_argument(
+        "--out",
+        default="totalrecall-benchmark",
+        metavar="DIR",
+        help="folder of the report and of finished cells (default %(default)s)",
+    )
     add_detector_options(parser)
     parser.add_argument(
-        "--methods", "--method", dest="methods", nargs="+", choices=METHODS, default=list(METHODS), help="default: all"
+        "--methods",
+        "--method",
+        dest="methods",
+        nargs="+",
+        choices=METHODS,
+        help="default: all; with --ablate patchcore",
     )
     add_output_options(parser)
     # None: not given; the preset's value is taken then, or else the method's own
-    parser.set_defaults(run=run, **dict.fromkeys(_SETTINGS))
+    parser.set_defaults(run=run, **dict.fromkeys(_settings()))
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure what is not done yet, write the tables; returns the exit code."""
-    from totalrecall.benchmark import Benchmark, run_benchmark
+    from totalrecall.benchmark import Benchmark, run_benchmark, weights_note
+    from totalrecall.benchmark_ablate import run_ablation
     from totalrecall.files import check_writable
 
     out = Path(args.out)
+    if args.ablate is not None and args.methods not in (None, ["patchcore"]):
+        raise SettingError(f"ablate is for patchcore, got methods {' '.join(args.methods)}. Leave --methods out.")
     benchmark = Benchmark(
         args.layout,
         Path(args.root),
         categories=_categories(args),
-        methods=_once(args.methods),
+        methods=["patchcore"] if args.ablate is not None else _once(args.methods or METHODS),
         seeds=_once(args.seeds),
         shots=_once(args.shots),
-        settings={name: getattr(args, name) for name in _SETTINGS if getattr(args, name) is not None},
+        settings={name: getattr(args, name) for name in _settings() if getattr(args, name) is not None},
         preset=args.preset,
     )
     for name in ("report.md", "report.html", "results.csv", "cells.jsonl"):
         check_writable(out / name)
+
+    note = weights_note(benchmark)
+    if note:
+        complain(note)
+
+    def tell(text: str) -> None:
+        say(args, text)
+
+    bad: Sequence[BadCell]
     with progress_bars(args) as progress:
-        lines, bad = run_benchmark(benchmark, out, progress=progress, tell=lambda text: say(args, text))
+        if args.ablate is None:
+            lines, bad = run_benchmark(benchmark, out, progress=progress, tell=tell)
+        else:
+            factors = _once(args.ablate or _FACTORS)
+            ablation = run_ablation(benchmark, out, factors=factors, progress=progress, tell=tell)
+            lines, bad = list({line["key"]: line for row in ablation.lines for line in row}.values()), ablation.bad
     for cell in bad:
         complain(f"{cell.title}: {cell.message}")
-    for line in lines:
-        for message in line["bad"]:
-            complain(message)
-    if lines:
+    for message in _once([message for line in lines for message in line["bad"]]):
+        complain(message)
+    if lines and args.ablate is None:
         _write(args, benchmark, lines, bad, out)
+    elif lines:
+        _write_ablation(args, benchmark, ablation, out)
     return 1 if bad or any(line["bad"] for line in lines) else 0
+
+
+def _settings() -> list[str]:
+    """Return the names of all settings of detectors that `fit` has options for."""
+    parser = argparse.ArgumentParser(add_help=False)
+    add_detector_options(parser)
+    return [name for name in vars(parser.parse_args([])) if name != "method"]
 
 
 def _shots(word: str) -> int | None:
@@ -124,12 +172,10 @@ def _write(
     args: argparse.Namespace,
     benchmark: "Benchmark",
     lines: list[dict[str, Any]],
-    bad: "list[BadCell]",
+    bad: "Sequence[BadCell]",
     out: Path,
 ) -> None:
     from totalrecall import benchmark_tables as tables_of
-    from totalrecall.benchmark_page import write_benchmark_page
-    from totalrecall.files import atomic_write
 
     found = tables_of.figures(
         lines, _reference(benchmark), protocols=benchmark.protocols, whole=benchmark.whole and not bad
@@ -137,26 +183,68 @@ def _write(
     summary, low = tables_of.summary_table(found), tables_of.shots_table(found)
     tables = [summary, *tables_of.metric_tables(found), *([low] if low else []), tables_of.resource_table(lines)]
     title = f"Benchmark: {args.layout}, {benchmark.backbone}"
-    notes = _notes(benchmark, lines, bad)
-    unusable = [(cell.title, cell.message) for cell in bad]
-    unusable += [(line["setup"]["category"], message) for line in lines for message in line["bad"]]
+    page = _Page(title, _notes(benchmark, lines, bad), tables, lines, lines, bad)
+    _write_report(args, page, tables_of.csv_text(found), out)
+
+
+def _write_ablation(args: argparse.Namespace, benchmark: "Benchmark", ablation: "Ablation", out: Path) -> None:
+    from totalrecall.benchmark_ablate_tables import ablation_csv, ablation_tables
+    from totalrecall.benchmark_cell import words_of_settings
+
+    lines = list({line["key"]: line for row in ablation.lines for line in row}.values())
+    defaults = ablation.lines[0]
+    notes = [
+        f"{len(lines)} cells; categories: {', '.join(benchmark.categories)}; seeds: "
+        f"{', '.join(map(str, benchmark.seeds))}; backbone: {benchmark.backbone}"
+        f"{f'; preset {benchmark.preset}' if benchmark.preset else ''}."
+    ]
+    notes += [f"Default: {words_of_settings(defaults[0])}."] if defaults else []
+    notes += _of_preset(benchmark)
+    if any(line["model"]["chunks"] > 1 for line in lines):
+        notes.append("Memory did not hold the patches of every cell; there the coreset was chosen in chunks.")
+    title = f"Ablation: {args.layout}, {benchmark.backbone}"
+    page = _Page(title, notes, ablation_tables(ablation), lines, defaults, ablation.bad)
+    _write_report(args, page, ablation_csv(ablation), out)
+
+
+@dataclass(frozen=True, eq=False)
+class _Page:
+    """What a report shows. `drawn` are the lines whose curves and pictures are in it."""
+
+    title: str
+    notes: "Sequence[str]"
+    tables: "Sequence[Table]"
+    lines: Sequence[dict[str, Any]]
+    drawn: Sequence[dict[str, Any]]
+    bad: "Sequence[BadCell]"
+
+
+def _write_report(args: argparse.Namespace, page: _Page, table: str, out: Path) -> None:
+    """Write report.md, report.html and results.csv; print the first table."""
+    from totalrecall.benchmark_page import write_benchmark_page
+    from totalrecall.benchmark_tables import markdown
+    from totalrecall.files import atomic_write
+
+    unusable = [(cell.title, cell.message) for cell in page.bad]
+    unusable += _once([(line["setup"]["category"], message) for line in page.lines for message in line["bad"]])
     failed = [f"Not measured: {name}: {why}" for name, why in unusable]
-    atomic_write(out / "report.md", tables_of.markdown(title, [*notes, *failed], tables).encode("utf-8", "replace"))
-    atomic_write(out / "results.csv", tables_of.csv_text(found).encode("utf-8", "replace"))
+    text = markdown(page.title, [*page.notes, *failed], page.tables)
+    atomic_write(out / "report.md", text.encode("utf-8", "replace"))
+    atomic_write(out / "results.csv", table.encode("utf-8", "replace"))
     write_benchmark_page(
         out / "report.html",
-        title=title,
-        notes=notes,
-        tables=tables,
-        lines=lines,
+        title=page.title,
+        notes=page.notes,
+        tables=page.tables,
+        lines=page.drawn,
         pictures=out / "pictures",
         bad=unusable,
     )
-    _print(summary)
+    _print(page.tables[0])
     say(args, f"Wrote {out / 'report.md'}, {out / 'report.html'} and {out / 'results.csv'}")
 
 
-def _notes(benchmark: "Benchmark", lines: list[dict[str, Any]], bad: "list[BadCell]") -> list[str]:
+def _notes(benchmark: "Benchmark", lines: list[dict[str, Any]], bad: "Sequence[BadCell]") -> list[str]:
     """Return what a reader must know to read the figures."""
     from totalrecall.benchmark_cell import words_of_settings
 
@@ -169,6 +257,7 @@ def _notes(benchmark: "Benchmark", lines: list[dict[str, Any]], bad: "list[BadCe
         mine = [line for line in lines if line["setup"]["method"] == method]
         if mine:
             notes.append(f"{method}: {words_of_settings(mine[0])}.")
+    notes += _of_preset(benchmark)
     if len(benchmark.seeds) > 1:
         notes.append("Means over seeds, ± their standard deviation.")
     if bad:
@@ -178,6 +267,15 @@ def _notes(benchmark: "Benchmark", lines: list[dict[str, Any]], bad: "list[BadCe
         notes.append(f"A dash was not measured: {'; '.join(reasons)}.")
     if any(line["model"]["chunks"] > 1 for line in lines):
         notes.append("Memory did not hold the patches of every cell; there the coreset was chosen in chunks.")
+    return notes
+
+
+def _of_preset(benchmark: "Benchmark") -> list[str]:
+    from totalrecall.benchmark import weights_note
+
+    notes = [note] if (note := weights_note(benchmark)) else []
+    if benchmark.seen_only:
+        notes.append("Pixels are measured inside the crop alone, as in the paper; pictures by their label.")
     return notes
 
 

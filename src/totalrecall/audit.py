@@ -1,0 +1,331 @@
+"""The good pictures that look least like the others: dirty ones among them, the same one twice, unusual sizes.
+
+What is asked of each picture is how well all others explain it (`guard`). The work is that of a fit with a small bank:
+the pictures are read in the way that memory allows (`plan`), a coreset of all is chosen, and each picture is measured
+against it without its own vectors. Nothing is decided: the pictures come ranked, with the reason in words.
+"""
+
+import math
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from totalrecall.audit_checks import Duplicates, OddSize, describe, find_duplicates, looks, odd_looks, odd_sizes
+from totalrecall.backbones import Backbone
+from totalrecall.bank import BankPicture
+from totalrecall.detector import PatchCore
+from totalrecall.detector_base import Sources, expand
+from totalrecall.errors import DataError, PictureError
+from totalrecall.extractor import PatchExtractor
+from totalrecall.fitting import FitReport, Learnt, Progress, Reader, Seen
+from totalrecall.guard import Explained, Others, explain, laid_out, limit_of, smoothed
+from totalrecall.images import Geometry, Recipe, Source, read_image
+from totalrecall.learning import ChunkedFitWarning, learn
+from totalrecall.plan import expected_grid, spread
+from totalrecall.scoring import anomaly_map
+from totalrecall.types import AnomalyMap, Image, Mask
+
+__all__ = ["Audit", "Entry", "Shown", "audit"]
+
+_VECTORS = (2000, 10_000)  # of the small bank: at least and at most, and a hundredth of the patches between
+_MOST_OF_IT = 0.4  # share of a picture from which it is no longer a spot
+_COMPARED = 60  # pictures whose light and focus say what is usual
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One picture of the ranking.
+
+    Attributes:
+        number: its place among `Audit.pictures`.
+        path: of its file, or `array[i]`.
+        level: how badly the others explain it, Euclidean distance, bigger is worse.
+        stands_out: the level is above `Audit.limit`.
+        like: the picture that explains most of its patches best.
+    """
+
+    number: int
+    path: str
+    level: float
+    stands_out: bool
+    like: str
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """What there is to see of one picture.
+
+    Attributes:
+        entry: the picture.
+        reason: in words.
+        share: of its patches, that are worse than usual.
+        spot: box of the worst of them, in original pixels: left, top, width, height; None where nothing is.
+        image: the picture, and its map of distances in original pixels.
+    """
+
+    entry: Entry
+    reason: str
+    share: float
+    spot: tuple[int, int, int, int] | None
+    image: Image = field(repr=False)
+    anomaly_map: AnomalyMap = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """What an audit found.
+
+    Attributes:
+        entries: all pictures that could be read, the worst first.
+        limit: level above which a picture stands out; infinite where the pictures are too few to tell.
+        usual: the level of the middle picture.
+        pictures: those that could be read, in the order given; `duplicates` and `sizes` name them by number.
+        duplicates: groups of the same picture.
+        sizes: pictures of an unusual size.
+        skipped: why pictures could not be read.
+        report: what the work took.
+    """
+
+    entries: list[Entry]
+    limit: float
+    usual: float
+    pictures: Sequence[BankPicture]
+    duplicates: list[Duplicates]
+    sizes: list[OddSize]
+    skipped: list[PictureError]
+    report: FitReport
+    _explained: Explained = field(repr=False)
+    _learnt: Learnt = field(repr=False)
+    _sources: Sequence[Source] = field(repr=False)
+    _recipe: Recipe = field(repr=False)
+
+    @property
+    def outliers(self) -> list[Entry]:
+        """The pictures that stand out, the worst first."""
+        return [entry for entry in self.entries if entry.stands_out]
+
+    def show(self, top: int) -> Iterator[Shown]:
+        """Yield what there is to see of the worst pictures, in turn; one whose file has gone meanwhile is left out."""
+        worst = self.entries[:top]
+        usual = self._usual_looks() if worst else np.empty((0, 3))
+        for entry in worst:
+            for seen in self._learnt.again([entry.number]):
+                image = self._image(entry.path)
+                if image is not None:
+                    yield self._shown(entry, seen, image, usual)
+
+    def to_json(self, shown: Iterable[Shown] = ()) -> dict[str, Any]:
+        """Return everything as JSON types; pictures in `shown` carry their reason, share and box."""
+        more = {one.entry.number: one for one in shown}
+        return {
+            "pictures": len(self.pictures),
+            "limit": self.limit,
+            "usual": self.usual,
+            "entries": [_entry_json(entry, more.get(entry.number)) for entry in self.entries],
+            "duplicates": [
+                {"exact": group.exact, "paths": [self.pictures[at].path for at in group.pictures]}
+                for group in self.duplicates
+            ],
+            "sizes": [
+                {
+                    "path": self.pictures[size.picture].path,
+                    "width": self.pictures[size.picture].width,
+                    "height": self.pictures[size.picture].height,
+                    "usual": size.usual,
+                }
+                for size in self.sizes
+            ],
+            "skipped": [str(error) for error in self.skipped],
+        }
+
+    def _image(self, path: str) -> Image | None:
+        """Return a picture's pixels, or None where its file has gone meanwhile."""
+        if path.startswith("array["):
+            array = np.asarray(self._sources[int(path[6:-1])])
+            return np.repeat(array[:, :, None], 3, axis=2) if array.ndim == 2 else array
+        try:
+            return read_image(path)
+        except PictureError:
+            return None
+
+    def _usual_looks(self) -> np.ndarray:
+        """Return light, contrast and sharpness of some of the pictures, (n, 3)."""
+        some = spread([picture.path for picture in self.pictures], _COMPARED)
+        images = (self._image(str(path)) for path in some)
+        return np.array([looks(image) for image in images if image is not None]).reshape(-1, 3)
+
+    def _shown(self, entry: Entry, seen: Seen, image: Image, usual: np.ndarray) -> Shown:
+        grid = self._learnt.grid
+        whole = laid_out(self._explained.distances[entry.number], seen.cells, grid)
+        level = smoothed(self._explained.distances[entry.number], seen.cells, grid)
+        geometry = self._recipe.geometry(seen.picture.height, seen.picture.width)
+        full = anomaly_map(whole, geometry, roi=self._recipe.prepared_roi(geometry))
+        # worse than usual: nearer to this picture's worst hundredth than to that of the middle one
+        limit = math.sqrt(self.usual * entry.level) if entry.level > self.usual else math.inf
+        hot = level > limit
+        share = float(hot.mean()) if len(hot) else 0.0
+        spot = _box(seen.cells[_around(seen.cells, hot, grid, level)], grid, geometry) if hot.any() else None
+        words = _words(share, spot, image.shape[:2])
+        different = odd_looks(looks(image), usual) if len(usual) else []
+        return Shown(entry, "; ".join([words, *different]), share, spot, image, full)
+
+
+def audit(
+    pictures: Sources,
+    *,
+    backbone: str | Backbone = "compact",
+    layers: Sequence[int] = (2, 3),
+    size: int = 256,
+    resize: str = "squash",
+    crop: int | None = None,
+    tile: int = 1,
+    roi: Mask | str | Path | None = None,
+    precision: str = "auto",
+    seed: int = 42,
+    threads: int | None = None,
+    memory: int | None = None,
+    progress: Progress | None = None,
+) -> Audit:
+    """Rank good pictures by how badly the others explain them; needs no model and no defect.
+
+    Args:
+        pictures: as for `PatchCore.fit`.
+        backbone, layers, size, resize, crop, tile, roi, precision, seed, threads: as for `PatchCore`.
+        memory: bytes that the process may hold; half of what is free if not given.
+        progress: called with (step, done, total); steps are `features`, `coreset` and `comparing`.
+
+    Raises:
+        DataError: fewer than three pictures could be read.
+        SettingError: a setting is outside what is allowed, or the memory does not suffice.
+        BackboneError: the backbone is not there or cannot be used.
+    """
+    sources = expand(pictures)
+    detector = PatchCore(
+        backbone=backbone,
+        layers=layers,
+        size=size,
+        resize=resize,
+        crop=crop,
+        tile=tile,
+        roi=roi,
+        holdout=0.0,  # nothing is calibrated
+        precision=precision,
+        seed=seed,
+    )
+    settings = replace(detector.settings, coreset=_share(detector, len(sources)))
+    extractor = PatchExtractor(detector.backbone, detector.recipe, settings, threads=threads)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ChunkedFitWarning)  # a ranking loses nothing by it
+        learnt, reader = learn(extractor, sources, memory=memory, progress=progress)
+    if len(learnt.pictures) < 3:
+        why = f" The first that could not be read: {reader.skipped[0]}" if reader.skipped else ""
+        raise DataError(f"An audit needs at least 3 good pictures that can be read, got {len(learnt.pictures)}.{why}")
+    return _audited(learnt, reader, progress)
+
+
+def _audited(learnt: Learnt, reader: Reader, progress: Progress | None) -> Audit:
+    """Compare the pictures that were read."""
+    with reader.report.timing("coreset"):
+        bank = learnt.bank(learnt.choose())
+    with reader.report.timing("comparing"):
+        explained, described = _compare(learnt, Others(bank.vectors, bank.origin[:, 0]), progress)
+    reader.report.finish(bank, learnt.patch_count, 0.0, 0)
+    limit = limit_of(explained.levels)
+    return Audit(
+        entries=_ranked(learnt.pictures, explained, limit),
+        limit=limit,
+        usual=float(np.median(explained.levels)),
+        pictures=learnt.pictures,
+        duplicates=_twice(learnt.pictures, described),
+        sizes=odd_sizes(learnt.pictures),
+        skipped=reader.skipped,
+        report=reader.report,
+        _explained=explained,
+        _learnt=learnt,
+        _sources=reader.sources,
+        _recipe=reader.extractor.recipe,
+    )
+
+
+def _share(detector: PatchCore, pictures: int) -> float:
+    """Return the share of the patches that the small bank holds."""
+    rows, columns, _ = expected_grid(detector.backbone, detector.recipe, detector.settings)
+    patches = max(pictures, 1) * rows * columns
+    return min(max(patches // 100, _VECTORS[0]), _VECTORS[1], patches) / patches
+
+
+def _compare(learnt: Learnt, others: Others, progress: Progress | None) -> tuple[Explained, dict[int, np.ndarray]]:
+    """Explain all pictures; on the way, describe each as a whole."""
+    described: dict[int, np.ndarray] = {}
+
+    def again(numbers: Sequence[int]) -> Iterator[Seen]:
+        for seen in learnt.again(numbers):
+            if seen.index not in described:
+                described[seen.index] = describe(others.shortened(seen.patches), seen.cells, learnt.grid)
+            yield seen
+
+    def told(done: int, total: int) -> None:
+        if progress:
+            progress("comparing", done, total)
+
+    explained = explain(others, again, len(learnt.pictures), learnt.grid, progress=told)
+    told(1, 1)
+    return explained, described
+
+
+def _twice(pictures: Sequence[BankPicture], described: dict[int, np.ndarray]) -> list[Duplicates]:
+    """Return the groups of the same picture, of those whose files had not gone when they were read again."""
+    known = sorted(described)
+    groups = find_duplicates([pictures[at].sha256 for at in known], np.stack([described[at] for at in known]))
+    return [Duplicates(tuple(known[at] for at in group.pictures), group.exact) for group in groups]
+
+
+def _ranked(pictures: Sequence[BankPicture], explained: Explained, limit: float) -> list[Entry]:
+    entries = []
+    for at in np.argsort(-explained.levels, kind="stable").tolist():
+        by = explained.by[at][explained.by[at] >= 0]
+        like = pictures[int(np.bincount(by).argmax())].path if len(by) else ""
+        own = float(explained.levels[at])
+        entries.append(Entry(at, pictures[at].path, own, own > limit, like))
+    return entries
+
+
+def _around(cells: np.ndarray, hot: np.ndarray, grid: tuple[int, int], level: np.ndarray) -> np.ndarray:
+    """Return which of the cells (p, 2) are hot and joined to the worst one, bool (p,)."""
+    mask = np.zeros(grid, np.uint8)
+    mask[cells[hot, 0], cells[hot, 1]] = 1
+    labels = cv2.connectedComponents(mask, connectivity=8)[1][cells[:, 0], cells[:, 1]]
+    return np.asarray((labels == labels[level.argmax()]) & hot)
+
+
+def _box(cells: np.ndarray, grid: tuple[int, int], geometry: Geometry) -> tuple[int, int, int, int]:
+    """Return the box of cells (p, 2) in original pixels: left, top, width, height."""
+    step = (geometry.prepared[0] / grid[0], geometry.prepared[1] / grid[1])
+    (top, left), (low, right) = (
+        geometry.point_to_original(row * step[0] - 0.5, column * step[1] - 0.5)
+        for row, column in (cells.min(axis=0), cells.max(axis=0) + 1)
+    )
+    return left, top, max(right - left, 1), max(low - top, 1)
+
+
+def _words(share: float, spot: tuple[int, int, int, int] | None, shape: tuple[int, ...]) -> str:
+    """Say where a picture is unlike the others."""
+    if spot is None:
+        return "like the others"
+    if share >= _MOST_OF_IT:
+        return f"unlike the others as a whole ({share:.0%} of it)"
+    left, top, width, height = spot
+    down = ("upper", "middle", "lower")[min(3 * (top + height // 2) // shape[0], 2)]
+    across = ("left", "middle", "right")[min(3 * (left + width // 2) // shape[1], 2)]
+    where = "in the middle" if down == across else f"{down} {across}"
+    return f"a spot unlike the others, {where}, at x {left} to {left + width}, y {top} to {top + height}"
+
+
+def _entry_json(entry: Entry, shown: Shown | None) -> dict[str, Any]:
+    told = {} if shown is None else {"reason": shown.reason, "share": shown.share, "box": shown.spot}
+    return {"path": entry.path, "level": entry.level, "stands_out": entry.stands_out, "like": entry.like, **told}

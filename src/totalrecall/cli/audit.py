@@ -1,0 +1,189 @@
+"""`totalrecall audit`: the good pictures that look least like the others, before anything learns from them."""
+
+import argparse
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from totalrecall.cli.common import (
+    add_output_options,
+    add_split_options,
+    check_target,
+    complain,
+    human_bytes,
+    print_table,
+    progress_bars,
+    say,
+    write_json,
+)
+from totalrecall.cli.fit import _size as memory_size
+from totalrecall.cli.fit import _training_pictures as training_pictures
+from totalrecall.errors import DataError, SettingError
+
+if TYPE_CHECKING:
+    from totalrecall.audit import Audit, Shown
+
+__all__ = ["add_parser"]
+
+_NAMED = 10  # groups, sizes and names that are listed before the rest is counted
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "audit",
+        help="find dirty pictures among the good ones",
+        description="Rank good pictures by how badly the others explain them, the worst first, with the reason; name "
+        "the same picture twice, unusual sizes and what cannot be read. Needs no model and no defect; changes nothing.",
+    )
+    parser.add_argument(
+        "good", nargs="+", metavar="GOOD", help="files, folders or globs; with --layout the data set's root"
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="OUT", help="contact sheet: a FILE.html, or a folder for audit.html and audit.png"
+    )
+    parser.add_argument("--top", type=int, default=20, metavar="N", help="pictures to show (default %(default)s)")
+    parser.add_argument("--json", metavar="FILE", help="write everything as JSON ('-' for stdout)")
+    add_split_options(parser)
+    group = parser.add_argument_group("preparation, as for fit")
+    group.add_argument("--backbone", default="compact", metavar="NAME", help="see `totalrecall backbones list`")
+    group.add_argument(
+        "--layers", type=int, nargs="+", default=[2, 3], metavar="N", help="whose features are joined (default 2 3)"
+    )
+    group.add_argument(
+        "--size", type=int, default=256, metavar="PIXELS", help="side of the prepared picture (default 256)"
+    )
+    group.add_argument("--resize", default="squash", metavar="MODE", help="squash, letterbox or crop (default squash)")
+    group.add_argument("--crop", type=int, metavar="PIXELS", help="with --resize crop: side of the middle that is kept")
+    group.add_argument(
+        "--tile", type=int, default=1, metavar="N", help="see the picture N times as large, in N x N pieces (default 1)"
+    )
+    group.add_argument("--roi", metavar="MASK", help="picture whose white pixels mark the region to inspect")
+    group.add_argument("--precision", default="auto", metavar="NAME", help="auto (default), f32 or bf16")
+    group.add_argument("--threads", type=int, metavar="N", help="of the backbone (default: all cores)")
+    group.add_argument(
+        "--memory",
+        type=memory_size,
+        metavar="SIZE",
+        help="most that this program may hold, such as 2GB, whatever the number of pictures (default half of the free)",
+    )
+    add_output_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Audit, show, tell; returns the exit code."""
+    from totalrecall.audit import audit
+
+    _check(args)
+    pictures = training_pictures(args)
+    with progress_bars(args) as progress:
+        found = audit(
+            pictures,
+            backbone=args.backbone,
+            layers=args.layers,
+            size=args.size,
+            resize=args.resize,
+            crop=args.crop,
+            tile=args.tile,
+            roi=args.roi,
+            precision=args.precision,
+            seed=args.seed,
+            threads=args.threads,
+            memory=args.memory,
+            progress=progress,
+        )
+    for error in found.skipped:
+        complain(error)
+    shown = list(islice(found.show(args.top), args.top))
+    if args.json != "-":
+        _tell(args, found, shown)
+    if args.output:
+        _write_sheet(args, found, shown)
+    if args.json:
+        write_json(args.json, found.to_json(shown))
+    return 1 if found.skipped else 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.top < 1:
+        raise SettingError(f"--top must be at least 1, got {args.top}.")
+    check_target("--json", args.json)
+    if args.output is None:
+        return
+    output = Path(args.output)
+    check_target("--output", args.output)
+    if output.suffix.lower() not in (".html", ".htm") and output.exists() and not output.is_dir():
+        raise DataError(f"{output} is a file. Name a folder, or a file that ends in .html.")
+
+
+def _write_sheet(args: argparse.Namespace, found: "Audit", shown: "Sequence[Shown]") -> None:
+    from totalrecall.audit_sheet import write_page_of, write_picture_of
+
+    output = Path(args.output)
+    if output.suffix.lower() in (".html", ".htm"):
+        say(args, f"Contact sheet: {write_page_of(output, found, shown, notes=[_summary(found)])}")
+        return
+    page = write_page_of(output / "audit.html", found, shown, notes=[_summary(found)])
+    write_picture_of(output / "audit.png", found, shown)
+    say(args, f"Contact sheet: {page} and {output / 'audit.png'}")
+
+
+def _tell(args: argparse.Namespace, found: "Audit", shown: "Sequence[Shown]") -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("", justify="right")
+    table.add_column("level", justify="right")
+    table.add_column("picture", overflow="fold")
+    table.add_column("why", overflow="fold")
+    for rank, one in enumerate(shown, start=1):
+        mark = "* " if one.entry.stands_out else ""
+        table.add_row(f"{mark}{rank}", f"{one.entry.level:.3f}", one.entry.path, one.reason)
+    print_table(table)
+    say(args, _summary(found))
+    _name(args, [_duplicates(found, exact=True), _duplicates(found, exact=False), _sizes(found)])
+    seconds = found.report.seconds
+    say(
+        args,
+        f"Seconds: features {seconds['features']:.1f}, coreset {seconds['coreset']:.1f}, "
+        f"comparing {seconds['comparing']:.1f}; peak memory {human_bytes(found.report.peak_memory)}",
+    )
+
+
+def _summary(found: "Audit") -> str:
+    """Say in one line how many stand out."""
+    count, total = len(found.outliers), len(found.pictures)
+    if not found.limit < float("inf"):
+        return f"{total} pictures are too few to say which stand out; they are ranked, the worst first."
+    if not count:
+        return f"None of {total} pictures stands out: the worst is at {found.entries[0].level:.3g}, {_limit(found)}."
+    are = "picture stands" if count == 1 else "pictures stand"
+    return f"{count} of {total} {are} out (*): above {found.limit:.3g}, usual is {found.usual:.3g}."
+
+
+def _limit(found: "Audit") -> str:
+    return f"the limit is {found.limit:.3g}, usual is {found.usual:.3g}"
+
+
+def _duplicates(found: "Audit", *, exact: bool) -> list[str]:
+    what = "The same file" if exact else "Nearly the same"
+    return [
+        f"{what}: " + ", ".join(found.pictures[at].path for at in group.pictures)
+        for group in found.duplicates
+        if group.exact == exact
+    ]
+
+
+def _sizes(found: "Audit") -> list[str]:
+    odd = [(found.pictures[size.picture], size.usual) for size in found.sizes]
+    return [f"Unusual size: {one.path} is {one.width} x {one.height}, usual is {usual}" for one, usual in odd]
+
+
+def _name(args: argparse.Namespace, kinds: list[list[str]]) -> None:
+    for lines in kinds:
+        for line in lines[:_NAMED]:
+            say(args, line)
+        if len(lines) > _NAMED:
+            say(args, f"... and {len(lines) - _NAMED} more of these (--json names all)")

@@ -1,0 +1,102 @@
+"""`totalrecall teach`: what it would cost to catch a defect that was missed."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from totalrecall.cli.common import add_output_options, check_target, complain, say, write_json
+
+if TYPE_CHECKING:
+    from totalrecall.kinds import AnyDetector
+    from totalrecall.teaching import Lesson
+
+__all__ = ["add_parser"]
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "teach",
+        help="say what it costs to catch a missed defect",
+        description=(
+            "Say which threshold would have caught known defects, and how many good pictures it would call anomalous. "
+            "Nothing is changed without --apply."
+        ),
+    )
+    parser.add_argument("model", metavar="MODEL", help="file that `fit` wrote")
+    parser.add_argument(
+        "--defect", nargs="+", required=True, metavar="PICTURES", help="files, folders or globs of known defects"
+    )
+    parser.add_argument(
+        "--apply", action="store_true", help="set the threshold that catches them all; `update --undo` takes it back"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the lessons as JSON ('-' for stdout)")
+    parser.add_argument("--threads", type=int, metavar="N", help="of the backbone (default: all cores)")
+    add_output_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Score the defects, say what they tell, and apply it if told to; returns the exit code."""
+    from totalrecall.artifact import read_header
+    from totalrecall.cli.update import save_over
+    from totalrecall.files import exclusive
+    from totalrecall.images import find_pictures
+    from totalrecall.kinds import load_detector
+
+    check_target("--json", args.json)
+    read_header(args.model)  # a clear word if it is no model
+    pictures = find_pictures(args.defect)
+    with exclusive(args.model) as found:
+        detector = load_detector(args.model, threads=args.threads)
+        before = detector.threshold_
+        told, skipped = detector.teach(pictures, apply=args.apply)
+        if detector.threshold_ != before and args.apply:
+            save_over(detector, args.model, found)
+    for error in skipped:
+        complain(error)
+    _tell(args, detector, told, before)
+    if args.json:
+        facts = {"model": args.model, "threshold": [before, detector.threshold_], "applied": args.apply}
+        write_json(
+            args.json,
+            {**facts, "defects": [one.to_json() for one in told], "skipped": [str(error) for error in skipped]},
+        )
+    return 1 if skipped else 0
+
+
+def _tell(args: argparse.Namespace, detector: "AnyDetector", told: "list[Lesson]", before: float) -> None:
+    """Say what each defect tells, and all of them together."""
+    calibration = detector.calibration_
+    for one in told:
+        verdict = "caught" if one.caught else "missed"
+        say(args, f"{one.path}: score {one.score:.4g}, p-value {one.p_value:.2g}, {verdict}")
+        if not one.caught:
+            say(
+                args,
+                f"  a threshold of {one.threshold:.4g} catches it; {_cost(one.false_alarm_rate, calibration.floor)}",
+            )
+    missed = [one for one in told if not one.caught]
+    if not told:
+        return
+    if not missed:
+        say(args, f"Nothing to teach: the threshold, score {before:.4g}, catches all of them")
+        return
+    lowest = min(missed, key=lambda one: one.threshold)
+    if detector.threshold_ != before:
+        say(args, f"Threshold: score {detector.threshold_:.4g}, was {before:.4g}; take it back with: update --undo")
+    else:
+        say(
+            args,
+            f"To catch all of them the threshold must be {lowest.threshold:.4g}, it is {before:.4g}; "
+            f"{_cost(lowest.false_alarm_rate, calibration.floor)}. Nothing was changed: --apply sets it.",
+        )
+
+
+def _cost(rate: float, floor: float) -> str:
+    """Say how many good pictures a threshold calls anomalous."""
+    if rate != rate:  # nan
+        return "what that costs in false alarms is not known, no good picture was held out"
+    text = f"{rate:.2g} of good pictures are then false alarms"
+    if rate < floor:
+        return f"an estimated {text}"
+    return f"about {text}" if rate < 0.5 else f"about {text}: it cannot be told from them by this model"

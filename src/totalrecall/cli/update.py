@@ -1,0 +1,163 @@
+"""`totalrecall update`: good pictures join a model after its fit, or leave it; the last change is taken back."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from totalrecall.cli.common import add_output_options, check_target, complain, progress_bars, say, write_json
+from totalrecall.errors import SettingError
+
+if TYPE_CHECKING:
+    from totalrecall.history import Step
+    from totalrecall.kinds import AnyDetector
+    from totalrecall.update import Change
+
+__all__ = ["add_parser", "save_over"]
+
+_SHOWN = 20  # pictures named one by one
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "update",
+        help="let a model learn from false alarms, or take that back",
+        description=(
+            "Let good pictures join a model, such as false alarms, or leave it, without those that it was fitted on. "
+            "The threshold follows. The file keeps the history, and every step can be undone, to the byte."
+        ),
+    )
+    parser.add_argument("model", metavar="MODEL", help="file that `fit` wrote; it is replaced whole or not at all")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--add", nargs="+", metavar="PICTURES", help="files, folders or globs of good pictures")
+    what.add_argument(
+        "--remove",
+        nargs="+",
+        metavar="PICTURE",
+        help="learnt pictures: paths as given then, files of the same bytes, or SHA-256 (8 digits or more)",
+    )
+    what.add_argument("--undo", action="store_true", help="take back the last change, of update or teach")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done and leave the file as it is")
+    parser.add_argument("--json", metavar="FILE", help="write what was done as JSON ('-' for stdout)")
+    parser.add_argument("--threads", type=int, metavar="N", help="of the backbone (default: all cores)")
+    add_output_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Change the model and say what was done; returns the exit code."""
+    check_target("--json", args.json)
+    return _undo(args) if args.undo else _update(args)
+
+
+def _update(args: argparse.Namespace) -> int:
+    from totalrecall.artifact import read_header
+    from totalrecall.detector import PatchCore
+    from totalrecall.files import exclusive
+    from totalrecall.images import find_pictures
+
+    kind = read_header(args.model).get("kind")
+    if kind in ("padim", "spade"):
+        raise SettingError(f"update is for patchcore models, {args.model} holds a {kind} model. Fit it again instead.")
+    pictures = find_pictures(args.add) if args.add else None
+    with exclusive(args.model) as found:
+        detector = PatchCore.load(args.model, threads=args.threads)
+        with progress_bars(args) as progress:
+            change = detector.update(add=pictures, remove=args.remove, progress=progress)
+        if change.pictures and not args.dry_run:
+            save_over(detector, args.model, found)
+    for error in change.skipped:
+        complain(error)
+    _tell(args, change)
+    if args.json:
+        write_json(args.json, {"model": args.model, "dry_run": args.dry_run, **change.to_json()})
+    return 1 if change.skipped else 0
+
+
+def save_over(detector: "AnyDetector", path: str, found: str) -> None:
+    """Write a changed model over its own file, with the backbone inside if it was.
+
+    Args:
+        detector: as changed.
+        path: of the file.
+        found: SHA-256 of what is there.
+
+    Raises:
+        DataError: another file is there by now, or it cannot be written.
+    """
+    from totalrecall.artifact import read_header
+
+    detector.save(path, embed_backbone="backbone.graph" in read_header(path)["tensors"], replacing=found)
+
+
+def _tell(args: argparse.Namespace, change: "Change") -> None:
+    """Say what was done."""
+    for path in change.known:
+        say(args, f"{path}: in the model already, left out")
+    if not change.pictures:
+        say(args, "Nothing was changed")
+        return
+    done = {"add": "Added", "remove": "Removed", "undo": "Undid the update that added"}[change.what]
+    count = len(change.pictures)
+    before, after = change.vectors
+    say(args, f"{done} {count} {'picture' if count == 1 else 'pictures'}: bank of {before} vectors, now {after}")
+    if change.what == "add":
+        forced = [one for one in change.pictures if one.forced]
+        if forced:
+            vectors = sum(one.forced for one in forced)
+            say(args, f"  {vectors} of these were near the bank already, and entered for {len(forced)} of them to pass")
+        for one in change.pictures[:_SHOWN]:
+            say(args, f"  {one.path}: score {one.before:.4g}, now {one.after:.4g}; {one.vectors} vectors")
+        if count > _SHOWN:
+            say(args, f"  and {count - _SHOWN} more")
+    _tell_threshold(args, change.threshold)
+    if not change.recalibrated and change.what == "add":
+        say(
+            args,
+            "Note: this model keeps nothing of the pictures that set its threshold, so it stays as it was; "
+            "it may be too high by now. Fit again with this version for a threshold that follows.",
+        )
+    elif change.what != "undo" and change.lowest < change.threshold[1]:
+        say(
+            args, f"  at most that, at least {change.lowest:.4g}: the model does not keep enough to say it more exactly"
+        )
+    if args.dry_run:
+        say(args, f"Dry run: {args.model} was left as it is")
+
+
+def _tell_threshold(args: argparse.Namespace, threshold: tuple[float, float]) -> None:
+    before, after = threshold
+    say(args, f"Threshold: score {after:.4g}" + ("" if before == after else f", was {before:.4g}"))
+
+
+def _undo(args: argparse.Namespace) -> int:
+    """Take back the last step, in the file alone: so it serves every kind, and files of other versions."""
+    from totalrecall.artifact import read_artifact, read_header, write_artifact
+    from totalrecall.files import exclusive
+    from totalrecall.history import last_step, undone
+
+    read_header(args.model)  # a clear word if it is no model
+    with exclusive(args.model) as found:
+        contents = read_artifact(args.model)
+        header, tensors = undone(contents)
+        step = last_step(contents)
+        if not args.dry_run:
+            write_artifact(args.model, header, tensors, replacing=found)
+    say(args, _words_of(step))
+    if args.dry_run:
+        say(args, f"Dry run: {args.model} was left as it is")
+    if args.json:
+        facts = {**step.to_json(), "what": "undo", "undone": step.what}
+        write_json(args.json, {"model": args.model, "dry_run": args.dry_run, **facts})
+    return 0
+
+
+def _words_of(step: "Step") -> str:
+    """Say what was taken back."""
+    count = len(step.pictures)
+    text = f"Undid {step.what} of {step.when} ({count} {'picture' if count == 1 else 'pictures'})"
+    before, after = step.vectors
+    if before != after:
+        text += f": bank of {after} vectors, now {before}"
+    if step.threshold[0] is not None and step.threshold[1] is not None:
+        text += f"; threshold {step.threshold[1]:.4g}, now {step.threshold[0]:.4g}"
+    return text

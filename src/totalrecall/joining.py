@@ -1,0 +1,249 @@
+"""Good pictures that join a PatchCore model after its fit, without the pictures that it was fitted on.
+
+Patches farther from the bank than its covering radius enter, the greedy k-center going on from the bank, so that all
+are within the radius again. Pictures that would still be called anomalous then enter by their worst patches, worst
+first, until they pass. The threshold follows (see `evidence`); the pictures themselves do not join those that set it,
+since false alarms, picked for scoring high, are no sample of good pictures.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from totalrecall.bank import Bank, BankPicture
+from totalrecall.coreset import greedy_k_center, project
+from totalrecall.errors import PictureError, SettingError
+from totalrecall.evidence import Recalibration
+from totalrecall.fitting import renumbered
+from totalrecall.images import LoadedPicture, Source
+from totalrecall.memory import available_memory, format_size
+from totalrecall.plan import expected_grid, walked_dimensions
+from totalrecall.search import ExactSearch
+from totalrecall.types import LayerMap, Matrix, Patches
+from totalrecall.update import Change, Changed, added_vectors, recalibration_of
+
+if TYPE_CHECKING:
+    from totalrecall.detector import PatchCore
+
+__all__ = ["add_pictures", "covering", "estimated_radius"]
+
+
+class _Newcomer:
+    """A good picture that joins: what it holds, and how far its patches are from the bank as that grows.
+
+    Attributes:
+        distances: (p,) of its patches.
+        before, score: of the picture, by the bank of before and as it has grown.
+        covering, forced: how many of its patches enter for the radius, and how many for it to pass.
+    """
+
+    def __init__(self, detector: "PatchCore", picture: BankPicture, digest: Any) -> None:
+        self.picture, self.digest = picture, digest
+        self.covering = self.forced = self._met = 0
+        self.measure(detector, detector.bank_, met=0)
+        self.before = self.score
+
+    def measure(self, detector: "PatchCore", bank: Bank, *, met: int) -> None:
+        """Take distances and score from a bank that holds so many forced vectors."""
+        measured = detector._measure(bank, self.digest)
+        cells = self.digest.cells
+        self.distances = measured.grid[cells[:, 0], cells[:, 1]]
+        assert measured.score is not None
+        self.score, self._met = measured.score, met
+
+    def meet(self, detector: "PatchCore", forced: Sequence[np.ndarray]) -> None:
+        """Take notice of the forced vectors that have entered since."""
+        if self._met == len(forced):
+            return
+        for vector in forced[self._met :]:
+            apart = self.digest.patches - vector
+            self.distances = np.minimum(self.distances, np.sqrt(np.einsum("pd,pd->p", apart, apart)))
+        grid = np.zeros(self.digest.grid, np.float32)
+        grid[self.digest.cells[:, 0], self.digest.cells[:, 1]] = self.distances
+        self.score, self._met = min(self.score, detector._score_of(grid, self.picture)), len(forced)
+
+
+def add_pictures(
+    detector: "PatchCore", sources: Sequence[Source], progress: Callable[[str, int, int], None] | None = None
+) -> Change:
+    """Let good pictures join a detector; see `PatchCore.update`.
+
+    Raises:
+        SettingError: memory does not hold their patches.
+    """
+    before = detector.bank_
+    newcomers, known, skipped = _read(detector, sources, progress)
+    threshold = detector.threshold_
+    recalibration = recalibration_of(detector)
+    if not newcomers:
+        sizes, thresholds = (len(before), len(before)), (threshold, threshold)
+        return Change("add", [], known, skipped, sizes, thresholds, recalibration.lowest_threshold)
+    recalibration.add(added_vectors(detector))
+    coverage = detector._covered()
+    entering = _cover(detector, newcomers, coverage.radius)
+    bank, forced = _let_pass(detector, newcomers, entering, recalibration)
+    detector._become(bank, recalibration.calibration(), detector._evidence, coverage)
+    joined = [
+        Changed(one.picture.path, one.picture.sha256, one.covering + one.forced, one.forced, one.before, one.score)
+        for one in newcomers
+    ]
+    assert len(bank) == len(before) + len(entering) + len(forced)
+    return Change(
+        "add",
+        joined,
+        known,
+        skipped,
+        (len(before), len(bank)),
+        (threshold, detector.threshold_),
+        min(recalibration.lowest_threshold, detector.threshold_) if detector._taught is None else detector._taught,
+        detector._evidence is not None,
+    )
+
+
+def _read(
+    detector: "PatchCore", sources: Sequence[Source], progress: Callable[[str, int, int], None] | None
+) -> tuple[list[_Newcomer], list[str], list[PictureError]]:
+    """Return the new pictures, paths of known ones, and why others cannot be used."""
+    rows, columns, d = expected_grid(detector.backbone, detector.recipe, detector.settings)
+    needed = 2 * 4 * rows * columns * d * len(sources)
+    if needed > available_memory():
+        fits = available_memory() // (2 * 4 * rows * columns * d)
+        raise SettingError(
+            f"add: {len(sources)} pictures at once need {format_size(needed)} of memory, {fits} fit. Add them in parts."
+        )
+
+    def look(loaded: LoadedPicture, maps: Sequence[LayerMap] | None) -> tuple[LoadedPicture, Any]:
+        if maps is None or loaded.geometry is None:
+            return loaded, None
+        try:
+            return loaded, detector._digest(maps, loaded.geometry)
+        except PictureError as error:
+            return replace(loaded, error=PictureError(f"{loaded.path}: {error}")), None
+
+    in_model = {picture.sha256 for picture in detector.pictures_}
+    newcomers: list[_Newcomer] = []
+    known: list[str] = []
+    skipped: list[PictureError] = []
+    for at, (found, digest) in enumerate(detector.extractor.stream_maps(look, sources, hashes=True)):
+        loaded = renumbered(found, sources[at], at)
+        if loaded.error is not None:
+            skipped.append(loaded.error)
+        elif loaded.sha256 in in_model:
+            known.append(loaded.path)
+        else:
+            assert loaded.geometry is not None
+            in_model.add(loaded.sha256)
+            picture = BankPicture(loaded.path, loaded.sha256, *loaded.geometry.original)
+            newcomers.append(_Newcomer(detector, picture, digest))
+        if progress:
+            progress("features", at + 1, len(sources))
+    return newcomers, known, skipped
+
+
+def _cover(detector: "PatchCore", newcomers: Sequence[_Newcomer], radius: float) -> list[tuple[int, int]]:
+    """Return the patches that enter for the radius, as newcomer and row of each."""
+    bank, settings = detector.bank_, detector.settings
+    dimensions = walked_dimensions(bank.vectors.shape[1], settings)
+    patches = np.concatenate([one.digest.patches for one in newcomers])
+    chosen = covering(bank.vectors, patches, radius, dimensions=dimensions, seed=settings.seed)
+    starts = np.cumsum([0, *(len(one.digest.patches) for one in newcomers)])
+    owners = np.searchsorted(starts, chosen, side="right") - 1
+    for owner in owners:
+        newcomers[owner].covering += 1
+    return list(zip(owners.tolist(), (chosen - starts[owners]).tolist(), strict=True))
+
+
+def _let_pass(
+    detector: "PatchCore",
+    newcomers: Sequence[_Newcomer],
+    entering: Sequence[tuple[int, int]],
+    recalibration: Recalibration,
+) -> tuple[Bank, list[tuple[int, int]]]:
+    """Return the bank with all that enters, and the patches that do so only for their pictures to pass."""
+    recalibration.add(_stacked(newcomers, entering))
+    forced: list[tuple[int, int]] = []
+    while True:
+        bank = _grown(detector.bank_, newcomers, [*entering, *forced])
+        for one in newcomers:
+            one.measure(detector, bank, met=len(forced))
+        more = _force(detector, newcomers, recalibration, len(forced))
+        if not more:
+            return bank, forced
+        forced += more  # and measured once more by the search itself, which may see the last digit otherwise
+
+
+def _force(
+    detector: "PatchCore", newcomers: Sequence[_Newcomer], recalibration: Recalibration, met: int
+) -> list[tuple[int, int]]:
+    """Choose worst patches of pictures that do not pass, one at a time, until all do."""
+    chosen: list[tuple[int, int]] = []
+    forced: list[np.ndarray] = [np.empty(0)] * met
+    while True:
+        limit = recalibration.threshold if detector._taught is None else detector._taught
+        failing = [one for one in newcomers if one.score > limit]
+        for one in failing:
+            one.meet(detector, forced)
+        failing = [one for one in failing if one.score > limit and one.distances.max() > 0]
+        if not failing:
+            return chosen
+        worst = max(failing, key=lambda one: one.score)
+        row = int(worst.distances.argmax())
+        worst.forced += 1
+        chosen.append((newcomers.index(worst), row))
+        forced.append(worst.digest.patches[row])
+        recalibration.add(forced[-1][None])
+
+
+def _stacked(newcomers: Sequence[_Newcomer], which: Sequence[tuple[int, int]]) -> Patches:
+    """Return the patches (v, d) at some rows of some newcomers."""
+    vectors = np.empty((len(which), newcomers[0].digest.patches.shape[1]), np.float32)
+    for at, (owner, row) in enumerate(which):
+        vectors[at] = newcomers[owner].digest.patches[row]
+    return vectors
+
+
+def _grown(bank: Bank, newcomers: Sequence[_Newcomer], entering: Sequence[tuple[int, int]]) -> Bank:
+    """Return a bank with patches at its end; its search prunes by the directions that it had."""
+    origin = [(len(bank.pictures) + owner, *newcomers[owner].digest.cells[row]) for owner, row in entering]
+    return replace(
+        bank,
+        vectors=np.concatenate([bank.vectors, _stacked(newcomers, entering)]),
+        origin=np.concatenate([bank.origin, np.array(origin, np.int32).reshape(-1, 3)]),
+        pictures=[*bank.pictures, *(one.picture for one in newcomers)],
+    )
+
+
+def covering(bank: Matrix, patches: Patches, radius: float, *, dimensions: int, seed: int) -> np.ndarray:
+    """Return which patches must join a bank so that none is farther from it than a radius, in the order of selection.
+
+    Args:
+        bank: (m, d).
+        patches: (p, d).
+        radius: in the projected space, if `dimensions` is less than d.
+        dimensions: of the random projection (see `coreset.project`).
+        seed: of the projection.
+    """
+    points, centres = (project(one, dimensions=dimensions, seed=seed) for one in (patches, bank))
+    if not len(patches):
+        return np.empty(0, np.int64)
+    far = np.flatnonzero(ExactSearch(centres).nearest(points)[0][:, 0] > radius)
+    if not len(far):
+        return far
+    together = np.concatenate([centres, points[far]])
+    start = np.arange(len(centres))
+    chosen = greedy_k_center(together, len(together), start=start, radius=radius).indices[len(centres) :]
+    return far[chosen - len(centres)]
+
+
+def estimated_radius(bank: Bank, *, dimensions: int, seed: int) -> float:
+    """Return the covering radius of a bank in the order of the greedy: that of the bank before its last vector.
+
+    The greedy takes the farthest point, so no patch was farther than this last one; a model of before kept no radius.
+    """
+    points = project(bank.vectors, dimensions=dimensions, seed=seed)
+    if len(points) < 2:
+        return 0.0
+    apart = points[:-1] - points[-1]
+    return float(np.sqrt(np.einsum("md,md->m", apart, apart).min()))
