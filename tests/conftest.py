@@ -91,6 +91,18 @@ def model(added, parts, tmp_path_factory) -> Path:
     from totalrecall.cli import main
 
     path = tmp_path_factory.mktemp("model") / "part.trecall"
-    options = ["--backbone", added, "--size", "64", "--coreset", "0.1", "--at-least", "1", "--precision", "f32", "--quiet"]
+    options = [
+        "--backbone",
+        added,
+        "--size",
+        "64",
+        "--coreset",
+        "0.1",
+        "--at-least",
+        "1",
+        "--precision",
+        "f32",
+        "--quiet",
+    ]
     assert main(["fit", str(parts), "--layout", "mvtec", "-o", str(path), *options]) == 0
     return path

@@ -105,6 +105,7 @@ def test_pictures_are_removed_by_name(capsys, own, fresh, model):
     code, out, err = run(capsys, "update", own, "--remove", gone.sha256, "nothing.png")
     assert code == 1
     assert out[0].startswith("Removed 1 picture: bank of 64 vectors, now ")
+    assert out[2] == "  an estimate: pictures of the fit left, and the banks that scored the others are not kept"
     assert err == [
         "totalrecall: nothing.png: the model learnt no such picture. Give its path at the fit, or its SHA-256."
     ]

@@ -223,3 +223,10 @@ def test_subsample_names_what_is_allowed():
 )
 def test_the_budget_is_the_share_but_no_fewer_than_the_least(total, share, least, kept):
     assert budget(total, share, least) == kept
+
+
+def test_a_selection_goes_on_from_points_that_are_chosen_already():
+    points = np.random.default_rng(3).standard_normal((500, 6))
+    whole = greedy_k_center(points, 60, seed=1).indices
+    assert np.array_equal(greedy_k_center(points, 60, start=whole[:25]).indices, whole)
+    assert np.array_equal(greedy_k_center(points, 25, start=whole[:25]).indices, whole[:25])

@@ -39,7 +39,9 @@ def damaged(seed):
 
 
 def make(backbone, **options):
-    return PatchCore(**{"backbone": backbone, "size": SIZE, "coreset": 0.2, "at_least": 1, "precision": "f32", **options})
+    return PatchCore(
+        **{"backbone": backbone, "size": SIZE, "coreset": 0.2, "at_least": 1, "precision": "f32", **options}
+    )
 
 
 @pytest.fixture(scope="module")

@@ -60,7 +60,9 @@ def scratch(tmp_path, monkeypatch):
 
 
 def make(backbone, **options):
-    return PatchCore(**{"backbone": backbone, "size": SIZE, "coreset": 0.1, "at_least": 1, "precision": "f32", **options})
+    return PatchCore(
+        **{"backbone": backbone, "size": SIZE, "coreset": 0.1, "at_least": 1, "precision": "f32", **options}
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -351,7 +353,9 @@ def test_an_interrupted_fit_leaves_neither_scratch_nor_model(added, many, tmp_pa
     scratch, models = tmp_path / "scratch", tmp_path / "models"
     scratch.mkdir()
     models.mkdir()
-    process = command(added, many, models / "m.trecall", scratch, "--memory", "330MB", "--coreset", "0.03", "--at-least", "1")
+    process = command(
+        added, many, models / "m.trecall", scratch, "--memory", "330MB", "--coreset", "0.03", "--at-least", "1"
+    )
     opened = Path(f"/proc/{process.pid}/fd")
     if not opened.is_dir():
         process.kill()

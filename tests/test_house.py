@@ -22,7 +22,8 @@ EVERYWHERE = {"types", "errors", "files", "threads"}
 # Steps and parts of steps: what each may import besides EVERYWHERE and the steps before it.
 ALSO = {"images": {"decode"}, "settings": {"coreset", "patches", "scoring"}, "calibration": {"tail"}}
 HELPERS = {"artifact", "detector_base", "extractor", "fitting", "learning", "memory", "plan", "results", "search_plan"}
-HELPERS |= {"settings", "changing", "evidence", "joining", "leaving", "update"}
+HELPERS |= {"settings", "changing", "evidence", "joining", "leaving", "update", "drift", "drift_conditions"}
+HELPERS |= {"notices", "outliers", "sources"}
 OPTIONAL = ("torch", "onnx", "openvino", "cv2", "fastapi", "ray", "jaxtyping", "beartype", "timm", "huggingface_hub")
 
 

@@ -158,6 +158,14 @@ def test_arrays_join_too(detector):
     assert not detector.predict(odd(3)).is_anomalous
 
 
+def test_a_random_choice_has_no_radius_and_false_alarms_pass_all_the_same(tiny_backbone, good, alarms, tmp_path):
+    detector = make(tiny_backbone, subsampling="random").fit(good)
+    assert detector._coverage is None
+    detector = PatchCore.load(detector.save(tmp_path / "random.trecall"))
+    detector.update(add=alarms)
+    assert (detector.score(alarms) <= detector.threshold_).all()
+
+
 def test_without_calibration_only_the_radius_counts(tiny_backbone, good, alarms):
     detector = make(tiny_backbone, holdout=0).fit(good)
     change = detector.update(add=alarms)
@@ -405,6 +413,8 @@ def test_more_pictures_than_memory_holds_are_refused_beforehand(detector, alarms
         ("evidence.vectors", lambda one: one[:, :, :5]),
         ("evidence.pictures", lambda one: one + 90),
         ("evidence.scores", lambda _: None),
+        ("evidence.cells", lambda one: one.astype(np.float32)),
+        ("coreset", lambda _: {"radius": "x", "pictures": 3}),
         ("coreset", lambda _: {"radius": 1}),
         ("history", lambda _: [{"what": "add"}]),
         ("history", lambda _: 3),

@@ -14,18 +14,21 @@ The road that a picture takes, one module a step, in reading order:
     search       exact nearest neighbours, pruned
     bank         the memory bank: vectors and where each came from
     scoring      distances -> picture score (eq. 6-7), anomaly map, regions
+    guard        good pictures that the others explain badly
     calibration  scores of good pictures -> threshold, p-values               (tail: beyond the highest score)
     detector     PatchCore: fit, score, predict, save, load
 
-Beside it: `detector_base` (what all detectors share), `settings`, `results`, `extractor` (images to features to patches
-in a row), `learning` (pictures to bank: `plan` says beforehand what it takes, `estimate` how long, `fitting` does it,
-`chunks` where memory is short; `folds`: which pictures set the threshold), `search_plan` (how the search prunes),
-`artifact` (the model file), `kinds` (opens a model of any kind), `files`, `memory`, `threads`, `errors`, `types`. The
-methods that PatchCore is compared with are `padim` (its mathematics in `gaussians`) and `spade` (`gallery`), both
-fitted by `onepass`. After the fit: `update` (`joining`, `leaving`; `evidence` lets the threshold follow), `teaching`,
-`changing` and `history` (every change can be undone). Around it: `metrics`, `datasets`, `evaluation`, `benchmark` (with
-`reference`), `overlay`, `report` (with `report_page`, `report_style`, `report_index`), `synthetic` (the demo's pictures,
-painted by `synthetic_parts` and `synthetic_board`, damaged by `synthetic_defects`), `cli`.
+Beside it: `detector_base` (what all detectors share), `settings`, `results`, `extractor` (images to features to
+patches in a row), `learning` (pictures to bank: `plan` says beforehand what it takes, `estimate` how long, `fitting`
+does it, `chunks` where memory is short; `folds`: which pictures set the threshold; `outliers`: what is done about
+dirty ones), `search_plan` (how the search prunes), `artifact` (the model file), `kinds` (opens a model of any kind),
+`files`, `memory`, `threads`, `sources`, `errors`, `notices`, `types`. The methods that PatchCore is compared with are
+`padim` (its mathematics in `gaussians`) and `spade` (`gallery`), both fitted by `onepass`. After the fit: `update`
+(`joining`, `leaving`; `evidence` lets the threshold follow), `teaching`, `changing` and `history` (every change can be
+undone). `drift` watches a line (`drift_conditions`, `drift_bets`, `drift_words`, `drift_file`), `audit` the good
+pictures (`audit_checks`, `audit_sheet`). Around it: `metrics`, `datasets`, `evaluation`, `benchmark` (with
+`reference`), `overlay`, `report` (with `report_page`, `report_style`, `report_index`), `synthetic` (the demo's
+pictures, painted by `synthetic_parts` and `synthetic_board`, damaged by `synthetic_defects`), `cli`.
 """
 
 from importlib import import_module
@@ -34,21 +37,24 @@ from typing import TYPE_CHECKING, Any
 import totalrecall.threads as _threads  # noqa: F401  first of all: it has a word for NumPy's BLAS before that is loaded
 
 if TYPE_CHECKING:
-    from totalrecall.detector import PatchCore, SkippedPictureWarning
+    from totalrecall.detector import PatchCore
+    from totalrecall.drift import Monitor
     from totalrecall.kinds import load_detector
+    from totalrecall.notices import SkippedPictureWarning
     from totalrecall.padim import PaDiM
     from totalrecall.results import Result
     from totalrecall.spade import SPADE
 
 __version__ = "0.1.0"
-__all__ = ["SPADE", "PaDiM", "PatchCore", "Result", "SkippedPictureWarning", "__version__", "load_detector"]
+__all__ = ["SPADE", "Monitor", "PaDiM", "PatchCore", "Result", "SkippedPictureWarning", "__version__", "load_detector"]
 
 _HOME = {
+    "Monitor": "totalrecall.drift",
     "PaDiM": "totalrecall.padim",
     "PatchCore": "totalrecall.detector",
     "Result": "totalrecall.results",
     "SPADE": "totalrecall.spade",
-    "SkippedPictureWarning": "totalrecall.detector",
+    "SkippedPictureWarning": "totalrecall.notices",
     "load_detector": "totalrecall.kinds",
 }
 

@@ -19,15 +19,16 @@ from totalrecall.audit_checks import Duplicates, OddSize, describe, find_duplica
 from totalrecall.backbones import Backbone
 from totalrecall.bank import BankPicture
 from totalrecall.detector import PatchCore
-from totalrecall.detector_base import Sources, expand
 from totalrecall.errors import DataError, PictureError
 from totalrecall.extractor import PatchExtractor
 from totalrecall.fitting import FitReport, Learnt, Progress, Reader, Seen
 from totalrecall.guard import Explained, Others, explain, laid_out, limit_of, smoothed
 from totalrecall.images import Geometry, Recipe, Source, read_image
-from totalrecall.learning import ChunkedFitWarning, learn
+from totalrecall.learning import learn
+from totalrecall.notices import ChunkedFitWarning
 from totalrecall.plan import expected_grid, spread
 from totalrecall.scoring import anomaly_map
+from totalrecall.sources import Sources, expand
 from totalrecall.types import AnomalyMap, Image, Mask
 
 __all__ = ["Audit", "Entry", "Shown", "audit"]

@@ -6,11 +6,12 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from typing import Any
 
-from totalrecall.detector_base import Detector, Digest, Model, Sources, expand
+from totalrecall.detector_base import Detector, Digest, Model
 from totalrecall.errors import ModelFileError, PictureError
 from totalrecall.fitting import renumbered
 from totalrecall.history import Step, past_of, steps_of, undone, with_step
 from totalrecall.images import LoadedPicture
+from totalrecall.sources import Sources, expand
 from totalrecall.teaching import Lesson, catching_threshold, lessons
 from totalrecall.types import LayerMap
 

@@ -17,7 +17,7 @@ radii are the projection's.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -25,7 +25,16 @@ import numpy as np
 from totalrecall.bank import Bank, BankPicture
 from totalrecall.coreset import budget, subsample
 from totalrecall.errors import DataError
-from totalrecall.fitting import Choice, Reader, Seen, as_bank, nothing_readable, walked
+from totalrecall.fitting import (
+    Choice,
+    Reader,
+    Seen,
+    as_bank,
+    marked,
+    nothing_readable,
+    walked,
+    without_pictures,
+)
 from totalrecall.memory import RowStore
 from totalrecall.plan import Plan
 from totalrecall.types import Matrix
@@ -55,6 +64,7 @@ class Chunked:
         self._numbers: list[np.ndarray] = []
         self.pictures: list[BankPicture] = []
         self.folds: list[list[int]] = []
+        self._dirty: Mapping[int, np.ndarray] = {}
 
     # ------------------------------------------------------------------ reading
 
@@ -119,6 +129,8 @@ class Chunked:
         ends = np.cumsum([len(origin) for origin in self._origins])
         rows = np.concatenate([np.arange(ends[chunk] - len(self._origins[chunk]), ends[chunk]) for chunk in used])
         radius = max(self._radii[chunk] for chunk in used)
+        if self._dirty:
+            rows = rows[~marked(np.concatenate(self._origins)[rows], self._dirty)]
         total = sum(self._sizes[chunk] for chunk in used)
         count = budget(total, self._settings.coreset, self._settings.at_least)
         if self._plan.merged:
@@ -141,6 +153,16 @@ class Chunked:
             rows, radius = rows[coreset.indices], coreset.radius
         self._reader.selected(count)
         return rows, radius
+
+    def leave_out(self, dirty: Mapping[int, np.ndarray]) -> None:
+        """Never choose some patches again, nor calibrate on their pictures."""
+        self._dirty = dirty
+        self.folds = without_pictures(self.folds, dirty)
+
+    def kept_of(self, choice: Choice) -> Choice:
+        """Return a choice of before without what is left out."""
+        origin = np.concatenate(self._origins)[choice.rows]
+        return replace(choice, rows=choice.rows[~marked(origin, self._dirty)])
 
     def bank(self, choice: Choice) -> Bank:
         """Return the chosen patches as a memory bank."""

@@ -4,6 +4,7 @@ What it shares with the methods that it is compared with, judging and keeping, i
 """
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,23 +17,28 @@ from totalrecall.backbones import Backbone
 from totalrecall.bank import Bank, BankPicture
 from totalrecall.calibration import Calibration
 from totalrecall.changing import Changing
-from totalrecall.detector_base import Measured, SkippedPictureWarning, Sources, expand
+from totalrecall.detector_base import Measured
+from totalrecall.drift import Reference
+from totalrecall.drift_conditions import Glance
 from totalrecall.errors import PictureError, SettingError
 from totalrecall.evidence import Coverage, Evidence, EvidenceKeeper
 from totalrecall.extractor import PatchExtractor
 from totalrecall.fitting import Learnt, Progress, flatten_grid
 from totalrecall.images import Geometry
 from totalrecall.learning import Announce, learn
+from totalrecall.notices import OutlierWarning
+from totalrecall.outliers import outlier_note, unlike_the_others, without_outliers
 from totalrecall.plan import walked_dimensions
 from totalrecall.scoring import picture_score, region_level, smooth_distances, smoothing_sigma
 from totalrecall.search_plan import choose_levels
 from totalrecall.settings import Settings
+from totalrecall.sources import Sources, expand
 from totalrecall.types import LayerMap, Mask, Patches
 
 if TYPE_CHECKING:
     from totalrecall.update import Change
 
-__all__ = ["PatchCore", "SkippedPictureWarning"]
+__all__ = ["PatchCore"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +72,7 @@ class PatchCore(Changing[Bank, _Patches]):
         neighbours: b of eq. 7, for `paper`.
         projection: dimensions of the random projection that the coreset is chosen in; None takes vectors of up to 512
             numbers as they are and projects longer ones to 128.
+        ignore_outliers: leave the bad patches of good pictures that stand out of the bank (see `guard`).
         false_alarm_rate: share of good pictures that may be called anomalous.
         holdout: share of the good pictures that set the threshold where some are held out together; 0: no verdict.
         folds: into how many the good pictures are cut to set it, each scored by a bank without its fold; 1 holds some
@@ -82,6 +89,7 @@ class PatchCore(Changing[Bank, _Patches]):
         pixel_threshold_: map value above which a region is marked.
         report_: what the fit took; None for a loaded model.
         skipped_: why pictures were left out of the fit.
+        outliers_: paths of the good pictures that are unlike the others, the worst first; after a fit only.
 
     Raises:
         SettingError: a setting is outside what is allowed.
@@ -112,6 +120,7 @@ class PatchCore(Changing[Bank, _Patches]):
         scoring: str = "map1pct",
         neighbours: int = 9,
         projection: int | None = None,
+        ignore_outliers: bool = False,
         false_alarm_rate: float = 0.01,
         holdout: float = 0.2,
         folds: int | None = None,
@@ -133,6 +142,7 @@ class PatchCore(Changing[Bank, _Patches]):
             scoring=scoring,
             neighbours=neighbours,
             projection=projection,
+            ignore_outliers=ignore_outliers,
             false_alarm_rate=false_alarm_rate,
             holdout=holdout,
             folds=folds,
@@ -141,6 +151,7 @@ class PatchCore(Changing[Bank, _Patches]):
             seed=seed,
         )
         self.extractor = PatchExtractor(self.backbone, self.recipe, self.settings, threads=threads)
+        self.outliers_: list[str] = []
         self._evidence: Evidence | None = None
         self._coverage: Coverage | None = None
 
@@ -167,21 +178,33 @@ class PatchCore(Changing[Bank, _Patches]):
             SettingError: not even the bank fits into that memory.
 
         Warns:
-            SkippedPictureWarning: some pictures could not be read; ChunkedFitWarning: see there.
+            SkippedPictureWarning: some pictures could not be read; OutlierWarning: some are unlike the others, and
+                `ignore_outliers` was not set; ChunkedFitWarning: see there.
         """
         sources = expand(pictures)
         learnt, reader = learn(self.extractor, sources, memory=memory, announce=announce, progress=progress)
         with reader.report.timing("coreset"):
             choice = learnt.choose()
+        left_out: list[str] = []
+        if self.settings.ignore_outliers:
+            with reader.report.timing("comparing"):
+                choice, left_out = without_outliers(learnt, choice, progress)
         with reader.report.timing("calibration"):
             calibration, evidence, levels = self._calibrate(learnt, progress)
         bank = learnt.bank(choice)  # last, so that no other bank is in memory beside it
         bank = bank if levels is None else bank.with_levels(levels)
         reader.report.finish(bank, learnt.patch_count, choice.radius, len(calibration.scores))
         self._take(bank, bank.pictures, calibration)
-        self._evidence, self._coverage = evidence, Coverage(choice.radius, len(bank.pictures))
+        known = math.isfinite(choice.radius)  # of a random choice it is not
+        self._evidence, self._coverage = evidence, Coverage(choice.radius, len(bank.pictures)) if known else None
         self.report_, self.skipped_ = reader.report, reader.skipped
         self._warn_of_skipped(len(sources))
+        self.outliers_ = left_out
+        if not self.settings.ignore_outliers:
+            self.outliers_ = unlike_the_others(calibration, learnt.pictures)
+            if self.outliers_:
+                note = outlier_note(self.outliers_, len(calibration.scores))
+                warnings.warn(note, OutlierWarning, stacklevel=2)
         return self
 
     def _calibrate(
@@ -193,6 +216,7 @@ class PatchCore(Changing[Bank, _Patches]):
         eight would cost more than it brings, and a bank that knows more only brings good parts nearer.
         """
         judged: list[tuple[int, float, float]] = []  # picture, score, peak
+        looked: dict[int, tuple[Glance, float, float]] = {}  # picture: a look at it, mean distance, score
         total = sum(map(len, learnt.folds))
         done, levels = 0, None
         keeper = EvidenceKeeper(total, self.settings.false_alarm_rate)
@@ -207,6 +231,7 @@ class PatchCore(Changing[Bank, _Patches]):
                     judged.append((seen.index, score, region_level(full_map, self.settings.min_area)))
                     weight = self._weight(measured.grid, seen.cells)
                     keeper.add(seen.index, seen.patches, seen.cells, measured.grid, *judged[-1][1:], weight=weight)
+                    looked[seen.index] = (seen.glance, float(measured.grid.mean()), score)
                     unseen += [seen.patches[:: len(seen.cells) // 8 + 1]] if len(unseen) < 8 else []
                 done += 1
                 if progress:
@@ -214,6 +239,7 @@ class PatchCore(Changing[Bank, _Patches]):
             if levels is None and unseen:
                 levels = choose_levels(bank.vectors, np.concatenate(unseen))
         judged.sort()
+        self._drift = Reference.learn([looked[picture] for picture in sorted(looked)])
         pictures, scores, peaks = np.array(judged, np.float64).reshape(-1, 3).T
         folds = max(len(learnt.folds), 1)
         calibration = Calibration(scores, peaks, self.settings.false_alarm_rate, folds, pictures.astype(np.int32))
@@ -361,7 +387,8 @@ class PatchCore(Changing[Bank, _Patches]):
         vectors, origin, basis = tensors["bank.vectors"], tensors["bank.origin"], tensors.get("bank.basis")
         bank = Bank(vectors, origin, self._pictures, basis, levels).checked()
         self._evidence = Evidence.of(tensors, tensors.get("calibration.pictures"), vectors.shape[1])
-        self._coverage = Coverage(**header["coreset"]) if "coreset" in header else None
+        kept = header.get("coreset")
+        self._coverage = None if kept is None else Coverage(float(kept["radius"]), int(kept["pictures"]))
         return bank
 
     @property

@@ -8,7 +8,7 @@ import math
 import time
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -19,27 +19,26 @@ from totalrecall.artifact import Contents, read_artifact, write_artifact
 from totalrecall.backbones import Backbone, load
 from totalrecall.bank import BankPicture
 from totalrecall.calibration import Calibration
-from totalrecall.errors import ModelFileError, NotFittedError, PictureError
+from totalrecall.drift import Reference
+from totalrecall.drift_conditions import look
+from totalrecall.errors import ModelFileError, NotFittedError, PictureError, SettingError
 from totalrecall.extractor import FeatureExtractor
 from totalrecall.fitting import FitReport
 from totalrecall.history import past_of, steps_of
-from totalrecall.images import Geometry, LoadedPicture, Recipe, Source, find_pictures, load_pictures, read_mask
+from totalrecall.images import Geometry, LoadedPicture, Recipe, Source, load_pictures, read_mask
+from totalrecall.notices import SkippedPictureWarning
 from totalrecall.patches import covered_cells
 from totalrecall.results import NearestPatch, Result
 from totalrecall.scoring import anomaly_map, find_regions
 from totalrecall.settings import CommonSettings, check_precision
+from totalrecall.sources import Sources, expand
 from totalrecall.types import AnomalyMap, LayerMap, Mask
 
-__all__ = ["Detector", "Digest", "Measured", "Model", "SkippedPictureWarning", "Sources", "expand"]
+__all__ = ["Detector", "Digest", "Measured", "Model"]
 
-Sources = Source | Iterable[Source]
 Model = TypeVar("Model")
 Digest = TypeVar("Digest")
 Own = TypeVar("Own", bound="Detector[Any, Any]")
-
-
-class SkippedPictureWarning(UserWarning):
-    """Some pictures could not be read; the others were used. `skipped_` of the detector holds the reasons."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +81,7 @@ class Detector(ABC, Generic[Model, Digest]):
         self._model: Model | None = None
         self._pictures: Sequence[BankPicture] = ()
         self._calibration: Calibration | None = None
+        self._drift: Reference | None = None
         self._taught: float | None = None  # a threshold in place of the calibration's
         self._past: Contents = ({}, {})  # the steps since the fit, as `history` keeps them
         self._read: dict[str, Any] | None = None  # the header as it was read, until something changes
@@ -128,8 +128,12 @@ class Detector(ABC, Generic[Model, Digest]):
 
     # ------------------------------------------------------------------ judging
 
-    def predict(self, picture: Source) -> Result:
+    def predict(self, picture: Source, *, conditions: bool = False) -> Result:
         """Judge one picture, a file or a uint8 RGB array, as soon as possible.
+
+        Args:
+            picture: to judge.
+            conditions: say in the result how it was taken, for `drift.Monitor`.
 
         Raises:
             PictureError: it cannot be read.
@@ -141,16 +145,20 @@ class Detector(ABC, Generic[Model, Digest]):
         if loaded.error is not None:
             raise loaded.error
         assert loaded.prepared is not None
-        return self._judge(loaded, self.extractor.maps(loaded.prepared), began)
+        return self._judge(loaded, self.extractor.maps(loaded.prepared), began, conditions=conditions)
 
-    def predict_stream(self, pictures: Sources) -> Iterator[Result | PictureError]:
+    def predict_stream(self, pictures: Sources, *, conditions: bool = False) -> Iterator[Result | PictureError]:
         """Judge many pictures, as many a second as possible; yields in order, the error of one that cannot be read.
+
+        Args:
+            pictures: as for `fit`.
+            conditions: as for `predict`.
 
         Raises:
             NotFittedError: nothing was learnt yet.
         """
         self._ready(self._fitted())
-        return self._judge_stream(expand(pictures))
+        return self._judge_stream(expand(pictures), conditions=conditions)
 
     def score(self, pictures: Sources) -> np.ndarray:
         """Return the scores (n,) of pictures, bigger is more anomalous.
@@ -166,13 +174,13 @@ class Detector(ABC, Generic[Model, Digest]):
             scores.append(result.score)
         return np.array(scores)
 
-    def _judge_stream(self, sources: Sequence[Source]) -> Iterator[Result | PictureError]:
+    def _judge_stream(self, sources: Sequence[Source], *, conditions: bool) -> Iterator[Result | PictureError]:
         def judge(loaded: LoadedPicture, maps: Sequence[LayerMap] | None) -> Result | PictureError:
             if loaded.error is not None:
                 return loaded.error
             assert maps is not None  # whatever has no error was prepared
             try:
-                return self._judge(loaded, maps, began=math.nan)
+                return self._judge(loaded, maps, began=math.nan, conditions=conditions)
             except PictureError as error:
                 return error
 
@@ -184,7 +192,9 @@ class Detector(ABC, Generic[Model, Digest]):
             yield result
             before = time.perf_counter()
 
-    def _judge(self, loaded: LoadedPicture, maps: Sequence[LayerMap], began: float) -> Result:
+    def _judge(
+        self, loaded: LoadedPicture, maps: Sequence[LayerMap], began: float, *, conditions: bool = False
+    ) -> Result:
         """Turn one picture's feature maps into a result."""
         geometry = loaded.geometry
         assert geometry is not None
@@ -194,6 +204,9 @@ class Detector(ABC, Generic[Model, Digest]):
             raise PictureError(f"{loaded.path}: {error}") from None
         measured = self._measure(self._fitted(), digest)
         score, full_map = self._judged(measured, geometry)
+        taken = None
+        if conditions and self._drift is not None:
+            taken = self._drift.conditions(look(loaded, self.recipe), float(measured.grid.mean()), score)
         threshold = self.threshold_
         return Result(
             path=loaded.path,
@@ -206,6 +219,7 @@ class Detector(ABC, Generic[Model, Digest]):
             nearest=self._nearest(measured),
             milliseconds=1000 * (time.perf_counter() - began),
             geometry=geometry,
+            conditions=taken,
         )
 
     def _judged(self, measured: Measured, geometry: Geometry) -> tuple[float, AnomalyMap]:
@@ -279,6 +293,20 @@ class Detector(ABC, Generic[Model, Digest]):
         self._model, self._pictures, self._calibration = model, pictures, calibration
         self._taught, self._past, self._read = None, ({}, {}), None
 
+    @property
+    def drift_(self) -> Reference:
+        """The conditions of the pictures that set the threshold, for `drift.Monitor`.
+
+        Raises:
+            SettingError: the model was written before there were any.
+        """
+        self._fitted()
+        if self._drift is None:
+            raise SettingError(
+                "The model keeps nothing to compare pictures with: an older version wrote it. Fit it again."
+            )
+        return self._drift
+
     def _warn_of_skipped(self, given: int) -> None:
         """Say that pictures were left out of a fit; called by `fit` itself, for the caller's line to be named."""
         if self.skipped_:
@@ -328,6 +356,7 @@ class Detector(ABC, Generic[Model, Digest]):
             tensors["calibration.pictures"] = calibration.pictures
         if self._taught is not None:
             header["taught"] = {"threshold": self._taught}
+        tensors |= {} if self._drift is None else self._drift.tensors()
         if self.recipe.roi is not None:
             tensors["recipe.roi"] = self.recipe.roi.astype(np.uint8)
         return {**header, **self._past[0]}, {**tensors, **self._past[1]}
@@ -385,17 +414,6 @@ class Detector(ABC, Generic[Model, Digest]):
         self._pictures, self._calibration = pictures, calibration  # `_restored` looks at them
         self._take(self._restored(header, tensors), pictures, calibration)
         self._taught = float(header["taught"]["threshold"]) if "taught" in header else None
+        self._drift = Reference.restored(tensors)
         steps_of(header)
         self._past, self._read = past_of(contents), header
-
-
-def expand(pictures: Sources) -> Sequence[Source]:
-    """Turn what `fit` and `predict_stream` take into single pictures; arrays stay as they are."""
-    if isinstance(pictures, (str, Path)):
-        return find_pictures(pictures)
-    if isinstance(pictures, np.ndarray):
-        return list(pictures) if pictures.ndim == 4 else [pictures]
-    sources: list[Source] = []
-    for picture in pictures:
-        sources.extend([picture] if isinstance(picture, np.ndarray) else find_pictures(picture))
-    return sources

@@ -99,6 +99,8 @@ class Evidence:
         for name, shape in shapes.items():
             if getattr(kept, name).shape != shape or len(kept.grids.shape) != 3:
                 raise ValueError(f"{_PREFIX}{name} (wrong shape)")
+        if kept.cells.dtype != np.int32 or kept.pictures.dtype != np.int32:
+            raise ValueError(f"{_PREFIX}cells or pictures (wrong type)")
         if e and (kept.cells.max() >= kept.grids[0].size or kept.cells.min() < -1):
             raise ValueError(f"{_PREFIX}cells (outside the grid)")
         if which is None or not np.isin(kept.pictures, which).all():
@@ -278,6 +280,7 @@ class Recalibration:
         self._calibration, self._evidence = calibration, evidence
         self._score_of, self._level_of = score_of, level_of
         self.scores = calibration.scores.copy()
+        self._joined = False
         if evidence is not None:
             assert calibration.pictures is not None
             self._entries = np.searchsorted(calibration.pictures, evidence.pictures)
@@ -287,8 +290,9 @@ class Recalibration:
     def add(self, vectors: Patches) -> None:
         """Let vectors (v, d) join the bank."""
         kept = self._evidence
-        if kept is None:
+        if kept is None or not len(vectors):
             return
+        self._joined = True
         found = kept.distances_to(vectors)
         nearer = (found < self._distances) & (kept.cells >= 0)
         self._distances[nearer] = found[nearer]
@@ -310,7 +314,7 @@ class Recalibration:
     def lowest_threshold(self) -> float:
         """What the threshold cannot be below: whatever was not kept counts as if a new vector had met it."""
         kept = self._evidence
-        if kept is None or np.array_equal(self._distances, kept.distances):
+        if kept is None or not self._joined:
             return self.threshold
         lowest = np.zeros_like(self.scores)
         for row, entry in enumerate(self._entries):

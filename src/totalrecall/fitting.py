@@ -5,7 +5,7 @@ or `chunks.Chunked`, the coresets of one chunk after the other.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,6 +15,7 @@ import numpy as np
 
 from totalrecall.bank import Bank, BankPicture
 from totalrecall.coreset import budget, project, subsample
+from totalrecall.drift_conditions import Glance, look
 from totalrecall.errors import DataError, PictureError
 from totalrecall.extractor import PatchExtractor
 from totalrecall.folds import make_folds
@@ -38,9 +39,11 @@ __all__ = [
     "as_bank",
     "flatten_grid",
     "gather",
+    "marked",
     "nothing_readable",
     "renumbered",
     "walked",
+    "without_pictures",
 ]
 
 Progress = Callable[[str, int, int], None]  # (step, done, total)
@@ -97,6 +100,7 @@ class Seen:
     picture: BankPicture
     patches: Patches
     cells: np.ndarray
+    glance: Glance
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +136,12 @@ class Learnt(Protocol):
 
     def bank(self, choice: Choice) -> Bank:
         """Return the chosen patches as a memory bank."""
+
+    def leave_out(self, dirty: Mapping[int, np.ndarray]) -> None:
+        """Never choose some patches again: of each picture those marked, bool (rows, columns); nor calibrate on it."""
+
+    def kept_of(self, choice: Choice) -> Choice:
+        """Return a choice of before without what is left out."""
 
     def again(self, pictures: Sequence[int]) -> Iterator[Seen]:
         """Yield some of `pictures` again; their `index` is that among `pictures`."""
@@ -175,7 +185,8 @@ class Reader:
             assert loaded.geometry is not None
             patches, cells = flatten_grid(grid, self.extractor.recipe.prepared_roi(loaded.geometry))
             self.grid = (grid.shape[1], grid.shape[2])
-            yield Seen(at, BankPicture(loaded.path, loaded.sha256, *loaded.geometry.original), patches, cells)
+            picture = BankPicture(loaded.path, loaded.sha256, *loaded.geometry.original)
+            yield Seen(at, picture, patches, cells, look(loaded, self.extractor.recipe))
 
     def selecting(self, done: int, _: int) -> None:
         """Tell how far the coreset in hand is."""
@@ -220,8 +231,10 @@ class Gathered:
         self.patches = patches
         self.origin = np.empty((plan.patches, 3), np.int32)
         self.pictures: list[BankPicture] = []
+        self._glances: list[Glance] = []
         self._reader, self._plan = reader, plan
         self._projected = projected
+        self._dirty: Mapping[int, np.ndarray] = {}
 
     def add(self, seen: Seen) -> None:
         """Keep a picture's patches."""
@@ -235,6 +248,7 @@ class Gathered:
         self.origin[first:last, 0] = len(self.pictures)
         self.origin[first:last, 1:] = seen.cells
         self.pictures.append(seen.picture)
+        self._glances.append(seen.glance)
 
     def counts(self) -> list[int]:
         """Return how many patches are chosen for the bank, and for those without a fold."""
@@ -246,9 +260,8 @@ class Gathered:
     def folds(self) -> Sequence[Sequence[int]]:
         """Pictures that set the threshold; asked for once all are read."""
         settings = self._reader.extractor.settings
-        return [
-            fold.tolist() for fold in make_folds(len(self.pictures), settings.holdout, settings.folds, settings.seed)
-        ]
+        folds = make_folds(len(self.pictures), settings.holdout, settings.folds, settings.seed)
+        return without_pictures([fold.tolist() for fold in folds], self._dirty)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -263,10 +276,10 @@ class Gathered:
     def choose(self, *, without: Sequence[int] = ()) -> Choice:
         """Choose a coreset of all pictures but some."""
         rows = None
-        if len(without):
+        if len(without) or self._dirty:
             left_out = np.zeros(len(self.pictures), bool)
             left_out[list(without)] = True
-            rows = np.flatnonzero(~left_out[self.origin[:, 0]])
+            rows = np.flatnonzero(~left_out[self.origin[:, 0]] & ~marked(self.origin, self._dirty))
         settings = self._reader.extractor.settings
         total = len(self.patches) if rows is None else len(rows)
         count = budget(total, settings.coreset, settings.at_least)
@@ -285,6 +298,15 @@ class Gathered:
         self._reader.selected(count)
         return Choice(np.arange(total) if rows is None else rows, radius)
 
+    def leave_out(self, dirty: Mapping[int, np.ndarray]) -> None:
+        """Never choose some patches again, nor calibrate on their pictures."""
+        self._dirty = dirty
+        self.__dict__.pop("folds", None)  # made anew without those pictures
+
+    def kept_of(self, choice: Choice) -> Choice:
+        """Return a choice of before without what is left out."""
+        return replace(choice, rows=choice.rows[~marked(self.origin[choice.rows], self._dirty)])
+
     def bank(self, choice: Choice) -> Bank:
         """Return the chosen patches as a memory bank."""
         return as_bank(self.patches.take(choice.rows), self.origin[choice.rows], self.pictures)
@@ -293,12 +315,28 @@ class Gathered:
         """Yield pictures with their patches, as they were kept."""
         for picture in pictures:
             first, last = self._span(picture)
-            yield Seen(picture, self.pictures[picture], self.patches.span(first, last), self.origin[first:last, 1:])
+            patches, cells = self.patches.span(first, last), self.origin[first:last, 1:]
+            yield Seen(picture, self.pictures[picture], patches, cells, self._glances[picture])
 
     def _span(self, picture: int) -> tuple[int, int]:
         """Return the first row of a picture's patches, and the one after the last."""
         first, last = np.searchsorted(self.origin[:, 0], [picture, picture + 1])
         return int(first), int(last)
+
+
+def marked(origin: np.ndarray, dirty: Mapping[int, np.ndarray]) -> np.ndarray:
+    """Return which patches (n,) of an origin (n, 3) are marked in bool (rows, columns) of their picture."""
+    found = np.zeros(len(origin), bool)
+    for picture, cells in dirty.items():
+        own = np.flatnonzero(origin[:, 0] == picture)
+        found[own] = cells[origin[own, 1], origin[own, 2]]
+    return found
+
+
+def without_pictures(folds: Sequence[Sequence[int]], dirty: Mapping[int, np.ndarray]) -> list[list[int]]:
+    """Return the folds without some pictures, and without those that are empty then."""
+    rest = [[at for at in fold if at not in dirty] for fold in folds]
+    return [fold for fold in rest if fold]
 
 
 def gather(reader: Reader, plan: Plan) -> Gathered:

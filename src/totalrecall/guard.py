@@ -26,6 +26,7 @@ from totalrecall.threads import in_order, one_blas_thread
 from totalrecall.types import Matrix, Patches
 
 __all__ = [
+    "STRICTER",
     "Explained",
     "Others",
     "Seen",
@@ -39,14 +40,13 @@ __all__ = [
 ]
 
 SUSPECTS = 0.1  # share of the pictures that explain nobody the second time
-_STRICT = 3.5  # robust standard deviations of the logarithm from the median; see `limit_of`
+_STRICT = 3.5  # robust standard deviations of the logarithm from the median, to be named; see `limit_of`
+STRICTER = 4.5  # and to be left out: good tiles that look faulty have their like among the good ones to come
 _FOURTH_FIFTH = 0.8416  # standard deviations above the mean, of a normal distribution
 _LEAST_SPREAD = 0.01  # a hundredth: identical pictures have none
 _LEAST_JUDGED = 8  # pictures: of fewer no spread can be told
 _SMOOTH = 1.0  # cells
-_DIMENSIONS = (
-    128  # of the bank's main directions, that distances are taken in: 98 % of its variance and a third of the time
-)
+_DIMENSIONS = 128  # main directions of the bank that distances are taken in: 98 % of its variance, a third of the time
 _COLUMNS = 4096  # vectors a product: what comes out stays small whatever the size of the bank
 
 
@@ -228,28 +228,28 @@ def limit_of(levels: np.ndarray, strict: float = _STRICT) -> float:
     return math.exp(middle + strict * max((high - middle) / _FOURTH_FIFTH, _LEAST_SPREAD))
 
 
-def standing_out(levels: np.ndarray) -> np.ndarray:
-    """Return the pictures whose level is above the limit, the worst first."""
+def standing_out(levels: np.ndarray, strict: float = _STRICT) -> np.ndarray:
+    """Return the pictures whose level is above the limit (see `limit_of`), the worst first."""
     order = np.argsort(-levels, kind="stable")
-    return order[levels[order] > limit_of(levels)]
+    return order[levels[order] > limit_of(levels, strict)]
 
 
 def dirty_patches(
     explained: Explained, again: Callable[[Sequence[int]], Iterable[Seen]], grid: tuple[int, int]
 ) -> dict[int, np.ndarray]:
-    """Return what to leave out of a bank: of each picture that stands out its bad patches, bool (rows, columns).
+    """Return what to leave out of a bank: of pictures that clearly stand out the bad patches, bool (rows, columns).
 
-    Bad are those whose smoothed distance is above the limit of the pictures' levels. What is left of such a picture is
-    as good as any other. Where no picture stands out, nothing is left out.
+    Bad are those whose smoothed distance is above the limit of the pictures' levels, a stricter one than for naming
+    them. What is left of such a picture is as good as any other. Where no picture is above it, nothing is left out.
 
     Args:
         explained: from `explain`.
         again: yields the pictures of the given numbers, as for `explain`.
         grid: rows and columns of the patch grid.
     """
-    limit = limit_of(explained.levels)
+    limit = limit_of(explained.levels, STRICTER)
     found = {}
-    for seen in again(standing_out(explained.levels).tolist()):
+    for seen in again(np.flatnonzero(explained.levels > limit).tolist()):
         bad = smoothed(explained.distances[seen.index], seen.cells, grid) > limit
         found[seen.index] = laid_out(bad, seen.cells, grid) > 0
     return found

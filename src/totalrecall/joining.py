@@ -76,10 +76,10 @@ def add_pictures(
     before = detector.bank_
     newcomers, known, skipped = _read(detector, sources, progress)
     threshold = detector.threshold_
-    recalibration = recalibration_of(detector)
     if not newcomers:
         sizes, thresholds = (len(before), len(before)), (threshold, threshold)
-        return Change("add", [], known, skipped, sizes, thresholds, recalibration.lowest_threshold)
+        return Change("add", [], known, skipped, sizes, thresholds, threshold)
+    recalibration = recalibration_of(detector)
     recalibration.add(added_vectors(detector))
     coverage = detector._covered()
     entering = _cover(detector, newcomers, coverage.radius)

@@ -9,15 +9,12 @@ from totalrecall.extractor import PatchExtractor
 from totalrecall.fitting import FitReport, Learnt, Progress, Reader, gather
 from totalrecall.images import Source
 from totalrecall.memory import format_size
+from totalrecall.notices import ChunkedFitWarning
 from totalrecall.plan import Plan, make_plan
 
-__all__ = ["Announce", "ChunkedFitWarning", "chunked_note", "learn"]
+__all__ = ["Announce", "chunked_note", "learn"]
 
 Announce = Callable[[Plan], None]
-
-
-class ChunkedFitWarning(UserWarning):
-    """What is free in memory does not hold all patches: the bank was merged from the coresets of chunks."""
 
 
 def chunked_note(plan: Plan) -> str:

@@ -42,6 +42,7 @@ def remove_pictures(detector: "PatchCore", names: Sequence[str | Path]) -> Chang
         detector.undo()
         thresholds = (threshold, detector.threshold_)
         return Change("undo", gone, (), skipped, (len(bank), len(detector.bank_)), thresholds, thresholds[1])
+    fitted = detector._covered().pictures
     lowest = _leave(detector, leaving, stays)
     return Change(
         "remove",
@@ -52,6 +53,7 @@ def remove_pictures(detector: "PatchCore", names: Sequence[str | Path]) -> Chang
         (threshold, detector.threshold_),
         min(lowest, detector.threshold_) if detector._taught is None else detector._taught,
         detector._evidence is not None,
+        estimated=any(at < fitted for at in leaving),
     )
 
 

@@ -15,7 +15,9 @@ from totalrecall.backbones import Backbone
 from totalrecall.bank import BankPicture
 from totalrecall.calibration import Calibration
 from totalrecall.changing import Changing
-from totalrecall.detector_base import Digest, Model, Sources, expand
+from totalrecall.detector_base import Digest, Model
+from totalrecall.drift import Reference
+from totalrecall.drift_conditions import Glance, look
 from totalrecall.errors import DataError, PictureError, SettingError
 from totalrecall.fitting import FitReport, Progress, nothing_readable, renumbered
 from totalrecall.folds import held_out
@@ -23,11 +25,13 @@ from totalrecall.images import LoadedPicture, Source
 from totalrecall.memory import available_memory, format_size, peak_memory, resident_memory
 from totalrecall.plan import baseline
 from totalrecall.scoring import region_level
+from totalrecall.sources import Sources, expand
 from totalrecall.types import LayerMap
 
 __all__ = ["Learner", "OnePass", "OnePassPlan", "pyramid_layers"]
 
 Own = TypeVar("Own", bound="OnePass[Any, Any]")
+Judged = tuple[float, float, tuple[Glance, float, float]]  # score, peak, what `drift.Reference.learn` takes
 
 
 @dataclass(frozen=True)
@@ -138,6 +142,7 @@ class OnePass(Changing[Model, Digest]):
         which = np.searchsorted(sorted(reading.found), reading.scored).astype(np.int32)
         calibration = Calibration(scores, peaks, self.settings.false_alarm_rate, 1, which)
         self._take(learnt, [reading.found[at] for at in sorted(reading.found)], calibration)
+        self._drift = Reference.learn(reading.looked)
         report.pictures, report.calibration_pictures = len(self._pictures), len(scores)
         report.patches, report.dimensions, report.vectors = self._counts()
         report.peak_memory = peak_memory()
@@ -189,6 +194,7 @@ class _Reading(Generic[Model, Digest]):
         self.errors: dict[int, PictureError] = {}
         self.scores: list[float] = []
         self.peaks: list[float] = []
+        self.looked: list[tuple[Glance, float, float]] = []  # a look at each of them, mean distance, score
         self.scored: list[int] = []  # places among those given
 
     def others(self, positions: np.ndarray) -> Iterator[tuple[int, Digest]]:
@@ -202,20 +208,19 @@ class _Reading(Generic[Model, Digest]):
             if judged is not None:
                 self.scores.append(judged[0])
                 self.peaks.append(judged[1])
+                self.looked.append(judged[2])
                 self.scored.append(at)
             if self.progress:
                 self.progress("calibration", done, len(positions))
             yield at, digest
 
-    def _read(
-        self, positions: np.ndarray, model: Model | None
-    ) -> Iterator[tuple[int, Digest, tuple[float, float] | None]]:
+    def _read(self, positions: np.ndarray, model: Model | None) -> Iterator[tuple[int, Digest, Judged | None]]:
         """Yield place, digest, and score with the map's peak where there is a model to score by."""
         detector = self.detector
 
-        def look(
+        def judge(
             loaded: LoadedPicture, maps: Sequence[LayerMap] | None
-        ) -> tuple[LoadedPicture, Digest | None, tuple[float, float] | None, PictureError | None]:
+        ) -> tuple[LoadedPicture, Digest | None, Judged | None, PictureError | None]:
             if maps is None or loaded.geometry is None:
                 return loaded, None, None, loaded.error
             try:
@@ -226,9 +231,11 @@ class _Reading(Generic[Model, Digest]):
                 return loaded, digest, None, None
             measured = detector._measure(model, digest)
             score, full_map = detector._judged(measured, loaded.geometry)
-            return loaded, digest, (score, region_level(full_map, detector.settings.min_area)), None
+            peak = region_level(full_map, detector.settings.min_area)
+            looked = (look(loaded, detector.recipe), float(measured.grid.mean()), score)
+            return loaded, digest, (score, peak, looked), None
 
-        stream = detector.extractor.stream_maps(look, (self.sources[at] for at in positions), hashes=True)
+        stream = detector.extractor.stream_maps(judge, (self.sources[at] for at in positions), hashes=True)
         for at, (found, digest, judged, error) in zip(positions.tolist(), stream, strict=True):
             self.report.seconds["decode"] = self.report.seconds.get("decode", 0.0) + found.seconds
             loaded = renumbered(replace(found, error=error), self.sources[at], at)

@@ -41,7 +41,7 @@ _PER_PIXEL = 60  # of feature maps inside the engine, a prepared pixel
 _GRIDS = 9  # patch grids, or as much in feature maps, on their way at a time
 _PER_POINT = 72  # of the coreset's walk, beside the point itself
 _BLOCKS = 48 << 20  # of products
-_PER_PICTURE = 1500  # path, hash and size
+_PER_PICTURE = 6000  # path, hash and size, and a look at it (see `drift_conditions`)
 _SEARCHED = 4.5  # times the bank: its vectors, the search structure, and what making it takes
 _SAVED = 1.5  # times the bank: its vectors, and what choosing and writing them takes
 

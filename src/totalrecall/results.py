@@ -4,6 +4,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from totalrecall.drift_conditions import Conditions
 from totalrecall.images import Geometry
 from totalrecall.scoring import Region
 from totalrecall.types import AnomalyMap
@@ -35,6 +36,7 @@ class Result:
         nearest: where in the good pictures the worst patch's nearest neighbour lies; None for PaDiM, which has none.
         milliseconds: wall time; in a stream, since the result before it.
         geometry: how the picture was prepared.
+        conditions: how it was taken, for `drift.Monitor`; None unless asked for.
     """
 
     path: str
@@ -47,6 +49,7 @@ class Result:
     nearest: NearestPatch | None
     milliseconds: float
     geometry: Geometry = field(repr=False)
+    conditions: Conditions | None = field(default=None, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """Return everything but the map as JSON types; nan becomes None."""

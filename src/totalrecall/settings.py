@@ -63,6 +63,7 @@ class Settings(CommonSettings):
     neighbours: int
     projection: int | None
     folds: int | None = None
+    ignore_outliers: bool = False
 
     def __post_init__(self) -> None:
         """Check every value.
@@ -75,7 +76,9 @@ class Settings(CommonSettings):
             hint = f" For {self.coreset:g} percent write {self.coreset / 100:g}." if 1 < self.coreset <= 100 else ""
             raise SettingError(f"coreset must be over 0 and at most 1, got {self.coreset:g}.{hint}")
         if self.at_least < 1:
-            raise SettingError(f"at_least must be at least 1 vector, got {self.at_least}. Usual: 2000; 1: the share alone.")
+            raise SettingError(
+                f"at_least must be at least 1 vector, got {self.at_least}. Usual: 2000; 1: the share alone."
+            )
         _one_of("subsampling", self.subsampling, SUBSAMPLINGS)
         if self.patch_size < 1 or self.patch_size % 2 == 0:
             raise SettingError(f"patch_size must be odd and at least 1, got {self.patch_size}. The paper uses 3.")

@@ -53,6 +53,7 @@ class Change:
         lowest: what the threshold cannot be below, by what the model keeps of its good pictures; where that is the
             threshold itself, it is known to a percent.
         recalibrated: whether the model keeps anything of them, so that the threshold could follow.
+        estimated: whether pictures of the fit left, so that it could follow by estimate only.
     """
 
     what: str
@@ -63,6 +64,7 @@ class Change:
     threshold: tuple[float, float] = (math.nan, math.nan)
     lowest: float = math.nan
     recalibrated: bool = True
+    estimated: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the change as JSON types; nan stays."""

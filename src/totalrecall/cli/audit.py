@@ -17,8 +17,7 @@ from totalrecall.cli.common import (
     say,
     write_json,
 )
-from totalrecall.cli.fit import _size as memory_size
-from totalrecall.cli.fit import _training_pictures as training_pictures
+from totalrecall.cli.fit import memory_size, training_pictures
 from totalrecall.errors import DataError, SettingError
 
 if TYPE_CHECKING:

@@ -37,6 +37,7 @@ _STEPS = {
     "features": "Reading features",
     "coreset": "Choosing the coreset",
     "calibration": "Calibrating",
+    "comparing": "Comparing pictures",
     "scoring": "Scoring",
     "pictures": "Making pictures",
 }

@@ -25,7 +25,15 @@ if TYPE_CHECKING:
     from totalrecall.onepass import OnePassPlan
     from totalrecall.plan import Plan
 
-__all__ = ["add_detector_options", "add_parser", "make_detector", "threshold_words", "warn_of_floor"]
+__all__ = [
+    "add_detector_options",
+    "add_parser",
+    "make_detector",
+    "memory_size",
+    "threshold_words",
+    "training_pictures",
+    "warn_of_floor",
+]
 
 
 METHODS = ("patchcore", "padim", "spade")  # as `kinds.KINDS`, without importing it to show --help
@@ -49,7 +57,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--json", metavar="FILE", help="write what the fit did and took, as JSON ('-' for stdout)")
     parser.add_argument(
         "--memory",
-        type=_size,
+        type=memory_size,
         metavar="SIZE",
         help="most that this program may hold, such as 2GB, whatever the number of pictures (default half of the free)",
     )
@@ -99,6 +107,12 @@ def add_detector_options(parser: argparse.ArgumentParser) -> None:
         "--dimensions", type=int, metavar="D", help="channels drawn (padim; default 100 of up to 512, 550 of more)"
     )
     group.add_argument(
+        "--ignore-outliers",
+        action="store_const",
+        const=True,
+        help="leave out the bad patches of good pictures that are unlike all others (patchcore; see audit)",
+    )
+    group.add_argument(
         "--false-alarm-rate", type=fraction, default=0.01, metavar="RATE", help="of good pictures (default 0.01)"
     )
     group.add_argument(
@@ -124,8 +138,8 @@ def add_detector_options(parser: argparse.ArgumentParser) -> None:
 
 _PREPARATION = ("size", "resize", "crop", "tile", "roi")
 _COMMON = ("backbone", *_PREPARATION, "false_alarm_rate", "holdout", "min_area", "precision", "seed")
-_OWN = ("layers", "coreset", "at_least", "folds", "patch_size", "stride", "descriptor", "scoring", "neighbours")
-_OWN += ("dimensions",)
+_OWN = ("layers", "coreset", "at_least", "ignore_outliers", "folds", "patch_size", "stride", "descriptor", "scoring")
+_OF_METHOD = (*_OWN, "neighbours", "dimensions")
 
 
 def make_detector(args: argparse.Namespace) -> "AnyDetector":
@@ -139,7 +153,7 @@ def make_detector(args: argparse.Namespace) -> "AnyDetector":
     from totalrecall.kinds import KINDS, detector_class
 
     kind = detector_class(args.method)
-    given = {name: getattr(args, name) for name in _OWN if getattr(args, name) is not None}
+    given = {name: getattr(args, name) for name in _OF_METHOD if getattr(args, name) is not None}
     for name in given:
         if name not in signature(kind).parameters:
             owners = [other for other in KINDS if name in signature(detector_class(other)).parameters]
@@ -157,7 +171,7 @@ def run(args: argparse.Namespace) -> int:
     check_target("--output", args.output)
     check_target("--json", args.json)
     detector = make_detector(args)
-    pictures = _training_pictures(args)
+    pictures = training_pictures(args)
     with warnings.catch_warnings(), progress_bars(args) as progress:
         warnings.simplefilter("ignore")  # each skipped picture is named below
         announce = None if args.quiet and not args.json else (lambda plan: _announce(args, plan))
@@ -169,7 +183,8 @@ def run(args: argparse.Namespace) -> int:
     return 1 if detector.skipped_ else 0
 
 
-def _size(text: str) -> int:
+def memory_size(text: str) -> int:
+    """Return the bytes of a size as a person writes it, for argparse."""
     from totalrecall.memory import parse_size
 
     try:
@@ -210,7 +225,8 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def _training_pictures(args: argparse.Namespace) -> list[Path]:
+def training_pictures(args: argparse.Namespace) -> list[Path]:
+    """Return the good pictures that the options name."""
     from totalrecall.images import find_pictures
 
     if args.layout is None:
@@ -236,6 +252,7 @@ def _tell(args: argparse.Namespace, detector: "AnyDetector", output: Path) -> No
         f"{coreset}calibration {seconds['calibration']:.1f}; peak memory {human_bytes(report.peak_memory)}",
     )
     warn_of_floor(args, detector)
+    _tell_outliers(args, detector)
     say(args, f"Wrote {output} ({human_bytes(output.stat().st_size)})")
     if args.json:
         from dataclasses import asdict
@@ -243,7 +260,22 @@ def _tell(args: argparse.Namespace, detector: "AnyDetector", output: Path) -> No
         calibration = detector.calibration_
         facts = {"model": str(output), "threshold": detector.threshold_, "guaranteed_rate": calibration.guaranteed_rate}
         skipped = [str(error) for error in detector.skipped_]
-        write_json(args.json, {**facts, **asdict(report), "skipped": skipped})
+        outliers = getattr(detector, "outliers_", [])
+        write_json(args.json, {**facts, **asdict(report), "skipped": skipped, "outliers": outliers})
+
+
+def _tell_outliers(args: argparse.Namespace, detector: "AnyDetector") -> None:
+    """Name good pictures that are unlike the others, or say what was left out of them."""
+    from totalrecall.outliers import outlier_note
+
+    names = getattr(detector, "outliers_", [])
+    if not names:
+        return
+    if args.ignore_outliers:
+        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        say(args, f"Left out the bad patches of {len(names)} pictures that are unlike the others: {shown}")
+    else:
+        say(args, f"Note: {outlier_note(names, len(detector.calibration_.scores))}")
 
 
 def threshold_words(calibration: "Calibration") -> str:

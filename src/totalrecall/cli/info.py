@@ -87,6 +87,7 @@ def describe(path: str, *, parts: int = 1000) -> dict[str, Any]:
         "pixel_threshold": detector.pixel_threshold_,
         "false_alarm_rate": calibration.rate,
         **_promise(calibration, parts),
+        "drift": _drift(detector),
     }
 
 
@@ -105,6 +106,14 @@ def _told(step: dict[str, Any]) -> str:
     text = f"{step['when']} {step['what']}, {count} {'picture' if count == 1 else 'pictures'}"
     text += "" if m == n else f", bank of {m} vectors, then {n}"
     return text if before is None or after is None else f"{text}, threshold {before:.4g}, then {after:.4g}"
+
+
+def _drift(detector: "AnyDetector") -> str:
+    """Say which changes of light, focus and position are noticed."""
+    try:
+        return "; ".join(detector.drift_.words())
+    except SettingError as error:  # a model of before
+        return str(error)
 
 
 def _promise(calibration: "Calibration", parts: int) -> dict[str, Any]:

@@ -49,6 +49,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--heatmaps", metavar="DIR", help="write the picture with its heat map, regions and verdict there"
     )
+    parser.add_argument(
+        "--monitor", metavar="FILE", help="say when light, focus or position has moved; goes on with FILE"
+    )
     parser.add_argument("--fail-on-anomaly", action="store_true", help=f"exit with {DEFECT_FOUND} if a defect is found")
     parser.add_argument("--precision", metavar="NAME", help="auto, f32 or bf16 (default: the model's)")
     parser.add_argument("--threads", type=int, metavar="N", help="of the backbone (default: all cores)")
@@ -68,9 +71,10 @@ def run(args: argparse.Namespace) -> int:
     began = time.perf_counter()
     bad = anomalous = 0
     with ExitStack() as stack:
+        watch = stack.enter_context(_watched(args, detector)) if args.monitor else None
         writers = [stack.enter_context(writer) for writer in _writers(args)]
         progress = stack.enter_context(progress_bars(args))
-        for done, result in enumerate(_results(detector, pictures), start=1):
+        for done, result in enumerate(_results(detector, pictures, watch is not None), start=1):
             if isinstance(result, PictureError):
                 bad += 1
                 complain(result)
@@ -78,6 +82,8 @@ def run(args: argparse.Namespace) -> int:
                 anomalous += result.is_anomalous
                 for write in writers:
                     write(result)
+                if watch:
+                    watch(result)
                 if overlays is not None:
                     save_heatmap(detector, result, overlays[done - 1])
             if progress:
@@ -91,21 +97,46 @@ def run(args: argparse.Namespace) -> int:
 def _check_targets(args: argparse.Namespace) -> None:
     check_target("--json", args.json)
     check_target("--csv", args.csv)
+    check_target("--monitor", args.monitor)
+    if args.monitor and args.monitor in ("-", args.json, args.csv, args.model):
+        raise SettingError(f"--monitor must name a file of its own, got {args.monitor}.")
     if args.json and args.json == args.csv:
         raise SettingError(f"--json and --csv must be two files, got {args.json} for both.")
     if args.heatmaps and Path(args.heatmaps).exists() and not Path(args.heatmaps).is_dir():
         raise DataError(f"{args.heatmaps} is a file. Name a folder for --heatmaps.")
 
 
-def _results(detector: "AnyDetector", pictures: Sequence[Path]) -> "Iterator[Result | PictureError]":
+def _results(detector: "AnyDetector", pictures: Sequence[Path], conditions: bool) -> "Iterator[Result | PictureError]":
     """One picture goes by the road that is quickest for one, many by the one that is quickest for many."""
     if len(pictures) > 1:
-        yield from detector.predict_stream(pictures)
+        yield from detector.predict_stream(pictures, conditions=conditions)
         return
     try:
-        yield detector.predict(pictures[0])
+        yield detector.predict(pictures[0], conditions=conditions)
     except PictureError as error:
         yield error
+
+
+@contextmanager
+def _watched(args: argparse.Namespace, detector: "AnyDetector") -> "Iterator[Callable[[Result], None]]":
+    """Watch for drift; what was seen is kept every hundred pictures and at the end, whatever ends the run."""
+    from totalrecall.drift import Monitor
+
+    monitor = Monitor.open(args.monitor, detector.drift_, detector.threshold_)
+
+    def watch(result: "Result") -> None:
+        assert result.conditions is not None  # `drift_` has found that the model has something to compare with
+        for alarm in monitor.observe(result.conditions, result.is_anomalous, result.path):
+            complain(f"drift, at {result.path}: {alarm.words}")
+        if monitor.pictures % 100 == 0:
+            monitor.save(args.monitor)
+
+    try:
+        yield watch
+    finally:
+        monitor.save(args.monitor)
+    for line in monitor.words():
+        say(args, f"Drift: {line}")
 
 
 def _tell(args: argparse.Namespace, done: int, anomalous: int, bad: int, seconds: float) -> None:

@@ -116,6 +116,8 @@ def _tell(args: argparse.Namespace, change: "Change") -> None:
             "Note: this model keeps nothing of the pictures that set its threshold, so it stays as it was; "
             "it may be too high by now. Fit again with this version for a threshold that follows.",
         )
+    elif change.estimated:
+        say(args, "  an estimate: pictures of the fit left, and the banks that scored the others are not kept")
     elif change.what != "undo" and change.lowest < change.threshold[1]:
         say(
             args, f"  at most that, at least {change.lowest:.4g}: the model does not keep enough to say it more exactly"

@@ -1,0 +1,109 @@
+"""The stated false-alarm rate and the realised one: random splits of real good pictures, fitted and judged anew each.
+
+    python -m benchmarks.calibration --set mtd --fit 30 --splits 20 --out FOLDER
+
+Of a set's good pictures so many are fitted on, all others and all defective ones are judged. For each stated rate the
+table gives the rate that so many pictures can set by rank (`allowed`), the mean of the realised rates with its
+spread over splits, the share of defects found, and two 95 % intervals of the realised rate: the binomial one of a
+single split's test, and that of the mean over all splits where calibration, too, is drawn anew (ranks follow a Beta
+law). Each split is a line of a JSON file, so a run that was stopped goes on.
+
+The answer that is asserted: a mean no higher than the second interval's end, for rates that ranks can give.
+"""
+
+import argparse
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.common import SHARED, record
+from totalrecall import PatchCore
+from totalrecall.datasets import open_dataset
+
+_RATES = (0.01, 0.05, 0.1)
+
+
+def main() -> None:
+    """Run the splits that are not done yet, then print and record the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--set", choices=("mtd", "bottle"), default="mtd")
+    parser.add_argument("--fit", type=int, default=30, help="good pictures to fit on")
+    parser.add_argument("--splits", type=int, default=20)
+    parser.add_argument("--folds", type=int, default=None)
+    parser.add_argument("--out", type=Path, default=Path("/tmp/totalrecall-calibration"))
+    args = parser.parse_args()
+    good, bad = _pictures(args.set)
+    args.out.mkdir(parents=True, exist_ok=True)
+    file = args.out / f"{args.set}-{args.fit}-{args.folds or 'auto'}.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    for split in range(len(lines), args.splits):
+        lines.append(_split(good, bad, args.fit, args.folds, split))
+        with file.open("a") as out:
+            out.write(json.dumps(lines[-1]) + "\n")
+        print(f"split {split + 1} of {args.splits}", flush=True)
+    record("calibration", [_row(args, lines, rate) for rate in _RATES])
+
+
+def _pictures(name: str) -> tuple[list[Path], list[Path]]:
+    """Return the good and the defective pictures of a set, whatever its own split."""
+    if name == "mtd":
+        samples = open_dataset("mtd", SHARED / "data" / "mtd").samples
+    else:
+        samples = open_dataset("mvtec", SHARED / "data" / "mvtec_ad", category="bottle").samples
+    return [one.path for one in samples if not one.label], [one.path for one in samples if one.label]
+
+
+def _split(good: list[Path], bad: list[Path], count: int, folds: int | None, split: int) -> dict[str, object]:
+    order = np.random.default_rng(split).permutation(len(good))
+    detector = PatchCore(folds=folds, seed=split).fit([good[at] for at in order[:count]])
+    fine = detector.score([good[at] for at in order[count:]])
+    broken = detector.score(bad)
+    calibration = detector.calibration_
+    found: dict[str, object] = {"n": len(calibration.scores), "test": len(fine)}
+    for rate in _RATES:
+        one = replace(calibration, rate=rate)
+        found[f"{rate:g}"] = {
+            "realised": float((fine > one.threshold).mean()),
+            "found": float((broken > one.threshold).mean()),
+            "estimated": one.estimated,
+            "interval": one.interval,
+        }
+    return found
+
+
+def _row(args: argparse.Namespace, lines: list[dict], rate: float) -> dict[str, object]:
+    """Return a stated rate's line of the table."""
+    n, test = lines[0]["n"], lines[0]["test"]
+    cells = [line[f"{rate:g}"] for line in lines]
+    realised = np.array([cell["realised"] for cell in cells])
+    estimated = cells[0]["estimated"]
+    rank = math.floor(rate * (n + 1) + 1e-9)
+    allowed = rate if estimated else rank / (n + 1)
+    one = 1.96 * math.sqrt(rate * (1 - rate) / test)
+    between = allowed * (1 - allowed) * (1 / (n + 2) + 1 / test)  # of Beta(rank, n + 1 - rank), and of the test's draw
+    all_splits = 1.96 * math.sqrt(between / len(lines))
+    mean = float(realised.mean())
+    if not estimated:
+        assert mean <= allowed + 1.5 * all_splits, f"{mean:.4f} of good pictures called anomalous, {allowed:.4f} stated"
+    return {
+        "set": args.set,
+        "fitted_on": args.fit,
+        "folds": args.folds or "auto",
+        "splits": len(lines),
+        "tested_good": test,
+        "stated": rate,
+        "allowed": round(allowed, 4),
+        "estimated": estimated,
+        "realised_mean": round(mean, 4),
+        "realised_sd": round(float(realised.std(ddof=1)), 4) if len(lines) > 1 else math.nan,
+        "binomial_95": f"{max(rate - one, 0):.4f} to {rate + one:.4f}",
+        "mean_95": f"{max(allowed - all_splits, 0):.4f} to {allowed + all_splits:.4f}",
+        "defects_found": round(float(np.mean([cell["found"] for cell in cells])), 4),
+    }
+
+
+if __name__ == "__main__":
+    main()
