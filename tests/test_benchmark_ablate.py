@@ -225,6 +225,8 @@ def test_the_command_writes_the_three_files(capsys, root, added, tmp_path):
     code, printed, err = run(capsys, "benchmark", "mvtec", root, *options)
     assert (code, err) == (0, [])
     assert "4 rows, 3 cells from 3 fits; about " in printed[0]
+    (row,) = [line for line in printed if line.startswith("  patch size: 5 x 5 ")]  # printed whole, in 80 letters
+    assert len(row.split()) == len(["patch", "size:", "5", "x", "5", "image", "points", "AUPRO", "ms"])
     text = (out / "report.md").read_text()
     assert "# Ablation: mvtec, " in text
     assert "| patch size: 3 x 3 (default) |" in text

@@ -41,7 +41,7 @@ def complaint(capsys, *arguments):
         ("--resize fill", "--resize must be one of squash, letterbox, crop, got 'fill'."),
         ("--crop 64", "--crop is for resize='crop' only, got crop=64 with resize='squash'."),
         ("--tile 0", "--tile must be from 1 to 16 pieces a side, got 0. 2 makes four pieces."),
-        ("--scoring best", "--scoring must be one of max, paper, top1pct, got 'best'."),
+        ("--scoring best", "--scoring must be one of max, paper, top1pct, map1pct, got 'best'."),
         ("--precision int8", "--precision must be one of auto, f32, bf16, got 'int8'."),
         ("--threads 0", "--threads must be at least 1, got 0. Leave it out to use all cores."),
         ("--seed -1", "--seed must be at least 0, got -1."),

@@ -9,10 +9,18 @@ from collections.abc import Mapping, Sequence
 from totalrecall.benchmark_ablate import Ablation, Variant
 from totalrecall.benchmark_tables import AVERAGE, METRICS, Figure, Table, figures
 
-__all__ = ["ablation_csv", "ablation_tables"]
+__all__ = ["ablation_csv", "ablation_tables", "narrow"]
 
 _SHOWN = ("image_auroc", "image_f1", "pixel_auroc", "pixel_aupro")
 _COMPARED = ("image_auroc", "pixel_auroc", "pixel_aupro")
+
+_NARROW = {
+    "setting": "setting",
+    "image AUROC": "image",
+    "points": "points",
+    "pixel AUPRO 0.3": "AUPRO",
+    "ms a picture": "ms",
+}
 
 Found = Mapping[tuple[str, int | None, str, str], Figure]  # by row, number of good pictures, category and metric
 
@@ -71,6 +79,12 @@ def _averages(ablation: Ablation, found: Found, shots: int | None) -> Table:
     if words:
         note += f" Standard deviation of the default over seeds: {', '.join(words)}."
     return Table(f"One setting changed at a time{_of(shots)}", heads, rows, note)
+
+
+def narrow(table: Table) -> Table:
+    """Return the columns that a terminal of 80 letters has room for: of the points, those of the image AUROC."""
+    at = [list(table.heads).index(head) for head in _NARROW]
+    return Table(table.title, list(_NARROW.values()), [[row[column] for column in at] for row in table.rows])
 
 
 def _by_category(ablation: Ablation, found: Found, shots: int | None, categories: Sequence[str]) -> Table:

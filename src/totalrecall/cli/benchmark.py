@@ -183,12 +183,12 @@ def _write(
     summary, low = tables_of.summary_table(found), tables_of.shots_table(found)
     tables = [summary, *tables_of.metric_tables(found), *([low] if low else []), tables_of.resource_table(lines)]
     title = f"Benchmark: {args.layout}, {benchmark.backbone}"
-    page = _Page(title, _notes(benchmark, lines, bad), tables, lines, lines, bad)
+    page = _Page(title, _notes(benchmark, lines, bad), tables, lines, lines, bad, summary)
     _write_report(args, page, tables_of.csv_text(found), out)
 
 
 def _write_ablation(args: argparse.Namespace, benchmark: "Benchmark", ablation: "Ablation", out: Path) -> None:
-    from totalrecall.benchmark_ablate_tables import ablation_csv, ablation_tables
+    from totalrecall.benchmark_ablate_tables import ablation_csv, ablation_tables, narrow
     from totalrecall.benchmark_cell import words_of_settings
 
     lines = list({line["key"]: line for row in ablation.lines for line in row}.values())
@@ -203,13 +203,14 @@ def _write_ablation(args: argparse.Namespace, benchmark: "Benchmark", ablation: 
     if any(line["model"]["chunks"] > 1 for line in lines):
         notes.append("Memory did not hold the patches of every cell; there the coreset was chosen in chunks.")
     title = f"Ablation: {args.layout}, {benchmark.backbone}"
-    page = _Page(title, notes, ablation_tables(ablation), lines, defaults, ablation.bad)
+    tables = ablation_tables(ablation)
+    page = _Page(title, notes, tables, lines, defaults, ablation.bad, narrow(tables[0]))
     _write_report(args, page, ablation_csv(ablation), out)
 
 
 @dataclass(frozen=True, eq=False)
 class _Page:
-    """What a report shows. `drawn` are the lines whose curves and pictures are in it."""
+    """What a report shows. `drawn` are the lines whose curves and pictures are in it; `printed` is for the terminal."""
 
     title: str
     notes: "Sequence[str]"
@@ -217,10 +218,11 @@ class _Page:
     lines: Sequence[dict[str, Any]]
     drawn: Sequence[dict[str, Any]]
     bad: "Sequence[BadCell]"
+    printed: "Table"
 
 
 def _write_report(args: argparse.Namespace, page: _Page, table: str, out: Path) -> None:
-    """Write report.md, report.html and results.csv; print the first table."""
+    """Write report.md, report.html and results.csv; print a table."""
     from totalrecall.benchmark_page import write_benchmark_page
     from totalrecall.benchmark_tables import markdown
     from totalrecall.files import atomic_write
@@ -240,7 +242,7 @@ def _write_report(args: argparse.Namespace, page: _Page, table: str, out: Path) 
         pictures=out / "pictures",
         bad=unusable,
     )
-    _print(page.tables[0])
+    _print(page.printed)
     say(args, f"Wrote {out / 'report.md'}, {out / 'report.html'} and {out / 'results.csv'}")
 
 
