@@ -9,9 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
+from totalrecall.calibration import Calibration
+from totalrecall.report_calibration import PARTS_A_DAY, calibration_section
 from totalrecall.report_page import jpeg_uri, number, text, write_page
+from totalrecall.report_patches import patch_pair
+from totalrecall.report_plot import Series, histogram
+from totalrecall.results import Result
 from totalrecall.types import Image
 
 __all__ = ["ReportEntry", "write_report"]
@@ -19,8 +22,6 @@ __all__ = ["ReportEntry", "write_report"]
 _FULL_BYTES, _SMALL_BYTES, _TABLE_BYTES = 2_300_000, 1_600_000, 600_000  # of HTML; together under 5 MB
 _FULL_WIDTH, _SMALL_WIDTH = 860, 300
 _MOST_FULL, _MOST_NAMED = 24, 60
-_BINS = 28
-_PLOT_WIDTH, _PLOT_HEIGHT, _PLOT_LEFT, _PLOT_TOP = 860, 200, 34, 30
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class ReportEntry:
         overlay: the overlay, or the file that `save_overlay` wrote; None shows none.
         label: 0 good, 1 anomalous, None unknown.
         nearest: the good picture that the worst patch was nearest to.
+        worst: x and y of the worst patch, in the picture's pixels; None shows no patches.
+        nearest_at: x and y of the good patch, in pixels of `nearest`; None shows no patches.
     """
 
     path: str | Path
@@ -48,6 +51,31 @@ class ReportEntry:
     overlay: Image | Path | None = None
     label: int | None = None
     nearest: str | None = None
+    worst: tuple[int, int] | None = None
+    nearest_at: tuple[int, int] | None = None
+
+    @classmethod
+    def of(cls, result: Result, *, overlay: Image | Path | None = None, label: int | None = None) -> "ReportEntry":
+        """Return the row of a result.
+
+        The worst patch is taken to lie where the anomaly map is highest. That holds where something stands out; where
+        nothing does, the map's smoothing may prefer another place, so no patches are shown of a picture judged good.
+        """
+        y, x = divmod(int(result.anomaly_map.argmax()), result.anomaly_map.shape[1])
+        judged, nearest = math.isfinite(result.threshold), result.nearest
+        return cls(
+            result.path,
+            result.score,
+            result.threshold if judged else None,
+            result.is_anomalous if judged else None,
+            p_value=result.p_value,
+            regions_count=len(result.regions),
+            overlay=overlay,
+            label=label,
+            nearest=None if nearest is None else nearest.path,
+            worst=(x, y) if result.is_anomalous else None,
+            nearest_at=None if nearest is None else (nearest.x, nearest.y),
+        )
 
 
 def write_report(
@@ -59,6 +87,9 @@ def write_report(
     summary: Mapping[str, str] | None = None,
     bad_files: Sequence[tuple[str, str]] = (),
     notes: Sequence[str] = (),
+    calibration: Calibration | None = None,
+    threshold: float | None = None,
+    parts_a_day: int = PARTS_A_DAY,
 ) -> Path:
     """Write the report, under 5 MB whatever the number of entries, and return its path.
 
@@ -70,6 +101,9 @@ def write_report(
         summary: the few numbers to see first, name by name; counts of pictures and verdicts are put before them.
         bad_files: files that could not be scored, each with the reason.
         notes: sentences to print under the heading, such as "The pictures are synthetic."
+        calibration: of the detector; its scores and what they promise are shown.
+        threshold: that the detector judged by, where it is not the calibration's own but was taught.
+        parts_a_day: good parts that pass, for the expected false alarms a day.
 
     Raises:
         DataError: the folder cannot be made or written.
@@ -82,6 +116,7 @@ def write_report(
         _tiles(_counts(ranked, bad_files) | dict(summary or {})),
         _bad_files(bad_files),
         _facts(model_info),
+        "" if calibration is None else calibration_section(calibration, threshold=threshold, parts_a_day=parts_a_day),
         _histogram(ranked),
         gallery,
         _table(ranked, shown),
@@ -141,81 +176,14 @@ def _bad_files(bad_files: Sequence[tuple[str, str]]) -> str:
 
 
 def _histogram(entries: Sequence[ReportEntry]) -> str:
-    """Return the scores as stacked bars in SVG, known good and known defective apart, with the threshold marked."""
-    scored = [entry for entry in entries if math.isfinite(entry.score)]
-    if not scored:
-        return ""
-    thresholds = sorted({e.threshold for e in scored if e.threshold is not None and math.isfinite(e.threshold)})
-    scores = [entry.score for entry in scored]
-    low, high = min(scores + thresholds), max(scores + thresholds)
-    margin = 0.04 * ((high - low) or max(abs(high), 1.0))
-    axis = _Axis(low - margin, high + margin)
+    """Return the scores, known good and known defective apart, with the threshold marked."""
+    kinds = ((0, "known good", "good"), (1, "known defective", "defect"), (None, "pictures", "plain"))
     series = [
-        (name, kind, np.histogram([e.score for e in scored if e.label == label], _BINS, (axis.low, axis.high))[0])
-        for label, name, kind in (
-            (0, "known good", "good"),
-            (1, "known defective", "defect"),
-            (None, "pictures", "plain"),
-        )
-        if any(e.label == label for e in scored)
+        Series(name, kind, [entry.score for entry in entries if entry.label == label]) for label, name, kind in kinds
     ]
-    tallest = max(sum(int(counts[i]) for _, _, counts in series) for i in range(_BINS))
-    floor = _PLOT_TOP + _PLOT_HEIGHT
-    bars, base = [], [0.0] * _BINS
-    step = (_PLOT_WIDTH - _PLOT_LEFT) / _BINS
-    for _, kind, counts in series:
-        for i in np.flatnonzero(counts):
-            tall = float(counts[i]) / tallest * _PLOT_HEIGHT
-            base[i] += tall
-            x, y = _PLOT_LEFT + i * step + 1, floor - base[i]
-            bars.append(f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{step - 2:.1f}" height="{tall:.1f}"/>')
-    legend = "".join(
-        f'<span><i class="{kind}"></i>{name} ({int(counts.sum())})</span>' for name, kind, counts in series
-    )
-    spoken = f"Histogram of {len(scored)} scores from {min(scores):.3g} to {max(scores):.3g}"
-    return (
-        f'<section><h2>Scores</h2><p class="legend">{legend}</p>'
-        f'<svg viewBox="0 0 {_PLOT_WIDTH} {floor + 48}" role="img" aria-label="{spoken}">'
-        '<defs><pattern id="hatch" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
-        '<rect width="6" height="6" class="under"/><line y2="6" class="stripe"/></pattern></defs>'
-        f"{''.join(bars)}{_marks(axis, tallest, thresholds)}</svg></section>"
-    )
-
-
-@dataclass(frozen=True)
-class _Axis:
-    low: float
-    high: float
-
-    def at(self, value: float) -> float:
-        return _PLOT_LEFT + (value - self.low) / (self.high - self.low) * (_PLOT_WIDTH - _PLOT_LEFT)
-
-
-def _marks(axis: _Axis, tallest: int, thresholds: Sequence[float]) -> str:
-    """Return the histogram's axes, numbers and threshold lines."""
-    floor = _PLOT_TOP + _PLOT_HEIGHT
-    marks = [
-        f'<line class="axis" x1="{_PLOT_LEFT}" x2="{_PLOT_WIDTH}" y1="{floor}" y2="{floor}"/>',
-        f'<text x="{_PLOT_LEFT - 6}" y="{_PLOT_TOP + 5}" class="end">{tallest}</text>',
-        f'<text x="{_PLOT_LEFT - 6}" y="{floor}" class="end">0</text>',
-        f'<text x="{_PLOT_WIDTH}" y="{floor + 40}" class="end">score; bigger is more anomalous</text>',
-    ]
-    marks += [f'<text x="{axis.at(v):.1f}" y="{floor + 18}" class="mid">{v:.4g}</text>' for v in _round_numbers(axis)]
-    for value in thresholds[:3]:
-        x = axis.at(value)
-        side, gap = ("end", -6) if x > _PLOT_WIDTH * 0.75 else ("start", 6)
-        marks.append(f'<line class="limit" x1="{x:.1f}" x2="{x:.1f}" y1="{_PLOT_TOP - 14}" y2="{floor}"/>')
-        marks.append(f'<text class="limit {side}" x="{x + gap:.1f}" y="{_PLOT_TOP - 6}">threshold {value:.3g}</text>')
-    return "".join(marks)
-
-
-def _round_numbers(axis: _Axis) -> list[float]:
-    """Return four to ten round numbers within the axis, in steps of 1, 2 or 5 times a power of ten."""
-    spread = axis.high - axis.low
-    power = 10.0 ** math.floor(math.log10(spread / 4))
-    step = max(power * share for share in (1, 2, 5) if power * share <= spread / 4)
-    first, last = math.ceil(axis.low / step), math.floor(axis.high / step)
-    return [count * step for count in range(first, last + 1)]
+    thresholds = [e.threshold for e in entries if e.threshold is not None and math.isfinite(e.score)]
+    drawn = histogram(series, thresholds)
+    return f"<section><h2>Scores</h2>{drawn}</section>" if drawn else ""
 
 
 def _gallery(entries: Sequence[ReportEntry]) -> tuple[str, set[int]]:
@@ -260,10 +228,19 @@ def _figure(rank: int, entry: ReportEntry, width: int) -> str:
     if source is None:
         return ""
     name = text(_short_name(entry.path))
+    patches = _patches(entry) if width == _FULL_WIDTH else ""
     return (
-        f'<figure id="p{rank}"><img loading="lazy" alt="Overlay of {name}" src="{source}">'
+        f'<figure id="p{rank}"><img loading="lazy" alt="Overlay of {name}" src="{source}">{patches}'
         f"<figcaption>{_verdict(entry)} <b>{number(entry.score)}</b> <bdi>{name}</bdi></figcaption></figure>"
     )
+
+
+def _patches(entry: ReportEntry) -> str:
+    """Return the worst patch beside the good one, or nothing where one is not known or its file is gone."""
+    if entry.worst is None or entry.nearest is None or entry.nearest_at is None:
+        return ""
+    names = (_short_name(entry.path), _short_name(entry.nearest))
+    return patch_pair(entry.path, entry.worst, entry.nearest, entry.nearest_at, names)
 
 
 def _table(entries: Sequence[ReportEntry], shown: set[int]) -> str:
@@ -285,7 +262,8 @@ def _table(entries: Sequence[ReportEntry], shown: set[int]) -> str:
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
     return (
         f'<section><h2>All pictures</h2>{rest}<div class="scroll"><table class="rows">'
-        "<caption>Highest score first</caption>"
+        "<caption>Highest score first. The p-value is the share of good pictures expected to score at least as high"
+        "</caption>"
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div></section>"
     )
 

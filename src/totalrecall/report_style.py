@@ -52,6 +52,11 @@ figure { margin: 0; background: var(--card); border: 1px solid var(--rule); bord
 figure img { display: block; width: 100%; max-height: 560px; object-fit: contain; background: #fafaf7; }
 figcaption { padding: 7px 12px 8px; font-size: 14px; overflow-wrap: anywhere; }
 .small figcaption { font-size: 12px; padding: 5px 8px 6px; }
+.patches { display: flex; gap: 14px; padding: 12px 12px 0; font-size: 12px; color: var(--soft); }
+.patches span { width: 132px; overflow-wrap: anywhere; }
+.patches img { width: 132px; height: 132px; margin-bottom: 4px; }
+.promise { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(440px, 100%), 1fr)); gap: 12px 32px;
+  align-items: start; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: 14px; }
 caption { text-align: left; color: var(--soft); padding-bottom: 4px; }

@@ -202,19 +202,8 @@ def _report(
 
     fit = detector.report_
     assert fit is not None
-    calibration = detector.calibration_
     entries = [
-        ReportEntry(
-            sample.path,
-            result.score,
-            result.threshold,
-            result.is_anomalous,
-            p_value=result.p_value,
-            regions_count=len(result.regions),
-            overlay=overlay,
-            label=sample.label,
-            nearest=result.nearest.path if result.nearest else None,
-        )
+        ReportEntry.of(result, overlay=overlay, label=sample.label)
         for (sample, result), (overlay, _) in zip(judged, overlays, strict=True)
     ]
     model = folder / f"{kind}.trecall"
@@ -225,8 +214,6 @@ def _report(
             "learnt from": f"{len(data.train)} good pictures in {folder / 'pictures' / 'train' / 'good'}",
             "backbone": detector.backbone.name,
             "memory bank": f"{fit.vectors} of {fit.patches} patches, {fit.dimensions} numbers each",
-            "threshold": f"{detector.threshold_:.3f}, from {len(calibration.scores)} of the good pictures",
-            "false alarms": f"at most {calibration.guaranteed_rate:.0%} of good pictures on average, by that threshold",
             "model": f"{model} ({human_bytes(model.stat().st_size)})",
             "seconds": f"{sum(fit.seconds[part] for part in ('features', 'coreset', 'calibration')):.1f} to fit, "
             f"{evaluation.seconds:.1f} to score {evaluation.images} pictures and measure",
@@ -238,6 +225,7 @@ def _report(
         },
         bad_files=[(str(file.path), file.message) for file in evaluation.bad],
         notes=(_SYNTHETIC,),
+        calibration=detector.calibration_,
     )
 
 

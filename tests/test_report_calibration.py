@@ -1,0 +1,108 @@
+"""What the report says of the threshold."""
+
+import re
+
+import numpy as np
+import pytest
+
+from tests.test_report import Reader, entry, page
+from totalrecall.calibration import Calibration
+from totalrecall.report_calibration import calibration_section, promise
+
+HUNDRED = np.arange(1, 101) / 10  # 0.1 to 10
+
+
+def calibration(rate: float, scores=HUNDRED, folds: int = 1) -> Calibration:
+    scores = np.asarray(scores, np.float64)
+    return Calibration(scores, scores, rate, folds)
+
+
+def test_a_rate_that_ranks_can_give_is_guaranteed_and_the_alarms_are_counted():
+    facts = promise(calibration(0.05))
+    # 5 of 101 allowed: 4 scores above 9.6, so 5/101 of the good pictures at most
+    assert facts["threshold"] == "score 9.6"
+    assert facts["set by"] == "100 good pictures, scored without them"
+    assert facts["stated rate"].startswith("5 % of good pictures")
+    assert facts["promise"] == "guaranteed by rank: at most 5 % on average"
+    assert facts["false alarms"].startswith("at most 49.5 a day (4.95 %), if 1000 good parts pass a day")
+    assert "cannot be under 0.0099" in facts["p-value"]
+
+
+def test_the_parts_a_day_may_be_given_and_are_said_to_be_assumed():
+    assert promise(calibration(0.05), parts_a_day=202)["false alarms"] == (
+        "at most 10 a day (4.95 %), if 202 good parts pass a day, a number assumed here; in proportion for others"
+    )
+
+
+def test_folds_are_named_with_what_is_proved_of_them():
+    facts = promise(calibration(0.05, folds=20))
+    assert facts["set by"] == "100 good pictures, each scored without its fold of 20"
+    assert facts["promise"].startswith("by rank: at most 5 % on average. For scores taken in folds the proof allows tw")
+    assert "guaranteed" not in facts["promise"]
+
+
+def test_a_rate_below_the_floor_is_said_to_be_estimated_with_its_interval():
+    scores = np.random.default_rng(0).normal(2, 0.2, 60)
+    below = calibration(0.002, scores)
+    low, high = below.interval
+    facts = promise(below)
+    assert facts["promise"].startswith("estimated, not guaranteed: 60 pictures can promise 1.64 % at best")
+    assert f"{100 * low:.3g} % to {100 * high:.3g} % of good pictures are expected above it" in facts["promise"]
+    assert facts["false alarms"].startswith("about ")
+    assert f"90 % interval {1000 * low:.2g} to {1000 * high:.2g}," in facts["false alarms"]
+
+
+def test_where_no_tail_can_be_fitted_the_highest_score_is_said_to_be_the_threshold():
+    facts = promise(calibration(0.01, [1.0, 2.0, 3.0]))
+    assert facts["threshold"] == "score 3"
+    assert facts["promise"].startswith("1 % cannot be promised from 3 pictures: the threshold is their highest score")
+    assert facts["false alarms"].startswith("at most 250 a day (25 %)")
+
+
+def test_a_taught_threshold_promises_nothing_and_its_alarms_are_counted_from_the_same_pictures():
+    facts = promise(calibration(0.05), threshold=5.0)
+    assert facts["threshold"] == "score 5, as it was taught; the good pictures alone would set 9.6"
+    assert facts["promise"] == "none for a threshold that was taught"
+    assert facts["false alarms"].startswith("about 505 a day (50.5 %)")  # 51 of 101
+    assert promise(calibration(0.05), threshold=9.6) == promise(calibration(0.05))
+
+
+@pytest.mark.parametrize("threshold", [None, 2.5])
+def test_without_scores_nothing_is_promised(threshold):
+    nothing = calibration(0.01, [])
+    facts = promise(nothing, threshold=threshold)
+    assert facts["threshold"] == (
+        "none, so there is no verdict" if threshold is None else "score 2.5, as it was taught"
+    )
+    assert "nothing is promised" in facts["set by"]
+    assert "<svg" not in calibration_section(nothing, threshold=threshold)
+
+
+def test_the_histogram_holds_every_score_and_marks_the_threshold_in_use():
+    for threshold, words in ((None, "threshold 9.6"), (5.0, "threshold 5")):
+        section = calibration_section(calibration(0.05), threshold=threshold)
+        Reader(section)
+        assert f'aria-label="Histogram of 100 scores of good pictures from 0.1 to 10, {words}"' in section
+        assert section.count('<line class="limit"') == 1
+        axis = {
+            float(name): float(x) for x, name in re.findall(r'<text x="([\d.]+)"[^>]*class="mid">([\d.]+)<', section)
+        }
+        line = float(re.search(r'<line class="limit" x1="([\d.]+)"', section)[1])
+        assert (line - axis[2]) / (axis[8] - axis[2]) == pytest.approx(((threshold or 9.6) - 2) / 6, abs=0.002)
+        heights = [float(tall) for tall in re.findall(r'<rect class="good"[^>]* height="([\d.]+)"', section)]
+        tallest = int(re.search(r'class="end">(\d+)</text>', section)[1])
+        assert sum(heights) / 150 * tallest == pytest.approx(100, abs=0.1)
+
+
+def test_the_page_shows_the_promise_where_a_calibration_is_given(tmp_path):
+    text = page(tmp_path, [entry(1, 3.0)], calibration=calibration(0.05), threshold=2.0, parts_a_day=500)
+    words = Reader(text).words
+    assert "What the threshold promises" in words
+    assert any("500 good parts pass a day" in word for word in words)
+    assert text.count("<svg") == 2
+    assert "What the threshold promises" not in page(tmp_path, [entry(1, 3.0)])
+
+
+def test_the_pattern_that_marks_defects_is_defined_once(tmp_path):
+    text = page(tmp_path, [entry(1, 3.0, label=1), entry(2, 1.0, label=0)], calibration=calibration(0.05))
+    assert text.count('id="hatch"') == 1
