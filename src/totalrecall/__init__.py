@@ -27,9 +27,9 @@ dirty ones), `search_plan` (how the search prunes), `artifact` (the model file),
 (`joining`, `leaving`; `evidence` lets the threshold follow), `teaching`, `changing` and `history` (every change can be
 undone). `drift` watches a line (`drift_conditions`, `drift_bets`, `drift_words`, `drift_file`), `audit` the good
 pictures (`audit_checks`, `audit_sheet`). Around it: `metrics`, `datasets`, `evaluation`, `benchmark` (with
-`reference`), `overlay`, `report` (with `report_page`, `report_style`, `report_index`, `report_plot`,
-`report_calibration`, `report_patches`), `synthetic` (the demo's pictures, painted by `synthetic_parts` and
-`synthetic_board`, damaged by `synthetic_defects`), `cli`.
+`benchmark_ablate` and `reference`), `overlay`, `report` (with `report_page`, `report_style`, `report_index`,
+`report_plot`, `report_calibration`, `report_patches`), `synthetic` (the demo's pictures, painted by `synthetic_parts`
+and `synthetic_board`, damaged by `synthetic_defects`), `cli`.
 """
 
 from importlib import import_module
