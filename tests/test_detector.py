@@ -62,6 +62,13 @@ def test_a_defect_scores_above_the_good_and_is_found_where_it_is(fitted):
     assert region.peak == pytest.approx(broken.anomaly_map.max())
 
 
+def test_the_worst_patch_is_told_and_lies_in_the_defect(fitted):
+    result = fitted.predict(damaged(100))
+    x, y = result.worst
+    assert 40 - 8 <= x <= 60 + 8  # a patch sees its neighbours, too
+    assert 30 - 8 <= y <= 45 + 8
+
+
 def test_the_map_has_the_pictures_own_size(fitted):
     result = fitted.predict(stripes(3, height=51, width=133))
     assert result.anomaly_map.shape == (51, 133)

@@ -108,7 +108,8 @@ def result(**changes) -> Result:
     values = np.zeros((30, 50), np.float32)
     values[7, 41] = 3
     geometry = Geometry((30, 50), (64, 64), (0, 0), (64, 64))
-    made = Result("a/b.png", 2.5, 2.0, True, 0.02, values, [], NearestPatch("g.png", 3, 4), 1.0, geometry)
+    nearest = NearestPatch("g.png", 3, 4)
+    made = Result("a/b.png", 2.5, 2.0, True, 0.02, values, [], nearest, 1.0, geometry, worst=(41, 7))
     return replace(made, **changes)
 
 
@@ -119,8 +120,8 @@ def test_a_row_is_made_of_a_result():
     assert row.overlay is GREY
 
 
-def test_of_a_good_picture_or_without_neighbours_no_place_is_claimed():
-    assert ReportEntry.of(result(is_anomalous=False)).worst is None
+def test_without_neighbours_no_place_is_claimed():
+    assert ReportEntry.of(result(worst=None)).worst is None
     row = ReportEntry.of(result(nearest=None))
     assert (row.nearest, row.nearest_at) == (None, None)
 

@@ -28,7 +28,7 @@ from totalrecall.history import past_of, steps_of
 from totalrecall.images import Geometry, LoadedPicture, Recipe, Source, load_pictures, read_mask
 from totalrecall.notices import SkippedPictureWarning
 from totalrecall.patches import covered_cells
-from totalrecall.results import NearestPatch, Result
+from totalrecall.results import NearestPatch, Result, patch_centre, worst_patch
 from totalrecall.scoring import anomaly_map, find_regions
 from totalrecall.settings import CommonSettings, check_precision
 from totalrecall.sources import Sources, expand
@@ -220,6 +220,7 @@ class Detector(ABC, Generic[Model, Digest]):
             milliseconds=1000 * (time.perf_counter() - began),
             geometry=geometry,
             conditions=taken,
+            worst=worst_patch(geometry, measured.grid),
         )
 
     def _judged(self, measured: Measured, geometry: Geometry) -> tuple[float, AnomalyMap]:
@@ -237,9 +238,7 @@ class Detector(ABC, Generic[Model, Digest]):
         picture, row, column = measured.nearest
         source, grid = self._pictures[picture], measured.grid.shape
         geometry = self.recipe.geometry(source.height, source.width)
-        cell = (geometry.prepared[0] / grid[0], geometry.prepared[1] / grid[1])
-        y, x = geometry.point_to_original((row + 0.5) * cell[0] - 0.5, (column + 0.5) * cell[1] - 0.5)
-        return NearestPatch(source.path, x, y)
+        return NearestPatch(source.path, *patch_centre(geometry, grid, row, column))
 
     def _inside(self, geometry: Geometry, shape: tuple[int, int]) -> np.ndarray | None:
         """Return the cells (rows, columns) that touch the region of interest; None where all count.

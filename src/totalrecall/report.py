@@ -56,12 +56,7 @@ class ReportEntry:
 
     @classmethod
     def of(cls, result: Result, *, overlay: Image | Path | None = None, label: int | None = None) -> "ReportEntry":
-        """Return the row of a result.
-
-        The worst patch is taken to lie where the anomaly map is highest. That holds where something stands out; where
-        nothing does, the map's smoothing may prefer another place, so no patches are shown of a picture judged good.
-        """
-        y, x = divmod(int(result.anomaly_map.argmax()), result.anomaly_map.shape[1])
+        """Return the row of a result."""
         judged, nearest = math.isfinite(result.threshold), result.nearest
         return cls(
             result.path,
@@ -73,7 +68,7 @@ class ReportEntry:
             overlay=overlay,
             label=label,
             nearest=None if nearest is None else nearest.path,
-            worst=(x, y) if result.is_anomalous else None,
+            worst=result.worst,
             nearest_at=None if nearest is None else (nearest.x, nearest.y),
         )
 

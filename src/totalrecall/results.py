@@ -4,12 +4,27 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+
 from totalrecall.drift_conditions import Conditions
 from totalrecall.images import Geometry
 from totalrecall.scoring import Region
 from totalrecall.types import AnomalyMap
 
-__all__ = ["NearestPatch", "Result"]
+__all__ = ["NearestPatch", "Result", "patch_centre", "worst_patch"]
+
+
+def patch_centre(geometry: Geometry, grid: tuple[int, ...], row: float, column: float) -> tuple[int, int]:
+    """Return x and y, in original pixels, of the centre of a cell of a patch grid (rows, columns)."""
+    height, width = geometry.prepared[0] / grid[0], geometry.prepared[1] / grid[1]
+    y, x = geometry.point_to_original((row + 0.5) * height - 0.5, (column + 0.5) * width - 0.5)
+    return x, y
+
+
+def worst_patch(geometry: Geometry, distances: np.ndarray) -> tuple[int, int]:
+    """Return x and y, in original pixels, of the patch with the largest of the distances (rows, columns)."""
+    row, column = divmod(int(distances.argmax()), distances.shape[1])
+    return patch_centre(geometry, distances.shape, row, column)
 
 
 @dataclass(frozen=True)
@@ -37,6 +52,7 @@ class Result:
         milliseconds: wall time; in a stream, since the result before it.
         geometry: how the picture was prepared.
         conditions: how it was taken, for `drift.Monitor`; None unless asked for.
+        worst: x and y of the worst patch's centre, original pixels: the one that `nearest` is nearest to.
     """
 
     path: str
@@ -50,6 +66,7 @@ class Result:
     milliseconds: float
     geometry: Geometry = field(repr=False)
     conditions: Conditions | None = field(default=None, repr=False)
+    worst: tuple[int, int] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return everything but the map as JSON types; nan becomes None."""
