@@ -3,6 +3,7 @@
 import argparse
 import shlex
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ _KINDS = ("washer", "textile", "board", "wood", "blister")  # as `synthetic.KIND
 _GOOD, _TEST_GOOD, _DEFECTIVE = 50, 10, 12
 # A fifth of 50 set the threshold, and 10 pictures can promise a rate of 1/11 at best: the usual 1 % would be empty.
 _RATE = 0.1
+_FOLDS = 5  # 20 would be usual for so few pictures; a demo is to be over soon
 _SYNTHETIC = (
     "These are synthetic pictures, made by this program. They show what it does and how it tells you, "
     "not how well it will do on your parts: measure that with: totalrecall evaluate"
@@ -155,8 +157,10 @@ def _show_kind(
                 first, last = _PARTS[name]
                 bars(kind, first + (last - first) * done // max(total, 1), 100)
 
-        detector = PatchCore(backbone=backbone, false_alarm_rate=_RATE, seed=args.seed)
-        detector.fit(data.train, progress=step)
+        detector = PatchCore(backbone=backbone, false_alarm_rate=_RATE, folds=_FOLDS, seed=args.seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a drawn picture is unlike the others is no news here
+            detector.fit(data.train, progress=step)
         detector.save(folder / f"{kind}.trecall")
         recorder = _Recorder(detector)
         evaluation = evaluate(recorder, data.test, progress=lambda done, total: step("scoring", done, total))
