@@ -17,7 +17,7 @@ from totalrecall.cli.common import (
     say,
     write_json,
 )
-from totalrecall.cli.fit import memory_size, training_pictures
+from totalrecall.cli.fit import add_preparation_options, memory_size, training_pictures
 from totalrecall.errors import DataError, SettingError
 
 if TYPE_CHECKING:
@@ -50,15 +50,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     group.add_argument(
         "--layers", type=int, nargs="+", default=[2, 3], metavar="N", help="whose features are joined (default 2 3)"
     )
-    group.add_argument(
-        "--size", type=int, default=256, metavar="PIXELS", help="side of the prepared picture (default 256)"
-    )
-    group.add_argument("--resize", default="squash", metavar="MODE", help="squash, letterbox or crop (default squash)")
-    group.add_argument("--crop", type=int, metavar="PIXELS", help="with --resize crop: side of the middle that is kept")
-    group.add_argument(
-        "--tile", type=int, default=1, metavar="N", help="see the picture N times as large, in N x N pieces (default 1)"
-    )
-    group.add_argument("--roi", metavar="MASK", help="picture whose white pixels mark the region to inspect")
+    add_preparation_options(group)
     group.add_argument("--precision", default="auto", metavar="NAME", help="auto (default), f32 or bf16")
     group.add_argument("--threads", type=int, metavar="N", help="of the backbone (default: all cores)")
     group.add_argument(

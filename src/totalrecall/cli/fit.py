@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "add_detector_options",
     "add_parser",
+    "add_preparation_options",
     "make_detector",
     "memory_size",
     "threshold_words",
@@ -82,15 +83,7 @@ def add_detector_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--at-least", type=int, metavar="N", help="patches kept, whatever the share (patchcore; default 2000)"
     )
-    group.add_argument(
-        "--size", type=int, default=256, metavar="PIXELS", help="side of the prepared picture (default 256)"
-    )
-    group.add_argument("--resize", default="squash", metavar="MODE", help="squash, letterbox or crop (default squash)")
-    group.add_argument("--crop", type=int, metavar="PIXELS", help="with --resize crop: side of the middle that is kept")
-    group.add_argument(
-        "--tile", type=int, default=1, metavar="N", help="see the picture N times as large, in N x N pieces (default 1)"
-    )
-    group.add_argument("--roi", metavar="MASK", help="picture whose white pixels mark the region to inspect")
+    add_preparation_options(group)
     group.add_argument(
         "--patch-size", type=int, metavar="P", help="neighbourhood of a patch, odd (patchcore; default 3)"
     )
@@ -134,6 +127,19 @@ def add_detector_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--precision", default="auto", metavar="NAME", help="auto (default), f32 or bf16")
     group.add_argument("--threads", type=int, metavar="N", help="of the backbone (default: all cores)")
+
+
+def add_preparation_options(group: "argparse._ArgumentGroup") -> None:
+    """Add how pictures are prepared, the same for whatever learns from them."""
+    group.add_argument(
+        "--size", type=int, default=256, metavar="PIXELS", help="side of the prepared picture (default 256)"
+    )
+    group.add_argument("--resize", default="squash", metavar="MODE", help="squash, letterbox or crop (default squash)")
+    group.add_argument("--crop", type=int, metavar="PIXELS", help="with --resize crop: side of the middle that is kept")
+    group.add_argument(
+        "--tile", type=int, default=1, metavar="N", help="see the picture N times as large, in N x N pieces (default 1)"
+    )
+    group.add_argument("--roi", metavar="MASK", help="picture whose white pixels mark the region to inspect")
 
 
 _PREPARATION = ("size", "resize", "crop", "tile", "roi")
