@@ -5,7 +5,8 @@ import pytest
 
 from tests import reference
 from tests.test_search import patch_like
-from totalrecall.engines.bounds import BLOCK, BoundsGraph
+from totalrecall.engines import bounds
+from totalrecall.engines.bounds import BLOCK, BoundsGraph, all_dimensions_pay
 from totalrecall.search import ExactSearch, principal_basis
 
 
@@ -94,3 +95,18 @@ def test_calls_from_one_thread_reuse_what_they_gave_before(precision):
     first[:] = graph.infinity
     assert not np.isfinite(graph.numbers(first)).any()
     assert np.array_equal(graph.of(queries)[0], kept)
+
+
+def test_all_dimensions_pay_for_few_vectors_and_matrix_units_alone(monkeypatch):
+    monkeypatch.setattr(bounds, "_matrix_units", lambda: True)
+    assert all_dimensions_pay((2140, 1536), 128)
+    assert all_dimensions_pay((2140, 384), 96)
+    assert not all_dimensions_pay((21_401, 1536), 256)
+    monkeypatch.setattr(bounds, "_matrix_units", lambda: False)
+    assert not all_dimensions_pay((2140, 1536), 128)
+
+
+@pytest.mark.parametrize("levels", [(), (16,), (64,)])
+def test_rounded_numbers_come_in_steps_that_matrix_units_take_whole(levels):
+    bank, _ = patch_like(m=70)
+    assert made(bank, levels, "bf16")[2]._columns_kept.shape[1] % 32 == 0

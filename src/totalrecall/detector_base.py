@@ -25,7 +25,7 @@ from totalrecall.errors import ModelFileError, NotFittedError, PictureError, Set
 from totalrecall.extractor import FeatureExtractor
 from totalrecall.fitting import FitReport
 from totalrecall.history import past_of, steps_of
-from totalrecall.images import Geometry, LoadedPicture, Recipe, Source, load_pictures, read_mask
+from totalrecall.images import Geometry, LoadedPicture, Recipe, Source, load_picture, read_mask
 from totalrecall.notices import SkippedPictureWarning
 from totalrecall.patches import covered_cells
 from totalrecall.results import NearestPatch, Result, patch_centre, worst_patch
@@ -141,7 +141,7 @@ class Detector(ABC, Generic[Model, Digest]):
         """
         self._ready(self._fitted())
         began = time.perf_counter()
-        (loaded,) = load_pictures([picture], self.recipe, threads=1)
+        loaded = load_picture(picture, self.recipe)
         if loaded.error is not None:
             raise loaded.error
         assert loaded.prepared is not None

@@ -32,6 +32,7 @@ __all__ = [
     "Recipe",
     "Source",
     "find_pictures",
+    "load_picture",
     "load_pictures",
     "read_image",
     "read_mask",
@@ -314,6 +315,11 @@ def load_pictures(
             yield pending.popleft().result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def load_picture(source: Source, recipe: Recipe) -> LoadedPicture:
+    """Read and prepare one picture here and now: starting a thread for it would cost a tenth of a judgement."""
+    return _load(source, 0, recipe, False)
 
 
 def _load(source: Source, index: int, recipe: Recipe, hashes: bool) -> LoadedPicture:

@@ -8,11 +8,13 @@ the coarser layers are brought to the finest grid, and all are joined. Two descr
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import cv2
 import numpy as np
 
 from totalrecall.errors import SettingError
+from totalrecall.threads import side_by_side
 from totalrecall.types import FeatureMap, LayerMap, Matrix, PatchGrid, PreparedMask
 
 __all__ = ["DESCRIPTORS", "aggregate", "covered_cells", "describe", "repeated_cells", "resize_bilinear"]
@@ -43,8 +45,7 @@ def describe(
         raise SettingError(f"descriptor must be one of {', '.join(DESCRIPTORS)}, got {descriptor!r}.")
     finest = max((one.shape[1:3] for one in maps), key=lambda shape: shape[0] * shape[1])
     if descriptor == "concat":
-        layers = [resize_bilinear(aggregate(one, patch_size), finest) for one in maps]
-        joined = layers[0] if len(layers) == 1 else np.concatenate(layers, axis=3)
+        joined = _concatenated(maps, patch_size, finest)
     else:
         joined = np.concatenate(
             [_describe_like_the_code([one[i : i + 1] for one in maps], patch_size, finest) for i in range(len(maps[0]))]
@@ -53,6 +54,36 @@ def describe(
         return joined
     first = (stride - 1) // 2  # the middle of each s x s block, so that the coarse grid keeps the picture's centre
     return np.ascontiguousarray(joined[:, first::stride, first::stride])
+
+
+def _concatenated(maps: Sequence[LayerMap], patch_size: int, finest: tuple[int, int]) -> PatchGrid:
+    """Return the layers' averages on the finest grid, side by side.
+
+    Averaging along an axis and interpolating along it are both linear, so one small matrix does both; its products
+    write where the channels belong, and nothing is copied.
+    """
+    ends = np.cumsum([one.shape[3] for one in maps]).tolist()
+    joined = np.empty((len(maps[0]), *finest, ends[-1]), np.float32)
+
+    def place(layer: int) -> None:
+        _, h, w, c = maps[layer].shape
+        rows, columns = _locally_aware(h, finest[0], patch_size), _locally_aware(w, finest[1], patch_size)
+        for picture, out in zip(maps[layer], joined[..., ends[layer] - c : ends[layer]], strict=True):
+            tall = rows @ picture.reshape(h, w * c)  # (H, h) @ (h, w*c) -> (H, w*c)
+            np.matmul(columns, tall.reshape(finest[0], w, c), out=out)  # (W, w) @ (H, w, c) -> (H, W, c)
+
+    side_by_side(place, range(len(maps)))
+    return joined
+
+
+@lru_cache(maxsize=32)
+def _locally_aware(length: int, target: int, width: int) -> Matrix:
+    """Return the (target, length) matrix that averages `width` neighbours along one axis and interpolates."""
+    at = np.arange(length)
+    average = (np.abs(at[:, None] - at) <= width // 2) / np.float32(width)
+    weights = (average if target == length else _bilinear_weights(length, target) @ average).astype(np.float32)
+    weights.setflags(write=False)
+    return weights
 
 
 def covered_cells(roi: PreparedMask, shape: tuple[int, int]) -> np.ndarray:

@@ -18,26 +18,22 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 
-from totalrecall.engines.bounds import BLOCK, BoundsGraph
+from totalrecall.engines.bounds import BLOCK, BoundsGraph, all_dimensions_pay
 from totalrecall.errors import SettingError
-from totalrecall.threads import cores, in_worker, one_blas_thread, workers
+from totalrecall.threads import cores, one_blas_thread, side_by_side
 from totalrecall.types import Distances, Indices, Matrix, Patches
 
 __all__ = ["ExactSearch", "default_levels", "principal_basis"]
-
-Item = TypeVar("Item")
-Outcome = TypeVar("Outcome")
 
 _TILE = 1024  # queries at a time; threads of our own for less than that would only disturb those of the graph
 _BOUNDS = 1 << 22  # at a time: 8 MB
 _PRODUCT_TILE = 128  # queries at a time without a graph: a product runs on one core, several side by side
 _PRODUCTS = 1 << 21  # of queries and vectors in float32 at a time: 8 MB
 _WORTH_A_GRAPH = 1 << 32  # multiplications in float32, about as long as it takes to make one
-_SHARED = 1 << 20  # floats of pairs to measure that are worth the other cores
+_SHARED = 1 << 22  # floats of pairs to measure that are worth the other cores: threads wait for each other, too
 _GATHER_FLOATS = 1 << 18  # floats gathered at once to measure pairs: 1 MB stays in a core's own cache
 _BUFFER_FLOATS = 1 << 18  # at least, in a thread's own buffers
 _CROWDED = 1 / 32  # of all vectors: with more left than this, measuring them one by one is no gain over the product,
@@ -139,7 +135,7 @@ class ExactSearch:
         rows = max(min(_PRODUCT_TILE, _PRODUCTS // m) if graph is None else min(_TILE, _BOUNDS // m), 1)
         tiles = np.array_split(queries, -(-len(queries) // rows))  # of equal size, so that no core waits for another
         with one_blas_thread() if graph is None else nullcontext():
-            found = _side_by_side(lambda tile: self._nearest_of_tile(tile, k, look), tiles)
+            found = side_by_side(lambda tile: self._nearest_of_tile(tile, k, look), tiles)
         return np.concatenate([one[0] for one in found]), np.concatenate([one[1] for one in found])
 
     def _graph_if_it_pays(self, queries: int) -> BoundsGraph | None:
@@ -154,11 +150,14 @@ class ExactSearch:
 
     def _make_graph(self) -> BoundsGraph | None:
         """Return a graph that computes what it should, or None."""
-        if self.basis is None and self.levels:
-            self.basis = principal_basis(self.vectors, self.levels[-1])
+        basis = self.basis
+        if self.levels and all_dimensions_pay(self.vectors.shape, self.levels[-1]):
+            basis = None
+        elif basis is None and self.levels:
+            basis = principal_basis(self.vectors, self.levels[-1])
         try:
-            graph = BoundsGraph(self.vectors, self.mean, self.norms, self.basis, self.slack)
-            return graph if graph.agrees(self.vectors, self.mean, self.norms, self.basis) else None
+            graph = BoundsGraph(self.vectors, self.mean, self.norms, basis, self.slack)
+            return graph if graph.agrees(self.vectors, self.mean, self.norms, basis) else None
         except (ImportError, RuntimeError):  # no OpenVINO here, or one that knows less
             return None
 
@@ -232,14 +231,30 @@ class ExactSearch:
         self, queries: Patches, guessed: Indices, squared: np.ndarray, who: np.ndarray, which: np.ndarray
     ) -> tuple[Distances, Indices]:
         """Measure the pairs too and return each query's k best, ties to the lower index."""
-        k = guessed.shape[1]
         distances, indices = np.sqrt(squared), guessed
+        found = self._squared(queries, who, which)
+        if guessed.shape[1] == 1 and len(who):
+            who, which, found = _contested(distances, indices, squared, who, which, found, 1 + 4 * self.slack)
+        if len(who) or guessed.shape[1] > 1:
+            self._settle_in_order(queries, squared, (distances, indices), who, which, found)
+        return distances, indices
+
+    def _settle_in_order(
+        self,
+        queries: Patches,
+        squared: np.ndarray,
+        answer: tuple[Distances, Indices],
+        who: np.ndarray,
+        which: np.ndarray,
+        found: np.ndarray,
+    ) -> None:
+        """Put the answer in order, of the queries that the pairs are of; near-ties are measured in float64."""
+        distances, indices = answer
+        k = indices.shape[1]
         rows = np.arange(len(queries)) if k > 1 else who[np.diff(who, prepend=-1) > 0]
-        if not len(rows):
-            return distances, indices
-        squared = np.concatenate([squared[rows].ravel(), self._squared(queries, who, which)])
+        squared = np.concatenate([squared[rows].ravel(), found])
         who = np.concatenate([np.repeat(rows, k), who])
-        which = np.concatenate([guessed[rows].ravel(), which])
+        which = np.concatenate([indices[rows].ravel(), which])
         order = np.argsort(who, kind="stable")
         who, which, squared = who[order], which[order], squared[order]
         starts = np.flatnonzero(np.diff(who, prepend=-1))
@@ -257,7 +272,6 @@ class ExactSearch:
         best = _first_of_each(who, exact, which, k)
         distances[rows] = np.sqrt(exact[best]).astype(np.float32).reshape(-1, k)
         indices[rows] = which[best].reshape(-1, k)
-        return distances, indices
 
     def _squared(self, queries: Patches, who: np.ndarray, which: np.ndarray, dtype: type = np.float32) -> np.ndarray:
         """Return squared distances of pairs by their difference, which is exact near zero, in the given precision."""
@@ -269,13 +283,8 @@ class ExactSearch:
                 np.einsum("pd,pd->p", difference, difference, out=out[some][part])
 
         share = -(-len(who) // cores()) if len(who) * queries.shape[1] > _SHARED else len(who)
-        _side_by_side(measure, [slice(at, at + share) for at in range(0, len(who), max(share, 1))])
+        side_by_side(measure, [slice(at, at + share) for at in range(0, len(who), max(share, 1))])
         return out
-
-
-def _side_by_side(function: Callable[[Item], Outcome], items: Sequence[Item]) -> list[Outcome]:
-    """Return function(item) of each, by the workers; by the caller where there is one item or it is a worker."""
-    return list((map if len(items) == 1 or in_worker() else workers().map)(function, items))
 
 
 def _as_it_is(numbers: np.ndarray) -> np.ndarray:
@@ -321,6 +330,39 @@ def _gathered(
             np.take(left, who[part], axis=0, out=a, mode="clip")  # clip: with its checks take() would copy once more
         np.take(right, which[part], axis=0, out=b, mode="clip")
         yield part, a, b
+
+
+def _contested(
+    distances: Distances,
+    indices: Indices,
+    squared: np.ndarray,
+    who: np.ndarray,
+    which: np.ndarray,
+    found: np.ndarray,
+    near: float,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Put into the answer each query's nearest so far, where it is clear, and return the pairs of those where not.
+
+    Args:
+        distances, indices, squared: (q, 1) of the first guesses; the first two are changed.
+        who, which, found: pairs, by ascending query, and their squared distances.
+        near: times the smallest squared distance, within which float32 cannot order.
+    """
+    starts = np.flatnonzero(np.diff(who, prepend=-1))
+    rows, counts = who[starts], np.diff(starts, append=len(who))
+    limit = np.minimum(np.minimum.reduceat(found, starts), squared[rows, 0]) * np.float32(near)
+    close = found <= np.repeat(limit, counts)
+    rivals = np.add.reduceat(close.astype(np.int32), starts)
+    guessed = squared[rows, 0] <= limit
+    won = np.zeros(len(indices), bool)
+    won[rows] = (rivals == 1) & ~guessed
+    winner = close & won[who]
+    distances[who[winner], 0] = np.sqrt(found[winner])
+    indices[who[winner], 0] = which[winner]
+    unclear = np.zeros(len(indices), bool)
+    unclear[rows] = rivals + guessed > 1
+    left = unclear[who]
+    return who[left], which[left], found[left]
 
 
 def _first_of_each(who: np.ndarray, squared: np.ndarray, which: np.ndarray, k: int) -> np.ndarray:

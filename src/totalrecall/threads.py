@@ -14,14 +14,23 @@ import os
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-__all__ = ["blas_threads_rest", "core_cache", "cores", "in_order", "in_worker", "one_blas_thread", "workers"]
+__all__ = [
+    "blas_threads_rest",
+    "core_cache",
+    "cores",
+    "in_order",
+    "in_worker",
+    "one_blas_thread",
+    "side_by_side",
+    "workers",
+]
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
@@ -118,6 +127,11 @@ def in_order(
         for future in pending:
             future.cancel()
         wait(pending)
+
+
+def side_by_side(function: Callable[[Item], Outcome], items: Sequence[Item]) -> list[Outcome]:
+    """Return function(item) of each, by the workers; by the caller where there is one item or it is a worker."""
+    return list((map if len(items) == 1 or in_worker() else workers().map)(function, items))
 
 
 @lru_cache(maxsize=1)

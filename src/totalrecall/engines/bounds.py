@@ -21,19 +21,34 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from totalrecall.engines.openvino import _capabilities, _core, _openvino
+from totalrecall.engines.openvino import _capabilities, _core, _matrix_units, _openvino
 from totalrecall.types import Matrix, Patches
 
-__all__ = ["BLOCK", "BoundsGraph"]
+__all__ = ["BLOCK", "BoundsGraph", "all_dimensions_pay"]
 
 BLOCK = 64  # vectors, the lowest of whose bounds is given as well
 _ROUNDING = 2.0**-8  # of a number to bfloat16, relative
 _UP = 1 + 1.01 * _ROUNDING  # a number times this is no less than itself once rounded
 _FAR = 3e38  # in place of |b|^2 where a block has fewer vectors
 _BATCH = 8192  # vectors prepared at a time
+_PARTS = 3  # rounded numbers whose sum is |b|^2: they have all 24 digits
+_STEP = (
+    32  # numbers of bfloat16 that matrix units take at once; a product of 134 took three times as long as one of 160
+)
 _PROBES, _PROBED = 16, 512  # queries and vectors that a new graph is tried on
 
 Bounds = npt.NDArray[Any]
+
+
+def all_dimensions_pay(shape: tuple[int, int], width: int) -> bool:
+    """Tell whether this processor bounds vectors (m, d) sooner in all dimensions than in `width` of them.
+
+    Matrix units make the product so cheap that finding the coordinates, and measuring the vectors that fewer dimensions
+    leave, costs more, unless the vectors are many. Prices in multiplications of the product, on two cores of an Intel
+    Xeon with AMX, 1.1 ps each: one of the coordinates 10; for each query about three vectors, 440 a number.
+    """
+    vectors, dimensions = shape
+    return _matrix_units() and vectors * (dimensions - width) <= dimensions * (10 * width + 3 * 440)
 
 
 class BoundsGraph:
@@ -66,7 +81,8 @@ class BoundsGraph:
         )
         padding = np.zeros((-len(vectors) % BLOCK, columns.shape[1]), columns.dtype)
         if len(padding):
-            padding[:, -4] = self._stored(np.full(len(padding), _FAR, np.float32))
+            first = len(mean) + 1 if basis is None else basis.shape[1] + 2  # of the parts of |b|^2
+            padding[:, first] = self._stored(np.full(len(padding), _FAR, np.float32))
             columns = np.concatenate([columns, padding])
         self._columns_kept = columns  # subtle: the graph reads them where they are, some of it at its first run
         self._model = self._compiled(columns, mean, basis)
@@ -142,11 +158,17 @@ class BoundsGraph:
             error *= 1 + self._slack
         parts.append(-2 * np.float32(self._up) * error[:, None])
         rest = norms.astype(np.float32)
-        for _ in range(4):  # three have all 24 digits; the fourth makes the count of columns even again
+        for _ in range(_PARTS):
             part = self._numbers_near(rest)
             parts.append(part[:, None])
             rest = rest - part
+        parts.append(np.zeros((len(own), self._unused(own.shape[1], basis)), np.float32))
         return self._stored(np.concatenate(parts, axis=1))
+
+    def _unused(self, width: int, basis: Matrix | None) -> int:
+        """Return how many numbers, all zero, make a product of `width` coordinates and what comes with them whole."""
+        used = width + _PARTS + (1 if basis is None else 2)
+        return -used % (_STEP if self.rounded else 2)
 
     def _reduced(self, centred: npt.NDArray[Any], basis: Matrix | None) -> npt.NDArray[Any]:
         """Return the coordinates, and with a basis the length of what it leaves over: (n, r + 1)."""
@@ -177,22 +199,27 @@ class BoundsGraph:
             return op.constant(np.float32(value))
 
         along = op.constant(np.array([1]))
-        up = number(self._up)
         queries = op.parameter([-1, len(mean)], np.float32)
         centred = op.subtract(queries, op.constant(mean[None]))
-        norms = op.reduce_sum(op.multiply(centred, centred), along, True)
-        own, left = centred, [centred, op.multiply(op.sqrt(norms), up)]
+        length = op.reduce_l2(centred, along, True)  # one pass over all numbers, where squares and their sum take two
+        norms = op.multiply(length, length)
+        own, lengths = centred, [length]
         if basis is not None:
             own = op.matmul(centred, op.constant(np.ascontiguousarray(basis)), False, False)
-            kept = op.reduce_sum(op.multiply(own, own), along, True)
-            rest = op.add(op.maximum(op.subtract(norms, kept), number(0)), op.multiply(norms, number(self._slack)))
-            left = [own, op.multiply(op.sqrt(rest), up), op.multiply(op.sqrt(kept), up)]
-        ones = op.add(op.multiply(norms, number(0)), number(1))
-        product = op.concat([*left, ones, ones, ones, ones], 1)
+            kept = op.reduce_l2(own, along, True)
+            rest = op.maximum(op.subtract(norms, op.multiply(kept, kept)), number(0))
+            lengths = [op.sqrt(op.add(rest, op.multiply(norms, number(self._slack)))), kept]
+        # [lengths | ones | zeros], as sums of a column times a row: so small, each operation costs its call
+        places = np.eye(len(lengths) + _PARTS + self._unused(own.get_output_partial_shape(0)[1].get_length(), basis))
+        ones = places[len(lengths) :][:_PARTS].sum(axis=0, keepdims=True)
+        others = op.constant(ones.astype(np.float32))
+        for one, place in zip(lengths, self._up * places, strict=False):
+            others = op.add(others, op.multiply(one, op.constant(place[None].astype(np.float32))))
         right = op.constant(columns)
-        if self.rounded:
-            product = op.convert(product, "bf16")
+        if self.rounded:  # before they are joined: half as much to copy
+            own, others = op.convert(own, "bf16"), op.convert(others, "bf16")
             right = op.constant(openvino.Tensor(columns, openvino.Shape(columns.shape), openvino.Type.bf16))
+        product = op.concat([own, others], 1)
         bounds = op.matmul(product, right, False, True)  # (q, K) @ (K, m') -> (q, m')
         blocks = op.reshape(bounds, op.constant(np.array([-1, len(columns) // BLOCK, BLOCK])), False)
         lowest = op.reduce_min(blocks, op.constant(np.array([2])), False)

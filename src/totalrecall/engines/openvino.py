@@ -245,6 +245,15 @@ def _capabilities() -> tuple[str, ...]:
 
 
 @functools.cache
+def _matrix_units() -> bool:
+    """Tell whether bfloat16 runs in matrix units (AMX), many times as fast as float32. Only Linux says so; else no."""
+    try:
+        return "BF16" in _capabilities() and "amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="ascii")
+    except (OSError, ValueError):
+        return False
+
+
+@functools.cache
 def _machine() -> tuple[str, ...]:
     """Return what makes a compiled graph of another machine or version unfit for this one."""
     return (_openvino().__version__, str(_core().get_property("CPU", "FULL_DEVICE_NAME")), *_capabilities())
