@@ -96,7 +96,7 @@ def test_every_plan_gives_the_same_answer(way, levels, k):
 @pytest.mark.parametrize("pays", [True, False])
 def test_where_the_processor_has_matrix_units_all_dimensions_bound_and_the_answer_stays(pays, monkeypatch):
     monkeypatch.setattr(search, "_WORTH_A_GRAPH", 0)
-    monkeypatch.setattr(search, "all_dimensions_pay", lambda shape, width: pays)
+    monkeypatch.setattr(search, "all_dimensions_pay", lambda *_: pays)
     bank, queries = patch_like(m=900)
     engine = ExactSearch(bank, levels=(16,))
     assert np.array_equal(engine.nearest(queries)[1], brute_force(queries, bank, 1)[1])

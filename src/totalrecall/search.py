@@ -154,7 +154,7 @@ class ExactSearch:
         if self.levels and all_dimensions_pay(self.vectors.shape, self.levels[-1]):
             basis = None
         elif basis is None and self.levels:
-            basis = principal_basis(self.vectors, self.levels[-1])
+            basis = self.basis = principal_basis(self.vectors, self.levels[-1])
         try:
             graph = BoundsGraph(self.vectors, self.mean, self.norms, basis, self.slack)
             return graph if graph.agrees(self.vectors, self.mean, self.norms, basis) else None
