@@ -12,11 +12,11 @@ from totalrecall.datasets import Sample
 from totalrecall.errors import DataError, PictureError
 from totalrecall.evaluation import read_defect_mask
 from totalrecall.images import read_image
-from totalrecall.overlay import draw_overlay
+from totalrecall.overlay import Picture, draw_overlay
 from totalrecall.report_gallery import FULL_WIDTH, MOST_FULL, MOST_TELLING
 from totalrecall.report_page import jpeg
 from totalrecall.results import Result
-from totalrecall.types import Image, Mask
+from totalrecall.types import Mask
 
 if TYPE_CHECKING:
     from totalrecall.kinds import AnyDetector
@@ -29,11 +29,11 @@ _SMALL = 48  # overlays beside those in full
 def overlay_of(
     detector: "AnyDetector",
     result: Result,
-    image: Image | None = None,
+    image: Picture | None = None,
     *,
     title: str | None = None,
     truth: Mask | None = None,
-) -> Image:
+) -> Picture:
     """Return the picture with heat map, regions, score and verdict drawn.
 
     Args:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser", "save_heatmap"]
 
+_MOST_NAMED = 3
 DEFECT_FOUND = 10  # exit code of --fail-on-anomaly
 _COLUMNS = (
     "path",
@@ -142,9 +143,11 @@ def _report(args: argparse.Namespace, detector: "AnyDetector") -> "ReportWriter 
 
 
 def _write_report(args: argparse.Namespace, report: "ReportWriter", seconds: float) -> None:
+    more = len(args.pictures) - _MOST_NAMED  # a shell's glob comes as thousands of names
+    named = " ".join(args.pictures[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
     path = report.write(
         f"Total Recall: {Path(args.model).stem}",
-        facts={"model": args.model, "pictures": " ".join(args.pictures), "seconds": f"{seconds:.1f}"},
+        facts={"model": args.model, "pictures": named, "seconds": f"{seconds:.1f}"},
         parts_a_day=args.parts_per_day,
     )
     say(args, f"Report in {path} ({human_bytes(path.stat().st_size)})")
