@@ -122,7 +122,7 @@ def _figure(rank: int, entry: ReportEntry, width: int) -> str:
     p_value = "" if number(entry.p_value) == "–" else f' <span class="known">p-value {number(entry.p_value)}</span>'
     return (
         f'<figure id="p{rank}"><img loading="lazy" alt="Overlay of {name}" src="{source}">{patches}'
-        f"<figcaption>{verdict(entry)} <b>{number(entry.score)}</b>{p_value} <bdi>{name}</bdi>{known}"
+        f"<figcaption>{verdict(entry)} <b>{number(entry.score)}</b> <bdi>{name}</bdi>{p_value}{known}"
         "</figcaption></figure>"
     )
 
