@@ -57,6 +57,7 @@ figcaption { padding: 7px 12px 8px; font-size: 14px; overflow-wrap: anywhere; }
 .small figcaption { font-size: 12px; padding: 5px 8px 6px; }
 .patches { display: flex; gap: 14px; padding: 12px 12px 0; font-size: 12px; color: var(--soft); }
 .patches span { width: 132px; overflow-wrap: anywhere; }
+.patches span + span { width: auto; flex: 1; }
 .patches img { width: 132px; height: 132px; margin-bottom: 4px; }
 .known { color: var(--soft); white-space: nowrap; margin-right: 6px; }
 .kinds tbody th { min-width: 9em; }
