@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from totalrecall import PatchCore
-from totalrecall.cli.predict import overlay_of
 from totalrecall.overlay import save_overlay
+from totalrecall.report_overlays import overlay_of
 from totalrecall.synthetic import defective, good
 
 HERE = Path(__file__).resolve().parent

@@ -28,7 +28,8 @@ dirty ones), `search_plan` (how the search prunes), `artifact` (the model file),
 undone). `drift` watches a line (`drift_conditions`, `drift_bets`, `drift_words`, `drift_file`), `audit` the good
 pictures (`audit_checks`, `audit_sheet`). Around it: `metrics`, `datasets`, `evaluation`, `benchmark` (with
 `benchmark_ablate` and `reference`), `overlay`, `report` (with `report_page`, `report_style`, `report_index`,
-`report_plot`, `report_calibration`, `report_patches`), `synthetic` (the demo's pictures, painted by `synthetic_parts`
+`report_plot`, `report_calibration`, `report_patches`, `report_entry`, `report_gallery`, `report_measured`), `reporting`
+(a report while pictures are scored; `report_overlays`), `synthetic` (the demo's pictures, painted by `synthetic_parts`
 and `synthetic_board`, damaged by `synthetic_defects`), `cli`.
 """
 

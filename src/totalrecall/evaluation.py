@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -104,6 +104,7 @@ def evaluate(
     *,
     seen_only: bool = False,
     progress: Callable[[int, int], object] | None = None,
+    heard: Callable[[Sample, Any], object] | None = None,
 ) -> Evaluation:
     """Score every sample and return the metrics; a picture or mask that cannot be used is named in `bad`, not raised.
 
@@ -113,6 +114,7 @@ def evaluate(
         seen_only: measure pixels only where a crop showed the picture, as the PatchCore paper does. A defect that the
             crop hides altogether then leaves a good picture to the pixel metrics; to those of pictures it stays bad.
         progress: called as `progress(done, total)` after each picture.
+        heard: called with each sample and what the detector said of it, a result or a `PictureError`; for a report.
 
     Raises:
         DataError: there are no samples.
@@ -125,6 +127,8 @@ def evaluate(
     bad: list[BadPicture] = []
     outcomes = detector.predict_stream(sample.path for sample in samples)
     for done, (sample, outcome) in enumerate(zip(samples, outcomes, strict=True), start=1):
+        if heard is not None:
+            heard(sample, outcome)
         if isinstance(outcome, PictureError):
             bad.append(BadPicture(sample.path, str(outcome)))
         else:

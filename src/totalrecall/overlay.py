@@ -26,7 +26,7 @@ Judged: TypeAlias = NDArray[np.bool_]  # (h, w)
 
 _PAPER, _INK, _SOFT = (250, 250, 247), (28, 30, 33), (110, 114, 120)
 _BAD, _FINE, _UNSURE = (178, 34, 34), (20, 110, 70), (96, 100, 108)
-_LIGHT_LINE, _DARK_LINE = (255, 255, 255), (16, 16, 16)
+_LIGHT_LINE, _DARK_LINE, _LABEL_LINE = (255, 255, 255), (16, 16, 16), (64, 190, 255)
 _PAD = 16
 _PANEL, _WIDE_PANEL, _LONGEST = (
     460,
@@ -67,6 +67,7 @@ def draw_overlay(
     regions: Sequence[OutlinedRegion] = (),
     roi: Judged | None = None,
     title: str | None = None,
+    truth: Judged | None = None,
 ) -> Picture:
     """Return the overlay, at most 968 pixels wide whatever the picture's size.
 
@@ -80,11 +81,12 @@ def draw_overlay(
         regions: boxes to outline, in pixels of `image`.
         roi: True where the picture was judged; the rest is drawn dimmed.
         title: a line under the verdict, such as the file's name; shortened in the middle if too long.
+        truth: True where a person marked the defect; outlined in blue beside the boxes.
 
     Raises:
-        SettingError: the map or the region of interest is not of the picture's size.
+        SettingError: the map, the region of interest or the truth is not of the picture's size.
     """
-    for name, array in (("anomaly_map", anomaly_map), ("roi", roi)):
+    for name, array in (("anomaly_map", anomaly_map), ("roi", roi), ("truth", truth)):
         if array is not None and array.shape != image.shape[:2]:
             raise SettingError(
                 f"{name} must be of the picture's size {image.shape[0]} x {image.shape[1]}, got "
@@ -107,10 +109,13 @@ def draw_overlay(
     if threshold is not None:
         _outline_heat(hot, heat, threshold)
     boxed = plain.copy()
+    caption = "picture" if truth is None else "picture, label in blue"
+    if truth is not None:
+        _outline_truth(boxed, truth)
     for region in regions:
         _outline_box(boxed, region, size[0] / image.shape[1], size[1] / image.shape[0])
 
-    sheet = _lay_out(boxed, hot, stacked=stacked)
+    sheet = _lay_out(boxed, hot, caption, stacked=stacked)
     _write_verdict(sheet, score, judged, is_anomalous, title)
     _draw_scale(sheet, scale, threshold)
     return sheet
@@ -186,6 +191,16 @@ def _outline_heat(picture: Picture, heat: Heights, threshold: float) -> None:
     cv2.drawContours(picture, edges, -1, _LIGHT_LINE, 1, cv2.LINE_AA)
 
 
+def _outline_truth(picture: Picture, truth: Judged) -> None:
+    h, w = picture.shape[:2]
+    # a defect of a few pixels must not vanish in a smaller drawing, so its outline is scaled, not its pixels
+    edges, _ = cv2.findContours(truth.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    share = np.array([w / truth.shape[1], h / truth.shape[0]])
+    scaled = [np.rint((edge + 0.5) * share - 0.5).astype(np.int32) for edge in edges]
+    cv2.drawContours(picture, scaled, -1, _DARK_LINE, 4, cv2.LINE_AA)
+    cv2.drawContours(picture, scaled, -1, _LABEL_LINE, 2, cv2.LINE_AA)
+
+
 def _outline_box(picture: Picture, region: OutlinedRegion, scale_x: float, scale_y: float) -> None:
     """Draw a region's box in a light line on a dark one; a box too small to see is drawn larger about its middle."""
     middle_x, middle_y = (region.x + region.width / 2) * scale_x, (region.y + region.height / 2) * scale_y
@@ -196,7 +211,7 @@ def _outline_box(picture: Picture, region: OutlinedRegion, scale_x: float, scale
     cv2.rectangle(picture, start, end, (255, 214, 64), 2)
 
 
-def _lay_out(boxed: Picture, hot: Picture, *, stacked: bool) -> Picture:
+def _lay_out(boxed: Picture, hot: Picture, words: str, *, stacked: bool) -> Picture:
     """Return the sheet with both panels and their captions: side by side or, where the picture is wide, stacked."""
     h, w = boxed.shape[:2]
     columns, rows = (1, 2) if stacked else (2, 1)
@@ -204,7 +219,7 @@ def _lay_out(boxed: Picture, hot: Picture, *, stacked: bool) -> Picture:
     height = _HEADER + rows * (h + _CAPTION) + (rows - 1) * _PAD + _FOOTER
     sheet = np.full((height, width, 3), _PAPER, np.uint8)
     spare = (width - columns * w) // (columns + 1)
-    for number, (panel, caption) in enumerate(((boxed, "picture"), (hot, "heat map"))):
+    for number, (panel, caption) in enumerate(((boxed, words), (hot, "heat map"))):
         column, row = (0, number) if stacked else (number, 0)
         x = spare + column * (w + spare)
         y = _HEADER + row * (h + _CAPTION + _PAD)

@@ -12,14 +12,14 @@ PARTS_A_DAY = 1000  # where nobody said how many
 
 
 def calibration_section(
-    calibration: Calibration, *, threshold: float | None = None, parts_a_day: int = PARTS_A_DAY
+    calibration: Calibration, *, threshold: float | None = None, parts_a_day: int | None = None
 ) -> str:
     """Return the histogram of the good pictures' scores with the threshold, beside the promise.
 
     Args:
         calibration: of the detector that judged.
         threshold: that it judged by, where it is not the calibration's own but was taught.
-        parts_a_day: good parts that pass, for the expected false alarms a day.
+        parts_a_day: good parts that pass, for the expected false alarms a day; None assumes a number and says so.
     """
     used = calibration.threshold if threshold is None else threshold
     facts = promise(calibration, threshold=threshold, parts_a_day=parts_a_day)
@@ -38,7 +38,7 @@ def calibration_section(
 
 
 def promise(
-    calibration: Calibration, *, threshold: float | None = None, parts_a_day: int = PARTS_A_DAY
+    calibration: Calibration, *, threshold: float | None = None, parts_a_day: int | None = None
 ) -> dict[str, str]:
     """Return in words, name by name, what is known of the threshold; arguments as for `calibration_section`."""
     count, own = len(calibration.scores), calibration.threshold
@@ -86,15 +86,17 @@ def _kept(calibration: Calibration) -> str:
     return f"guaranteed by rank: at most {rate} on average"
 
 
-def _alarms(calibration: Calibration, threshold: float, parts: int, *, taught: bool) -> str:
+def _alarms(calibration: Calibration, threshold: float, parts_a_day: int | None, *, taught: bool) -> str:
     """Say how many false alarms a day are expected."""
     rate = calibration.expected_rate(threshold)
+    parts = PARTS_A_DAY if parts_a_day is None else parts_a_day
     promised = not taught and calibration.interval is None
     words = f"{'at most' if promised else 'about'} {rate * parts:.3g} a day ({_percent(rate)})"
     if calibration.interval is not None and not taught:
         low, high = calibration.interval
         words += f", 90 % interval {low * parts:.2g} to {high * parts:.2g}"
-    return f"{words}, if {parts} good parts pass a day, a number assumed here; in proportion for others"
+    assumed = ", a number assumed here; in proportion for others" if parts_a_day is None else ""
+    return f"{words}, if {parts} good parts pass a day{assumed}"
 
 
 def _percent(rate: float) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from totalrecall.errors import PictureError
+from totalrecall.files import sha256 as sha256_of
 from totalrecall.images import read_image
 from totalrecall.report_page import jpeg_uri, text
 
@@ -21,9 +22,15 @@ _SHOWN = 200  # pixels
 
 
 def patch_pair(
-    path: str | Path, worst: tuple[int, int], nearest: str | Path, nearest_at: tuple[int, int], names: tuple[str, str]
+    path: str | Path,
+    worst: tuple[int, int],
+    nearest: str | Path,
+    nearest_at: tuple[int, int],
+    names: tuple[str, str],
+    *,
+    sha256: str | None = None,
 ) -> str:
-    """Return both patches as HTML, or nothing where a file can no longer be read.
+    """Return both patches as HTML, or in a line why there are none.
 
     Args:
         path: the picture's file.
@@ -31,18 +38,33 @@ def patch_pair(
         nearest: the good picture's file.
         nearest_at: x and y of the good patch, in pixels of that file.
         names: what the two pictures are called.
+        sha256: of the good picture's file when it was learnt; None takes whatever file is there.
     """
+    own, good = text(names[0]), text(names[1])
+    if sha256 and not _is_file(nearest, sha256):
+        return _without(f"the good picture <bdi>{good}</bdi> is not there any more, or is another file now")
     try:
         patches = cut_patch(read_image(path), worst), cut_patch(read_image(nearest), nearest_at)
     except PictureError:  # moved away since
-        return ""
-    own, good = text(names[0]), text(names[1])
+        return _without(f"<bdi>{own}</bdi>, or the good picture <bdi>{good}</bdi>, is not there any more")
     first, second = (jpeg_uri(_enlarged(patch), _SHOWN) for patch in patches)
     return (
         f'<div class="patches"><span><img loading="lazy" alt="Worst patch of {own}" src="{first}">worst patch</span>'
         f'<span><img loading="lazy" alt="Nearest good patch, of {good}" src="{second}">'
         f"nearest good patch, of <bdi>{good}</bdi></span></div>"
     )
+
+
+def _without(why: str) -> str:
+    return f'<p class="gone">No patches side by side: {why}.</p>'
+
+
+def _is_file(path: str | Path, digest: str) -> bool:
+    """Tell whether a file is the one that was learnt: of a relative name, another folder's would be found."""
+    try:
+        return sha256_of(Path(path).read_bytes()) == digest
+    except (OSError, ValueError):  # ValueError: a NUL byte in the name
+        return False
 
 
 def cut_patch(image: Picture, at: tuple[int, int]) -> Picture:

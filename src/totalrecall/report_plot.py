@@ -1,4 +1,4 @@
-"""A histogram of scores as inline SVG: stacked bars, round numbers along the axis, thresholds as dashed lines."""
+"""Drawings as inline SVG: a histogram of scores, with round numbers along the axis, and the ROC curve."""
 
 import math
 from collections.abc import Sequence
@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Series", "histogram"]
+__all__ = ["Series", "histogram", "roc"]
 
 _LEFT, _TOP, _FOOT = 34, 30, 48
+_SIDE = 250  # of the curve's square
 _EDGE = 16  # about half a number
 _HATCH = (
     '<defs><pattern id="hatch" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
@@ -79,6 +80,38 @@ def histogram(
         f'<p class="legend">{legend}</p>'
         f'<svg viewBox="0 0 {width} {frame.floor + _FOOT}" role="img" aria-label="{spoken}">'
         f"{hatch}{bars}{_marks(frame, tallest, limits)}</svg>"
+    )
+
+
+def roc(points: Sequence[Sequence[float]], operating: tuple[float, float] | None) -> str:
+    """Return the ROC curve as HTML.
+
+    Args:
+        points: share of good pictures above a threshold, share of defective ones above it; from (0, 0) to (1, 1).
+        operating: the same for the threshold in use, marked by a dot; None marks nothing.
+    """
+    floor, right = _TOP + _SIDE, _LEFT + _SIDE
+    path = " ".join(f"{_LEFT + x * _SIDE:.1f},{floor - y * _SIDE:.1f}" for x, y in points)
+    marks = f'<path class="axis" d="M{_LEFT} {_TOP}V{floor}H{right}"/>'
+    for share in (0.0, 0.5, 1.0):
+        marks += f'<text class="end" x="{_LEFT - 6}" y="{floor - share * _SIDE + 4:.0f}">{share:g}</text>'
+        marks += f'<text class="mid" x="{_LEFT + share * _SIDE:.0f}" y="{floor + 18}">{share:g}</text>'
+    spoken, dot = "ROC curve of pictures", ""
+    if operating is not None:
+        words = f"threshold: {100 * operating[1]:.3g} % found, {100 * operating[0]:.3g} % false alarms"
+        spoken += f"; {words}"
+        x, y = _LEFT + operating[0] * _SIDE, floor - operating[1] * _SIDE
+        side, gap = ("end", -10) if operating[0] > 0.6 else ("start", 10)
+        drop = -10 if operating[1] < 0.15 else 20  # the numbers of the axis are below
+        dot = (
+            f'<circle class="limit" cx="{x:.1f}" cy="{y:.1f}" r="5"/>'
+            f'<text class="limit {side}" x="{x + gap:.1f}" y="{y + drop:.1f}">{words}</text>'
+        )
+    return (
+        f'<svg viewBox="0 0 520 {floor + _FOOT}" role="img" aria-label="{spoken}">{marks}'
+        f'<polyline class="curve" points="{path}"/>{dot}'
+        f'<text x="{_LEFT}" y="{_TOP - 12}">share of defects found</text>'
+        f'<text class="end" x="{right}" y="{floor + 36}">share of good pictures called defective</text></svg>'
     )
 
 

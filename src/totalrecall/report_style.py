@@ -35,6 +35,9 @@ svg .end { text-anchor: end; }
 svg .axis { stroke: var(--soft); }
 svg line.limit { stroke: var(--ink); stroke-width: 1.5; stroke-dasharray: 5 4; }
 svg text.limit { fill: var(--ink); font-weight: 600; }
+svg path.axis { fill: none; }
+svg .curve { fill: none; stroke: var(--cool); stroke-width: 2.5; stroke-linejoin: round; }
+svg circle.limit { fill: var(--ink); }
 svg rect.good, svg rect.plain { fill: var(--cool); }
 svg rect.defect { fill: url(#hatch); }
 svg .under { fill: var(--warm); }
@@ -54,7 +57,11 @@ figcaption { padding: 7px 12px 8px; font-size: 14px; overflow-wrap: anywhere; }
 .small figcaption { font-size: 12px; padding: 5px 8px 6px; }
 .patches { display: flex; gap: 14px; padding: 12px 12px 0; font-size: 12px; color: var(--soft); }
 .patches span { width: 132px; overflow-wrap: anywhere; }
+.patches span + span { width: auto; flex: 1; }
 .patches img { width: 132px; height: 132px; margin-bottom: 4px; }
+.known { color: var(--soft); white-space: nowrap; margin-right: 6px; }
+.kinds tbody th { min-width: 9em; }
+.gone { margin: 10px 12px 0; font-size: 12px; color: var(--soft); overflow-wrap: anywhere; }
 .promise { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(440px, 100%), 1fr)); gap: 12px 32px;
   align-items: start; }
 .scroll { overflow-x: auto; }

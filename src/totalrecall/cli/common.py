@@ -4,9 +4,10 @@ import argparse
 import contextlib
 import json
 import math
+import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "add_output_options",
+    "add_report_options",
     "add_split_options",
+    "check_report",
     "check_target",
     "complain",
     "fraction",
@@ -53,6 +56,39 @@ def add_split_options(parser: argparse.ArgumentParser, *, seed: bool = True) -> 
     parser.add_argument("--layout", choices=LAYOUTS, help="how the data set's folder is laid out")
     if seed:
         parser.add_argument("--seed", type=int, default=42, help="of the split and of all random choices (default 42)")
+
+
+def add_report_options(parser: argparse.ArgumentParser) -> None:
+    """Add --report, and --parts-per-day for it."""
+    parser.add_argument(
+        "--report", metavar="FILE", help="write an HTML page of scores, threshold and overlays, under 5 MB"
+    )
+    parser.add_argument(
+        "--parts-per-day", type=int, metavar="N", help="good parts a day, for the report's false alarms a day"
+    )
+
+
+def check_report(args: argparse.Namespace, others: Sequence[str | None]) -> None:
+    """Refuse a report that cannot be written, or would be written over another file of the command.
+
+    Args:
+        args: of a command with `add_report_options`.
+        others: files that the command reads or writes; None is none.
+
+    Raises:
+        SettingError: it has no name, or that of another file; or there are parts a day for no report.
+        DataError: it is a folder, or its folder cannot be written.
+    """
+    if args.parts_per_day is not None and args.report is None:
+        raise SettingError(f"--parts-per-day is for --report only, got {args.parts_per_day}. Write --report FILE.html.")
+    if args.parts_per_day is not None and args.parts_per_day < 1:
+        raise SettingError(f"--parts-per-day must be at least 1, got {args.parts_per_day}.")
+    if args.report is None:
+        return
+    taken = {os.path.realpath(other) for other in others if other and other != "-"}
+    if args.report == "-" or os.path.realpath(args.report) in taken:
+        raise SettingError(f"--report must name a file of its own, got {args.report}. Write --report FILE.html.")
+    check_target("--report", args.report)
 
 
 def fraction(text: str) -> float:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from totalrecall.cli.common import add_output_options, complain, human_bytes, progress_bars, say
-from totalrecall.cli.predict import overlay_of
 from totalrecall.errors import PictureError
 
 if TYPE_CHECKING:
@@ -184,6 +183,7 @@ def _draw(
 ) -> "list[tuple[Image, Path]]":
     """Write an overlay for each picture, such as `overlays/scratch-000.png`."""
     from totalrecall.overlay import save_overlay
+    from totalrecall.report_overlays import overlay_of
 
     overlays = []
     for done, (sample, result) in enumerate(judged, start=1):
@@ -207,7 +207,7 @@ def _report(
     fit = detector.report_
     assert fit is not None
     entries = [
-        ReportEntry.of(result, overlay=overlay, label=sample.label)
+        ReportEntry.of(result, overlay=overlay, label=sample.label, defect=sample.defect)
         for (sample, result), (overlay, _) in zip(judged, overlays, strict=True)
     ]
     model = folder / f"{kind}.trecall"
@@ -223,13 +223,10 @@ def _report(
             f"{evaluation.seconds:.1f} to score {evaluation.images} pictures and measure",
         },
         entries=entries,
-        summary={
-            "image AUROC": f"{evaluation.image_auroc:.3f}",
-            "pixel AUROC": f"{evaluation.pixel_auroc:.3f}",
-        },
         bad_files=[(str(file.path), file.message) for file in evaluation.bad],
         notes=(_SYNTHETIC,),
         calibration=detector.calibration_,
+        measured=evaluation,
     )
 
 

@@ -5,12 +5,26 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from totalrecall.cli.common import LAYOUTS, add_output_options, check_target, complain, progress_bars, say, write_json
+from totalrecall.cli.common import (
+    LAYOUTS,
+    add_output_options,
+    add_report_options,
+    check_report,
+    check_target,
+    complain,
+    human_bytes,
+    progress_bars,
+    say,
+    write_json,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from totalrecall.datasets import DataSet
     from totalrecall.evaluation import Evaluation
     from totalrecall.kinds import AnyDetector
+    from totalrecall.reporting import ReportWriter
 
 __all__ = ["add_parser"]
 
@@ -29,6 +43,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--seed", type=int, help="of the split, for layouts that have none of their own (default: the fit's)"
     )
     parser.add_argument("--json", metavar="FILE", help="write the metrics as JSON ('-' for stdout)")
+    add_report_options(parser)
     parser.add_argument("--precision", metavar="NAME", help="auto, f32 or bf16 (default: the model's)")
     parser.add_argument("--threads", type=int, metavar="N", help="of the backbone (default: all cores)")
     add_output_options(parser)
@@ -40,22 +55,45 @@ def run(args: argparse.Namespace) -> int:
     from totalrecall.datasets import open_dataset
     from totalrecall.evaluation import evaluate
     from totalrecall.kinds import load_detector
+    from totalrecall.reporting import ReportWriter
 
     check_target("--json", args.json)
+    check_report(args, (args.model, args.json))
     detector = load_detector(args.model, precision=args.precision, threads=args.threads)
     seed = detector.settings.seed if args.seed is None else args.seed
     data = open_dataset(args.layout, args.root, seed=seed)
-    for warning in (*data.warnings, *_leaks(detector, data)):
+    warnings = (*data.warnings, *_leaks(detector, data))
+    for warning in warnings:
         complain(f"warning: {warning}")
+    report = ReportWriter(args.report, detector) if args.report else None
     with progress_bars(args) as progress:
         step = None if progress is None else (lambda done, total: progress("scoring", done, total))
-        evaluation = evaluate(detector, data.test, progress=step)
+        evaluation = evaluate(detector, data.test, progress=step, heard=report.add_sample if report else None)
     for bad in evaluation.bad:
         complain(bad.message)
     _tell(args, evaluation)
     if args.json:
         write_json(args.json, {**evaluation.to_json(), "model": args.model, "root": args.root, "seed": seed})
+    if report:
+        _write_report(args, report, evaluation, warnings)
     return 1 if evaluation.bad else 0
+
+
+def _write_report(
+    args: argparse.Namespace, report: "ReportWriter", measured: "Evaluation", warnings: "Sequence[str]"
+) -> None:
+    path = report.write(
+        f"Total Recall: {Path(args.model).stem}, measured",
+        facts={
+            "model": args.model,
+            "data set": f"{args.root}, layout {args.layout}",
+            "seconds": f"{measured.seconds:.1f}",
+        },
+        notes=warnings,
+        parts_a_day=args.parts_per_day,
+        measured=measured,
+    )
+    say(args, f"Report in {path} ({human_bytes(path.stat().st_size)})")
 
 
 def _leaks(detector: "AnyDetector", data: "DataSet") -> list[str]:

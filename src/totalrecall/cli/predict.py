@@ -11,16 +11,27 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from totalrecall.cli.common import add_output_options, check_target, complain, progress_bars, say
+from totalrecall.cli.common import (
+    add_output_options,
+    add_report_options,
+    check_report,
+    check_target,
+    complain,
+    human_bytes,
+    progress_bars,
+    say,
+)
 from totalrecall.errors import DataError, PictureError, SettingError, TotalRecallError
 from totalrecall.files import is_special
 
 if TYPE_CHECKING:
     from totalrecall.kinds import AnyDetector
+    from totalrecall.reporting import ReportWriter
     from totalrecall.results import Result
 
-__all__ = ["add_parser", "overlay_of", "save_heatmap"]
+__all__ = ["add_parser", "save_heatmap"]
 
+_MOST_NAMED = 3
 DEFECT_FOUND = 10  # exit code of --fail-on-anomaly
 _COLUMNS = (
     "path",
@@ -49,6 +60,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--heatmaps", metavar="DIR", help="write the picture with its heat map, regions and verdict there"
     )
+    add_report_options(parser)
     parser.add_argument(
         "--monitor", metavar="FILE", help="say when light, focus or position has moved; goes on with FILE"
     )
@@ -68,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
     detector = load_detector(args.model, precision=args.precision, threads=args.threads)
     pictures = find_pictures(args.pictures)
     overlays = _overlay_paths(Path(args.heatmaps), pictures) if args.heatmaps else None
+    report = _report(args, detector)
     began = time.perf_counter()
     bad = anomalous = 0
     with ExitStack() as stack:
@@ -75,6 +88,8 @@ def run(args: argparse.Namespace) -> int:
         writers = [stack.enter_context(writer) for writer in _writers(args)]
         progress = stack.enter_context(progress_bars(args))
         for done, result in enumerate(_results(detector, pictures, watch is not None), start=1):
+            if report:
+                report.add(pictures[done - 1], result)
             if isinstance(result, PictureError):
                 bad += 1
                 complain(result)
@@ -88,7 +103,10 @@ def run(args: argparse.Namespace) -> int:
                     save_heatmap(detector, result, overlays[done - 1])
             if progress:
                 progress("scoring", done, len(pictures))
-    _tell(args, len(pictures) - bad, anomalous, bad, time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    _tell(args, len(pictures) - bad, anomalous, bad, seconds)
+    if report:
+        _write_report(args, report, seconds)
     if args.fail_on_anomaly and anomalous:
         return DEFECT_FOUND
     return 1 if bad else 0
@@ -104,6 +122,7 @@ def _check_targets(args: argparse.Namespace) -> None:
         raise SettingError(f"--json and --csv must be two files, got {args.json} for both.")
     if args.heatmaps and Path(args.heatmaps).exists() and not Path(args.heatmaps).is_dir():
         raise DataError(f"{args.heatmaps} is a file. Name a folder for --heatmaps.")
+    check_report(args, (args.model, args.json, args.csv, args.monitor))
 
 
 def _results(detector: "AnyDetector", pictures: Sequence[Path], conditions: bool) -> "Iterator[Result | PictureError]":
@@ -115,6 +134,23 @@ def _results(detector: "AnyDetector", pictures: Sequence[Path], conditions: bool
         yield detector.predict(pictures[0], conditions=conditions)
     except PictureError as error:
         yield error
+
+
+def _report(args: argparse.Namespace, detector: "AnyDetector") -> "ReportWriter | None":
+    from totalrecall.reporting import ReportWriter
+
+    return ReportWriter(args.report, detector) if args.report else None
+
+
+def _write_report(args: argparse.Namespace, report: "ReportWriter", seconds: float) -> None:
+    more = len(args.pictures) - _MOST_NAMED  # a shell's glob comes as thousands of names
+    named = " ".join(args.pictures[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+    path = report.write(
+        f"Total Recall: {Path(args.model).stem}",
+        facts={"model": args.model, "pictures": named, "seconds": f"{seconds:.1f}"},
+        parts_a_day=args.parts_per_day,
+    )
+    say(args, f"Report in {path} ({human_bytes(path.stat().st_size)})")
 
 
 @contextmanager
@@ -276,30 +312,10 @@ class HeatmapNames:
         return self.folder / name
 
 
-def overlay_of(
-    detector: "AnyDetector", result: "Result", image: "Image | None" = None, *, title: str | None = None
-) -> "Image":
-    """Return the picture (read again from its file if not given) with heat map, regions, score and verdict drawn."""
-    from totalrecall.images import read_image
-    from totalrecall.overlay import draw_overlay
-
-    image = read_image(result.path) if image is None else image
-    return draw_overlay(
-        image,
-        result.anomaly_map,
-        threshold=detector.pixel_threshold_,
-        score=result.score,
-        score_threshold=result.threshold,
-        is_anomalous=result.is_anomalous,
-        regions=result.regions,
-        roi=detector.recipe.original_roi(image.shape[0], image.shape[1]),
-        title=Path(result.path).name if title is None else title,
-    )
-
-
 def save_heatmap(detector: "AnyDetector", result: "Result", path: Path) -> None:
     """Write one overlay; a picture that has gone meanwhile is named, not fatal."""
     from totalrecall.overlay import save_overlay
+    from totalrecall.report_overlays import overlay_of
 
     try:
         save_overlay(path, overlay_of(detector, result))
@@ -307,7 +323,3 @@ def save_heatmap(detector: "AnyDetector", result: "Result", path: Path) -> None:
         complain(error)
     except OSError as error:
         raise TotalRecallError(f"Cannot write {path}: {error}.") from None
-
-
-if TYPE_CHECKING:
-    from totalrecall.types import Image

@@ -1,0 +1,204 @@
+"""cli: `predict --report` and `evaluate --report`, and the functions for a Python user."""
+
+import re
+import shutil
+
+import pytest
+
+from tests.test_cli import run, small, spoil
+from tests.test_cli_errors import complaint
+from tests.test_report import Reader
+from totalrecall import load_detector
+from totalrecall.cli import main, predict
+from totalrecall.datasets import open_dataset
+from totalrecall.errors import DataError
+from totalrecall.reporting import ReportWriter, report_pictures, report_samples
+
+HOSTILE = "<img src=x onerror=alert(1)>&'\"\u202e.png"
+
+
+def read(path):
+    """Return the page's text and its words; that it is whole HTML is asserted."""
+    text = path.read_text(encoding="utf-8")
+    return text, Reader(text).words
+
+
+@pytest.fixture(scope="module")
+def models(added, parts, model, tmp_path_factory):
+    """A model of `parts` by each method, and a PatchCore without a threshold."""
+    folder = tmp_path_factory.mktemp("models")
+    others = {name: ["--method", name, "--precision", "f32"] for name in ("padim", "spade")}
+    others["unjudged"] = ["--holdout", "0", "--coreset", "0.1", "--at-least", "1", "--precision", "f32"]
+    for name, options in others.items():
+        fit = ["fit", str(parts / "train" / "good"), "-o", str(folder / name), "--backbone", added, "--size", "64"]
+        assert main([*fit, *options, "-q"]) == 0
+    return {"patchcore": model, **{name: folder / name for name in others}}
+
+
+def test_predict_writes_scores_threshold_overlays_and_patches(capsys, model, parts, tmp_path):
+    target = tmp_path / "new" / "report.html"
+    options = ["--report", target, "--parts-per-day", "11"]
+    code, out, err = run(capsys, "predict", model, parts / "test", *options)
+    assert (code, err) == (0, [])
+    assert re.fullmatch(rf"Report in {re.escape(str(target))} \(\d+ kB\)", out[-1])
+    assert [path.name for path in target.parent.iterdir()] == ["report.html"]
+    text, words = read(target)
+    assert text.count('alt="Overlay of ') == 6
+    assert text.count('alt="Worst patch of ') == text.count('alt="Nearest good patch, of ') == 6
+    assert {"What the threshold promises", "Scores", "All pictures", str(model), str(parts / "test")} <= set(words)
+    assert any("if 11 good parts pass a day" in word for word in words)
+    assert "labelled" not in text
+    assert "known good" not in text
+
+
+def test_evaluate_adds_the_metrics_the_curve_and_the_labels(capsys, model, parts, tmp_path):
+    target = tmp_path / "report.html"
+    code, out, _ = run(capsys, "evaluate", model, parts, "--layout", "mvtec", "--report", target)
+    assert code == 0
+    assert out[-1].startswith(f"Report in {target} (")
+    text, words = read(target)
+    figure = next(line.split()[-1] for line in out if line.startswith("image AUROC"))
+    assert f"<dt>image AUROC</dt><dd>{figure}</dd>" in text
+    headings = re.findall(r"<h2>([^<]*)</h2>", text)
+    assert headings.index("Good against defective") < headings.index("Defects with the lowest scores")
+    assert {"known good (3)", "known defective (3)", "labelled good"} <= set(words)
+    assert any("a number assumed here" in word for word in words)
+    defects = {sample.defect for sample in open_dataset("mvtec", parts).test if sample.label}
+    assert {f"labelled {defect}" for defect in defects} <= set(words)
+
+
+@pytest.mark.parametrize("kind", ["patchcore", "padim", "spade", "unjudged"])
+def test_every_method_has_its_report_and_so_has_a_model_without_threshold(capsys, models, parts, tmp_path, kind):
+    for command in (["predict", models[kind], parts / "test"], ["evaluate", models[kind], parts, "--layout", "mvtec"]):
+        code, _, err = run(capsys, *command, "--report", tmp_path / "r.html")
+        assert (code, err) == (0, [])
+        text, words = read(tmp_path / "r.html")
+        assert text.count('alt="Overlay of ') == 6
+        assert ("no verdict" in words) is (kind == "unjudged")
+        assert ("PaDiM compares with statistics of all good pictures, so there is no nearest good picture to show."
+                in words) is (kind == "padim")  # fmt: skip
+
+
+def test_broken_pictures_are_named_in_the_report_and_the_exit_code_is_1(capsys, model, parts, tmp_path):
+    folder = shutil.copytree(parts / "train" / "good", tmp_path / "line")
+    spoil(folder)
+    assert run(capsys, "predict", model, folder, "--report", tmp_path / "r.html")[0] == 1
+    text, words = read(tmp_path / "r.html")
+    assert "<dt>unreadable</dt><dd>3</dd>" in text
+    assert {str(folder / "005_empty.jpg"), "is empty (0 bytes)."} <= set(words)
+    assert text.count('<tr><th scope="row"><span class="rank">') == 10
+    (tmp_path / "one.png").touch()
+    assert run(capsys, "predict", model, tmp_path / "one.png", "--report", tmp_path / "r.html")[0] == 1
+    assert "<dt>unreadable</dt><dd>1</dd>" in read(tmp_path / "r.html")[0]
+
+
+def test_a_broken_picture_and_a_lost_mask_are_named_once_by_evaluate(capsys, model, parts, tmp_path):
+    root = shutil.copytree(parts, tmp_path / "set")
+    (root / "test" / "good" / "001.png").write_bytes(b"")
+    mask = sorted((root / "ground_truth").rglob("*.png"))[0]
+    mask.write_bytes(b"no picture")
+    code, _, err = run(capsys, "evaluate", model, root, "--layout", "mvtec", "--report", tmp_path / "r.html")
+    assert (code, len(err)) == (1, 2)
+    text, words = read(tmp_path / "r.html")
+    assert "<dt>unreadable</dt><dd>2</dd>" in text
+    assert words.count(str(root / "test" / "good" / "001.png")) == 1
+    assert any(str(mask) in word for word in words)
+
+
+def test_names_that_are_mark_up_stay_text(capsys, model, parts, tmp_path):
+    shutil.copy(parts / "test" / "good" / "000.png", tmp_path / HOSTILE)
+    assert run(capsys, "predict", model, tmp_path / HOSTILE, "--report", tmp_path / "r.html")[0] == 0
+    text, words = read(tmp_path / "r.html")
+    assert {tag for tag, attributes in Reader(text).tags if "onerror" in attributes} == set()
+    assert "\u202e" not in text
+    assert any(word.endswith("<img src=x onerror=alert(1)>&'\"�.png") for word in words)
+
+
+def test_a_good_picture_that_is_gone_or_another_file_now_is_not_shown_beside(capsys, added, parts, tmp_path):
+    good = shutil.copytree(parts / "train" / "good", tmp_path / "good")
+    fitted = tmp_path / "m.trecall"
+    assert run(capsys, "fit", good, "-o", fitted, *small(added))[0] == 0
+    for number, path in enumerate(sorted(good.iterdir())):
+        path.unlink()
+        if number % 2:
+            shutil.copy(parts / "test" / "good" / "000.png", path)
+    assert run(capsys, "predict", fitted, parts / "test", "--report", tmp_path / "r.html")[0] == 0
+    text, words = read(tmp_path / "r.html")
+    assert "Worst patch of" not in text
+    assert sum("is not there any more, or is another file now" in word for word in words) == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        ("--report {folder}", 1, "Cannot write {folder}: it is a folder. Name a file in it."),
+        (
+            "--report {file}/r.html",
+            1,
+            "Cannot write {file}/r.html: {file} is a file. Name a folder that can be written.",
+        ),
+        ("--report -", 2, "--report must name a file of its own, got -. Write --report FILE.html."),
+        ("--report {model}", 2, "--report must name a file of its own, got {model}. Write --report FILE.html."),
+        (
+            "--json {file} --report {file}",
+            2,
+            "--report must name a file of its own, got {file}. Write --report FILE.html.",
+        ),
+        ("--report x.png", 2, "--report must name a file to write, got the picture x.png. Write --report FILE."),
+        ("--parts-per-day 5", 2, "--parts-per-day is for --report only, got 5. Write --report FILE.html."),
+        ("--report {folder}/r.html --parts-per-day 0", 2, "--parts-per-day must be at least 1, got 0."),
+    ],
+)
+def test_a_report_that_cannot_be_written_is_refused_before_the_work(
+    capsys, monkeypatch, model, parts, tmp_path, options, code, message
+):
+    def work(*_, **__):
+        raise AssertionError("the work has begun")
+
+    monkeypatch.setattr("totalrecall.kinds.load_detector", work)
+    (tmp_path / "f").touch()
+    names = {"folder": tmp_path, "file": tmp_path / "f", "model": model}
+    told = (code, message.format(**names))
+    given = options.format(**names).split()
+    assert complaint(capsys, "predict", model, parts / "test", *given) == told
+    assert complaint(capsys, "evaluate", model, parts, "--layout", "mvtec", *given) == told
+    assert model.read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
+
+
+def test_an_interrupted_predict_leaves_the_old_report_and_nothing_half(capsys, monkeypatch, model, parts, tmp_path):
+    target = tmp_path / "r.html"
+    target.write_text("old")
+    results = predict._results
+
+    def interrupted(*arguments):
+        yield next(results(*arguments))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(predict, "_results", interrupted)
+    assert run(capsys, "predict", model, parts / "test", "--report", target)[0] == 130
+    assert target.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["r.html"]
+
+
+def test_a_python_user_has_both_reports(model, parts, tmp_path):
+    detector = load_detector(model)
+    path = report_pictures(detector, parts / "test", tmp_path / "p.html", title="Mine", parts_a_day=7)
+    assert {"Mine", "All pictures"} <= set(read(path)[1])
+    seen = []
+    samples = open_dataset("mvtec", parts).test
+    measured = report_samples(detector, samples, tmp_path / "e.html", progress=lambda done, _: seen.append(done))
+    assert (measured.images, seen) == (6, [1, 2, 3, 4, 5, 6])
+    assert "Good against defective" in read(tmp_path / "e.html")[1]
+    with pytest.raises(DataError, match="it is a folder"):
+        report_pictures(detector, parts / "test", tmp_path)
+
+
+def test_nothing_large_is_kept_of_a_result(model, parts, tmp_path):
+    detector = load_detector(model)
+    writer = ReportWriter(tmp_path / "r.html", detector)
+    result = detector.predict(parts / "test" / "good" / "000.png")
+    writer.add(result.path, result)
+    (entry,) = writer._entries
+    assert entry.overlay is None
+    assert not [value for value in vars(entry).values() if hasattr(value, "nbytes")]
