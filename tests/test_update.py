@@ -399,7 +399,7 @@ def test_wrong_use_is_named(detector, tiny_backbone, alarms):
 
 
 def test_more_pictures_than_memory_holds_are_refused_beforehand(detector, alarms, monkeypatch):
-    monkeypatch.setattr("totalrecall.joining.available_memory", lambda: 500_000)
+    monkeypatch.setattr("totalrecall.membership.available_memory", lambda: 500_000)
     message = r"add: 6 pictures at once need .* of memory, 2 fit. Add them in parts."
     with pytest.raises(SettingError, match=message):
         detector.update(add=alarms)
