@@ -106,3 +106,29 @@ def model(added, parts, tmp_path_factory) -> Path:
     ]
     assert main(["fit", str(parts), "--layout", "mvtec", "-o", str(path), *options]) == 0
     return path
+
+
+@pytest.fixture(scope="session")
+def good(tmp_path_factory) -> Path:
+    """A folder of two dozen good pictures."""
+    import cv2
+
+    from tests.test_detector import stripes
+
+    folder = tmp_path_factory.mktemp("good")
+    for i in range(24):
+        cv2.imwrite(str(folder / f"{i:02}.png"), stripes(i)[..., ::-1])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def alarms(tmp_path_factory) -> Path:
+    """A folder of six false alarms: good, but unlike those."""
+    import cv2
+
+    from tests.test_update import odd
+
+    folder = tmp_path_factory.mktemp("alarms")
+    for i in range(6):
+        cv2.imwrite(str(folder / f"{i}.png"), odd(i)[..., ::-1])
+    return folder

@@ -21,23 +21,6 @@ def odd(seed):
     return picture
 
 
-@pytest.fixture(scope="module")
-def good(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("good")
-    for i in range(24):
-        cv2.imwrite(str(folder / f"{i:02}.png"), stripes(i)[..., ::-1])
-    return folder
-
-
-@pytest.fixture(scope="module")
-def alarms(tmp_path_factory):
-    """A folder of six false alarms."""
-    folder = tmp_path_factory.mktemp("alarms")
-    for i in range(6):
-        cv2.imwrite(str(folder / f"{i}.png"), odd(i)[..., ::-1])
-    return folder
-
-
 def make(backbone, **options):
     standard = {
         "backbone": backbone,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from totalrecall.gaussians import Gaussians
-from totalrecall.types import Patches, PatchStack
+from totalrecall.types import Patches
 
 __all__ = ["Grown"]
 
@@ -29,7 +29,7 @@ class Grown(Gaussians):
         ValueError: the parts do not fit together, or that which left was never learnt; says which.
     """
 
-    def __init__(self, fitted: Gaussians, joined: PatchStack, left: PatchStack) -> None:
+    def __init__(self, fitted: Gaussians, joined: np.ndarray, left: np.ndarray) -> None:  # not yet known to fit
         super().__init__(0, fitted.dimensions)
         for name, vectors in (("joined", joined), ("left", left)):
             if vectors.shape[1:] != fitted.mean.shape or vectors.dtype != np.float32 or not np.isfinite(vectors).all():
