@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common import SHARED, record, seconds_of
-from benchmarks.update import ALARMS, RATES, _auroc, _last_rows, _sha, _split
+from benchmarks.common import SHARED, record
+from benchmarks.update import ALARMS, RATES, _auroc, _last_rows, _put_between, _sha, _split, _table
 from totalrecall import SPADE, PaDiM, load_detector
 from totalrecall.images import Source
 
@@ -39,7 +39,6 @@ _SHOWN = (  # in the docs: what, columns, and how a number is written
     ("defects found at 25 %, before / after", ("found_25_before", "found_25_after"), "{:.3f}"),
     ("image AUROC on the rest, before / after", ("auroc_before", "auroc_after"), "{:.2f}"),
     ("scores after over before: the 30 / the rest / the rest at most", ("alarms", "rest", "rest_at_most"), "{:.3f}"),
-    ("seconds of the update / of the fit", ("seconds", "fit_s"), "{:.3g}"),
     ("file in MB before / after", ("mb_before", "mb_after"), "{:.0f}"),
 )
 
@@ -71,18 +70,13 @@ def _pictures(name: str) -> tuple[list[Source], list[Source], list[Source]]:
 def _measure(name: str, method: str, folder: Path) -> dict[str, object]:
     train, good, defects = _pictures(name)
     path = folder / f"{name}-{method.replace(', ', '-').replace(' ', '-')}.trecall"
-    fit_seconds = path.with_suffix(".seconds")
     if not path.exists():
-        detector = _METHODS[method]()
-        fit_seconds.write_text(str(seconds_of(lambda: detector.fit(train))))
-        detector.save(path)
+        _METHODS[method]().fit(train).save(path)
     detector = load_detector(path)
     before, calibration = (detector.score(good), detector.score(defects)), detector.calibration_
     order = np.argsort(-before[0], kind="stable")
     worst, rest = order[:ALARMS], order[ALARMS:]
-    changes = []
-    seconds = seconds_of(lambda: changes.append(detector.update(add=[good[at] for at in worst])))
-    (change,) = changes
+    change = detector.update(add=[good[at] for at in worst])
     updated = detector.save(folder / "updated.trecall")
     detector = load_detector(updated)
     after, followed = (detector.score(good), detector.score(defects)), detector.calibration_
@@ -97,8 +91,6 @@ def _measure(name: str, method: str, folder: Path) -> dict[str, object]:
         "set_threshold": len(calibration.scores),
         "rest_good": len(rest),
         "defects": len(defects),
-        "seconds": seconds,
-        "fit_s": float(fit_seconds.read_text()),
         "auroc_before": _auroc(before[0][rest], before[1]),
         "auroc_after": _auroc(after[0][rest], after[1]),
         "alarms": float(ratio[worst].mean()),
@@ -120,22 +112,16 @@ def _measure(name: str, method: str, folder: Path) -> dict[str, object]:
 def _write_docs() -> None:
     """Put the last results between the marks of docs/updating.md."""
     rows = _last_rows("update_methods", 2 * len(_METHODS))
-    lines = ["|  | " + " | ".join(f"{row['set']}, {row['method']}" for row in rows) + " |"]
-    lines += ["| --- |" + " --: |" * len(rows)]
-    for label, columns, form in _SHOWN:
-        cells = [" / ".join(form.format(float(row[column])) for column in columns) for row in rows]
-        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    table = _table(rows, [f"{row['set']}, {row['method']}" for row in rows], _SHOWN)
     first = [next(row for row in rows if row["set"] == name) for name in ("bottle", "mtd")]
     counts = ". ".join(
         f"{row['set']}: {row['fitted']} pictures fitted, of which {row['set_threshold']} set the threshold; the rest "
         f"are {row['rest_good']} good ones and {row['defects']} defects"
         for row in first
     )
-    text = f"{rows[-1]['date']}, {rows[-1]['machine']}, beside much other work. {counts}.\n\n" + "\n".join(lines)
-    page = Path(__file__).resolve().parents[1] / "docs" / "updating.md"
-    before, _, rest = page.read_text(encoding="utf-8").partition("<!-- update-methods -->")
-    after = rest.partition("<!-- /update-methods -->")[2]
-    page.write_text(f"{before}<!-- update-methods -->\n{text}\n<!-- /update-methods -->{after}", encoding="utf-8")
+    _put_between(
+        "update-methods", f"{rows[-1]['date']}, {rows[-1]['machine']}, beside much other work. {counts}.\n\n{table}"
+    )
 
 
 if __name__ == "__main__":

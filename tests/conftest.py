@@ -108,27 +108,26 @@ def model(added, parts, tmp_path_factory) -> Path:
     return path
 
 
+def _written(folder: Path, pictures) -> Path:
+    """Return the folder with pictures in it, numbered."""
+    import cv2
+
+    for at, picture in enumerate(pictures):
+        cv2.imwrite(str(folder / f"{at:02}.png"), picture[..., ::-1])
+    return folder
+
+
 @pytest.fixture(scope="session")
 def good(tmp_path_factory) -> Path:
     """A folder of two dozen good pictures."""
-    import cv2
-
     from tests.test_detector import stripes
 
-    folder = tmp_path_factory.mktemp("good")
-    for i in range(24):
-        cv2.imwrite(str(folder / f"{i:02}.png"), stripes(i)[..., ::-1])
-    return folder
+    return _written(tmp_path_factory.mktemp("good"), map(stripes, range(24)))
 
 
 @pytest.fixture(scope="session")
 def alarms(tmp_path_factory) -> Path:
     """A folder of six false alarms: good, but unlike those."""
-    import cv2
-
     from tests.test_update import odd
 
-    folder = tmp_path_factory.mktemp("alarms")
-    for i in range(6):
-        cv2.imwrite(str(folder / f"{i}.png"), odd(i)[..., ::-1])
-    return folder
+    return _written(tmp_path_factory.mktemp("alarms"), map(odd, range(6)))

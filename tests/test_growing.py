@@ -58,6 +58,20 @@ def test_a_model_that_pictures_joined_is_that_of_a_fit_on_all_of_them(load, tiny
 
 
 @both
+def test_on_real_bottles_a_changed_model_scores_as_a_fit_on_what_it_knows(shared, kind):
+    from totalrecall.datasets import open_dataset
+
+    data = open_dataset("mvtec", shared / "data" / "mvtec_ad" / "bottle")
+    own, more, gone = data.train[:20], data.train[60:66], [data.train[3], data.train[61]]
+    detector = kind(size=128, precision="f32").fit(own)
+    detector.update(add=more)
+    detector.update(remove=gone)
+    refit = kind(size=128, precision="f32", holdout=0).fit([path for path in [*own, *more] if path not in gone])
+    pictures = [sample.path for sample in data.test[::8]]
+    assert detector.score(pictures) == pytest.approx(refit.score(pictures), rel=1e-4)
+
+
+@both
 def test_it_tells_the_scores_before_and_after(load, kind, alarms):
     detector = load(kind)
     before = detector.score(alarms)

@@ -83,11 +83,7 @@ def remove_pictures(detector: "OnePass[Any, Any]", names: Sequence[str | Path], 
 def _scores(detector: "OnePass[Any, Any]", newcomers: Sequence[Newcomer[Any]]) -> list[float]:
     """Return the scores of pictures by the detector as it is."""
     model = detector._ready(detector._fitted())
-    scores = []
-    for one in newcomers:
-        geometry = detector.recipe.geometry(one.picture.height, one.picture.width)
-        scores.append(detector._judged(detector._measure(model, one.digest), geometry)[0])
-    return scores
+    return [detector._score_alone(model, one.digest, one.picture) for one in newcomers]
 
 
 def _read_again(detector: "OnePass[Any, Any]", wanted: dict[int, str]) -> tuple[dict[int, Any], list[PictureError]]:

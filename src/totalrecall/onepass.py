@@ -138,6 +138,10 @@ class OnePass(Changing[Model, Digest]):
         """
         return self.calibration_
 
+    def _score_alone(self, model: Model, digest: Digest, picture: BankPicture) -> float:
+        """Return a picture's score by a model that is ready."""
+        return self._judged(self._measure(model, digest), self.recipe.geometry(picture.height, picture.width))[0]
+
     def _become(self, model: Model, pictures: Sequence[BankPicture], calibration: Calibration) -> None:
         """Hold another model; for `update`."""
         self._model, self._pictures, self._calibration = model, pictures, calibration

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from totalrecall.backbones import Backbone
+from totalrecall.bank import BankPicture
 from totalrecall.calibration import Calibration
 from totalrecall.detector_base import Measured
 from totalrecall.errors import DataError
@@ -120,6 +121,9 @@ class SPADE(OnePass[Gallery, _Pyramid]):
         worst = int(grid.argmax())
         row, column = divmod(int(found.cells.flat[worst]), grid.shape[1])
         return Measured(grid, float(distances.mean()), (int(found.pictures.flat[worst]), row, column))
+
+    def _score_alone(self, model: Gallery, digest: _Pyramid, picture: BankPicture) -> float:  # noqa: ARG002
+        return float(model.nearest_pictures(digest.pooled, self.settings.neighbours)[0].mean())  # needs no map
 
     # ------------------------------------------------------------------ learning and keeping
 
