@@ -77,25 +77,36 @@ def main(arguments: Sequence[str]) -> None:
 def _write_docs() -> None:
     """Put the last results between the marks of docs/updating.md."""
     rows = _last_rows("update", 2 * len(RATES))
-    lines = ["|  | " + " | ".join(f"{row['set']}, {100 * float(row['stated_rate']):g} %" for row in rows) + " |"]
-    lines += ["| --- |" + " --: |" * len(rows)]
-    for label, columns, form in _SHOWN:
-        cells = [" / ".join(form.format(float(row[column])) for column in columns) for row in rows]
-        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    table = _table(rows, [f"{row['set']}, {100 * float(row['stated_rate']):g} %" for row in rows], _SHOWN)
     (kills,) = _last_rows("update_kills", 1)
     text = (
         f"{rows[-1]['date']}, {rows[-1]['machine']}, beside other work (believe ratios of seconds): stated false-alarm "
         f"rate 1 %, the fit's, and 25 %, at which most of the 30 are called anomalous (evidence was kept for 1 %).\n\n"
-        + "\n".join(lines)
-        + "\n\n"
+        f"{table}\n\n"
         f"Of {kills['kills']} updates killed at random moments {kills['left_old']} left the old model, "
         f"{kills['left_new']} the new one ({kills['had_finished']} had ended by themselves) and {kills['broken']} a "
         f"broken one; {kills['litter']} left a `.part` file."
     )
+    _put_between("update", text)
+
+
+def _table(
+    rows: Sequence[dict[str, str]], heads: Sequence[str], shown: Sequence[tuple[str, tuple[str, ...], str]]
+) -> str:
+    """Return results as a table, a column each."""
+    lines = ["|  | " + " | ".join(heads) + " |", "| --- |" + " --: |" * len(rows)]
+    for label, columns, form in shown:
+        cells = [" / ".join(form.format(float(row[column])) for column in columns) for row in rows]
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _put_between(mark: str, text: str) -> None:
+    """Put a text between two marks of docs/updating.md."""
     page = Path(__file__).resolve().parents[1] / "docs" / "updating.md"
-    before, _, rest = page.read_text(encoding="utf-8").partition("<!-- update -->")
-    after = rest.partition("<!-- /update -->")[2]
-    page.write_text(f"{before}<!-- update -->\n{text}\n<!-- /update -->{after}", encoding="utf-8")
+    before, _, rest = page.read_text(encoding="utf-8").partition(f"<!-- {mark} -->")
+    after = rest.partition(f"<!-- /{mark} -->")[2]
+    page.write_text(f"{before}<!-- {mark} -->\n{text}\n<!-- /{mark} -->{after}", encoding="utf-8")
 
 
 def _last_rows(name: str, count: int) -> list[dict[str, str]]:

@@ -106,3 +106,28 @@ def model(added, parts, tmp_path_factory) -> Path:
     ]
     assert main(["fit", str(parts), "--layout", "mvtec", "-o", str(path), *options]) == 0
     return path
+
+
+def _written(folder: Path, pictures) -> Path:
+    """Return the folder with pictures in it, numbered."""
+    import cv2
+
+    for at, picture in enumerate(pictures):
+        cv2.imwrite(str(folder / f"{at:02}.png"), picture[..., ::-1])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def good(tmp_path_factory) -> Path:
+    """A folder of two dozen good pictures."""
+    from tests.test_detector import stripes
+
+    return _written(tmp_path_factory.mktemp("good"), map(stripes, range(24)))
+
+
+@pytest.fixture(scope="session")
+def alarms(tmp_path_factory) -> Path:
+    """A folder of six false alarms: good, but unlike those."""
+    from tests.test_update import odd
+
+    return _written(tmp_path_factory.mktemp("alarms"), map(odd, range(6)))

@@ -96,6 +96,21 @@ def test_pictures_are_looked_for_among_some():
     assert (np.diff(distances) >= 0).all()
 
 
+def test_pictures_join_at_the_end_and_leave_without_a_trace():
+    maps, rng = pyramids(0, 6, GRIDS["two"]), np.random.default_rng(0)
+    full = gallery(maps, rng.random((6, 6, 4)) > 0.3)
+    first, rest = full.without([4, 5]), full.without([0, 1, 2, 3])
+    assert (len(first), len(rest)) == (4, 2)
+    again = first.with_pictures(rest).checked()
+    for ours, theirs in zip(
+        [*again.levels, again.pooled, again.inside], [*full.levels, full.pooled, full.inside], strict=True
+    ):
+        assert np.array_equal(ours, theirs)
+    assert full.without([2]).inside.tolist() == np.delete(full.inside, 2, axis=0).tolist()
+    assert gallery(maps).without([0]).with_pictures(gallery(maps)).inside is None
+    assert again.among_only(np.array([1, 3])).nearest_pictures(full.pooled[0], 9)[1].tolist() in ([1, 3], [3, 1])
+
+
 def test_pooling_takes_the_mean_of_what_is_inside():
     deepest = pyramids(0, 1, [(4, 4, 3)])[0]
     inside = np.zeros((4, 4), bool)

@@ -57,6 +57,19 @@ def test_two_merged_are_one_that_saw_all():
     assert not np.allclose(left.distances(picture), before)
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 28), st.integers(0, 5))
+def test_what_is_removed_might_never_have_been_added(count, seed):
+    good, picture = vectors(seed, 30), vectors(seed + 9, 1)[0]
+    gaussians = fitted(good)
+    gaussians.whitening  # noqa: B018  which the removal must make anew
+    gaussians.remove(good[:count])
+    gaussians.remove(good[:0])
+    assert gaussians.count == 30 - count
+    assert gaussians.mean == pytest.approx(good[count:].astype(np.float64).mean(axis=0))
+    assert gaussians.distances(picture) == pytest.approx(fitted(good[count:]).distances(picture), rel=1e-3)
+
+
 def test_a_single_picture_leaves_a_sphere_about_it():
     good = vectors(0, 1)
     apart = np.zeros(20, np.float32)

@@ -21,23 +21,6 @@ def odd(seed):
     return picture
 
 
-@pytest.fixture(scope="module")
-def good(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("good")
-    for i in range(24):
-        cv2.imwrite(str(folder / f"{i:02}.png"), stripes(i)[..., ::-1])
-    return folder
-
-
-@pytest.fixture(scope="module")
-def alarms(tmp_path_factory):
-    """A folder of six false alarms."""
-    folder = tmp_path_factory.mktemp("alarms")
-    for i in range(6):
-        cv2.imwrite(str(folder / f"{i}.png"), odd(i)[..., ::-1])
-    return folder
-
-
 def make(backbone, **options):
     standard = {
         "backbone": backbone,
@@ -399,7 +382,7 @@ def test_wrong_use_is_named(detector, tiny_backbone, alarms):
 
 
 def test_more_pictures_than_memory_holds_are_refused_beforehand(detector, alarms, monkeypatch):
-    monkeypatch.setattr("totalrecall.joining.available_memory", lambda: 500_000)
+    monkeypatch.setattr("totalrecall.membership.available_memory", lambda: 500_000)
     message = r"add: 6 pictures at once need .* of memory, 2 fit. Add them in parts."
     with pytest.raises(SettingError, match=message):
         detector.update(add=alarms)

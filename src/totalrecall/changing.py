@@ -1,19 +1,24 @@
 """A detector that may change after its fit: what was done to it is kept with it, and can be undone to the byte."""
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from totalrecall.detector_base import Detector, Digest, Model
-from totalrecall.errors import ModelFileError, PictureError
-from totalrecall.fitting import renumbered
+from totalrecall.errors import ModelFileError, PictureError, SettingError
+from totalrecall.fitting import Progress, renumbered
 from totalrecall.history import Step, past_of, steps_of, undone, with_step
-from totalrecall.images import LoadedPicture
+from totalrecall.images import LoadedPicture, Source
 from totalrecall.sources import Sources, expand
 from totalrecall.teaching import Lesson, catching_threshold, lessons
 from totalrecall.types import LayerMap
+
+if TYPE_CHECKING:
+    from totalrecall.update import Change
 
 __all__ = ["Changing"]
 
@@ -91,6 +96,50 @@ class Changing(Detector[Model, Digest]):
             else:
                 scored.append((loaded.path, loaded.sha256, score))
         return lessons(scored, self.calibration_, self.threshold_), skipped
+
+    def update(
+        self,
+        *,
+        add: Sources | None = None,
+        remove: str | Path | Sequence[str | Path] | None = None,
+        progress: Progress | None = None,
+    ) -> "Change":
+        """Let good pictures join, false alarms for instance, or learnt ones leave; `save` keeps it, `undo` reverts it.
+
+        A `PatchCore` takes in what is farther from the bank than its covering radius, and of pictures that would still
+        be called anomalous the worst patches, until they pass; the threshold follows (see `totalrecall.joining`). In
+        `PaDiM` and `SPADE` a picture is one among many: see `totalrecall.growing`, and `Change.still_anomalous`.
+
+        Args:
+            add: as for `fit`.
+            remove: pictures that were learnt, each by its path as given then, its SHA-256 (8 digits or more), or a
+                file of the same bytes. Just those of the last update: it is undone.
+            progress: called with (step, done, total); steps are `features` and `calibration`.
+
+        Returns:
+            What was done, and which pictures could not be used.
+
+        Raises:
+            SettingError: neither or both were given, or memory does not hold so many at once.
+            DataError: nothing would be left.
+            NotFittedError: nothing was learnt yet.
+        """
+        if (add is None) == (remove is None):
+            raise SettingError("update takes either add or remove. For both, call it twice.")
+        names = [remove] if isinstance(remove, (str, Path)) else list(remove or ())
+        with self._changing() as note:
+            change = self._leave(names, progress) if add is None else self._join(expand(add), progress)
+            if change.pictures and change.what != "undo":
+                note(change.what, [one.note() for one in change.pictures])
+        return change
+
+    @abstractmethod
+    def _join(self, sources: Sequence[Source], progress: Progress | None) -> "Change":
+        """Let good pictures join."""
+
+    @abstractmethod
+    def _leave(self, names: Sequence[str | Path], progress: Progress | None) -> "Change":
+        """Let pictures leave, or undo the last update if it is just they that it let join."""
 
     @contextmanager
     def _changing(self) -> Iterator[Note]:

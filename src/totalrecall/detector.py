@@ -20,11 +20,11 @@ from totalrecall.changing import Changing
 from totalrecall.detector_base import Measured
 from totalrecall.drift import Reference
 from totalrecall.drift_conditions import Glance
-from totalrecall.errors import PictureError, SettingError
+from totalrecall.errors import PictureError
 from totalrecall.evidence import Coverage, Evidence, EvidenceKeeper
 from totalrecall.extractor import PatchExtractor
 from totalrecall.fitting import Learnt, Progress, flatten_grid
-from totalrecall.images import Geometry
+from totalrecall.images import Geometry, Source
 from totalrecall.learning import Announce, learn
 from totalrecall.notices import OutlierWarning
 from totalrecall.outliers import outlier_note, unlike_the_others, without_outliers
@@ -245,43 +245,15 @@ class PatchCore(Changing[Bank, _Patches]):
         calibration = Calibration(scores, peaks, self.settings.false_alarm_rate, folds, pictures.astype(np.int32))
         return calibration, keeper.evidence(), levels
 
-    def update(
-        self,
-        *,
-        add: Sources | None = None,
-        remove: str | Path | Sequence[str | Path] | None = None,
-        progress: Progress | None = None,
-    ) -> "Change":
-        """Let good pictures join, false alarms for instance, or learnt ones leave; `save` keeps it.
-
-        What is farther from the bank than its covering radius enters, and of pictures that would still be called
-        anomalous the worst patches, until they pass. The threshold follows. `undo` takes it back. See
-        `totalrecall.update`.
-
-        Args:
-            add: as for `fit`.
-            remove: pictures that were learnt, each by its path as given then, its SHA-256 (8 digits or more), or a
-                file of the same bytes. Just those of the last update: it is undone.
-            progress: called with (step, done, total); the step is `features`.
-
-        Returns:
-            What was done, and which pictures could not be used.
-
-        Raises:
-            SettingError: neither or both were given, or memory does not hold so many at once.
-            DataError: no vector would be left.
-        """
+    def _join(self, sources: Sequence[Source], progress: Progress | None) -> "Change":
         from totalrecall.joining import add_pictures
+
+        return add_pictures(self, sources, progress)
+
+    def _leave(self, names: Sequence[str | Path], progress: Progress | None) -> "Change":  # noqa: ARG002
         from totalrecall.leaving import remove_pictures
 
-        if (add is None) == (remove is None):
-            raise SettingError("update takes either add or remove. For both, call it twice.")
-        names = [remove] if isinstance(remove, (str, Path)) else list(remove or ())
-        with self._changing() as note:
-            change = remove_pictures(self, names) if add is None else add_pictures(self, expand(add), progress)
-            if change.pictures and change.what != "undo":
-                note(change.what, [one.note() for one in change.pictures])
-        return change
+        return remove_pictures(self, names)
 
     def _become(self, bank: Bank, calibration: Calibration, evidence: Evidence | None, coverage: Coverage) -> None:
         """Hold another bank; for `update`."""

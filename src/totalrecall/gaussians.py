@@ -115,17 +115,27 @@ class Gaussians:
 
     def add(self, patches: PatchStack) -> None:
         """Take in more pictures, (n, positions, d)."""
-        if not len(patches):
+        self._take(patches, len(patches))
+
+    def remove(self, patches: PatchStack) -> None:
+        """Let pictures (n, positions, d) go that were taken in, fewer than all: to rounding, as if they never were."""
+        self._take(patches, -len(patches))
+
+    def _take(self, patches: PatchStack, count: int) -> None:
+        """Add the sums of pictures, or with a negative count subtract them."""
+        if not count:
             return
+        sign = np.sign(count)
 
         def block(part: slice) -> None:
             rows = patches[:, part].transpose(1, 0, 2).astype(np.float64)  # (n, b, d) -> (b, n, d)
             mean = rows.mean(axis=1)
             rows -= mean[:, None]
-            self._merge(part, len(patches), mean, rows.transpose(0, 2, 1) @ rows)  # (b, d, n) @ (b, n, d) -> (b, d, d)
+            scatter = sign * (rows.transpose(0, 2, 1) @ rows)  # (b, d, n) @ (b, n, d) -> (b, d, d)
+            self._merge(part, count, mean, scatter)
 
         self._in_blocks(block, self.dimensions * (self.dimensions + len(patches)))
-        self.count, self._whitening = self.count + len(patches), None
+        self.count, self._whitening = self.count + count, None
 
     def merge(self, other: "Gaussians") -> None:
         """Take in what another has seen."""
@@ -139,7 +149,10 @@ class Gaussians:
         self.count, self._whitening = self.count + other.count, None
 
     def _merge(self, part: slice, count: int, mean: np.ndarray, scatter: np.ndarray) -> None:
-        """Add the sums of `count` other pictures, (b, d) and (b, d, d), at some positions; `self.count` is the old."""
+        """Add the sums of `count` other pictures, (b, d) and (b, d, d), at some positions; `self.count` is the old.
+
+        With a negative count, and the scatter negative too, it is the same equation solved for the sums of before.
+        """
         apart = mean - self.mean[part]
         share = count / (self.count + count)
         # between the two means lies scatter of its own: Chan et al., eq. 2.1

@@ -13,6 +13,7 @@ import numpy as np
 
 from totalrecall.artifact import Contents
 from totalrecall.errors import ModelFileError, SettingError
+from totalrecall.files import sha256
 
 __all__ = ["Step", "last_step", "past_of", "steps_of", "undone", "with_step"]
 
@@ -29,7 +30,7 @@ class Step:
         when: in UTC, ISO 8601.
         library: version of Total Recall that did it.
         pictures: by which: path as given and SHA-256 of each, and how many vectors entered or left.
-        vectors: of the bank before and after.
+        vectors: of the bank before and after; of a kind that has none, pictures.
         threshold: before and after; None where there was none.
     """
 
@@ -216,4 +217,5 @@ def _gone(before: Sequence[Any], after: Sequence[Any]) -> list[int] | None:
 def _gone_rows(before: np.ndarray, after: np.ndarray) -> list[int] | None:
     if len(after) >= len(before):
         return None
-    return _gone([row.tobytes() for row in before], [row.tobytes() for row in after])
+    # by their hashes: a row may be a picture's features, and a copy of them all gigabytes
+    return _gone(*([sha256(row.tobytes()) for row in array] for array in (before, after)))

@@ -6,7 +6,7 @@ first, until they pass. The threshold follows (see `evidence`); the pictures the
 since false alarms, picked for scoring high, are no sample of good pictures.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +14,13 @@ import numpy as np
 
 from totalrecall.bank import Bank, BankPicture
 from totalrecall.coreset import greedy_k_center, project
-from totalrecall.errors import PictureError, SettingError
 from totalrecall.evidence import Recalibration
-from totalrecall.fitting import renumbered
-from totalrecall.images import LoadedPicture, Source
-from totalrecall.memory import available_memory, format_size
+from totalrecall.fitting import Progress
+from totalrecall.images import Source
+from totalrecall.membership import read_newcomers
 from totalrecall.plan import expected_grid, walked_dimensions
 from totalrecall.search import ExactSearch
-from totalrecall.types import LayerMap, Matrix, Patches
+from totalrecall.types import Matrix, Patches
 from totalrecall.update import Change, Changed, added_vectors, recalibration_of
 
 if TYPE_CHECKING:
@@ -65,16 +64,16 @@ class _Newcomer:
         self.score, self._met = min(self.score, detector._score_of(grid, self.picture)), len(forced)
 
 
-def add_pictures(
-    detector: "PatchCore", sources: Sequence[Source], progress: Callable[[str, int, int], None] | None = None
-) -> Change:
+def add_pictures(detector: "PatchCore", sources: Sequence[Source], progress: Progress | None = None) -> Change:
     """Let good pictures join a detector; see `PatchCore.update`.
 
     Raises:
         SettingError: memory does not hold their patches.
     """
     before = detector.bank_
-    newcomers, known, skipped = _read(detector, sources, progress)
+    rows, columns, d = expected_grid(detector.backbone, detector.recipe, detector.settings)
+    found, known, skipped = read_newcomers(detector, sources, progress, each=2 * 4 * rows * columns * d)
+    newcomers = [_Newcomer(detector, one.picture, one.digest) for one in found]
     threshold = detector.threshold_
     if not newcomers:
         sizes, thresholds = (len(before), len(before)), (threshold, threshold)
@@ -100,46 +99,6 @@ def add_pictures(
         min(recalibration.lowest_threshold, detector.threshold_) if detector._taught is None else detector._taught,
         detector._evidence is not None,
     )
-
-
-def _read(
-    detector: "PatchCore", sources: Sequence[Source], progress: Callable[[str, int, int], None] | None
-) -> tuple[list[_Newcomer], list[str], list[PictureError]]:
-    """Return the new pictures, paths of known ones, and why others cannot be used."""
-    rows, columns, d = expected_grid(detector.backbone, detector.recipe, detector.settings)
-    needed = 2 * 4 * rows * columns * d * len(sources)
-    if needed > available_memory():
-        fits = available_memory() // (2 * 4 * rows * columns * d)
-        raise SettingError(
-            f"add: {len(sources)} pictures at once need {format_size(needed)} of memory, {fits} fit. Add them in parts."
-        )
-
-    def look(loaded: LoadedPicture, maps: Sequence[LayerMap] | None) -> tuple[LoadedPicture, Any]:
-        if maps is None or loaded.geometry is None:
-            return loaded, None
-        try:
-            return loaded, detector._digest(maps, loaded.geometry)
-        except PictureError as error:
-            return replace(loaded, error=PictureError(f"{loaded.path}: {error}")), None
-
-    in_model = {picture.sha256 for picture in detector.pictures_}
-    newcomers: list[_Newcomer] = []
-    known: list[str] = []
-    skipped: list[PictureError] = []
-    for at, (found, digest) in enumerate(detector.extractor.stream_maps(look, sources, hashes=True)):
-        loaded = renumbered(found, sources[at], at)
-        if loaded.error is not None:
-            skipped.append(loaded.error)
-        elif loaded.sha256 in in_model:
-            known.append(loaded.path)
-        else:
-            assert loaded.geometry is not None
-            in_model.add(loaded.sha256)
-            picture = BankPicture(loaded.path, loaded.sha256, *loaded.geometry.original)
-            newcomers.append(_Newcomer(detector, picture, digest))
-        if progress:
-            progress("features", at + 1, len(sources))
-    return newcomers, known, skipped
 
 
 def _cover(detector: "PatchCore", newcomers: Sequence[_Newcomer], radius: float) -> list[tuple[int, int]]:

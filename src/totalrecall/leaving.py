@@ -7,19 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from totalrecall.bank import BankPicture
-from totalrecall.calibration import Calibration
-from totalrecall.errors import DataError, PictureError
+from totalrecall.errors import DataError
 from totalrecall.evidence import Coverage
-from totalrecall.files import sha256
+from totalrecall.membership import is_last_update, named, without
 from totalrecall.update import Change, Changed, added_vectors, recalibration_of
 
 if TYPE_CHECKING:
     from totalrecall.detector import PatchCore
 
 __all__ = ["remove_pictures"]
-
-_SHORTEST_HASH = 8  # digits by which a picture may be named
 
 
 def remove_pictures(detector: "PatchCore", names: Sequence[str | Path]) -> Change:
@@ -28,7 +24,8 @@ def remove_pictures(detector: "PatchCore", names: Sequence[str | Path]) -> Chang
     Raises:
         DataError: nothing of the bank would be left.
     """
-    leaving, skipped = _named(detector.pictures_, names)
+    found, skipped = named(detector.pictures_, names)
+    leaving = list(found)
     bank, threshold = detector.bank_, detector.threshold_
     if not leaving:
         sizes, thresholds = (len(bank), len(bank)), (threshold, threshold)
@@ -38,7 +35,7 @@ def remove_pictures(detector: "PatchCore", names: Sequence[str | Path]) -> Chang
         raise DataError("Nothing of the bank would be left. Fit a new model instead.")
     counts = np.bincount(bank.origin[:, 0], minlength=len(bank.pictures))
     gone = [Changed(bank.pictures[at].path, bank.pictures[at].sha256, int(counts[at])) for at in leaving]
-    if _is_last_update(detector, gone):
+    if is_last_update(detector, gone):
         detector.undo()
         thresholds = (threshold, detector.threshold_)
         return Change("undo", gone, (), skipped, (len(bank), len(detector.bank_)), thresholds, thresholds[1])
@@ -55,35 +52,6 @@ def remove_pictures(detector: "PatchCore", names: Sequence[str | Path]) -> Chang
         detector._evidence is not None,
         estimated=any(at < fitted for at in leaving),
     )
-
-
-def _named(pictures: Sequence[BankPicture], names: Sequence[str | Path]) -> tuple[list[int], list[PictureError]]:
-    """Return which pictures are meant, ascending: by path as given, by hash or its beginning, or by the file itself."""
-    leaving: set[int] = set()
-    skipped = []
-    for name in map(str, names):
-        found = [at for at, one in enumerate(pictures) if one.path == name]
-        if not found and len(name) >= _SHORTEST_HASH:
-            found = [at for at, one in enumerate(pictures) if one.sha256.startswith(name.lower())]
-        try:
-            digest = sha256(Path(name).read_bytes()) if not found else ""
-        except (OSError, ValueError):
-            digest = ""
-        found = found or [at for at, one in enumerate(pictures) if digest and one.sha256 == digest]
-        leaving.update(found)
-        if not found:
-            skipped.append(
-                PictureError(f"{name}: the model learnt no such picture. Give its path at the fit, or its SHA-256.")
-            )
-    return sorted(leaving), skipped
-
-
-def _is_last_update(detector: "PatchCore", gone: Sequence[Changed]) -> bool:
-    """Tell whether just the pictures leave that the last step let join."""
-    last = detector.history_[-1] if detector.history_ else None
-    if last is None or last.what != "add":
-        return False
-    return {one["sha256"] for one in last.pictures} == {one.sha256 for one in gone}
 
 
 def _leave(detector: "PatchCore", leaving: Sequence[int], stays: np.ndarray) -> float:
@@ -103,7 +71,7 @@ def _leave(detector: "PatchCore", leaving: Sequence[int], stays: np.ndarray) -> 
         )
     for picture in sorted(leaving, reverse=True):
         evidence = evidence and evidence.without(picture)
-        calibration = _without(calibration, picture)
+        calibration = without(calibration, picture)
     number = np.cumsum(~np.isin(np.arange(len(bank.pictures)), leaving)) - 1  # of those that stay
     origin = bank.origin[stays].copy()
     origin[:, 0] = number[origin[:, 0]]
@@ -116,13 +84,3 @@ def _leave(detector: "PatchCore", leaving: Sequence[int], stays: np.ndarray) -> 
     recalibration.add(added_vectors(detector))
     detector._become(smaller, recalibration.calibration(), evidence, coverage)
     return recalibration.lowest_threshold
-
-
-def _without(calibration: Calibration, picture: int) -> Calibration:
-    """Return a calibration once a picture of the detector's is gone, and those after it have moved up."""
-    which = calibration.pictures
-    if which is None:
-        return calibration
-    keep = which != picture
-    moved = which[keep] - (which[keep] > picture).astype(which.dtype)
-    return replace(calibration, scores=calibration.scores[keep], peaks=calibration.peaks[keep], pictures=moved)

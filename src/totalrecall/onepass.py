@@ -5,8 +5,9 @@ must be scored by; afterwards they are learnt like the rest.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -21,12 +22,14 @@ from totalrecall.drift_conditions import Glance, look
 from totalrecall.errors import DataError, PictureError, SettingError
 from totalrecall.fitting import FitReport, Progress, nothing_readable, renumbered
 from totalrecall.folds import held_out
+from totalrecall.growing import add_pictures, remove_pictures
 from totalrecall.images import LoadedPicture, Source
 from totalrecall.memory import available_memory, format_size, peak_memory, resident_memory
 from totalrecall.plan import baseline
 from totalrecall.scoring import region_level
 from totalrecall.sources import Sources, expand
 from totalrecall.types import LayerMap
+from totalrecall.update import Change
 
 __all__ = ["Learner", "OnePass", "OnePassPlan", "pyramid_layers"]
 
@@ -97,6 +100,57 @@ class OnePass(Changing[Model, Digest]):
     @abstractmethod
     def _counts(self) -> tuple[int, int, int]:
         """Return for the report: patches seen, numbers each, vectors kept."""
+
+    @abstractmethod
+    def _growth(self) -> tuple[int, int]:
+        """Return the bytes that a picture takes which joins the model, and those that joining takes beside it."""
+
+    @abstractmethod
+    def _with(self, model: Model, digests: Sequence[Digest]) -> Model:
+        """Return the model once pictures joined it, after all that it knew."""
+
+    @abstractmethod
+    def _without(self, model: Model, leaving: Sequence[int], digests: Mapping[int, Digest]) -> Model:
+        """Return the model once pictures left it, ascending, of which those that must be read were.
+
+        Raises:
+            DataError: nothing would be left, or what was read is not what was learnt.
+        """
+
+    def _must_be_read(self, picture: int) -> bool:  # noqa: ARG002  in a model that keeps each picture none must be
+        """Tell whether one of the pictures can leave only if it is read again."""
+        return False
+
+    @property
+    def _threshold_follows(self) -> bool:
+        """Whether the scores that set the threshold are taken again when pictures join or leave: see `_followed`."""
+        return False
+
+    def _followed(
+        self,
+        entered: Sequence[int],  # noqa: ARG002
+        leaving: Sequence[int],  # noqa: ARG002
+        progress: Progress | None,  # noqa: ARG002
+    ) -> Calibration:
+        """Return the calibration as it is once some pictures have entered, or are going to leave.
+
+        Both are there when it is called. Those of the calibration that leave are taken out of it afterwards.
+        """
+        return self.calibration_
+
+    def _score_alone(self, model: Model, digest: Digest, picture: BankPicture) -> float:
+        """Return a picture's score by a model that is ready."""
+        return self._judged(self._measure(model, digest), self.recipe.geometry(picture.height, picture.width))[0]
+
+    def _become(self, model: Model, pictures: Sequence[BankPicture], calibration: Calibration) -> None:
+        """Hold another model; for `update`."""
+        self._model, self._pictures, self._calibration = model, pictures, calibration
+
+    def _join(self, sources: Sequence[Source], progress: Progress | None) -> Change:
+        return add_pictures(self, sources, progress)
+
+    def _leave(self, names: Sequence[str | Path], progress: Progress | None) -> Change:
+        return remove_pictures(self, names, progress)
 
     def fit(
         self: Own,

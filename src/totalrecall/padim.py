@@ -1,6 +1,6 @@
 """PaDiM: fit, score, predict, save, load (Defard et al. 2021). Wiring; the mathematics is in `gaussians`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,9 +9,10 @@ import numpy as np
 
 from totalrecall.backbones import Backbone
 from totalrecall.detector_base import Measured
-from totalrecall.errors import SettingError
+from totalrecall.errors import DataError, SettingError
 from totalrecall.extractor import FeatureExtractor
 from totalrecall.gaussians import Gaussians, choose_channels, default_channels, embed
+from totalrecall.gaussians_grown import Grown
 from totalrecall.images import Geometry
 from totalrecall.onepass import Learner, OnePass, pyramid_layers
 from totalrecall.settings import PadimSettings
@@ -132,6 +133,30 @@ class PaDiM(OnePass[Gaussians, _Embedding]):
         held = kept if count > 2 and self.settings.holdout else 0
         return kept, beside + held + 2 * waiting + _BLOCKS
 
+    def _growth(self) -> tuple[int, int]:
+        model = self.gaussians_
+        return 3 * 4 * model.positions * model.dimensions, 2 * sum(Gaussians.size(model.positions, model.dimensions))
+
+    def _with(self, model: Gaussians, digests: Sequence[_Embedding]) -> Gaussians:
+        return Grown.begun(model).with_joined([one.patches for one in digests])
+
+    def _without(self, model: Gaussians, leaving: Sequence[int], digests: Mapping[int, _Embedding]) -> Gaussians:
+        first = self._first_joined
+        joined = [at - first for at in leaving if at >= first]
+        try:
+            return Grown.begun(model).with_left(joined, [digests[at].patches for at in leaving if at < first])
+        except ValueError as error:
+            raise DataError(f"The pictures cannot be subtracted: {error}. Fit a new model instead.") from None
+
+    def _must_be_read(self, picture: int) -> bool:
+        return picture < self._first_joined
+
+    @property
+    def _first_joined(self) -> int:
+        """The first of the pictures that joined after the fit: of those before it there are only sums."""
+        model = self.gaussians_
+        return len(self.pictures_) - (len(model.joined) if isinstance(model, Grown) else 0)
+
     def _smaller(self) -> str:
         return f"It grows with the square of dimensions ({len(self.channels)}) and of size: lower one of them."
 
@@ -140,12 +165,14 @@ class PaDiM(OnePass[Gaussians, _Embedding]):
         return model.count * model.positions, model.dimensions, model.positions
 
     def _kept(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        model = self.gaussians_
+        model = Grown.begun(self.gaussians_)
+        since = {"gaussians.joined": model.joined, "gaussians.left": model.left}
         return {}, {
-            "gaussians.count": np.array([model.count], np.int32),
-            "gaussians.mean": model.mean,
-            "gaussians.scatter": model.scatter,
+            "gaussians.count": np.array([model.fitted.count], np.int32),
+            "gaussians.mean": model.fitted.mean,
+            "gaussians.scatter": model.fitted.scatter,
             "gaussians.channels": self.channels.astype(np.int32),
+            **{name: vectors for name, vectors in since.items() if len(vectors)},
         }
 
     def _restored(self, header: dict[str, Any], tensors: dict[str, np.ndarray]) -> Gaussians:  # noqa: ARG002
@@ -159,7 +186,9 @@ class PaDiM(OnePass[Gaussians, _Embedding]):
         if channels.dtype != np.int32 or (np.diff(channels) < 1).any() or channels[0] < 0 or channels[-1] >= total:
             raise ValueError("gaussians.channels (not ascending channels of the backbone)")
         self.channels = channels.astype(np.int64)
-        return model
+        nothing = np.empty((0, *model.mean.shape), np.float32)
+        joined, left = (tensors.get(f"gaussians.{name}", nothing) for name in ("joined", "left"))
+        return Grown(model, joined, left) if len(joined) or len(left) else model
 
     def facts(self) -> dict[str, Any]:
         """Return what the model holds, as JSON types in reading order."""

@@ -1,18 +1,23 @@
 """SPADE: fit, score, predict, save, load (Cohen and Hoshen 2020). Wiring; the mathematics is in `gallery`."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from totalrecall.backbones import Backbone
+from totalrecall.bank import BankPicture
+from totalrecall.calibration import Calibration
 from totalrecall.detector_base import Measured
+from totalrecall.errors import DataError
 from totalrecall.extractor import FeatureExtractor
+from totalrecall.fitting import Progress
 from totalrecall.gallery import Gallery, pooled
 from totalrecall.images import Geometry
 from totalrecall.onepass import Learner, OnePass, pyramid_layers
+from totalrecall.scoring import region_level
 from totalrecall.settings import SpadeSettings
 from totalrecall.types import LayerMap, Mask
 
@@ -117,6 +122,9 @@ class SPADE(OnePass[Gallery, _Pyramid]):
         row, column = divmod(int(found.cells.flat[worst]), grid.shape[1])
         return Measured(grid, float(distances.mean()), (int(found.pictures.flat[worst]), row, column))
 
+    def _score_alone(self, model: Gallery, digest: _Pyramid, picture: BankPicture) -> float:  # noqa: ARG002
+        return float(model.nearest_pictures(digest.pooled, self.settings.neighbours)[0].mean())  # needs no map
+
     # ------------------------------------------------------------------ learning and keeping
 
     def _learner(self, count: int) -> "_Learner":
@@ -124,6 +132,54 @@ class SPADE(OnePass[Gallery, _Pyramid]):
 
     def _sizes(self, count: int) -> tuple[int, int]:
         return Gallery.size(count, self.extractor.shapes())
+
+    def _growth(self) -> tuple[int, int]:
+        (each, _), (model, beside) = (Gallery.size(count, self.extractor.shapes()) for count in (1, len(self.gallery_)))
+        return 3 * each, model + beside
+
+    def _with(self, model: Gallery, digests: Sequence[_Pyramid]) -> Gallery:
+        learner = _Learner(len(digests))
+        for at, digest in enumerate(digests):
+            learner.add(at, digest)
+        return model.with_pictures(learner.finish())
+
+    def _without(self, model: Gallery, leaving: Sequence[int], digests: Mapping[int, _Pyramid]) -> Gallery:  # noqa: ARG002
+        return model.without(leaving)
+
+    @property
+    def _threshold_follows(self) -> bool:
+        return self.calibration_.pictures is not None  # a model of before does not say which they are
+
+    def _followed(self, entered: Sequence[int], leaving: Sequence[int], progress: Progress | None) -> Calibration:
+        """Score those that set the threshold again where other pictures are most like them now: the gallery has all.
+
+        As at the fit, they are compared with the pictures that do not set it.
+        """
+        calibration, gallery, k = self.calibration_, self.gallery_, self.settings.neighbours
+        which = calibration.pictures
+        if which is None or not len(which):
+            return calibration
+        others = np.setdiff1d(np.arange(len(gallery)), which)
+        before, after = (gallery.among_only(np.setdiff1d(others, fewer)) for fewer in (entered, leaving))
+        if not len(after.among):
+            raise DataError("No picture would be left beside those that set the threshold. Fit a new model instead.")
+        scores, peaks = calibration.scores.copy(), calibration.peaks.copy()
+        for row, picture in enumerate(which.tolist()):
+            features = gallery.pooled[picture]
+            was, now = (one.nearest_pictures(features, k)[1] for one in (before, after))
+            if picture not in leaving and not np.array_equal(was, now):
+                scores[row], peaks[row] = self._judged_again(after, picture)
+            if progress:
+                progress("calibration", row + 1, len(which))
+        return replace(calibration, scores=scores, peaks=peaks)
+
+    def _judged_again(self, gallery: Gallery, picture: int) -> tuple[float, float]:
+        """Return score and level of a picture of the gallery by those that count in it."""
+        inside = None if gallery.inside is None else gallery.inside[picture]
+        digest = _Pyramid([level[picture][None] for level in gallery.levels], gallery.pooled[picture], inside)
+        geometry = self.recipe.geometry(self.pictures_[picture].height, self.pictures_[picture].width)
+        score, full_map = self._judged(self._measure(gallery, digest), geometry)
+        return score, region_level(full_map, self.settings.min_area)
 
     def _smaller(self) -> str:
         return "It grows with the pictures and the square of size: give fewer, or lower the size."

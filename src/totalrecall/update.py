@@ -1,6 +1,7 @@
-"""What an update of a PatchCore model is told as, and what joining and leaving share.
+"""What an update of a model is told as, and what joining and leaving a PatchCore model share.
 
-Pictures join by `joining` and leave by `leaving`, without the pictures that the model was fitted on.
+Pictures join it by `joining` and leave it by `leaving`, without those that it was fitted on. PaDiM and SPADE have
+`growing` for that.
 """
 
 import math
@@ -24,7 +25,8 @@ class Changed:
 
     Attributes:
         path, sha256: of its file.
-        vectors: that entered or left; `forced` of them entered for the picture to pass, though within the radius.
+        vectors: that entered or left; `forced` of them entered for the picture to pass, though within the radius. 1 in
+            models without a bank.
         before, after: its score; nan for one that left.
     """
 
@@ -49,7 +51,7 @@ class Change:
         pictures: that joined or left.
         known: paths that were left out, being in the model already.
         skipped: why pictures could not be used.
-        vectors, threshold: of the bank, and of the detector, before and after.
+        vectors, threshold: of the bank, and of the detector, before and after; of a kind without a bank, pictures.
         lowest: what the threshold cannot be below, by what the model keeps of its good pictures; where that is the
             threshold itself, it is known to a percent.
         recalibrated: whether the model keeps anything of them, so that the threshold could follow.
@@ -66,10 +68,16 @@ class Change:
     recalibrated: bool = True
     estimated: bool = False
 
+    @property
+    def still_anomalous(self) -> int:
+        """How many of the pictures that joined score above the threshold all the same."""
+        return sum(one.after > self.threshold[1] for one in self.pictures)
+
     def to_json(self) -> dict[str, Any]:
         """Return the change as JSON types; nan stays."""
         facts = asdict(replace(self, skipped=()))
-        return {**facts, "skipped": [str(error) for error in self.skipped]}
+        skipped = [str(error) for error in self.skipped]
+        return {**facts, "still_anomalous": self.still_anomalous, "skipped": skipped}
 
 
 def recalibration_of(detector: "PatchCore") -> Recalibration:

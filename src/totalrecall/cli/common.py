@@ -30,6 +30,7 @@ __all__ = [
     "print_table",
     "progress_bars",
     "say",
+    "told_size",
     "write_json",
 ]
 
@@ -172,6 +173,11 @@ def human_bytes(count: float) -> str:
             return f"{count:.0f} {unit}"
         count /= 1000
     return f"{count:.1f} GB"
+
+
+def told_size(kind: str, before: int, after: int, *, then: str = "now") -> str:
+    """Say how large a model of a kind was and is: in vectors of its bank, or where it has none in pictures."""
+    return f"{f'bank of {before} vectors' if kind == 'patchcore' else f'model of {before} pictures'}, {then} {after}"
 
 
 @contextlib.contextmanager

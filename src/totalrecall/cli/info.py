@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from totalrecall.cli.common import check_target, human_bytes, print_table, write_json
+from totalrecall.cli.common import check_target, human_bytes, print_table, told_size, write_json
 from totalrecall.errors import SettingError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     if _HISTORY in facts:
         print("history, since the fit")
         for step in facts[_HISTORY]:
-            print(_told(step))
+            print(_told(step, facts["kind"]))
     return 0
 
 
@@ -100,11 +100,11 @@ def _changes(detector: "AnyDetector") -> dict[str, Any]:
     return {**taught, _HISTORY: steps}
 
 
-def _told(step: dict[str, Any]) -> str:
+def _told(step: dict[str, Any], kind: str) -> str:
     """Say in a line what a step did."""
     (m, n), (before, after), count = step["vectors"], step["threshold"], len(step["pictures"])
     text = f"{step['when']} {step['what']}, {count} {'picture' if count == 1 else 'pictures'}"
-    text += "" if m == n else f", bank of {m} vectors, then {n}"
+    text += "" if m == n else f", {told_size(kind, m, n, then='then')}"
     return text if before is None or after is None else f"{text}, threshold {before:.4g}, then {after:.4g}"
 
 

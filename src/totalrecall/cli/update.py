@@ -3,8 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from totalrecall.cli.common import add_output_options, check_target, complain, progress_bars, say, write_json
-from totalrecall.errors import SettingError
+from totalrecall.cli.common import add_output_options, check_target, complain, progress_bars, say, told_size, write_json
 
 if TYPE_CHECKING:
     from totalrecall.history import Step
@@ -14,6 +13,25 @@ if TYPE_CHECKING:
 __all__ = ["add_parser", "save_over"]
 
 _SHOWN = 20  # pictures named one by one
+_KEPT_NOTHING = (
+    "Note: this model keeps nothing of the pictures that set its threshold, so it stays as it was; "
+    "it may be too high by now. Fit again with this version for a threshold that follows."
+)
+_STAYS = {  # by kind, where it is so in this version too
+    "padim": "  it stays as it was: of the pictures that set it the model keeps only sums, and cannot score them again"
+}
+_UNMOVED = {
+    "padim": (
+        "Each is one picture among many in the Gaussians, which it moves little. Fit again with them among the good "
+        "pictures, so that some of them help to set the threshold, or use --method patchcore, which learns single "
+        "pictures."
+    ),
+    "spade": (
+        "A score is the mean distance to the good pictures most like it, and each of these is one of them. Fit again "
+        "with them among the good pictures, so that some help to set the threshold, or with fewer --neighbours, or use "
+        "--method patchcore, which learns single pictures."
+    ),
+}
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -23,7 +41,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="let a model learn from false alarms, or take that back",
         description=(
             "Let good pictures join a model, such as false alarms, or leave it, without those that it was fitted on. "
-            "The threshold follows. The file keeps the history, and every step can be undone, to the byte."
+            "The threshold follows where the kind of model allows. "
+            "The file keeps the history, and every step can be undone, to the byte."
         ),
     )
     parser.add_argument("model", metavar="MODEL", help="file that `fit` wrote; it is replaced whole or not at all")
@@ -51,23 +70,21 @@ def run(args: argparse.Namespace) -> int:
 
 def _update(args: argparse.Namespace) -> int:
     from totalrecall.artifact import read_header
-    from totalrecall.detector import PatchCore
     from totalrecall.files import exclusive
     from totalrecall.images import find_pictures
+    from totalrecall.kinds import load_detector
 
-    kind = read_header(args.model).get("kind")
-    if kind in ("padim", "spade"):
-        raise SettingError(f"update is for patchcore models, {args.model} holds a {kind} model. Fit it again instead.")
+    read_header(args.model)  # a clear word if it is no model
     pictures = find_pictures(args.add) if args.add else None
     with exclusive(args.model) as found:
-        detector = PatchCore.load(args.model, threads=args.threads)
+        detector = load_detector(args.model, threads=args.threads)
         with progress_bars(args) as progress:
             change = detector.update(add=pictures, remove=args.remove, progress=progress)
         if change.pictures and not args.dry_run:
             save_over(detector, args.model, found)
     for error in change.skipped:
         complain(error)
-    _tell(args, change)
+    _tell(args, change, detector.kind)
     if args.json:
         write_json(args.json, {"model": args.model, "dry_run": args.dry_run, **change.to_json()})
     return 1 if change.skipped else 0
@@ -89,7 +106,7 @@ def save_over(detector: "AnyDetector", path: str, found: str) -> None:
     detector.save(path, embed_backbone="backbone.graph" in read_header(path)["tensors"], replacing=found)
 
 
-def _tell(args: argparse.Namespace, change: "Change") -> None:
+def _tell(args: argparse.Namespace, change: "Change", kind: str) -> None:
     """Say what was done."""
     for path in change.known:
         say(args, f"{path}: in the model already, left out")
@@ -98,30 +115,30 @@ def _tell(args: argparse.Namespace, change: "Change") -> None:
         return
     done = {"add": "Added", "remove": "Removed", "undo": "Undid the update that added"}[change.what]
     count = len(change.pictures)
-    before, after = change.vectors
-    say(args, f"{done} {count} {'picture' if count == 1 else 'pictures'}: bank of {before} vectors, now {after}")
+    say(args, f"{done} {count} {'picture' if count == 1 else 'pictures'}: {told_size(kind, *change.vectors)}")
     if change.what == "add":
         forced = [one for one in change.pictures if one.forced]
         if forced:
             vectors = sum(one.forced for one in forced)
             say(args, f"  {vectors} of these were near the bank already, and entered for {len(forced)} of them to pass")
         for one in change.pictures[:_SHOWN]:
-            say(args, f"  {one.path}: score {one.before:.4g}, now {one.after:.4g}; {one.vectors} vectors")
+            entered = f"; {one.vectors} vectors" if kind == "patchcore" else ""
+            say(args, f"  {one.path}: score {one.before:.4g}, now {one.after:.4g}{entered}")
         if count > _SHOWN:
             say(args, f"  and {count - _SHOWN} more")
     _tell_threshold(args, change.threshold)
     if not change.recalibrated and change.what == "add":
-        say(
-            args,
-            "Note: this model keeps nothing of the pictures that set its threshold, so it stays as it was; "
-            "it may be too high by now. Fit again with this version for a threshold that follows.",
-        )
+        say(args, _STAYS.get(kind, _KEPT_NOTHING))
     elif change.estimated:
-        say(args, "  an estimate: pictures of the fit left, and the banks that scored the others are not kept")
+        models = "banks" if kind == "patchcore" else "models"
+        say(args, f"  an estimate: pictures of the fit left, and the {models} that scored the others are not kept")
     elif change.what != "undo" and change.lowest < change.threshold[1]:
         say(
             args, f"  at most that, at least {change.lowest:.4g}: the model does not keep enough to say it more exactly"
         )
+    if change.what == "add" and change.still_anomalous:
+        told = f"{change.still_anomalous} of them would still be called anomalous."
+        say(args, f"{told} {_UNMOVED.get(kind, '')}".rstrip())
     if args.dry_run:
         say(args, f"Dry run: {args.model} was left as it is")
 
@@ -144,7 +161,7 @@ def _undo(args: argparse.Namespace) -> int:
         step = last_step(contents)
         if not args.dry_run:
             write_artifact(args.model, header, tensors, replacing=found)
-    say(args, _words_of(step))
+    say(args, _words_of(step, str(header["kind"])))
     if args.dry_run:
         say(args, f"Dry run: {args.model} was left as it is")
     if args.json:
@@ -153,13 +170,13 @@ def _undo(args: argparse.Namespace) -> int:
     return 0
 
 
-def _words_of(step: "Step") -> str:
+def _words_of(step: "Step", kind: str) -> str:
     """Say what was taken back."""
     count = len(step.pictures)
     text = f"Undid {step.what} of {step.when} ({count} {'picture' if count == 1 else 'pictures'})"
     before, after = step.vectors
     if before != after:
-        text += f": bank of {after} vectors, now {before}"
+        text += f": {told_size(kind, after, before)}"
     if step.threshold[0] is not None and step.threshold[1] is not None:
         text += f"; threshold {step.threshold[1]:.4g}, now {step.threshold[0]:.4g}"
     return text
