@@ -294,7 +294,9 @@ def threshold_words(calibration: "Calibration") -> str:
     if calibration.interval is not None:
         low, high = calibration.interval
         return f"{text}; estimated false-alarm rate {rate:g} (90 % interval {low:.2g} to {high:.2g})"
-    return f"{text}; false-alarm rate at most {calibration.guaranteed_rate:.3g} on average"
+    if calibration.below_floor:
+        return f"{text}; false-alarm rate at most {calibration.guaranteed_rate:.3g} on average"
+    return f"{text}; expected false-alarm rate {rate:g}, at most {calibration.guaranteed_rate:.3g} on average"
 
 
 def warn_of_floor(args: argparse.Namespace, detector: "AnyDetector") -> None:
