@@ -16,11 +16,13 @@ With one set of n the share varies about it, by the Beta distribution of ranks: 
 within 2 to 9.
 
 `PatchCore` scores its good pictures in folds: each by a bank without its fold (cross-conformal prediction, Vovk 2015),
-and judges by a bank of them all. What is then proved is twice the rate, for verdicts by the banks of the folds (Vovk et
-al. 2018, Barber et al. 2021), and that is the worst that can be constructed. What is seen is the rate itself, or a
-little under it, since the fuller bank brings good parts nearer (`benchmarks/calibration.py` measures it). Where there
-are very many pictures, and in PaDiM and SPADE, some are held out together, once: then the promise is exact for the
-detector without them, and the judging one, which learnt them too, errs to the safe side, as far as was measured.
+and judges by a bank of them all. Were each of these banks chosen without a look at its fold, twice the rate would be
+proved, for verdicts by the banks of the folds (Vovk et al. 2018, Barber et al. 2021). Those of the greedy are the
+detector's own without the fold, refilled (see `refill`): they hold nothing of the fold, but which of the others they
+hold was decided with the fold there. So nothing is proved of them; what is seen is the rate itself or a little under it
+(`benchmarks/calibration.py` measures it). Where there are very many pictures, and in PaDiM and SPADE, some are held out
+together, once: then the promise is exact for the detector without them, and the judging one, which learnt them too,
+errs to the safe side, as far as was measured.
 
 A rate below the floor cannot be had from ranks. The tail is extrapolated then (see `tail`): an estimate with an
 interval, and said to be one.

@@ -42,8 +42,8 @@ class Coreset:
             random choice of fewer than all: finding it would cost as much as the greedy does.
         refreshes: how often the points outside the pool were brought up to date.
         products: multiplications of a point with a centre that were done, as a share of n x k.
-        coverer: int32 (n,), for each point the place in `indices` of a chosen one within `radius` of it, in most cases
-            the nearest; None for a random choice of fewer than all.
+        coverer: int32 (n,), for each point the place in `indices` of a chosen one within `radius` of it, not always the
+            nearest; None where the greedy did not choose.
     """
 
     indices: np.ndarray

@@ -82,8 +82,8 @@ def _kept(calibration: Calibration) -> str:
     ranks = f"{low} to {high}" if low != high else high
     if calibration.folds > 1:
         return (
-            f"{rate} expected on average; by rank {ranks}, whatever the distribution. For scores taken in folds the "
-            f"proof allows twice {high}; what is seen is the rate itself or a little less"
+            f"{rate} expected on average, by rank {ranks}. For scores taken in folds that is not proved; what was "
+            "measured is the rate itself or a little less"
         )
     return f"{rate} expected on average; guaranteed by rank, whatever the distribution: {ranks}"
 
