@@ -92,7 +92,9 @@ def test_verdict_and_p_value_agree_to_a_rank(scores, score, rate):
 
 
 def test_between_two_ranks_verdict_and_p_value_differ_by_one():
-    calibration = Calibration(np.arange(1.0, 20.0), np.arange(1.0, 20.0), 0.075)  # threshold 18.5, between p 1 and 2 of 20
+    calibration = Calibration(
+        np.arange(1.0, 20.0), np.arange(1.0, 20.0), 0.075
+    )  # threshold 18.5, between p 1 and 2 of 20
     assert calibration.rank_rates == (0.05, 0.1)
     assert calibration.guaranteed_rate == 0.1
     assert 18.7 > calibration.threshold

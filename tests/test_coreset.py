@@ -131,7 +131,10 @@ def test_equal_points_are_chosen_once():
 def test_every_point_is_within_the_radius_of_its_coverer(small_pool, dtype):
     points = clustered(4000, dtype=dtype)
     rows = np.flatnonzero(np.random.default_rng(2).random(4000) < 0.7)
-    for chosen, among in ((greedy_k_center(points, 400), points), (greedy_k_center(points, 300, rows=rows), points[rows])):
+    for chosen, among in (
+        (greedy_k_center(points, 400), points),
+        (greedy_k_center(points, 300, rows=rows), points[rows]),
+    ):
         assert chosen.coverer.dtype == np.int32
         apart = np.linalg.norm(among - among[chosen.indices[chosen.coverer]], axis=1)
         assert apart.max() <= chosen.radius * (1 + 1e-4)

@@ -31,7 +31,7 @@ def test_what_is_left_is_covered_and_nothing_of_the_fold_is_in_it(fold, dtype):
     gone = np.isin(picture, fold)
     rows = refill(points, coreset, gone)
     assert not gone[rows].any()
-    assert len(np.unique(rows)) == len(rows) <= len(coreset.indices) + 1
+    assert len(np.unique(rows)) == len(rows) <= len(coreset.indices)
     kept = coreset.indices[~gone[coreset.indices]]
     assert np.array_equal(rows[: len(kept)], kept)
     near = distances(points[~gone].astype(np.float64), points[rows].astype(np.float64)).min(axis=1)
@@ -46,7 +46,18 @@ def test_what_is_added_was_not_covered_and_is_as_far_apart_as_the_greedys_choice
     assert kept < len(rows)
     apart = distances(points[rows].astype(np.float64), points[rows].astype(np.float64))
     np.fill_diagonal(apart, np.inf)
-    assert apart[kept:].min() >= coreset.radius * (1 - 1e-4)
+    assert apart[kept:].min() >= 0.97 * coreset.radius * (1 - 1e-4)
+
+
+def test_as_many_are_added_as_have_gone_where_the_greedy_goes_no_finer_than_it_may(monkeypatch):
+    points, picture = patches()
+    coreset, gone = coreset_of(points), picture < 6
+    lengths = []
+    for finest in (0.01, 0.97, 1.0):
+        monkeypatch.setattr("totalrecall.refill._FINEST", finest)
+        lengths.append(len(refill(points, coreset, gone)))
+    assert lengths[0] == len(coreset.indices)
+    assert lengths[0] >= lengths[1] > lengths[2]
 
 
 def test_by_hand():
@@ -71,7 +82,9 @@ def test_where_every_centre_has_gone_the_rest_is_covered_anew():
     gone = np.zeros(len(points), bool)
     gone[coreset.indices] = True
     rows = refill(points, coreset, gone)
-    assert distances(points[~gone].astype(float), points[rows].astype(float)).min(axis=1).max() <= 1.0001 * coreset.radius
+    assert (
+        distances(points[~gone].astype(float), points[rows].astype(float)).min(axis=1).max() <= 1.0001 * coreset.radius
+    )
 
 
 def test_dirty_patches_are_neither_chosen_nor_covered_and_what_only_they_covered_stays_so():

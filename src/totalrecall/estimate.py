@@ -28,7 +28,7 @@ _ROWS, _COLUMNS = 1024, 512  # a block of points and its centres, as `coreset` m
 # reading the pool once. Measured on magnetic tiles with two backbones and on synthetic boards: 0.55 to 0.8, 1.0 to 1.1.
 _WALK, _WALK_MORE = 0.7, 0.7
 _SELECTION = 21e-6  # seconds
-_REFILLED = 0.5  # of a coreset's time: the banks of 20 folds together, on tiles; on bottle 0.25 (see `refill`)
+_REFILLED = 0.6  # of a coreset's time: the banks of 20 folds together, on tiles; on bottle 0.3 (see `refill`)
 _SEARCH, _QUERY = 0.55, 8e-6  # the search's time over that of its first bounds, and a query's own seconds on one core
 _SCORED = 2e-3  # seconds a picture for its score and map
 _WRITTEN = 1e9  # bytes of scratch a second

@@ -26,7 +26,7 @@ def fold_count(count: int, share: float, folds: int | None) -> int:
     """Return into how many folds so many pictures are cut; 1 where some are held out together, 0 where none is.
 
     A bank without a fold lacks the fold's kinds of good parts, so more folds err less; and the banks of 20 take, all
-    together, less than half of the time that the coreset took (see `refill`).
+    together, less time than the coreset took (see `refill`).
     """
     if share <= 0 or count < 3:
         return 0
