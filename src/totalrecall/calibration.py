@@ -46,7 +46,7 @@ def conformal_threshold(scores: Sequence[float] | np.ndarray, rate: float) -> fl
     """Return the score that a share `rate` of new good pictures is expected above: the r-th highest, r = rate (n + 1).
 
     Between whole r it is in proportion between two neighbouring scores. A rate under 1 / (n + 1) gives the highest
-    score, one over n / (n + 1) the lowest; nan where there are no scores. It falls with no score and rises with no rate.
+    score, one over n / (n + 1) the lowest; nan where there are no scores. It rises with each score and falls with the rate.
     """
     ordered = np.sort(np.asarray(scores, dtype=np.float64))[::-1]
     if not len(ordered):
@@ -120,7 +120,7 @@ class Calibration:
 
     @property
     def guaranteed_rate(self) -> float:
-        """The false-alarm rate that the average is not above, whatever the distribution: that of the next whole rank."""
+        """The rate that false alarms are not above on average, whatever the distribution: that of the next whole rank."""
         return self.rank_rates[1]
 
     @cached_property

@@ -120,7 +120,7 @@ def add_detector_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="K",
         help="good pictures set the threshold in K folds, each scored without its fold; 1 holds a share out together "
-        "(patchcore; default 20 to 5, 1 over a thousand pictures)",
+        "(patchcore; default 20, 1 over a thousand pictures)",
     )
     group.add_argument(
         "--min-area", type=int, default=1, metavar="PIXELS", help="smallest region that is marked (default 1)"
