@@ -16,9 +16,9 @@ def test_the_threshold_by_hand():
     scores = list(range(1, 20))  # n = 19: one twentieth each
     assert conformal_threshold(scores, 0.05) == 19
     assert conformal_threshold(scores, 0.10) == 18
-    assert conformal_threshold(scores, 0.075) == pytest.approx(18.5)
-    assert conformal_threshold(scores, 0.0999) == pytest.approx(18.002)
-    assert conformal_threshold([3.0, 1.0, 9.0], 0.3) == pytest.approx(0.8 * 9 + 0.2 * 3)  # r = 1.2
+    assert conformal_threshold(scores, 0.075) == pytest.approx(18 + 1 / 3)  # r = 1.5, weight 0.5 * 1 / 1.5
+    assert conformal_threshold(scores, 0.0999) == pytest.approx(18 + 0.002 / 1.998)
+    assert conformal_threshold([3.0, 1.0, 9.0], 0.3) == pytest.approx((2 * 9 + 3) / 3)  # r = 1.2, weight 0.8 / 1.2
     assert conformal_threshold([3.0, 1.0, 9.0], 0.99) == 1
 
 
@@ -92,9 +92,7 @@ def test_verdict_and_p_value_agree_to_a_rank(scores, score, rate):
 
 
 def test_between_two_ranks_verdict_and_p_value_differ_by_one():
-    calibration = Calibration(
-        np.arange(1.0, 20.0), np.arange(1.0, 20.0), 0.075
-    )  # threshold 18.5, between p 1 and 2 of 20
+    calibration = Calibration(np.arange(1.0, 20.0), np.arange(1.0, 20.0), 0.075)  # 18.33, between p 1 and 2 of 20
     assert calibration.rank_rates == (0.05, 0.1)
     assert calibration.guaranteed_rate == 0.1
     assert calibration.threshold < 18.7
@@ -105,9 +103,10 @@ def test_between_two_ranks_verdict_and_p_value_differ_by_one():
 @pytest.mark.parametrize("n", [30, 59])
 def test_the_false_alarm_rate_is_met_on_average(rate, n):
     rng = np.random.default_rng(0)
-    draws = rng.gamma(2.0, 1.0, (6000, n + 1))  # each row: n calibration scores and one new good picture
-    alarms = np.mean([row[-1] > conformal_threshold(row[:-1], rate) for row in draws])
-    assert alarms == pytest.approx(rate, abs=3 * math.sqrt(rate * (1 - rate) / 6000))
+    draws = rng.gamma(2.0, 1.0, (6000, n))  # each row: n calibration scores; the share above is known exactly
+    thresholds = np.array([conformal_threshold(row, rate) for row in draws])
+    shares = (1 + thresholds) * np.exp(-thresholds)
+    assert shares.mean() == pytest.approx(rate, abs=3 * shares.std() / math.sqrt(6000) + 0.0005)
 
 
 def test_below_the_floor_the_threshold_is_an_estimate_with_its_interval():
@@ -142,7 +141,7 @@ def test_a_rarer_alarm_never_has_a_lower_threshold():
 def test_the_expected_rate_of_any_threshold_by_hand():
     calibration = Calibration(np.arange(1.0, 20.0), np.zeros(19), 0.05)
     assert calibration.expected_rate(10.0) == pytest.approx(10 / 20)
-    assert calibration.expected_rate(18.5) == pytest.approx(1.5 / 20)
+    assert calibration.expected_rate(18.5) == pytest.approx(1 * 2 / 1.5 / 20)
     assert calibration.expected_rate(1.0) == pytest.approx(19 / 20)
     assert calibration.expected_rate(0.5) == 1
     assert 0 < calibration.expected_rate(30.0) < calibration.floor

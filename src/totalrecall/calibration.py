@@ -4,9 +4,12 @@ Conformal prediction: if a new good picture is exchangeable with the n calibrati
 and none of them in the bank), its score is equally likely to take any rank among the n + 1. Nothing is assumed of the
 scores' distribution, and no defect is needed. So (1 + scores at least as high) / (n + 1) is a p-value, whose floor is
 1 / (n + 1), and the r-th highest score is a threshold that a share r / (n + 1) of good pictures is above. A stated rate
-mostly asks for an r = rate (n + 1) between two whole numbers; the threshold is then between those two scores, in
-proportion (Hutson, "Calculating nonparametric confidence intervals for quantiles using fractional order statistics",
-1999; Beran and Hall 1993: the error is of order n^-2). What is promised is an average over calibration sets:
+mostly asks for an r = rate (n + 1) between two whole numbers f and f + 1; the threshold is then between those two
+scores, as in Hutson, "Calculating nonparametric confidence intervals for quantiles using fractional order statistics"
+(1999), and Beran and Hall (1993). In proportion, as there, the rate is met for scores spread evenly, but undershot
+where they thin out upwards: 4.5 percent at a stated 5 of 30, if exponentially. There the spacings of the highest are
+independent (Renyi 1953), that below the f-th highest has mean 1 / f, and the weight of the higher score that meets
+the rate is (f + 1 - r) f / r, which is taken here. What is promised is an average over calibration sets:
 
 - whatever the distribution, a share between floor(r) / (n + 1) and ceil(r) / (n + 1) of good pictures is called
   anomalous (at most the latter where scores are equal);
@@ -45,8 +48,9 @@ _ROUNDING = 1e-9  # of rate * (n + 1): 0.05 * 20 is meant to be 1
 def conformal_threshold(scores: Sequence[float] | np.ndarray, rate: float) -> float:
     """Return the score that a share `rate` of new good pictures is expected above: the r-th highest, r = rate (n + 1).
 
-    Between whole r it is in proportion between two neighbouring scores. A rate under 1 / (n + 1) gives the highest
-    score, one over n / (n + 1) the lowest; nan where there are no scores. It rises with each score and falls with the rate.
+    Between whole r it is between two neighbouring scores, so that exponential tails meet the rate (see above). A rate
+    under 1 / (n + 1) gives the highest score, one over n / (n + 1) the lowest; nan where there are no scores. It rises
+    with each score and falls with the rate.
     """
     ordered = np.sort(np.asarray(scores, dtype=np.float64))[::-1]
     if not len(ordered):
@@ -55,11 +59,12 @@ def conformal_threshold(scores: Sequence[float] | np.ndarray, rate: float) -> fl
     whole = math.floor(rank + _ROUNDING)
     share = rank - whole
     higher = float(ordered[whole - 1])
+    weight = (1 - share) * whole / rank
     if share <= _ROUNDING:
         return higher
     lower = float(ordered[whole])
     # subtle: rounding could leave the two by a bit, and of equal scores the threshold must not be under them
-    return min(max((1 - share) * higher + share * lower, lower), higher)
+    return min(max(weight * higher + (1 - weight) * lower, lower), higher)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +125,7 @@ class Calibration:
 
     @property
     def guaranteed_rate(self) -> float:
-        """The rate that false alarms are not above on average, whatever the distribution: that of the next whole rank."""
+        """The rate of the next whole rank: false alarms are not above it on average, whatever the distribution."""
         return self.rank_rates[1]
 
     @cached_property
@@ -151,7 +156,7 @@ class Calibration:
     def expected_rate(self, threshold: float) -> float:
         """Return the share of good pictures expected above any threshold: by rank, or beyond all of them by the tail.
 
-        By rank it is the rate that has this threshold: between two scores in proportion, 1 below all; nan without any.
+        By rank it is the rate that has this threshold; 1 below all scores, nan without any.
         """
         count = len(self.scores)
         if not count:
@@ -164,4 +169,5 @@ class Calibration:
             return 1.0
         higher = float(self.scores[self.scores > threshold].min())
         lower = float(self.scores[self.scores <= threshold].max())
-        return (above + (higher - threshold) / (higher - lower)) / (count + 1)
+        weight = (threshold - lower) / (higher - lower)
+        return above * (above + 1) / (above + weight) / (count + 1)  # `conformal_threshold` the other way round
