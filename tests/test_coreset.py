@@ -127,6 +127,26 @@ def test_equal_points_are_chosen_once():
     assert chosen.radius == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_every_point_is_within_the_radius_of_its_coverer(small_pool, dtype):
+    points = clustered(4000, dtype=dtype)
+    rows = np.flatnonzero(np.random.default_rng(2).random(4000) < 0.7)
+    for chosen, among in (
+        (greedy_k_center(points, 400), points),
+        (greedy_k_center(points, 300, rows=rows), points[rows]),
+    ):
+        assert chosen.coverer.dtype == np.int32
+        apart = np.linalg.norm(among - among[chosen.indices[chosen.coverer]], axis=1)
+        assert apart.max() <= chosen.radius * (1 + 1e-4)
+        assert np.array_equal(chosen.coverer[chosen.indices], np.arange(len(chosen.indices)))
+
+
+def test_equal_points_are_covered_by_the_one_that_was_chosen():
+    points = np.repeat(clustered(5), 20, axis=0)
+    chosen = greedy_k_center(points, 50)
+    assert np.array_equal(points[chosen.indices[chosen.coverer]], points)
+
+
 def test_progress_ends_at_the_count(small_pool):
     seen = []
     greedy_k_center(clustered(1500), 200, progress=lambda done, total: seen.append((done, total)))

@@ -231,8 +231,8 @@ def test_arrays_keep_the_numbers_they_were_given_under(tiny_backbone, scratch):
     assert [picture.path for picture in detector.bank_.pictures] == [f"array[{i}]" for i in range(12) if i != 5]
 
 
-@pytest.mark.parametrize("pictures", [5, COUNT])
-def test_pictures_held_out_have_no_part_in_the_bank_that_scores_them(tiny_backbone, pictures, scratch):
+@pytest.mark.parametrize(("pictures", "subsampling"), [(5, "greedy"), (COUNT, "random")])
+def test_pictures_held_out_have_no_part_in_the_bank_that_scores_them(tiny_backbone, pictures, subsampling, scratch):
     """Changed to noise, they change nothing in it."""
     banks = []
     for noise in (False, True):
@@ -241,7 +241,7 @@ def test_pictures_held_out_have_no_part_in_the_bank_that_scores_them(tiny_backbo
         held = folds[0].tolist()
         for at in held if noise else []:
             sources[at] = np.random.default_rng(at).integers(0, 256, sources[at].shape).astype(np.uint8)
-        detector = make(tiny_backbone)
+        detector = make(tiny_backbone, subsampling=subsampling)
         learnt, _ = learn(detector.extractor, sources, memory=enough_for(detector, sources, pictures))
         assert learnt.folds == [fold.tolist() for fold in folds]
         banks.append(learnt.bank(learnt.choose(without=held)))
@@ -250,6 +250,21 @@ def test_pictures_held_out_have_no_part_in_the_bank_that_scores_them(tiny_backbo
     assert not set(held) & set(banks[0].origin[:, 0].tolist())
     assert len(banks[0]) == int(0.1 * 64 * (COUNT - len(held)))
     assert np.array_equal(banks[0].vectors, banks[1].vectors)
+
+
+def test_a_bank_without_a_fold_holds_none_of_it_and_covers_the_others_as_that_of_all_does(tiny_backbone, scratch):
+    sources = [stripes(seed) for seed in range(COUNT)]
+    detector = make(tiny_backbone)
+    learnt, _ = learn(detector.extractor, sources, memory=enough_for(detector, sources, COUNT))
+    own = learnt.choose()
+    for fold in learnt.folds[:5]:
+        choice = learnt.choose(without=fold)
+        bank = learnt.bank(choice)
+        assert not set(fold) & set(bank.origin[:, 0].tolist())
+        assert choice.radius == own.radius
+        others = [at for at in range(COUNT) if at not in fold]
+        patches = np.concatenate([seen.patches for seen in learnt.again(others)])
+        assert bank.nearest(patches)[0].max() <= own.radius * (1 + 1e-3)
 
 
 @pytest.mark.parametrize("pictures", [5, COUNT])

@@ -24,9 +24,9 @@ def test_every_picture_is_in_one_fold_and_the_folds_are_even(count):
     assert all(np.array_equal(fold, np.sort(fold)) for fold in folds)
 
 
-def test_the_fewer_the_pictures_the_more_folds_and_never_more_than_pictures():
+def test_up_to_a_thousand_pictures_there_are_twenty_folds_and_never_more_than_pictures():
     counts = [fold_count(count, 0.2, None) for count in (3, 19, 60, 150, 761, 1000)]
-    assert counts == [3, 19, 20, 10, 5, 5]
+    assert counts == [3, 19, 20, 20, 20, 20]
     assert fold_count(5, 0.2, 10) == 5
 
 

@@ -89,9 +89,9 @@ def test_what_fits_is_held_whole_and_the_numbers_are_those_of_the_recipe():
     plan = make_plan(extractor(), MANY[:500], 4 * GB)
     assert (plan.way, plan.scratch, len(plan.chunks), plan.held_chunks) == ("memory", 0, 1, 0)
     assert (plan.patches, plan.dimensions, plan.walked, plan.vectors) == (512_000, 384, 384, 5120)
-    assert plan.folds == [100] * 5
+    assert plan.folds == [25] * 20
     assert plan.held == 500
-    assert plan.others() == [4096] * 5  # a fifth of the pictures less, a fifth of the vectors less
+    assert plan.others() == [4864] * 20  # a twentieth of the pictures less, a twentieth of the vectors less
     assert 4 * 512_000 * 384 < plan.memory <= 4 * GB
     assert math.isnan(plan.seconds)
 

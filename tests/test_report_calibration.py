@@ -19,25 +19,33 @@ def calibration(rate: float, scores=HUNDRED, folds: int = 1) -> Calibration:
 
 def test_a_rate_that_ranks_can_give_is_guaranteed_and_the_alarms_are_counted():
     facts = promise(calibration(0.05))
-    # 5 of 101 allowed: 4 scores above 9.6, so 5/101 of the good pictures at most
-    assert facts["threshold"] == "score 9.6"
+    # rank 5.05 of 101: the fifth highest is 9.6, the sixth 9.5, the weight 0.95 * 5 / 5.05
+    assert facts["threshold"] == "score 9.594"
     assert facts["set by"] == "100 good pictures, scored without them"
     assert facts["stated rate"].startswith("5 % of good pictures")
-    assert facts["promise"] == "guaranteed by rank: at most 5 % on average"
-    assert facts["false alarms"].startswith("at most 49.5 a day (4.95 %), if 1000 good parts pass a day")
+    assert facts["promise"] == (
+        "5 % expected on average; guaranteed by rank, whatever the distribution: 4.95 % to 5.94 %"
+    )
+    assert facts["false alarms"].startswith("about 50 a day (5 %), if 1000 good parts pass a day")
     assert "cannot be under 0.0099" in facts["p-value"]
 
 
 def test_the_parts_a_day_may_be_given_and_else_are_said_to_be_assumed():
     given, assumed = promise(calibration(0.05), parts_a_day=202), promise(calibration(0.05))
-    assert given["false alarms"] == "at most 10 a day (4.95 %), if 202 good parts pass a day"
+    assert given["false alarms"] == "about 10.1 a day (5 %), if 202 good parts pass a day"
     assert assumed["false alarms"].endswith("pass a day, a number assumed here; in proportion for others")
 
 
-def test_folds_are_named_with_what_is_proved_of_them():
+def test_a_rate_that_is_a_whole_rank_is_guaranteed_itself():
+    promised = promise(calibration(0.05, np.arange(19)))["promise"]
+    assert promised == "5 % expected on average; guaranteed by rank, whatever the distribution: 5 %"
+
+
+def test_folds_are_named_and_that_nothing_is_proved_of_them():
     facts = promise(calibration(0.05, folds=20))
     assert facts["set by"] == "100 good pictures, each scored without its fold of 20"
-    assert facts["promise"].startswith("by rank: at most 5 % on average. For scores taken in folds the proof allows tw")
+    assert facts["promise"].startswith("5 % expected on average, by rank 4.95 % to 5.94 %. For scores taken in folds")
+    assert "that is not proved" in facts["promise"]
     assert "guaranteed" not in facts["promise"]
 
 
@@ -61,10 +69,11 @@ def test_where_no_tail_can_be_fitted_the_highest_score_is_said_to_be_the_thresho
 
 def test_a_taught_threshold_promises_nothing_and_its_alarms_are_counted_from_the_same_pictures():
     facts = promise(calibration(0.05), threshold=5.0)
-    assert facts["threshold"] == "score 5, as it was taught; the good pictures alone would set 9.6"
+    assert facts["threshold"] == "score 5, as it was taught; the good pictures alone would set 9.594"
     assert facts["promise"] == "none for a threshold that was taught"
     assert facts["false alarms"].startswith("about 505 a day (50.5 %)")  # 51 of 101
-    assert promise(calibration(0.05), threshold=9.6) == promise(calibration(0.05))
+    own = calibration(0.05)
+    assert promise(own, threshold=own.threshold) == promise(own)
 
 
 @pytest.mark.parametrize("threshold", [None, 2.5])
@@ -79,7 +88,7 @@ def test_without_scores_nothing_is_promised(threshold):
 
 
 def test_the_histogram_holds_every_score_and_marks_the_threshold_in_use():
-    for threshold, words in ((None, "threshold 9.6"), (5.0, "threshold 5")):
+    for threshold, words in ((None, "threshold 9.59"), (5.0, "threshold 5")):
         section = calibration_section(calibration(0.05), threshold=threshold)
         Reader(section)
         assert f'aria-label="Histogram of 100 scores of good pictures from 0.1 to 10, {words}"' in section
@@ -88,7 +97,7 @@ def test_the_histogram_holds_every_score_and_marks_the_threshold_in_use():
             float(name): float(x) for x, name in re.findall(r'<text x="([\d.]+)"[^>]*class="mid">([\d.]+)<', section)
         }
         line = float(re.search(r'<line class="limit" x1="([\d.]+)"', section)[1])
-        assert (line - axis[2]) / (axis[8] - axis[2]) == pytest.approx(((threshold or 9.6) - 2) / 6, abs=0.002)
+        assert (line - axis[2]) / (axis[8] - axis[2]) == pytest.approx(((threshold or 9.594) - 2) / 6, abs=0.002)
         heights = [float(tall) for tall in re.findall(r'<rect class="good"[^>]* height="([\d.]+)"', section)]
         tallest = int(re.search(r'class="end">(\d+)</text>', section)[1])
         assert sum(heights) / 150 * tallest == pytest.approx(100, abs=0.1)

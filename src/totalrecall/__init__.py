@@ -20,12 +20,13 @@ The road that a picture takes, one module a step, in reading order:
 
 Beside it: `detector_base` (what all detectors share), `settings`, `results`, `extractor` (images to features to
 patches in a row), `learning` (pictures to bank: `plan` says beforehand what it takes, `estimate` how long, `fitting`
-does it, `chunks` where memory is short; `folds`: which pictures set the threshold; `outliers`: what is done about
-dirty ones), `search_plan` (how the search prunes), `artifact` (the model file), `kinds` (opens a model of any kind),
-`files`, `memory`, `threads`, `sources`, `errors`, `notices`, `types`. The methods that PatchCore is compared with are
-`padim` (its mathematics in `gaussians`) and `spade` (`gallery`), both fitted by `onepass`. After the fit: `update`
-(`membership` says who joins and who leaves, `joining` and `leaving` how, `evidence` lets the threshold follow; of
-`padim` and `spade` it is `growing`, with `gaussians_grown`), `teaching`, `changing` and `history` (every change can be
+does it, `chunks` where memory is short; `folds`: which pictures set the threshold; `refill`: the banks that score
+them; `outliers`: what is done about dirty ones), `search_plan` (how the search prunes), `artifact` (the model file),
+`kinds` (opens a model of any kind), `files`, `memory`, `threads`, `sources`, `errors`, `notices`, `types`. The
+methods that PatchCore is compared with are `padim` (its mathematics in `gaussians`) and `spade` (`gallery`), both
+fitted by `onepass`. After the fit: `update` (`membership` says who joins and who leaves, `joining` and `leaving` how,
+`evidence` lets the threshold follow; of `padim` and `spade` it is `growing`, with `gaussians_grown`), `teaching`,
+`changing` and `history` (every change can be
 undone). `drift` watches a line (`drift_conditions`, `drift_bets`, `drift_words`, `drift_file`), `audit` the good
 pictures (`audit_checks`, `audit_sheet`). Around it: `metrics`, `datasets`, `evaluation`, `benchmark` (with
 `benchmark_ablate` and `reference`), `overlay`, `report` (with `report_page`, `report_style`, `report_index`,

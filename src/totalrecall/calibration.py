@@ -3,16 +3,29 @@
 Conformal prediction: if a new good picture is exchangeable with the n calibration pictures (same part, line and light,
 and none of them in the bank), its score is equally likely to take any rank among the n + 1. Nothing is assumed of the
 scores' distribution, and no defect is needed. So (1 + scores at least as high) / (n + 1) is a p-value, whose floor is
-1 / (n + 1), and the threshold is set by counting. What is promised is an average: over calibration sets, good pictures
-are called anomalous at most at the stated rate. With one set of n the share varies about it, by the Beta distribution
-of ranks: with n = 100 at 5 percent it is mostly within 2 to 9.
+1 / (n + 1), and the r-th highest score is a threshold that a share r / (n + 1) of good pictures is above. A stated rate
+mostly asks for an r = rate (n + 1) between two whole numbers f and f + 1; the threshold is then between those two
+scores, as in Hutson, "Calculating nonparametric confidence intervals for quantiles using fractional order statistics"
+(1999), and Beran and Hall (1993). In proportion, as there, the rate is met for scores spread evenly, but undershot
+where they thin out upwards: 4.5 percent at a stated 5 of 30, if exponentially. There the spacings of the highest are
+independent (Renyi 1953), that below the f-th highest has mean 1 / f, and the weight of the higher score that meets
+the rate is (f + 1 - r) f / r, which is taken here. What is promised is an average over calibration sets:
+
+- whatever the distribution, a share between floor(r) / (n + 1) and ceil(r) / (n + 1) of good pictures is called
+  anomalous (at most the latter where scores are equal);
+- what is expected is the stated rate.
+
+With one set of n the share varies about it, by the Beta distribution of ranks: with n = 100 at 5 percent it is mostly
+within 2 to 9.
 
 `PatchCore` scores its good pictures in folds: each by a bank without its fold (cross-conformal prediction, Vovk 2015),
-and judges by a bank of them all. What is then proved is twice the rate, for verdicts by the banks of the folds (Vovk et
-al. 2018, Barber et al. 2021), and that is the worst that can be constructed. What is seen is the rate itself, or a
-little under it, since the fuller bank brings good parts nearer (`benchmarks/calibration.py` measures it). Where there
-are very many pictures, and in PaDiM and SPADE, some are held out together, once: then the promise is exact for the
-detector without them, and the judging one, which learnt them too, errs to the safe side, as far as was measured.
+and judges by a bank of them all. Were each of these banks chosen without a look at its fold, twice the rate would be
+proved, for verdicts by the banks of the folds (Vovk et al. 2018, Barber et al. 2021). Those of the greedy are the
+detector's own without the fold, refilled (see `refill`): they hold nothing of the fold, but which of the others they
+hold was decided with the fold there. So nothing is proved of them; what is seen is the rate itself or a little under it
+(`benchmarks/calibration.py` measures it). Where there are very many pictures, and in PaDiM and SPADE, some are held out
+together, once: then the promise is exact for the detector without them, and the judging one, which learnt them too,
+errs to the safe side, as far as was measured.
 
 A rate below the floor cannot be had from ranks. The tail is extrapolated then (see `tail`): an estimate with an
 interval, and said to be one.
@@ -29,18 +42,29 @@ from totalrecall.tail import fit_tail, rate_interval
 
 __all__ = ["Calibration", "conformal_threshold"]
 
+_ROUNDING = 1e-9  # of rate * (n + 1): 0.05 * 20 is meant to be 1
+
 
 def conformal_threshold(scores: Sequence[float] | np.ndarray, rate: float) -> float:
-    """Return the smallest calibration score s with (1 + count above s) / (n + 1) <= rate.
+    """Return the score that a share `rate` of new good pictures is expected above: the r-th highest, r = rate (n + 1).
 
-    A new good picture then scores above s with probability at most `rate`. Where n is too small for any score to do
-    (rate < 1 / (n + 1)), returns the largest score, whose rate is 1 / (n + 1); nan where there are no scores.
+    Between whole r it is between two neighbouring scores, so that exponential tails meet the rate (see above). A rate
+    under 1 / (n + 1) gives the highest score, one over n / (n + 1) the lowest; nan where there are no scores. It rises
+    with each score and falls with the rate.
     """
     ordered = np.sort(np.asarray(scores, dtype=np.float64))[::-1]
     if not len(ordered):
         return math.nan
-    allowed = math.floor(rate * (len(ordered) + 1) + 1e-9)  # 1 + count above s may be at most this
-    return float(ordered[min(max(allowed, 1), len(ordered)) - 1])
+    rank = min(max(rate * (len(ordered) + 1), 1.0), float(len(ordered)))
+    whole = math.floor(rank + _ROUNDING)
+    share = rank - whole
+    higher = float(ordered[whole - 1])
+    weight = (1 - share) * whole / rank
+    if share <= _ROUNDING:
+        return higher
+    lower = float(ordered[whole])
+    # subtle: rounding could leave the two by a bit, and of equal scores the threshold must not be under them
+    return min(max(weight * higher + (1 - weight) * lower, lower), higher)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,11 +93,11 @@ class Calibration:
 
     @cached_property
     def pixel_threshold(self) -> float:
-        """Map value above which a region is marked: at most `rate` of good pictures show any region."""
+        """Map value above which a region is marked: a share `rate` of good pictures is expected to show any region."""
         return self._threshold(self.peaks)
 
     def _threshold(self, scores: np.ndarray) -> float:
-        """Return the level that a share `rate` of good pictures is above: by rank, or beyond all ranks by the tail."""
+        """Return the level that a share `rate` of good pictures is above: between ranks, or beyond all by the tail."""
         by_rank = conformal_threshold(scores, self.rate)
         if not self.below_floor:
             return by_rank
@@ -82,18 +106,27 @@ class Calibration:
 
     @property
     def floor(self) -> float:
-        """The smallest false-alarm rate that this many pictures can guarantee, 1 / (n + 1)."""
+        """The smallest false-alarm rate that this many pictures can tell of, 1 / (n + 1)."""
         return 1 / (len(self.scores) + 1)
 
     @property
     def below_floor(self) -> bool:
         """Whether the stated rate is lower than any that ranks can give."""
-        return self.rate * (len(self.scores) + 1) + 1e-9 < 1
+        return self.rate * (len(self.scores) + 1) + _ROUNDING < 1
+
+    @property
+    def rank_rates(self) -> tuple[float, float]:
+        """The false-alarm rates of the ranks around the stated one: the average is between, whatever the distribution.
+
+        Both are the stated rate where that is a whole rank; 0 and the floor where it is below all of them.
+        """
+        rank, whole = self.rate * (len(self.scores) + 1), len(self.scores) + 1
+        return math.floor(rank + _ROUNDING) / whole, math.ceil(rank - _ROUNDING) / whole
 
     @property
     def guaranteed_rate(self) -> float:
-        """The false-alarm rate that ranks give: the stated one, or the floor where that is higher."""
-        return max(self.rate, self.floor)
+        """The rate of the next whole rank: false alarms are not above it on average, whatever the distribution."""
+        return self.rank_rates[1]
 
     @cached_property
     def estimated(self) -> bool:
@@ -110,7 +143,12 @@ class Calibration:
         return rate_interval(self.scores, self.threshold) if self.estimated else None
 
     def p_value(self, score: float) -> float:
-        """Return (1 + count of scores at least as high) / (n + 1): small means unlike the good pictures."""
+        """Return (1 + count of scores at least as high) / (n + 1): small means unlike the good pictures.
+
+        It counts whole ranks, and a threshold between two is above one of them. So a picture that scores between the
+        threshold and the higher of the two is called anomalous, and its p-value is above the stated rate, by less
+        than 1 / (n + 1).
+        """
         if not len(self.scores):
             return math.nan
         return (1 + int(np.count_nonzero(self.scores >= score))) / (len(self.scores) + 1)
@@ -118,11 +156,18 @@ class Calibration:
     def expected_rate(self, threshold: float) -> float:
         """Return the share of good pictures expected above any threshold: by rank, or beyond all of them by the tail.
 
-        By rank it is (1 + count above) / (n + 1), the smallest rate that the threshold keeps to. nan without scores.
+        By rank it is the rate that has this threshold; 1 below all scores, nan without any.
         """
-        if not len(self.scores):
+        count = len(self.scores)
+        if not count:
             return math.nan
         above = int(np.count_nonzero(self.scores > threshold))
-        if above == 0 and (tail := fit_tail(self.scores)) is not None:
-            return min(tail.rate(threshold), self.floor)
-        return (1 + above) / (len(self.scores) + 1)
+        if above == 0:
+            tail = fit_tail(self.scores)
+            return self.floor if tail is None else min(tail.rate(threshold), self.floor)
+        if above == count:
+            return 1.0
+        higher = float(self.scores[self.scores > threshold].min())
+        lower = float(self.scores[self.scores <= threshold].max())
+        weight = (threshold - lower) / (higher - lower)
+        return above * (above + 1) / (above + weight) / (count + 1)  # `conformal_threshold` the other way round

@@ -42,12 +42,15 @@ class Coreset:
             random choice of fewer than all: finding it would cost as much as the greedy does.
         refreshes: how often the points outside the pool were brought up to date.
         products: multiplications of a point with a centre that were done, as a share of n x k.
+        coverer: int32 (n,), for each point the place in `indices` of a chosen one within `radius` of it, not always the
+            nearest; None where the greedy did not choose.
     """
 
     indices: np.ndarray
     radius: float
     refreshes: int
     products: float
+    coverer: np.ndarray | None = None
 
 
 def budget(total: int, share: float, least: int = 1) -> int:
@@ -115,7 +118,7 @@ def greedy_k_center(
 
     The first point is drawn by the seed, unless there are some to start from. Arithmetic is in the points' own type: in
     float64 the choice is the plain loop's; in float32 rounding may swap near-ties, at the same covering radius. The
-    points are neither changed nor copied; memory beyond them is about 60 bytes a point, and blocks of 30 MB.
+    points are neither changed nor copied; memory beyond them is about 64 bytes a point, and blocks of 30 MB.
 
     Args:
         points: (n, d) float32 or float64, usually from `project`.
@@ -176,6 +179,7 @@ class _Greedy:
         self.pool_size = max(min(core_cache(), _POOL_AT_MOST) // (points.shape[1] * points.itemsize), 64)
         self.bound = np.full(self.total, np.inf, points.dtype)
         self.upto = np.zeros(self.total, np.int32)
+        self.coverer = np.zeros(self.total, np.int32)  # which of the chosen ones is `bound` away
         self.chosen: list[int] = []
         self.pool = np.empty(0, np.int64)
         self.outside = (-np.inf, 0)  # largest bound outside the pool, and the lowest index that has it
@@ -202,6 +206,7 @@ class _Greedy:
         return some - self.mean if some.base is not None else np.subtract(some, self.mean, out=some)
 
     def choose(self, index: int) -> None:
+        self.coverer[index] = len(self.chosen)
         self.chosen.append(index)
         self.bound[index] = 0
 
@@ -249,7 +254,7 @@ class _Greedy:
         with one_blas_thread():  # whole blocks side by side: the passes over a product need all cores, too
             for first in range(min(starts, default=len(self.chosen)), len(self.chosen), _CENTRES):
                 centres = np.array(self.chosen[first : first + _CENTRES])
-                meet = partial(self._meet, columns=self._columns(centres), lengths=self.norms[centres])
+                meet = partial(self._meet, first=first, columns=self._columns(centres), lengths=self.norms[centres])
                 last = bisect_left(starts, first + len(centres))
                 skipped = [max(start - first, 0) for start in starts[:last]]
                 list(workers().map(meet, blocks[:last], skipped))
@@ -264,27 +269,39 @@ class _Greedy:
         parts = (centres[first : first + _PRODUCT] for first in range(0, len(centres), _PRODUCT))
         return [np.multiply(self._take(part).T, -2, order="C") for part in parts]
 
-    def _meet(self, rows: np.ndarray, skip: int, columns: list[Matrix], lengths: np.ndarray) -> None:
-        """Lower the bounds of one block of points to their distances to the given centres, the first few left out."""
+    def _meet(self, rows: np.ndarray, skip: int, first: int, columns: list[Matrix], lengths: np.ndarray) -> None:
+        """Lower the bounds of one block of points to their distances to the given centres, the first few left out.
+
+        Args:
+            rows: of the points.
+            skip: how many of the centres are left out.
+            first: place of the first centre among the chosen ones.
+            columns, lengths: of the centres, times -2, and their squared lengths.
+        """
         block, norms = self._take(rows), self.norms[rows]
-        least = np.full(len(rows), np.inf, self.points.dtype)
+        bound, coverer = self.bound[rows], self.coverer[rows]
         buffer = np.empty(len(rows) * _PRODUCT, self.points.dtype)  # subtle: fresh memory for each product costs more
-        for first, whole in zip(range(0, len(lengths), _PRODUCT), columns, strict=True):
-            part = whole[:, max(skip - first, 0) :]
+        for place, whole in zip(range(0, len(lengths), _PRODUCT), columns, strict=True):
+            part = whole[:, max(skip - place, 0) :]
             if not part.shape[1]:
                 continue
-            last = first + whole.shape[1]
+            last = place + whole.shape[1]
             squared = buffer[: len(rows) * part.shape[1]].reshape(len(rows), -1)
             np.matmul(block, part, out=squared)  # (block, d) @ (d, centres)
             squared += lengths[last - part.shape[1] : last]
-            np.minimum(least, squared.min(axis=1), out=least)
-        least += norms
-        least[least < self.noise * norms] = 0
-        self.bound[rows] = np.minimum(self.bound[rows], least)
+            at = squared.argmin(axis=1)  # NumPy finds the place sooner than the value
+            least = squared[np.arange(len(rows)), at]
+            least += norms
+            least[least < self.noise * norms] = 0
+            nearer = least < bound
+            np.copyto(bound, least, where=nearer)
+            np.copyto(coverer, first + last - part.shape[1] + at, where=nearer, casting="same_kind")
+        self.bound[rows], self.coverer[rows] = bound, coverer
 
     def select_in_pool(self, radius_squared: float) -> None:
         """Choose inside the pool for as long as its best is the best of all."""
         points, norms, bound = self._take(self.pool), self.norms[self.pool], self.bound[self.pool]
+        coverer = self.coverer[self.pool]
         noise = self.noise * norms
         limit, limit_index = self.outside
         while len(self.chosen) < self.count:
@@ -296,11 +313,14 @@ class _Greedy:
             squared = points @ (points[at] * -2)  # (pool, d) @ (d,)
             squared += norms
             squared += norms[at]
-            np.minimum(bound, squared, out=bound)
+            nearer = squared < bound
+            np.copyto(bound, squared, where=nearer)
+            coverer[nearer] = len(self.chosen) - 1
             bound[bound < noise] = 0
             bound[at] = 0
+            coverer[at] = len(self.chosen) - 1
             self.work += len(bound)
-        self.bound[self.pool] = bound
+        self.bound[self.pool], self.coverer[self.pool] = bound, coverer
         self.upto[self.pool] = len(self.chosen)
 
     def result(self) -> Coreset:
@@ -313,4 +333,4 @@ class _Greedy:
             self._bring_up_to_date(np.flatnonzero(self.bound > exact))
         farthest = float(np.sqrt(self.bound.max(initial=0)))
         share = self.work / (self.total * len(self.chosen))
-        return Coreset(np.array(self.chosen, np.int64), farthest, self.refreshes, share)
+        return Coreset(np.array(self.chosen, np.int64), farthest, self.refreshes, share, self.coverer)

@@ -76,7 +76,7 @@ class PatchCore(Changing[Bank, _Patches]):
         false_alarm_rate: share of good pictures that may be called anomalous.
         holdout: share of the good pictures that set the threshold where some are held out together; 0: no verdict.
         folds: into how many the good pictures are cut to set it, each scored by a bank without its fold; 1 holds some
-            out together. 20 to 5 if None, the fewer the more pictures there are; 1 over a thousand, and in chunks.
+            out together. 20 if None; 1 over a thousand, and in chunks.
         min_area: pixels of the original picture that a region must have to be marked.
         precision: of the backbone: `auto` (bf16 where the processor has it), `f32` or `bf16`.
         seed: of every random choice: held-out pictures, projection, first centre.

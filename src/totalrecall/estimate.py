@@ -28,6 +28,7 @@ _ROWS, _COLUMNS = 1024, 512  # a block of points and its centres, as `coreset` m
 # reading the pool once. Measured on magnetic tiles with two backbones and on synthetic boards: 0.55 to 0.8, 1.0 to 1.1.
 _WALK, _WALK_MORE = 0.7, 0.7
 _SELECTION = 21e-6  # seconds
+_REFILLED = 0.6  # of a coreset's time: the banks of 20 folds together, on tiles; on bottle 0.3 (see `refill`)
 _SEARCH, _QUERY = 0.55, 8e-6  # the search's time over that of its first bounds, and a query's own seconds on one core
 _SCORED = 2e-3  # seconds a picture for its score and map
 _WRITTEN = 1e9  # bytes of scratch a second
@@ -105,7 +106,7 @@ def expected_seconds(plan: Plan, speeds: Speeds) -> float:
             again += sum(_walk(kept, count, d, speeds) for count in plan.others())
     else:
         coreset = _walk(n, plan.vectors, d, speeds)
-        again = sum(_walk(n - fold * plan.per_picture, count, d, speeds) for fold, count in _folds(plan))
+        again = _REFILLED * coreset if plan.folds else 0.0
     search = sum(_search(plan, fold, count, speeds) for fold, count in _folds(plan))
     written = plan.scratch / _WRITTEN
     return plan.pictures * speeds.picture + coreset + again + search + written

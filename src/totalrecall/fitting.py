@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from totalrecall.bank import Bank, BankPicture
-from totalrecall.coreset import budget, project, subsample
+from totalrecall.coreset import Coreset, budget, project, subsample
 from totalrecall.drift_conditions import Glance, look
 from totalrecall.errors import DataError, PictureError
 from totalrecall.extractor import PatchExtractor
@@ -23,6 +23,7 @@ from totalrecall.images import LoadedPicture, Source
 from totalrecall.memory import RowStore, peak_memory
 from totalrecall.patches import covered_cells
 from totalrecall.plan import Plan
+from totalrecall.refill import refill
 from totalrecall.search import default_levels, principal_basis
 from totalrecall.settings import Settings
 from totalrecall.threads import one_blas_thread
@@ -251,10 +252,16 @@ class Gathered:
         self._glances.append(seen.glance)
 
     def counts(self) -> list[int]:
-        """Return how many patches are chosen for the bank, and for those without a fold."""
+        """Return how many patches are chosen for the bank, and for those without a fold.
+
+        A bank that is refilled counts with the fold's share of the choices: it is these that are made again.
+        """
         settings, total = self._reader.extractor.settings, len(self.patches)
         others = [total - sum(last - first for first, last in map(self._span, fold)) for fold in self.folds]
-        return [budget(count, settings.coreset, settings.at_least) for count in (total, *others)]
+        own, *anew = (budget(count, settings.coreset, settings.at_least) for count in (total, *others))
+        if own == total or settings.subsampling != "greedy":
+            return [own, *anew]
+        return [own, *(own * (total - rest) // total for rest in others)]
 
     @cached_property
     def folds(self) -> Sequence[Sequence[int]]:
@@ -274,29 +281,47 @@ class Gathered:
         return len(self.patches)
 
     def choose(self, *, without: Sequence[int] = ()) -> Choice:
-        """Choose a coreset of all pictures but some."""
-        rows = None
-        if len(without) or self._dirty:
-            left_out = np.zeros(len(self.pictures), bool)
-            left_out[list(without)] = True
-            rows = np.flatnonzero(~left_out[self.origin[:, 0]] & ~marked(self.origin, self._dirty))
+        """Choose a coreset of all pictures but some: that of all, refilled, where the greedy chose it."""
+        if not len(without) and not self._dirty:
+            return Choice(self._own.indices, self._own.radius)
+        left_out = np.zeros(len(self.pictures), bool)
+        left_out[list(without)] = True
+        gone, dirty = left_out[self.origin[:, 0]], marked(self.origin, self._dirty)
+        own = self._own
+        if len(without) and own.coverer is not None:
+            rows = refill(self._points(), own, gone, dirty)
+            self._reader.selected(len(own.indices) * int(np.count_nonzero(gone)) // len(gone))
+            return Choice(rows, own.radius)
+        rows = np.flatnonzero(~gone & ~dirty)
+        coreset = self._subsample(rows)
+        return Choice(rows[coreset.indices], coreset.radius)
+
+    @cached_property
+    def _own(self) -> Coreset:
+        """The coreset of all patches; with coverers where the greedy chose it."""
+        return self._subsample(None)
+
+    def _subsample(self, rows: np.ndarray | None) -> Coreset:
+        """Choose among some patches, or all; the indices count within them."""
         settings = self._reader.extractor.settings
         total = len(self.patches) if rows is None else len(rows)
         count = budget(total, settings.coreset, settings.at_least)
-        radius = 0.0
+        coreset = Coreset(np.arange(total), 0.0, 0, 0.0)
         if count < total:
-            points = (self.patches if self._projected is None else self._projected).all()
             coreset = subsample(
-                points,
+                self._points(),
                 count,
                 method=settings.subsampling,
                 rows=rows,
                 seed=settings.seed,
                 progress=self._reader.selecting,
             )
-            rows, radius = (coreset.indices if rows is None else rows[coreset.indices]), coreset.radius
         self._reader.selected(count)
-        return Choice(np.arange(total) if rows is None else rows, radius)
+        return coreset
+
+    def _points(self) -> Matrix:
+        """Return what the coreset is chosen in, (n, d')."""
+        return (self.patches if self._projected is None else self._projected).all()
 
     def leave_out(self, dirty: Mapping[int, np.ndarray]) -> None:
         """Never choose some patches again, nor calibrate on their pictures."""

@@ -40,6 +40,7 @@ _GRAPHS = 3  # times the backbone's file: the bytes, the parsed graph, the compi
 _PER_PIXEL = 60  # of feature maps inside the engine, a prepared pixel
 _GRIDS = 9  # patch grids, or as much in feature maps, on their way at a time
 _PER_POINT = 72  # of the coreset's walk, beside the point itself
+_NOTED = 18  # where each patch is from, what covers it, and which are left out
 _BLOCKS = 48 << 20  # of products
 _PER_PICTURE = 6000  # path, hash and size, and a look at it (see `drift_conditions`)
 _SEARCHED = 4.5  # times the bank: its vectors, the search structure, and what making it takes
@@ -222,7 +223,7 @@ class _Sizes:
         """Bytes that one chunk takes."""
         numbers = (0 if scratch else self.dimensions) + (self.walked if self.projected else 0)
         walk = _PER_POINT * self.patches + _BLOCKS
-        return self.base + 4 * numbers * self.patches + max(walk, 12 * self.patches + self.bank)
+        return self.base + 4 * numbers * self.patches + max(walk, _NOTED * self.patches + self.bank)
 
 
 def _whole(sizes: _Sizes) -> Plan | None:

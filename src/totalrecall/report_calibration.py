@@ -78,20 +78,22 @@ def _kept(calibration: Calibration) -> str:
             f"{rate} cannot be promised from {count} pictures: the threshold is their highest score, which at most "
             f"{floor} of good pictures are above on average"
         )
+    low, high = map(_percent, calibration.rank_rates)
+    ranks = f"{low} to {high}" if low != high else high
     if calibration.folds > 1:
         return (
-            f"by rank: at most {rate} on average. For scores taken in folds the proof allows twice that; what is seen "
-            "is the rate itself or a little less"
+            f"{rate} expected on average, by rank {ranks}. For scores taken in folds that is not proved; what was "
+            "measured is the rate itself or a little less"
         )
-    return f"guaranteed by rank: at most {rate} on average"
+    return f"{rate} expected on average; guaranteed by rank, whatever the distribution: {ranks}"
 
 
 def _alarms(calibration: Calibration, threshold: float, parts_a_day: int | None, *, taught: bool) -> str:
     """Say how many false alarms a day are expected."""
     rate = calibration.expected_rate(threshold)
     parts = PARTS_A_DAY if parts_a_day is None else parts_a_day
-    promised = not taught and calibration.interval is None
-    words = f"{'at most' if promised else 'about'} {rate * parts:.3g} a day ({_percent(rate)})"
+    highest = not taught and calibration.below_floor and calibration.interval is None
+    words = f"{'at most' if highest else 'about'} {rate * parts:.3g} a day ({_percent(rate)})"
     if calibration.interval is not None and not taught:
         low, high = calibration.interval
         words += f", 90 % interval {low * parts:.2g} to {high * parts:.2g}"

@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _promise() -> str:
     return (
-        f"The threshold is set for at most {_RATE:.0%} false alarms on average: the {_GOOD} good pictures set it, each "
+        f"The threshold is set for {_RATE:.0%} false alarms on average: the {_GOOD} good pictures set it, each "
         f"scored without its fold, and {_GOOD} cannot promise less than 1 in {_GOOD + 1}."
     )
 

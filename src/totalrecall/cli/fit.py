@@ -120,7 +120,7 @@ def add_detector_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="K",
         help="good pictures set the threshold in K folds, each scored without its fold; 1 holds a share out together "
-        "(patchcore; default 20 to 5, 1 over a thousand pictures)",
+        "(patchcore; default 20, 1 over a thousand pictures)",
     )
     group.add_argument(
         "--min-area", type=int, default=1, metavar="PIXELS", help="smallest region that is marked (default 1)"
@@ -294,7 +294,9 @@ def threshold_words(calibration: "Calibration") -> str:
     if calibration.interval is not None:
         low, high = calibration.interval
         return f"{text}; estimated false-alarm rate {rate:g} (90 % interval {low:.2g} to {high:.2g})"
-    return f"{text}; false-alarm rate at most {calibration.guaranteed_rate:.3g} on average"
+    if calibration.below_floor:
+        return f"{text}; false-alarm rate at most {calibration.guaranteed_rate:.3g} on average"
+    return f"{text}; expected false-alarm rate {rate:g}, at most {calibration.guaranteed_rate:.3g} on average"
 
 
 def warn_of_floor(args: argparse.Namespace, detector: "AnyDetector") -> None:
