@@ -164,9 +164,10 @@ class Chunked:
         origin = np.concatenate(self._origins)[choice.rows]
         return replace(choice, rows=choice.rows[~marked(origin, self._dirty)])
 
-    def bank(self, choice: Choice) -> Bank:
-        """Return the chosen patches as a memory bank."""
-        return as_bank(self._kept.take(choice.rows), np.concatenate(self._origins)[choice.rows], self.pictures)
+    def bank(self, choice: Choice, *, basis: Matrix | None = None) -> Bank:
+        """Return the chosen patches as a memory bank; see `fitting.Learnt`."""
+        origin = np.concatenate(self._origins)[choice.rows]
+        return as_bank(self._kept.take(choice.rows), origin, self.pictures, basis)
 
     def again(self, pictures: Sequence[int]) -> Iterator[Seen]:
         """Yield pictures with their patches; they are read from their files again."""

@@ -218,10 +218,10 @@ class PatchCore(Changing[Bank, _Patches]):
         judged: list[tuple[int, float, float]] = []  # picture, score, peak
         looked: dict[int, tuple[Glance, float, float]] = {}  # picture: a look at it, mean distance, score
         total = sum(map(len, learnt.folds))
-        done, levels = 0, None
+        done, levels, basis = 0, None, None
         keeper = EvidenceKeeper(total, self.settings.false_alarm_rate)
         for fold in learnt.folds:
-            bank = learnt.bank(learnt.choose(without=fold))
+            bank = learnt.bank(learnt.choose(without=fold), basis=basis)
             unseen: list[Patches] = []
             for seen in learnt.again(fold):
                 geometry = self.recipe.geometry(seen.picture.height, seen.picture.width)
@@ -238,6 +238,7 @@ class PatchCore(Changing[Bank, _Patches]):
                     progress("calibration", done, total)
             if levels is None and unseen:
                 levels = choose_levels(bank.vectors, np.concatenate(unseen))
+                basis = bank.with_levels(levels).basis
         judged.sort()
         self._drift = Reference.learn([looked[picture] for picture in sorted(looked)])
         pictures, scores, peaks = np.array(judged, np.float64).reshape(-1, 3).T

@@ -135,8 +135,8 @@ class Learnt(Protocol):
     def choose(self, *, without: Sequence[int] = ()) -> Choice:
         """Choose a coreset of all pictures but some."""
 
-    def bank(self, choice: Choice) -> Bank:
-        """Return the chosen patches as a memory bank."""
+    def bank(self, choice: Choice, *, basis: Matrix | None = None) -> Bank:
+        """Return the chosen patches as a memory bank, whose search prunes in the directions given, or its own."""
 
     def leave_out(self, dirty: Mapping[int, np.ndarray]) -> None:
         """Never choose some patches again: of each picture those marked, bool (rows, columns); nor calibrate on it."""
@@ -332,9 +332,9 @@ class Gathered:
         """Return a choice of before without what is left out."""
         return replace(choice, rows=choice.rows[~marked(self.origin[choice.rows], self._dirty)])
 
-    def bank(self, choice: Choice) -> Bank:
-        """Return the chosen patches as a memory bank."""
-        return as_bank(self.patches.take(choice.rows), self.origin[choice.rows], self.pictures)
+    def bank(self, choice: Choice, *, basis: Matrix | None = None) -> Bank:
+        """Return the chosen patches as a memory bank, whose search prunes in the directions given, or its own."""
+        return as_bank(self.patches.take(choice.rows), self.origin[choice.rows], self.pictures, basis)
 
     def again(self, pictures: Sequence[int]) -> Iterator[Seen]:
         """Yield pictures with their patches, as they were kept."""
@@ -387,11 +387,13 @@ def gather(reader: Reader, plan: Plan) -> Gathered:
     return gathered
 
 
-def as_bank(vectors: Patches, origin: np.ndarray, pictures: Sequence[BankPicture]) -> Bank:
-    """Return vectors as a bank, with the directions that its search prunes by."""
-    basis = None
+def as_bank(vectors: Patches, origin: np.ndarray, pictures: Sequence[BankPicture], basis: Matrix | None = None) -> Bank:
+    """Return vectors as a bank, with the directions that its search prunes by; they are found if not given.
+
+    Any orthonormal directions bound rightly; the banks of the folds share nearly all their vectors.
+    """
     levels = default_levels(vectors.shape[1])
-    if levels:
+    if basis is None and levels:
         basis = principal_basis(vectors, levels[-1])
     return Bank(vectors, origin, pictures, basis)
 
