@@ -104,6 +104,17 @@ def test_the_bank_is_the_plain_loops_choice(tiny_backbone, good):
     assert np.array_equal(detector.bank_.origin[:20], everything.origin[indices[:20]])
 
 
+def test_a_bank_ends_early_at_the_radius_asked_for_and_says_so(tiny_backbone, good):
+    whole = make(tiny_backbone, holdout=0).fit(good)
+    wanted = 1.5 * whole.report_.radius
+    early = make(tiny_backbone, holdout=0, coreset_radius=wanted).fit(good)
+    assert 1 < len(early.bank_) < len(whole.bank_)
+    assert early.report_.radius <= wanted
+    assert np.array_equal(early.bank_.origin, whole.bank_.origin[: len(early.bank_)])  # a prefix of the same choice
+    assert f"every patch within {early.report_.radius:.4g} of it" in early.summary()
+    assert "within" not in whole.summary()
+
+
 def test_a_stream_gives_what_single_pictures_give(fitted):
     pictures = [stripes(i) for i in range(5)] + [damaged(6)]
     streamed = list(fitted.predict_stream(pictures))
@@ -259,6 +270,15 @@ def test_progress_reports_each_step(tiny_backbone, good):
         ({"precision": "f16"}, "precision must be one of auto, f32, bf16, got 'f16'."),
         ({"seed": -1}, "seed must be at least 0, got -1."),
         ({"neighbours": 0}, "neighbours must be at least 1, got 0. Usual: 3 to 9."),
+        (
+            {"coreset_radius": -1},
+            "coreset_radius must be at least 0, got -1. 0: the share alone; else a distance such as the radius that "
+            "a fit reports.",
+        ),
+        (
+            {"coreset_radius": 1, "subsampling": "random"},
+            "coreset_radius needs subsampling greedy, got 'random': a random choice knows no radius.",
+        ),
     ],
 )
 def test_a_bad_setting_is_named_before_any_work(tiny_backbone, options, message):

@@ -148,6 +148,7 @@ class Chunked:
                 method=self._settings.subsampling,
                 rows=rows,
                 seed=self._settings.seed,
+                radius=self._settings.coreset_radius,
                 progress=self._reader.selecting,
             )
             rows, radius = rows[coreset.indices], coreset.radius

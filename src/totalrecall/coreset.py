@@ -85,12 +85,13 @@ def subsample(
     method: str = "greedy",
     rows: np.ndarray | None = None,
     seed: int = 42,
+    radius: float = 0.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Coreset:
     """Choose `count` points: the greedy's, or as many at random (the paper's control, section 4.4.2).
 
     Args:
-        points, count, rows, seed, progress: as for `greedy_k_center`.
+        points, count, rows, seed, radius, progress: as for `greedy_k_center`; a random choice takes no radius.
         method: one of `SUBSAMPLINGS`.
 
     Raises:
@@ -99,7 +100,7 @@ def subsample(
     if method not in SUBSAMPLINGS:
         raise SettingError(f"subsampling must be one of {', '.join(SUBSAMPLINGS)}, got {method!r}.")
     if method == "greedy":
-        return greedy_k_center(points, count, rows=rows, seed=seed, progress=progress)
+        return greedy_k_center(points, count, rows=rows, seed=seed, radius=radius, progress=progress)
     total = _checked_total(points, count, rows)
     return Coreset(np.random.default_rng(seed).permutation(total)[:count], 0.0 if count == total else math.nan, 0, 0.0)
 

@@ -58,6 +58,8 @@ class PatchCore(Changing[Bank, _Patches]):
         layers: whose features are joined.
         coreset: share of the patches kept in the memory bank, over 0 and at most 1.
         at_least: vectors that the bank has, whatever the share, if the pictures give so many; 1: the share alone.
+        coreset_radius: the bank ends early once every patch is within this distance of it, in the space that it is
+            chosen in (`report_.radius` says what a fit reached); 0: never.
         subsampling: which are kept: `greedy` (those that cover the rest best, algorithm 1) or `random` (its control).
         size: pixels of the prepared square's side; with `resize="crop"`, of the short side.
         resize: `squash`, `letterbox` or `crop`.
@@ -108,6 +110,7 @@ class PatchCore(Changing[Bank, _Patches]):
         layers: Sequence[int] = (2, 3),
         coreset: float = 0.01,
         at_least: int = 2000,
+        coreset_radius: float = 0.0,
         subsampling: str = "greedy",
         size: int = 256,
         resize: str = "squash",
@@ -135,6 +138,7 @@ class PatchCore(Changing[Bank, _Patches]):
             layers=tuple(layers),
             coreset=coreset,
             at_least=at_least,
+            coreset_radius=coreset_radius,
             subsampling=subsampling,
             patch_size=patch_size,
             stride=stride,
@@ -342,8 +346,10 @@ class PatchCore(Changing[Bank, _Patches]):
         if report is not None:
             text = f"Bank: {report.vectors} of {report.patches} patches ({report.dimensions} numbers each)"
         text += f" from {len(self.pictures_)} pictures"
-        if report is not None and report.chunks > 1 and math.isfinite(report.radius):
-            text += f", every patch within {report.radius:.4g} of it ({report.chunks} chunks)"
+        said = report is not None and (report.chunks > 1 or self.settings.coreset_radius)
+        if report is not None and said and math.isfinite(report.radius):
+            text += f", every patch within {report.radius:.4g} of it"
+            text += f" ({report.chunks} chunks)" if report.chunks > 1 else ""
         return text
 
     def _kept(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

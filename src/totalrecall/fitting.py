@@ -314,6 +314,7 @@ class Gathered:
                 method=settings.subsampling,
                 rows=rows,
                 seed=settings.seed,
+                radius=settings.coreset_radius,
                 progress=self._reader.selecting,
             )
         self._reader.selected(count)

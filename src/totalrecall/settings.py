@@ -1,5 +1,6 @@
 """The settings of each detector: validated once, kept in the model file."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -64,6 +65,7 @@ class Settings(CommonSettings):
     projection: int | None
     folds: int | None = None
     ignore_outliers: bool = False
+    coreset_radius: float = 0.0
 
     def __post_init__(self) -> None:
         """Check every value.
@@ -80,6 +82,15 @@ class Settings(CommonSettings):
                 f"at_least must be at least 1 vector, got {self.at_least}. Usual: 2000; 1: the share alone."
             )
         _one_of("subsampling", self.subsampling, SUBSAMPLINGS)
+        if not 0 <= self.coreset_radius < math.inf:
+            raise SettingError(
+                f"coreset_radius must be at least 0, got {self.coreset_radius:g}. 0: the share alone; else a distance "
+                "such as the radius that a fit reports."
+            )
+        if self.coreset_radius and self.subsampling != "greedy":
+            raise SettingError(
+                f"coreset_radius needs subsampling greedy, got {self.subsampling!r}: a random choice knows no radius."
+            )
         if self.patch_size < 1 or self.patch_size % 2 == 0:
             raise SettingError(f"patch_size must be odd and at least 1, got {self.patch_size}. The paper uses 3.")
         if self.stride < 1:

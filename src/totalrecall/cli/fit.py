@@ -83,6 +83,12 @@ def add_detector_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--at-least", type=int, metavar="N", help="patches kept, whatever the share (patchcore; default 2000)"
     )
+    group.add_argument(
+        "--coreset-radius",
+        type=float,
+        metavar="DISTANCE",
+        help="end early once every patch is within this distance of a kept one (patchcore; default 0: never)",
+    )
     add_preparation_options(group)
     group.add_argument(
         "--patch-size", type=int, metavar="P", help="neighbourhood of a patch, odd (patchcore; default 3)"
@@ -144,7 +150,8 @@ def add_preparation_options(group: "argparse._ArgumentGroup") -> None:
 
 _PREPARATION = ("size", "resize", "crop", "tile", "roi")
 _COMMON = ("backbone", *_PREPARATION, "false_alarm_rate", "holdout", "min_area", "precision", "seed")
-_OWN = ("layers", "coreset", "at_least", "ignore_outliers", "folds", "patch_size", "stride", "descriptor", "scoring")
+_BANK = ("coreset", "at_least", "coreset_radius", "ignore_outliers", "folds")
+_OWN = ("layers", *_BANK, "patch_size", "stride", "descriptor", "scoring")
 _OF_METHOD = (*_OWN, "neighbours", "dimensions")
 
 
