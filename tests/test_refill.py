@@ -99,3 +99,10 @@ def test_dirty_patches_are_neither_chosen_nor_covered_and_what_only_they_covered
     after = distances(points[left].astype(float), points[rows].astype(float)).min(axis=1)
     assert (after <= np.maximum(before, coreset.radius) * 1.0001).all()
     assert after.max() > coreset.radius  # no more than the detector's own covers it
+
+
+def test_where_others_cover_all_that_the_lost_ones_did_nothing_is_added():
+    points = np.array([[0, 0], [0.5, 0], [0, 0.5], [9, 0], [9.5, 0], [4, 8]], np.float32)
+    coreset = Coreset(np.array([0, 1, 3, 5]), 1.0, 1, 1.0, np.array([0, 1, 1, 2, 2, 3], np.int32))
+    gone = np.array([False, True, False, False, False, False])
+    assert refill(points, coreset, gone).tolist() == [0, 3, 5]

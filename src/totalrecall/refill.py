@@ -130,6 +130,8 @@ def _greedy(points: Patches, left: np.ndarray, bound: np.ndarray, radius: float,
         count: how many are chosen, more where the radius asks for more, fewer where all are within 0.97 of it.
     """
     chosen: list[int] = []
+    if not len(left):
+        return np.empty(0, np.int64)
     some = points[left]
     some -= some.mean(axis=0)
     norms = np.einsum("ud,ud->u", some, some)
