@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from tests.test_cli import run
 from totalrecall import cli
-from totalrecall.cli import main
+from totalrecall.cli import main, predict
 from totalrecall.errors import TotalRecallError
 
 
@@ -385,11 +385,8 @@ def test_with_debug_set_the_unexpected_is_raised(monkeypatch, command_that_raise
         main(["info", "m"])
 
 
-def test_an_interrupted_predict_keeps_its_lines_and_the_old_file(capsys, monkeypatch, model, parts, tmp_path):
-    from totalrecall.cli import predict
-
-    target = tmp_path / "r.jsonl"
-    target.write_text("old")
+def interrupt_after_one_picture(monkeypatch):
+    """Make `predict` end as by Ctrl-C once it has judged one picture."""
     results = predict._results
 
     def interrupted(*arguments):
@@ -397,6 +394,12 @@ def test_an_interrupted_predict_keeps_its_lines_and_the_old_file(capsys, monkeyp
         raise KeyboardInterrupt
 
     monkeypatch.setattr(predict, "_results", interrupted)
+
+
+def test_an_interrupted_predict_keeps_its_lines_and_the_old_file(capsys, monkeypatch, model, parts, tmp_path):
+    target = tmp_path / "r.jsonl"
+    target.write_text("old")
+    interrupt_after_one_picture(monkeypatch)
     code, _, err = run(capsys, "predict", model, parts / "test", "--json", target)
     assert code == 130
     assert err == [f"totalrecall: the lines so far are in {target}.part", "totalrecall: interrupted."]

@@ -6,10 +6,10 @@ import shutil
 import pytest
 
 from tests.test_cli import run, small, spoil
-from tests.test_cli_errors import complaint
+from tests.test_cli_errors import complaint, interrupt_after_one_picture
 from tests.test_report import Reader
 from totalrecall import load_detector
-from totalrecall.cli import main, predict
+from totalrecall.cli import main
 from totalrecall.datasets import open_dataset
 from totalrecall.errors import DataError
 from totalrecall.reporting import ReportWriter, report_pictures, report_samples
@@ -169,13 +169,7 @@ def test_a_report_that_cannot_be_written_is_refused_before_the_work(
 def test_an_interrupted_predict_leaves_the_old_report_and_nothing_half(capsys, monkeypatch, model, parts, tmp_path):
     target = tmp_path / "r.html"
     target.write_text("old")
-    results = predict._results
-
-    def interrupted(*arguments):
-        yield next(results(*arguments))
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(predict, "_results", interrupted)
+    interrupt_after_one_picture(monkeypatch)
     assert run(capsys, "predict", model, parts / "test", "--report", target)[0] == 130
     assert target.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["r.html"]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests import reference
 from totalrecall.errors import SettingError
-from totalrecall.patches import aggregate, covered_cells, describe, resize_bilinear
+from totalrecall.patches import covered_cells, describe, resize_bilinear
 
 
 def random_maps(seed=0, n=2, size=6, channels=(3, 5)):
@@ -16,7 +16,7 @@ def random_maps(seed=0, n=2, size=6, channels=(3, 5)):
 
 
 def test_the_average_of_ones_counts_zeros_outside_the_map():
-    average = aggregate(np.ones((1, 4, 4, 1), np.float32), 3)[0, :, :, 0]
+    average = describe([np.ones((1, 4, 4, 1), np.float32)], patch_size=3)[0, :, :, 0]
     assert average[1, 1] == pytest.approx(1)
     assert average[0, 1] == pytest.approx(6 / 9)
     assert average[0, 0] == pytest.approx(4 / 9)
@@ -24,12 +24,12 @@ def test_the_average_of_ones_counts_zeros_outside_the_map():
 
 def test_patch_size_one_changes_nothing():
     maps = random_maps()[0]
-    assert np.array_equal(aggregate(maps, 1), maps)
+    assert np.array_equal(describe([maps], patch_size=1), maps)
 
 
 def test_a_patch_larger_than_the_map_averages_all_of_it():
     maps = random_maps(size=3)[0]
-    assert np.allclose(aggregate(maps, 7), maps.sum(axis=(1, 2), keepdims=True) / 49, atol=1e-6)
+    assert np.allclose(describe([maps], patch_size=7), maps.sum(axis=(1, 2), keepdims=True) / 49, atol=1e-6)
 
 
 def test_bilinear_resizing_keeps_pixel_centres():

@@ -17,7 +17,7 @@ from totalrecall.errors import SettingError
 from totalrecall.threads import side_by_side
 from totalrecall.types import FeatureMap, LayerMap, Matrix, PatchGrid, PreparedMask
 
-__all__ = ["DESCRIPTORS", "aggregate", "covered_cells", "describe", "repeated_cells", "resize_bilinear"]
+__all__ = ["DESCRIPTORS", "covered_cells", "describe", "repeated_cells", "resize_bilinear"]
 
 DESCRIPTORS = ("concat", "paper-code")
 _CODE_DIMENSIONS = 1024  # of each layer, and of the joined vector, in the authors' code
@@ -78,7 +78,10 @@ def _concatenated(maps: Sequence[LayerMap], patch_size: int, finest: tuple[int, 
 
 @lru_cache(maxsize=32)
 def _locally_aware(length: int, target: int, width: int) -> Matrix:
-    """Return the (target, length) matrix that averages `width` neighbours along one axis and interpolates."""
+    """Return the (target, length) matrix that averages `width` neighbours along one axis (eq. 2) and interpolates.
+
+    Outside the map counts as zero, as in the authors' code and in anomalib.
+    """
     at = np.arange(length)
     average = (np.abs(at[:, None] - at) <= width // 2) / np.float32(width)
     weights = (average if target == length else _bilinear_weights(length, target) @ average).astype(np.float32)
@@ -89,26 +92,6 @@ def _locally_aware(length: int, target: int, width: int) -> Matrix:
 def covered_cells(roi: PreparedMask, shape: tuple[int, int]) -> np.ndarray:
     """Return which cells of a patch grid touch the region of interest, (rows, columns)."""
     return cv2.resize(roi.astype(np.float32), shape[::-1], interpolation=cv2.INTER_AREA) > 0
-
-
-def aggregate(maps: FeatureMap, patch_size: int) -> FeatureMap:
-    """Return the average of each position's p x p neighbourhood (f_agg of eq. 2), same shape.
-
-    Outside the map counts as zero, as in the authors' code and in anomalib.
-    """
-    if patch_size == 1:
-        return maps
-    return _sum_along(_sum_along(maps, patch_size, 1), patch_size, 2) * np.float32(1 / patch_size**2)
-
-
-def _sum_along(maps: FeatureMap, width: int, axis: int) -> FeatureMap:
-    total = maps.copy()
-    for shift in range(1, min(width // 2, maps.shape[axis] - 1) + 1):
-        head, tail = [slice(None)] * 4, [slice(None)] * 4
-        head[axis], tail[axis] = slice(None, -shift), slice(shift, None)
-        total[tuple(tail)] += maps[tuple(head)]
-        total[tuple(head)] += maps[tuple(tail)]
-    return total
 
 
 def resize_bilinear(maps: FeatureMap, size: tuple[int, int]) -> PatchGrid:
