@@ -25,9 +25,7 @@ __all__ = ["add_parser"]
 
 _KINDS = ("washer", "textile", "board", "wood", "blister")  # as `synthetic.KINDS`, without importing it to show --help
 _GOOD, _TEST_GOOD, _DEFECTIVE = 50, 10, 12
-# A fifth of 50 set the threshold, and 10 pictures can promise a rate of 1/11 at best: the usual 1 % would be empty.
-_RATE = 0.1
-_FOLDS = 5  # 20 would be usual for so few pictures; a demo is to be over soon
+_RATE = 0.1  # 50 pictures can promise 1/51 at best: the usual 1 % would be an estimate
 _SYNTHETIC = (
     "These are synthetic pictures, made by this program. They show what it does and how it tells you, "
     "not how well it will do on your parts: measure that with: totalrecall evaluate"
@@ -156,7 +154,7 @@ def _show_kind(
                 first, last = _PARTS[name]
                 bars(kind, first + (last - first) * done // max(total, 1), 100)
 
-        detector = PatchCore(backbone=backbone, false_alarm_rate=_RATE, folds=_FOLDS, seed=args.seed)
+        detector = PatchCore(backbone=backbone, false_alarm_rate=_RATE, seed=args.seed)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that a drawn picture is unlike the others is no news here
             detector.fit(data.train, progress=step)
