@@ -29,9 +29,10 @@ $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
 demo: $(VENV)/.base
 	$(BIN)/totalrecall demo --out totalrecall-demo
 
-# one BLAS thread: on the tests' small arrays more of them only wait for each other
+# one BLAS thread: on the tests' small arrays more of them only wait for each other; two files of tests at once: most
+# keep one core busy, and a file's fits are made once for all of its tests
 test: $(VENV)/.dev
-	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
