@@ -81,7 +81,7 @@ def test_fit_names_what_is_unlike_the_others_or_leaves_it_out(added, tmp_path, c
         )
         == 0
     )
-    assert "Left out the bad patches of 1 pictures that are unlike the others:" in capsys.readouterr().out
+    assert "Left out the bad patches of 1 picture that is unlike the others:" in capsys.readouterr().out
     assert [path[-6:] for path in json.loads(file.read_text())["outliers"]] == ["05.png"]
 
 

@@ -150,8 +150,8 @@ def _summary(found: "Audit") -> str:
         return f"{total} pictures are too few to say which stand out; they are ranked, the worst first."
     if not count:
         return f"None of {total} pictures stands out: the worst is at {found.entries[0].level:.3g}, {_limit(found)}."
-    are = "picture stands" if count == 1 else "pictures stand"
-    return f"{count} of {total} {are} out (*): above {found.limit:.3g}, usual is {found.usual:.3g}."
+    stand = "stands" if count == 1 else "stand"
+    return f"{count} of {total} pictures {stand} out (*): above {found.limit:.3g}, usual is {found.usual:.3g}."
 
 
 def _limit(found: "Audit") -> str:

@@ -286,7 +286,8 @@ def _tell_outliers(args: argparse.Namespace, detector: "AnyDetector") -> None:
         return
     if args.ignore_outliers:
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        say(args, f"Left out the bad patches of {len(names)} pictures that are unlike the others: {shown}")
+        which = "1 picture that is" if len(names) == 1 else f"{len(names)} pictures that are"
+        say(args, f"Left out the bad patches of {which} unlike the others: {shown}")
     else:
         say(args, f"Note: {outlier_note(names, len(detector.calibration_.scores))}")
 
