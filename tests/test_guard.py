@@ -151,6 +151,20 @@ def test_a_crowd_of_copies_of_one_picture_has_no_infinite_levels():
         assert all(np.isfinite(one).all() for one in explained.distances)
 
 
+def test_a_picture_is_judged_by_those_that_are_like_it():
+    def wild(number):  # the other half of the pictures: brighter, and they vary four times as much
+        rng = np.random.default_rng([8, number])
+        return good_picture(number) + 30 + rng.normal(0, 0.9, (100, 6)).astype(np.float32)
+
+    arrays = [wild(i) if i % 2 else good_picture(i) for i in range(80)]
+    arrays[10] = spoiled(arrays[10], (CELLS[:, 0] >= 7) & (CELLS[:, 1] >= 7), 1.0)  # less than the wild ones vary
+    explained = explained_of(pictures_of(arrays))
+    calm, rest = explained.levels[::2], explained.levels[1::2]
+    assert explained.levels.argmax() == 10
+    assert 0.8 < np.median(calm) / np.median(rest) < 1.25
+    assert standing_out(explained.levels)[0] == 10
+
+
 def test_the_second_pass_equals_explaining_everything_anew_by_the_rest():
     arrays = [good_picture(i) for i in range(20)]
     arrays[4] = spoiled(arrays[4], CELLS[:, 0] == 2)
