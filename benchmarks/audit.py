@@ -87,7 +87,8 @@ def _measured(name: str, backbone: str, share: float, seed: int) -> dict[str, An
     banks["guarded"] = everything[~left_out[everything]]  # as `fit --ignore-outliers` has it
     banks["known"] = everything if not count else _chosen(learnt, np.flatnonzero(learnt.origin[:, 0] < len(train)))
     found = _aurocs(detector, learnt, banks, test, rest)
-    order = np.argsort(-explained.levels)[: -(-len(explained.levels) // 10)]
+    levels = explained.relative
+    order, named = np.argsort(-levels)[: -(-len(levels) // 10)], standing_out(levels)
     return {
         "data": name,
         "backbone": backbone,
@@ -96,8 +97,8 @@ def _measured(name: str, backbone: str, share: float, seed: int) -> dict[str, An
         "pictures": len(learnt.pictures),
         "planted": count,
         "found_in_first_tenth": float((order >= len(train)).sum() / count) if count else float("nan"),
-        "stand_out": len(standing_out(explained.levels)),
-        "of_them_planted": int((standing_out(explained.levels) >= len(train)).sum()),
+        "stand_out": len(named),
+        "of_them_planted": int((named >= len(train)).sum()),
         "patches_left_out": float(left_out.mean()),
         "auroc": found["all"],
         "auroc_guarded": found["guarded"],

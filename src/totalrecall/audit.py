@@ -45,7 +45,7 @@ class Entry:
     Attributes:
         number: its place among `Audit.pictures`.
         path: of its file, or `array[i]`.
-        level: how badly the others explain it, Euclidean distance, bigger is worse.
+        level: how badly the others explain it, bigger is worse: a Euclidean distance, in the measure of its like.
         stands_out: the level is above `Audit.limit`.
         like: the picture that explains most of its patches best.
     """
@@ -162,8 +162,8 @@ class Audit:
 
     def _shown(self, entry: Entry, seen: Seen, image: Image, usual: np.ndarray) -> Shown:
         grid = self._learnt.grid
-        whole = laid_out(self._explained.distances[entry.number], seen.cells, grid)
-        level = smoothed(self._explained.distances[entry.number], seen.cells, grid)
+        distances = self._explained.distances[entry.number] * np.float32(self._explained.measure[entry.number])
+        whole, level = laid_out(distances, seen.cells, grid), smoothed(distances, seen.cells, grid)
         geometry = self._recipe.geometry(seen.picture.height, seen.picture.width)
         full = anomaly_map(whole, geometry, roi=self._recipe.prepared_roi(geometry))
         # worse than usual: nearer to this picture's worst hundredth than to that of the middle one
@@ -236,11 +236,12 @@ def _audited(learnt: Learnt, reader: Reader, progress: Progress | None) -> Audit
     with reader.report.timing("comparing"):
         explained, described = _compare(learnt, Others(bank.vectors, bank.origin[:, 0]), progress)
     reader.report.finish(bank, learnt.patch_count, 0.0, 0)
-    limit = limit_of(explained.levels)
+    levels = explained.relative
+    limit = limit_of(levels)
     return Audit(
         entries=_ranked(learnt.pictures, explained, limit),
         limit=limit,
-        usual=float(np.median(explained.levels)),
+        usual=float(np.median(levels)),
         pictures=learnt.pictures,
         duplicates=_twice(learnt.pictures, described),
         sizes=odd_sizes(learnt.pictures),
@@ -288,10 +289,11 @@ def _twice(pictures: Sequence[BankPicture], described: dict[int, np.ndarray]) ->
 
 def _ranked(pictures: Sequence[BankPicture], explained: Explained, limit: float) -> list[Entry]:
     entries = []
-    for at in np.argsort(-explained.levels, kind="stable").tolist():
+    levels = explained.relative
+    for at in np.argsort(-levels, kind="stable").tolist():
         by = explained.by[at][explained.by[at] >= 0]
         like = pictures[int(np.bincount(by).argmax())].path if len(by) else ""
-        own = float(explained.levels[at])
+        own = float(levels[at])
         entries.append(Entry(at, pictures[at].path, own, own > limit, like))
     return entries
 

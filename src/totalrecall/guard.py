@@ -7,7 +7,8 @@ left out too. The second time suspects explain nobody, and what they had explain
 squares, Rousseeuw 1984, take the same step.) A good part has many more that are like it and loses little without one.
 
 Good pictures differ among themselves, and some kinds more than others: tiles in strong light lie farther apart than dim
-ones. So a picture's distances are taken in the measure of its like: the twenty pictures whose mean patch is nearest.
+ones. So suspects are chosen, and pictures ranked, in the measure of their like, the twenty pictures whose mean patch is
+nearest. Patches are left out of a bank by their distances as they are: in that measure, too many good tiles would go.
 
 With 10 percent of defective pictures among 761 magnetic tiles FIGURES
 leaving out two or three pictures, for each patch the second nearest picture, or the picture whose absence tells most;
@@ -144,17 +145,22 @@ class Others:
 class Explained:
     """How well each picture's patches are explained by the others.
 
-    Levels and distances are Euclidean, times the usual level of all pictures over that of the pictures most like it.
-
     Attributes:
-        levels: float64 (n,), of pictures; 0 for one without patches.
-        distances: of each picture float32 (p,), in the order of its patches.
+        levels: float64 (n,), of pictures, Euclidean; 0 for one without patches.
+        distances: of each picture float32 (p,), Euclidean, in the order of its patches.
         by: of each picture int32 (p,), the picture that explains the patch best.
+        measure: float64 (n,), the usual level of all pictures over that of the pictures most like each.
     """
 
     levels: np.ndarray
     distances: Sequence[np.ndarray]
     by: Sequence[np.ndarray]
+    measure: np.ndarray
+
+    @property
+    def relative(self) -> np.ndarray:
+        """The levels in the measure of the pictures most like each, float64 (n,)."""
+        return self.levels * self.measure
 
 
 def explain(
@@ -200,7 +206,7 @@ def explain(
         suspects = np.zeros(count, bool)
         suspects[np.argsort(-alone * _measure(alone, like), kind="stable")[: int(SUSPECTS * count)]] = True
         if not suspects.any() or suspects.sum() > count - 2:
-            return _in_the_measure_of_its_like(levels, distances, by, like)
+            return Explained(levels, distances, by, _measure(levels, like))
         rest = others.without(suspects)
         anew = [at for at in range(count) if len(by[at]) and suspects[by[at]].any()]
 
@@ -214,7 +220,7 @@ def explain(
         for done, _ in enumerate(in_order(partial(second, unsure=rest), again(anew)), start=1):
             if progress:
                 progress(count + done * count // len(anew), expected)
-    return _in_the_measure_of_its_like(levels, distances, by, like)
+    return Explained(levels, distances, by, _measure(levels, like))
 
 
 def _most_like(means: Matrix) -> np.ndarray:
@@ -240,14 +246,6 @@ def _measure(levels: np.ndarray, like: np.ndarray) -> np.ndarray:
         return np.ones(len(levels))
     of_its_like = np.median(levels[like], axis=1)
     return np.where(of_its_like > 0, usual / np.where(of_its_like > 0, of_its_like, 1.0), 1.0)
-
-
-def _in_the_measure_of_its_like(
-    levels: np.ndarray, distances: Sequence[np.ndarray], by: Sequence[np.ndarray], like: np.ndarray
-) -> Explained:
-    measure = _measure(levels, like)
-    scaled = [own * np.float32(times) for own, times in zip(distances, measure, strict=True)]
-    return Explained(levels * measure, scaled, by)
 
 
 def _without_its_twin(others: Others, seen: Seen, nearest: np.ndarray, whose: np.ndarray) -> np.ndarray:
