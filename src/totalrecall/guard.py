@@ -58,7 +58,7 @@ _DIMENSIONS = 128  # main directions of the bank that distances are taken in: 98
 _LIKE = 20  # pictures; from 10 to 160 they do the same
 _ROWS = 256  # of pictures compared with all at a time
 _NOBODY = -1  # explains
-_NONE = -2  # no picture has this number
+_TELLING = 3  # patches that a picture must explain for its absence to be tried
 _COLUMNS = 4096  # vectors a product: what comes out stays small whatever the size of the bank
 
 
@@ -114,7 +114,7 @@ class Others:
         rest.pictures, rest._vectors, rest._norms = self.pictures[kept], self._vectors[kept], self._norms[kept]
         return rest
 
-    def nearest(self, patches: Patches, own: int, twin: int = _NONE) -> tuple[np.ndarray, np.ndarray]:
+    def nearest(self, patches: Patches, own: int, but: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return of patches (p, d) the distance (p,) to the nearest vector of another picture, and that picture (p,).
 
         Where there is no other picture, the distance is infinite and the picture -1.
@@ -122,7 +122,7 @@ class Others:
         Args:
             patches: of a picture.
             own: the picture.
-            twin: another that is to explain nothing either.
+            but: (p,), for each patch another that is not to explain it; none if None.
         """
         short = self.shortened(patches)
         squared = np.full(len(short), np.inf, np.float32)
@@ -131,7 +131,9 @@ class Others:
             part = slice(first, first + _COLUMNS)
             product = short @ (self._vectors[part].T * np.float32(-2))  # (p, d) @ (d, columns)
             product += self._norms[part]
-            product[:, (self.pictures[part] == own) | (self.pictures[part] == twin)] = np.inf
+            product[:, self.pictures[part] == own] = np.inf
+            if but is not None:
+                product[self.pictures[part] == but[:, None]] = np.inf
             best = product.argmin(axis=1)
             value = product[np.arange(len(short)), best]
             nearer = value < squared
@@ -193,7 +195,7 @@ def explain(
         nearest[whose == _NOBODY] = 0  # all vectors came from this picture: to the greedy the others are its copies
         distances[seen.index], by[seen.index] = nearest, whose
         levels[seen.index] = level(nearest, seen.cells, grid)
-        alone[seen.index] = level(_without_its_twin(others, seen, nearest, whose), seen.cells, grid)
+        alone[seen.index] = _without_its_twin(others, seen, nearest, whose, grid)
         if len(whose):
             means[seen.index] = others.shortened(seen.patches.mean(axis=0, keepdims=True))[0]
         return seen.index
@@ -202,9 +204,9 @@ def explain(
         for done, _ in enumerate(in_order(first, again(range(count))), start=1):
             if progress:
                 progress(done, expected)
-        like = _most_like(means)
         suspects = np.zeros(count, bool)
-        suspects[np.argsort(-alone * _measure(alone, like), kind="stable")[: int(SUSPECTS * count)]] = True
+        suspects[np.argsort(-alone, kind="stable")[: int(SUSPECTS * count)]] = True
+        like = _most_like(means, suspects)
         if not suspects.any() or suspects.sum() > count - 2:
             return Explained(levels, distances, by, _measure(levels, like))
         rest = others.without(suspects)
@@ -223,8 +225,10 @@ def explain(
     return Explained(levels, distances, by, _measure(levels, like))
 
 
-def _most_like(means: Matrix) -> np.ndarray:
-    """Return of each picture the numbers of the twenty others with the nearest mean patch, int (n, 20).
+def _most_like(means: Matrix, suspects: np.ndarray) -> np.ndarray:
+    """Return of each picture the numbers of the twenty others with the nearest mean patch, suspects aside, int (n, 20).
+
+    A batch with the same gross defect would otherwise be measured by itself.
 
     Of fewer than sixty pictures twenty would be most of the others, and fewer say little: int (n, 0).
     """
@@ -236,6 +240,7 @@ def _most_like(means: Matrix) -> np.ndarray:
         apart = norms - 2 * means[first : first + _ROWS] @ means.T  # (rows, n), less what is the same along a row
         own = np.arange(len(apart))
         apart[own, first + own] = np.inf
+        apart[:, suspects] = np.inf
         found.append(np.argpartition(apart, _LIKE - 1, axis=1)[:, :_LIKE])
     return np.concatenate(found)
 
@@ -248,21 +253,25 @@ def _measure(levels: np.ndarray, like: np.ndarray) -> np.ndarray:
     return np.where(of_its_like > 0, usual / np.where(of_its_like > 0, of_its_like, 1.0), 1.0)
 
 
-def _without_its_twin(others: Others, seen: Seen, nearest: np.ndarray, whose: np.ndarray) -> np.ndarray:
-    """Return the distances (p,) of a picture's patches where the picture that explains most of them explains none.
+def _without_its_twin(
+    others: Others, seen: Seen, nearest: np.ndarray, whose: np.ndarray, grid: tuple[int, int]
+) -> float:
+    """Return the level of a picture without the one other picture whose absence raises it most.
 
     Args:
         others, seen: by which to explain which picture.
         nearest, whose: what `others.nearest` gave for it.
+        grid: rows and columns of the patch grid.
     """
+    highest = level(nearest, seen.cells, grid)
     if not len(whose) or whose[0] == _NOBODY:
-        return nearest
-    twin = int(np.bincount(whose).argmax())
-    by_twin = np.flatnonzero(whose == twin)
-    farther, found = others.nearest(seen.patches[by_twin], seen.index, twin)
-    alone = nearest.copy()
-    alone[by_twin] = np.where(found == _NOBODY, nearest[by_twin], farther)
-    return alone
+        return highest
+    second, found = others.nearest(seen.patches, seen.index, whose)
+    second = np.where(found == _NOBODY, nearest, second)
+    for twin in np.flatnonzero(np.bincount(whose) >= _TELLING):
+        alone = np.where(whose == twin, second, nearest)
+        highest = max(highest, level(alone, seen.cells, grid))
+    return highest
 
 
 def level(distances: np.ndarray, cells: np.ndarray, grid: tuple[int, int]) -> float:
