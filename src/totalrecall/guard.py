@@ -151,7 +151,7 @@ class Explained:
         levels: float64 (n,), of pictures, Euclidean; 0 for one without patches.
         distances: of each picture float32 (p,), Euclidean, in the order of its patches.
         by: of each picture int32 (p,), the picture that explains the patch best.
-        measure: float64 (n,), the usual level of all pictures over that of the pictures most like each.
+        measure: float64 (n,), by what the levels and distances of each are multiplied to be ranked among the others.
     """
 
     levels: np.ndarray
@@ -161,7 +161,7 @@ class Explained:
 
     @property
     def relative(self) -> np.ndarray:
-        """The levels in the measure of the pictures most like each, float64 (n,)."""
+        """The levels by which pictures are ranked, float64 (n,); as large as `levels` in the middle."""
         return self.levels * self.measure
 
 
@@ -208,7 +208,7 @@ def explain(
         suspects[np.argsort(-alone, kind="stable")[: int(SUSPECTS * count)]] = True
         like = _most_like(means, suspects)
         if not suspects.any() or suspects.sum() > count - 2:
-            return Explained(levels, distances, by, _measure(levels, like))
+            return Explained(levels, distances, by, _measure(levels, alone, like))
         rest = others.without(suspects)
         anew = [at for at in range(count) if len(by[at]) and suspects[by[at]].any()]
 
@@ -222,7 +222,7 @@ def explain(
         for done, _ in enumerate(in_order(partial(second, unsure=rest), again(anew)), start=1):
             if progress:
                 progress(count + done * count // len(anew), expected)
-    return Explained(levels, distances, by, _measure(levels, like))
+    return Explained(levels, distances, by, _measure(levels, alone, like))
 
 
 def _most_like(means: Matrix, suspects: np.ndarray) -> np.ndarray:
@@ -245,12 +245,31 @@ def _most_like(means: Matrix, suspects: np.ndarray) -> np.ndarray:
     return np.concatenate(found)
 
 
-def _measure(levels: np.ndarray, like: np.ndarray) -> np.ndarray:
-    """Return by what the levels (n,) are multiplied: the usual one over that of the pictures most like each, (n,)."""
-    if not like.shape[1] or not (usual := float(np.median(levels))):
+def _measure(levels: np.ndarray, alone: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """Return by what the levels (n,) are multiplied to rank pictures.
+
+    Ranked is by the geometric mean of the level without suspects and the level without the twin, each over what is
+    usual among the pictures most like it.
+
+    Args:
+        levels, alone: (n,), without suspects, and without its twin.
+        like: (n, 20), the pictures most like each; (n, 0) where all are.
+    """
+    known = (levels > 0) & (alone > 0)
+    usual = float(np.median(levels))
+    if not known.any() or not usual:
         return np.ones(len(levels))
-    of_its_like = np.median(levels[like], axis=1)
-    return np.where(of_its_like > 0, usual / np.where(of_its_like > 0, of_its_like, 1.0), 1.0)
+    return np.where(
+        known,
+        usual * np.sqrt(_times_usual(levels, like) * _times_usual(alone, like)) / np.where(known, levels, 1.0),
+        1.0,
+    )
+
+
+def _times_usual(levels: np.ndarray, like: np.ndarray) -> np.ndarray:
+    """Return levels (n,) over the median of those of the pictures like each, or of all; 1 where that is 0."""
+    usual = np.median(levels[like], axis=1) if like.shape[1] else np.full(len(levels), np.median(levels))
+    return np.divide(levels, usual, out=np.ones(len(levels)), where=usual > 0)
 
 
 def _without_its_twin(
