@@ -22,10 +22,11 @@ from benchmarks.common import RESULTS, SHARED, record
 from totalrecall import PatchCore
 from totalrecall.coreset import greedy_k_center
 from totalrecall.fitting import Gathered, as_bank
-from totalrecall.guard import Others, dirty_patches, explain, standing_out
+from totalrecall.guard import Others, dirty_patches, explain
 from totalrecall.images import Source
 from totalrecall.learning import learn
 from totalrecall.metrics import auroc
+from totalrecall.ranking import standing_out
 from totalrecall.scoring import picture_score, smooth_distances
 from totalrecall.synthetic import defective, good
 

@@ -13,10 +13,9 @@ from totalrecall.guard import (
     explain,
     laid_out,
     level,
-    limit_of,
     smoothed,
-    standing_out,
 )
+from totalrecall.ranking import limit_of, standing_out
 
 GRID = (10, 10)
 CELLS = np.indices(GRID).reshape(2, -1).T

@@ -20,7 +20,12 @@ TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 ROAD = re.findall(r"^    (\w+) {2,}\S", totalrecall.__doc__.partition("reading order:")[2], re.M)
 EVERYWHERE = {"types", "errors", "files", "threads"}
 # Steps and parts of steps: what each may import besides EVERYWHERE and the steps before it.
-ALSO = {"images": {"decode"}, "settings": {"coreset", "patches", "scoring"}, "calibration": {"tail"}}
+ALSO = {
+    "images": {"decode"},
+    "settings": {"coreset", "patches", "scoring"},
+    "calibration": {"tail"},
+    "guard": {"ranking", "same_part"},
+}
 HELPERS = {"artifact", "detector_base", "extractor", "fitting", "learning", "memory", "plan", "results", "search_plan"}
 HELPERS |= {"settings", "changing", "evidence", "joining", "leaving", "update", "drift", "drift_conditions"}
 HELPERS |= {"notices", "outliers", "sources"}

@@ -14,7 +14,7 @@ The road that a picture takes, one module a step, in reading order:
     search       exact nearest neighbours, pruned
     bank         the memory bank: vectors and where each came from
     scoring      distances -> picture score (eq. 6-7), anomaly map, regions
-    guard        good pictures that the others explain badly
+    guard        good pictures that the others explain badly   (same_part: photographed again; ranking: their order)
     calibration  scores of good pictures -> threshold, p-values               (tail: beyond the highest score)
     detector     PatchCore: fit, score, predict, save, load
 

@@ -22,11 +22,12 @@ from totalrecall.detector import PatchCore
 from totalrecall.errors import DataError, PictureError
 from totalrecall.extractor import PatchExtractor
 from totalrecall.fitting import FitReport, Learnt, Progress, Reader, Seen
-from totalrecall.guard import Explained, Others, explain, laid_out, limit_of, smoothed
+from totalrecall.guard import Explained, Others, explain, laid_out, smoothed
 from totalrecall.images import Geometry, Recipe, Source, read_image
 from totalrecall.learning import learn
 from totalrecall.notices import ChunkedFitWarning
 from totalrecall.plan import expected_grid, spread
+from totalrecall.ranking import limit_of
 from totalrecall.scoring import anomaly_map
 from totalrecall.sources import Sources, expand
 from totalrecall.types import AnomalyMap, Image, Mask

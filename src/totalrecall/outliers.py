@@ -5,9 +5,12 @@ from collections.abc import Callable, Sequence
 from totalrecall.bank import BankPicture
 from totalrecall.calibration import Calibration
 from totalrecall.fitting import Choice, Learnt, Progress
-from totalrecall.guard import STRICTER, Others, dirty_patches, explain, standing_out
+from totalrecall.guard import Others, dirty_patches, explain
+from totalrecall.ranking import standing_out
 
 __all__ = ["outlier_note", "unlike_the_others", "without_outliers"]
+
+_STRICT = 4.5  # robust standard deviations: a fit names fewer than an audit, which is there to be looked at
 
 
 def without_outliers(learnt: Learnt, choice: Choice, progress: Progress | None) -> tuple[Choice, list[str]]:
@@ -39,7 +42,7 @@ def without_outliers(learnt: Learnt, choice: Choice, progress: Progress | None) 
         return choice, []
     learnt.leave_out(dirty)
     return learnt.kept_of(choice), [
-        learnt.pictures[at].path for at in sorted(dirty, key=lambda at: -explained.levels[at])
+        learnt.pictures[at].path for at in sorted(dirty, key=lambda at: -explained.relative[at])
     ]
 
 
@@ -47,7 +50,7 @@ def unlike_the_others(calibration: Calibration, pictures: Sequence[BankPicture])
     """Return the paths of good pictures that a bank without them explains badly, the worst first."""
     if calibration.pictures is None:
         return []
-    return [pictures[int(calibration.pictures[at])].path for at in standing_out(calibration.scores, STRICTER)]
+    return [pictures[int(calibration.pictures[at])].path for at in standing_out(calibration.scores, _STRICT)]
 
 
 def outlier_note(names: Sequence[str], total: int) -> str:
