@@ -187,7 +187,7 @@ def explain(
         distances[seen.index], by[seen.index] = nearest, whose
         levels[seen.index] = level(nearest, seen.cells, grid)
         alone[seen.index] = _without_its_twin(others, seen, nearest, whose, grid)
-        surfaces[seen.index] = surface(others.shortened(seen.patches), seen.cells, grid)
+        surfaces[seen.index] = surface(seen.patches, seen.cells, grid)
         if len(whose):
             means[seen.index] = seen.patches.mean(axis=0) - others.mean
         return seen.index
