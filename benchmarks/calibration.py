@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="splits at once")
     parser.add_argument("--out", type=Path, default=Path("/tmp/totalrecall-calibration"))
     args = parser.parse_args()
-    good, bad = _pictures(args.set)
+    good, bad = pictures_of(args.set)
     args.out.mkdir(parents=True, exist_ok=True)
     file = args.out / f"{args.set}-{args.fit}-{args.folds or 'auto'}.jsonl"
     lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
@@ -75,7 +75,7 @@ def _keep_to_its_cores(numbers: "multiprocessing.Queue[int]", jobs: int) -> None
     os.sched_setaffinity(0, cores[numbers.get() :: jobs])
 
 
-def _pictures(name: str) -> tuple[list[Path], list[Path]]:
+def pictures_of(name: str) -> tuple[list[Path], list[Path]]:
     """Return the good and the defective pictures of a set, whatever its own split."""
     if name == "mtd":
         samples = open_dataset("mtd", SHARED / "data" / "mtd").samples

@@ -109,6 +109,10 @@ class Chunked:
     # ------------------------------------------------------------------ choosing
 
     @property
+    def parts(self) -> None:
+        """Which part each picture shows is not looked at: which are held out was decided before they were read."""
+
+    @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of the patch grid."""
         return self._reader.grid

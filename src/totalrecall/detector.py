@@ -23,11 +23,12 @@ from totalrecall.drift_conditions import Glance
 from totalrecall.errors import PictureError
 from totalrecall.evidence import Coverage, Evidence, EvidenceKeeper
 from totalrecall.extractor import PatchExtractor
-from totalrecall.fitting import Learnt, Progress, flatten_grid
+from totalrecall.fitting import Learnt, Progress
 from totalrecall.images import Geometry, Source
 from totalrecall.learning import Announce, learn
-from totalrecall.notices import OutlierWarning
-from totalrecall.outliers import outlier_note, unlike_the_others, without_outliers
+from totalrecall.notices import OutlierWarning, RepeatedPartsWarning
+from totalrecall.outliers import outlier_note, repeated_note, unlike_the_others, without_outliers
+from totalrecall.patches import flatten_grid
 from totalrecall.plan import walked_dimensions
 from totalrecall.scoring import picture_score, region_level, smooth_distances, smoothing_sigma
 from totalrecall.search_plan import choose_levels
@@ -79,6 +80,8 @@ class PatchCore(Changing[Bank, _Patches]):
         holdout: share of the good pictures that set the threshold where some are held out together; 0: no verdict.
         folds: into how many the good pictures are cut to set it, each scored by a bank without its fold; 1 holds some
             out together. 20 if None; 1 over a thousand, and in chunks.
+        new_parts: the pictures to come show new parts, and the good ones show some parts several times: photographs of
+            one part are held out together (see `same_part`), so that the stated rate is for new ones.
         min_area: pixels of the original picture that a region must have to be marked.
         precision: of the backbone: `auto` (bf16 where the processor has it), `f32` or `bf16`.
         seed: of every random choice: held-out pictures, projection, first centre.
@@ -127,6 +130,7 @@ class PatchCore(Changing[Bank, _Patches]):
         false_alarm_rate: float = 0.01,
         holdout: float = 0.2,
         folds: int | None = None,
+        new_parts: bool = False,
         min_area: int = 1,
         precision: str = "auto",
         seed: int = 42,
@@ -150,6 +154,7 @@ class PatchCore(Changing[Bank, _Patches]):
             false_alarm_rate=false_alarm_rate,
             holdout=holdout,
             folds=folds,
+            new_parts=new_parts,
             min_area=min_area,
             precision=precision,
             seed=seed,
@@ -178,15 +183,24 @@ class PatchCore(Changing[Bank, _Patches]):
             progress: called with (step, done, total); steps are `features`, `coreset`, `calibration`.
 
         Raises:
-            DataError: no picture could be read, or the disk cannot hold the patches.
+            DataError: no picture could be read, or the disk cannot hold the patches; or fewer than three parts are seen
+                where new ones are to come.
             SettingError: not even the bank fits into that memory.
 
         Warns:
             SkippedPictureWarning: some pictures could not be read; OutlierWarning: some are unlike the others, and
-                `ignore_outliers` was not set; ChunkedFitWarning: see there.
+                `ignore_outliers` was not set; RepeatedPartsWarning: many show the same part, and `new_parts` was not
+                set; ChunkedFitWarning: see there.
         """
         sources = expand(pictures)
-        learnt, reader = learn(self.extractor, sources, memory=memory, announce=announce, progress=progress)
+        learnt, reader = learn(
+            self.extractor,
+            sources,
+            memory=memory,
+            announce=announce,
+            progress=progress,
+            new_parts=self.settings.new_parts,
+        )
         with reader.report.timing("coreset"):
             choice = learnt.choose()
         left_out: list[str] = []
@@ -203,6 +217,9 @@ class PatchCore(Changing[Bank, _Patches]):
         self._evidence, self._coverage = evidence, Coverage(choice.radius, len(bank.pictures)) if known else None
         self.report_, self.skipped_ = reader.report, reader.skipped
         self._warn_of_skipped(len(sources))
+        repeated = repeated_note(calibration)
+        if repeated:
+            warnings.warn(repeated, RepeatedPartsWarning, stacklevel=2)
         self.outliers_ = left_out
         if not self.settings.ignore_outliers:
             self.outliers_ = unlike_the_others(calibration, learnt.pictures)
@@ -247,7 +264,10 @@ class PatchCore(Changing[Bank, _Patches]):
         self._drift = Reference.learn([looked[picture] for picture in sorted(looked)])
         pictures, scores, peaks = np.array(judged, np.float64).reshape(-1, 3).T
         folds = max(len(learnt.folds), 1)
-        calibration = Calibration(scores, peaks, self.settings.false_alarm_rate, folds, pictures.astype(np.int32))
+        which = pictures.astype(np.int32)
+        parts = None if learnt.parts is None else len(np.unique(learnt.parts[which]))
+        rate, apart = self.settings.false_alarm_rate, self.settings.new_parts
+        calibration = Calibration(scores, peaks, rate, folds, which, parts, apart)
         return calibration, keeper.evidence(), levels
 
     def _join(self, sources: Sequence[Source], progress: Progress | None) -> "Change":

@@ -349,7 +349,7 @@ class Detector(ABC, Generic[Model, Digest]):
             "backbone": self.backbone.to_header(),
             "pictures": [asdict(picture) for picture in self._pictures],
         }
-        header["calibration"] = {"folds": calibration.folds}
+        header["calibration"] = {name: getattr(calibration, name) for name in ("folds", "parts", "new_parts")}
         tensors = {**tensors, "calibration.scores": calibration.scores, "calibration.peaks": calibration.peaks}
         if calibration.pictures is not None:
             tensors["calibration.pictures"] = calibration.pictures
@@ -402,12 +402,14 @@ class Detector(ABC, Generic[Model, Digest]):
             KeyError, TypeError, ValueError: a part is missing or does not fit.
         """
         header, tensors = contents
+        how = header.get("calibration", {})
         calibration = Calibration(
             tensors["calibration.scores"],
             tensors["calibration.peaks"],
             self.settings.false_alarm_rate,
-            header.get("calibration", {}).get("folds", 1),
+            how.get("folds", 1),
             tensors.get("calibration.pictures"),
+            **{name: how[name] for name in ("parts", "new_parts") if name in how},  # models of before have neither
         )
         pictures = [BankPicture(**picture) for picture in header["pictures"]]
         self._pictures, self._calibration = pictures, calibration  # `_restored` looks at them

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from totalrecall.extractor import PatchExtractor
-from totalrecall.fitting import flatten_grid, walked
+from totalrecall.fitting import walked
 from totalrecall.images import Source
+from totalrecall.patches import flatten_grid
 from totalrecall.plan import Plan, spread
 from totalrecall.search import default_levels
 from totalrecall.threads import cores, one_blas_thread, workers

@@ -21,13 +21,14 @@ from totalrecall.extractor import PatchExtractor
 from totalrecall.folds import make_folds
 from totalrecall.images import LoadedPicture, Source
 from totalrecall.memory import RowStore, peak_memory
-from totalrecall.patches import covered_cells
+from totalrecall.patches import flatten_grid
 from totalrecall.plan import Plan
 from totalrecall.refill import refill
+from totalrecall.same_part import part_numbers, surface
 from totalrecall.search import default_levels, principal_basis
 from totalrecall.settings import Settings
 from totalrecall.threads import one_blas_thread
-from totalrecall.types import Matrix, Patches, PatchGrid, PreparedMask
+from totalrecall.types import Matrix, Patches
 
 __all__ = [
     "Choice",
@@ -38,7 +39,6 @@ __all__ = [
     "Reader",
     "Seen",
     "as_bank",
-    "flatten_grid",
     "gather",
     "marked",
     "nothing_readable",
@@ -123,6 +123,10 @@ class Learnt(Protocol):
     @property
     def folds(self) -> Sequence[Sequence[int]]:
         """Those among them that set the threshold, by the fold that is left out of the bank together."""
+
+    @property
+    def parts(self) -> np.ndarray | None:
+        """The part that each picture shows, int (n,), told by its surface; None where that was not looked at."""
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -233,6 +237,7 @@ class Gathered:
         self.origin = np.empty((plan.patches, 3), np.int32)
         self.pictures: list[BankPicture] = []
         self._glances: list[Glance] = []
+        self._surfaces: list[np.ndarray] = []
         self._reader, self._plan = reader, plan
         self._projected = projected
         self._dirty: Mapping[int, np.ndarray] = {}
@@ -250,6 +255,8 @@ class Gathered:
         self.origin[first:last, 1:] = seen.cells
         self.pictures.append(seen.picture)
         self._glances.append(seen.glance)
+        if self._reader.extractor.settings.holdout > 0:
+            self._surfaces.append(surface(seen.patches, seen.cells, self._reader.grid))
 
     def counts(self) -> list[int]:
         """Return how many patches are chosen for the bank, and for those without a fold.
@@ -267,8 +274,17 @@ class Gathered:
     def folds(self) -> Sequence[Sequence[int]]:
         """Pictures that set the threshold; asked for once all are read."""
         settings = self._reader.extractor.settings
-        folds = make_folds(len(self.pictures), settings.holdout, settings.folds, settings.seed)
+        parts = self.parts if settings.new_parts else None
+        if parts is not None and parts.max() < 2:
+            what = f"got {len(parts)} of {parts.max() + 1}, as far as their surfaces tell"
+            raise DataError(f"new_parts needs good pictures of at least 3 parts, {what}. Add pictures of others.")
+        folds = make_folds(len(self.pictures), settings.holdout, settings.folds, settings.seed, parts)
         return without_pictures([fold.tolist() for fold in folds], self._dirty)
+
+    @cached_property
+    def parts(self) -> np.ndarray | None:
+        """See `Learnt`."""
+        return part_numbers(np.stack(self._surfaces)) if self._surfaces else None
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -397,17 +413,6 @@ def as_bank(vectors: Patches, origin: np.ndarray, pictures: Sequence[BankPicture
     if basis is None and levels:
         basis = principal_basis(vectors, levels[-1])
     return Bank(vectors, origin, pictures, basis)
-
-
-def flatten_grid(grid: PatchGrid, roi: PreparedMask | None) -> tuple[Patches, np.ndarray]:
-    """Return a grid's (1, rows, columns, d) patches inside the region of interest, and their (row, column)."""
-    _, rows, columns, dimensions = grid.shape
-    cells = np.indices((rows, columns)).reshape(2, -1).T  # (rows*columns, 2)
-    patches = grid.reshape(-1, dimensions)  # (1, rows, columns, d) -> (rows*columns, d)
-    if roi is None:
-        return patches, cells
-    inside = covered_cells(roi, (rows, columns)).ravel()
-    return patches[inside], cells[inside]
 
 
 def nothing_readable(skipped: Sequence[PictureError]) -> str:

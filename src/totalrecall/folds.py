@@ -35,7 +35,9 @@ def fold_count(count: int, share: float, folds: int | None) -> int:
     return min(folds, count)
 
 
-def make_folds(count: int, share: float, folds: int | None, seed: int) -> list[np.ndarray]:
+def make_folds(
+    count: int, share: float, folds: int | None, seed: int, parts: np.ndarray | None = None
+) -> list[np.ndarray]:
     """Return the pictures of each fold, ascending: each is scored by a bank without its whole fold.
 
     Args:
@@ -43,10 +45,37 @@ def make_folds(count: int, share: float, folds: int | None, seed: int) -> list[n
         share: of them held out, where there is one fold; 0 for no folds.
         folds: how many; chosen by the number of pictures if None.
         seed: of which pictures.
+        parts: (count,) the part that each shows; photographs of one part are in one fold. Each its own if None.
     """
+    if parts is not None:
+        return _folds_of_parts(parts, share, folds, seed)
     number = fold_count(count, share, folds)
     if number <= 1:
         held = held_out(count, share, seed)
         return [held] if len(held) else []
     order: Sequence[np.ndarray] = np.array_split(np.random.default_rng(seed).permutation(count), number)
     return [np.sort(fold) for fold in order]
+
+
+def _folds_of_parts(parts: np.ndarray, share: float, folds: int | None, seed: int) -> list[np.ndarray]:
+    """Return folds of whole parts, none larger than it must be: the parts in random order, each to the smallest fold.
+
+    Where there is one fold, parts are taken until the share is reached. Of fewer than three parts there is none.
+    """
+    sizes = np.bincount(parts)
+    number = min(fold_count(len(parts), share, folds), len(sizes))
+    if number == 0 or len(sizes) < 3:
+        return []
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    fold = np.full(len(sizes), -1)
+    if number == 1:
+        wanted = max(min(int(len(parts) * share), _HELD_AT_MOST), 1)
+        before = np.cumsum(sizes[order]) - sizes[order]
+        fold[order[before < wanted][: len(sizes) - 1]] = 0
+    else:
+        held = np.zeros(number, np.int64)
+        for part in order:
+            smallest = int(held.argmin())
+            fold[part] = smallest
+            held[smallest] += sizes[part]
+    return [np.flatnonzero(fold[parts] == at) for at in range(number)]

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Sequence
 
 from totalrecall.chunks import take_chunks
+from totalrecall.errors import SettingError
 from totalrecall.estimate import timed
 from totalrecall.extractor import PatchExtractor
 from totalrecall.fitting import FitReport, Learnt, Progress, Reader, gather
@@ -32,15 +33,16 @@ def learn(
     memory: int | None = None,
     announce: Announce | None = None,
     progress: Progress | None = None,
+    new_parts: bool = False,
 ) -> tuple[Learnt, Reader]:
-    """Read good pictures; see `PatchCore.fit`, which this is the first half of.
+    """Read good pictures; see `PatchCore.fit`, which this is the first half of, and `Settings.new_parts`.
 
     Returns:
         What banks can be chosen from, and the reader with its report and the pictures that it had to skip.
 
     Raises:
         DataError: no picture could be read, or the disk cannot hold the patches.
-        SettingError: not even the bank fits into that memory.
+        SettingError: not even the bank fits into that memory, or not all patches and the parts are to be told apart.
 
     Warns:
         ChunkedFitWarning: memory was not given, and what is free does not hold all patches at once.
@@ -49,6 +51,11 @@ def learn(
     if announce:
         plan = timed(plan, extractor, sources)
         announce(plan)
+    if new_parts and plan.way == "chunks":
+        raise SettingError(
+            f"new_parts needs all patches at once, {format_size(plan.exact)} of memory, got {format_size(plan.limit)}. "
+            "Give more memory, or fewer pictures of each part."
+        )
     if memory is None and plan.way == "chunks":
         warnings.warn(chunked_note(plan), ChunkedFitWarning, stacklevel=3)
     reader = Reader(extractor, sources, FitReport(plan=plan.facts()), progress)

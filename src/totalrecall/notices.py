@@ -1,6 +1,6 @@
 """Warnings that a fit gives, each a class of its own so that a program can silence or raise just one."""
 
-__all__ = ["ChunkedFitWarning", "OutlierWarning", "SkippedPictureWarning"]
+__all__ = ["ChunkedFitWarning", "OutlierWarning", "RepeatedPartsWarning", "SkippedPictureWarning"]
 
 
 class SkippedPictureWarning(UserWarning):
@@ -13,3 +13,7 @@ class ChunkedFitWarning(UserWarning):
 
 class OutlierWarning(UserWarning):
     """Some good pictures are unlike all others. `outliers_` of the detector names them."""
+
+
+class RepeatedPartsWarning(UserWarning):
+    """Many good pictures show a part that others show, too: the stated rate is not for new parts (see `same_part`)."""

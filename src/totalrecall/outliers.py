@@ -1,4 +1,4 @@
-"""What a fit does about good pictures that are unlike the others: says so, or leaves their bad patches out."""
+"""What a fit does about good pictures that are unlike the others, or of the same part: says so, or acts on it."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,8 +8,9 @@ from totalrecall.fitting import Choice, Learnt, Progress
 from totalrecall.guard import Others, dirty_patches, explain
 from totalrecall.ranking import standing_out
 
-__all__ = ["outlier_note", "unlike_the_others", "without_outliers"]
+__all__ = ["outlier_note", "repeated_note", "unlike_the_others", "without_outliers"]
 
+_MANY = 0.2  # of the pictures that show a part once more: worth a word
 _STRICT = 4.5  # robust standard deviations: a fit names fewer than an audit, which is there to be looked at
 
 
@@ -61,4 +62,19 @@ def outlier_note(names: Sequence[str], total: int) -> str:
         f"{len(names)} of {total} good pictures {'is' if one else 'are'} unlike the others: {shown}. Look at "
         f"{'it' if one else 'them'} with `totalrecall audit`; --ignore-outliers leaves {'its' if one else 'their'} bad "
         "patches out."
+    )
+
+
+def repeated_note(calibration: Calibration) -> str | None:
+    """Say what it means for the stated rate that many pictures show the same parts; None where it is not worth a word.
+
+    Where the photographs of a part were held out together (`new_parts`) it means nothing.
+    """
+    pictures, parts = len(calibration.scores), calibration.parts
+    if calibration.new_parts or parts is None or pictures - parts < _MANY * pictures:
+        return None
+    return (
+        f"{pictures} good pictures seem to show {parts} parts, many of them several times. The stated false-alarm rate "
+        "is for more pictures of these parts. If others are to come, fit with --new-parts: otherwise many more of them "
+        "will be called anomalous."
     )

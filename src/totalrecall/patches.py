@@ -15,9 +15,9 @@ import numpy as np
 
 from totalrecall.errors import SettingError
 from totalrecall.threads import side_by_side
-from totalrecall.types import FeatureMap, LayerMap, Matrix, PatchGrid, PreparedMask
+from totalrecall.types import FeatureMap, LayerMap, Matrix, Patches, PatchGrid, PreparedMask
 
-__all__ = ["DESCRIPTORS", "covered_cells", "describe", "repeated_cells", "resize_bilinear"]
+__all__ = ["DESCRIPTORS", "covered_cells", "describe", "flatten_grid", "repeated_cells", "resize_bilinear"]
 
 DESCRIPTORS = ("concat", "paper-code")
 _CODE_DIMENSIONS = 1024  # of each layer, and of the joined vector, in the authors' code
@@ -92,6 +92,17 @@ def _locally_aware(length: int, target: int, width: int) -> Matrix:
 def covered_cells(roi: PreparedMask, shape: tuple[int, int]) -> np.ndarray:
     """Return which cells of a patch grid touch the region of interest, (rows, columns)."""
     return cv2.resize(roi.astype(np.float32), shape[::-1], interpolation=cv2.INTER_AREA) > 0
+
+
+def flatten_grid(grid: PatchGrid, roi: PreparedMask | None) -> tuple[Patches, np.ndarray]:
+    """Return a grid's (1, rows, columns, d) patches inside the region of interest, and their (row, column)."""
+    _, rows, columns, dimensions = grid.shape
+    cells = np.indices((rows, columns)).reshape(2, -1).T  # (rows*columns, 2)
+    patches = grid.reshape(-1, dimensions)  # (1, rows, columns, d) -> (rows*columns, d)
+    if roi is None:
+        return patches, cells
+    inside = covered_cells(roi, (rows, columns)).ravel()
+    return patches[inside], cells[inside]
 
 
 def resize_bilinear(maps: FeatureMap, size: tuple[int, int]) -> PatchGrid:

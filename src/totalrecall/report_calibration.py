@@ -3,6 +3,7 @@
 import math
 
 from totalrecall.calibration import Calibration
+from totalrecall.outliers import repeated_note
 from totalrecall.report_page import LONGEST_NOTE, text
 from totalrecall.report_plot import Series, histogram
 
@@ -50,6 +51,14 @@ def promise(
     note = f", as it was taught; the good pictures alone would set {own:.4g}" if taught else ""
     how = f"each scored without its fold of {calibration.folds}" if calibration.folds > 1 else "scored without them"
     least = calibration.floor
+    as_long_as = "good parts, light and camera stay as they were for those pictures"
+    if calibration.new_parts:
+        how += f"; the photographs of each of {calibration.parts} parts were held out together, for new ones to come"
+    elif repeated_note(calibration):
+        as_long_as += (
+            f", and so do the parts: these pictures seem to show {calibration.parts}, many several times. Of other "
+            "parts many more will be called anomalous; for those fit with --new-parts"
+        )
     return {
         "threshold": f"score {used:.4g}{note}",
         "compared with" if taught else "set by": f"{count} good pictures, {how}",
@@ -58,7 +67,7 @@ def promise(
         "false alarms": _alarms(calibration, used, parts_a_day, taught=taught),
         "p-value": "of a picture: the share of good pictures expected to score at least as high; from "
         f"{count} it cannot be under {least:.2g}",
-        "as long as": "good parts, light and camera stay as they were for those pictures",
+        "as long as": as_long_as,
     }
 
 

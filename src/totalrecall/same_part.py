@@ -16,7 +16,7 @@ import numpy as np
 
 from totalrecall.types import Matrix, Patches
 
-__all__ = ["SKETCH", "same_part", "surface"]
+__all__ = ["SKETCH", "part_numbers", "same_part", "surface"]
 
 _BINS = 16  # a side, of the grid that places are told apart in
 _DIRECTIONS = 64  # drawn at random: no more is needed than that they are the same for all pictures
@@ -80,6 +80,28 @@ def same_part(surfaces: Matrix) -> list[np.ndarray]:
         alike[rows, first + rows] = np.inf
         found += [np.flatnonzero(row > limit) for row in alike]
     return found
+
+
+def part_numbers(surfaces: Matrix) -> np.ndarray:
+    """Return of each picture the number of the part that it shows, int (n,), from 0: the first picture's is 0.
+
+    Photographs that are linked by others of the part show the same, too.
+
+    Args:
+        surfaces: as for `same_part`.
+    """
+    linked = same_part(surfaces)
+    numbers = np.full(len(linked), -1)
+    for first in range(len(linked)):
+        if numbers[first] >= 0:
+            continue
+        number, waiting = numbers.max() + 1, [first]
+        while waiting:
+            at = waiting.pop()
+            if numbers[at] < 0:
+                numbers[at] = number
+                waiting += linked[at].tolist()
+    return numbers
 
 
 def _limit(units: Matrix) -> float:

@@ -66,6 +66,7 @@ class Settings(CommonSettings):
     folds: int | None = None
     ignore_outliers: bool = False
     coreset_radius: float = 0.0
+    new_parts: bool = False
 
     def __post_init__(self) -> None:
         """Check every value.

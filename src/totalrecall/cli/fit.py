@@ -111,6 +111,13 @@ def add_detector_options(parser: argparse.ArgumentParser) -> None:
         const=True,
         help="leave out the bad patches of good pictures that are unlike all others (patchcore; see audit)",
     )
+    _add_threshold_options(group)
+    group.add_argument("--precision", default="auto", metavar="NAME", help="auto (default), f32 or bf16")
+    group.add_argument("--threads", type=int, metavar="N", help="of the backbone (default: all cores)")
+
+
+def _add_threshold_options(group: "argparse._ArgumentGroup") -> None:
+    """Add what the threshold is to hold for, and how it is set."""
     group.add_argument(
         "--false-alarm-rate", type=fraction, default=0.01, metavar="RATE", help="of good pictures (default 0.01)"
     )
@@ -129,10 +136,15 @@ def add_detector_options(parser: argparse.ArgumentParser) -> None:
         "(patchcore; default 20, 1 over a thousand pictures)",
     )
     group.add_argument(
+        "--new-parts",
+        action="store_const",
+        const=True,
+        help="the rate is for parts to come: photographs of one part, told by its surface, are held out together "
+        "(patchcore)",
+    )
+    group.add_argument(
         "--min-area", type=int, default=1, metavar="PIXELS", help="smallest region that is marked (default 1)"
     )
-    group.add_argument("--precision", default="auto", metavar="NAME", help="auto (default), f32 or bf16")
-    group.add_argument("--threads", type=int, metavar="N", help="of the backbone (default: all cores)")
 
 
 def add_preparation_options(group: "argparse._ArgumentGroup") -> None:
@@ -150,7 +162,7 @@ def add_preparation_options(group: "argparse._ArgumentGroup") -> None:
 
 _PREPARATION = ("size", "resize", "crop", "tile", "roi")
 _COMMON = ("backbone", *_PREPARATION, "false_alarm_rate", "holdout", "min_area", "precision", "seed")
-_BANK = ("coreset", "at_least", "coreset_radius", "ignore_outliers", "folds")
+_BANK = ("coreset", "at_least", "coreset_radius", "ignore_outliers", "folds", "new_parts")
 _OWN = ("layers", *_BANK, "patch_size", "stride", "descriptor", "scoring")
 _OF_METHOD = (*_OWN, "neighbours", "dimensions")
 
@@ -265,6 +277,7 @@ def _tell(args: argparse.Namespace, detector: "AnyDetector", output: Path) -> No
         f"{coreset}calibration {seconds['calibration']:.1f}; peak memory {human_bytes(report.peak_memory)}",
     )
     warn_of_floor(args, detector)
+    _tell_repeated(args, detector)
     _tell_outliers(args, detector)
     say(args, f"Wrote {output} ({human_bytes(output.stat().st_size)})")
     if args.json:
@@ -272,9 +285,19 @@ def _tell(args: argparse.Namespace, detector: "AnyDetector", output: Path) -> No
 
         calibration = detector.calibration_
         facts = {"model": str(output), "threshold": detector.threshold_, "guaranteed_rate": calibration.guaranteed_rate}
+        facts |= {"parts": calibration.parts, "new_parts": calibration.new_parts}
         skipped = [str(error) for error in detector.skipped_]
         outliers = getattr(detector, "outliers_", [])
         write_json(args.json, {**facts, **asdict(report), "skipped": skipped, "outliers": outliers})
+
+
+def _tell_repeated(args: argparse.Namespace, detector: "AnyDetector") -> None:
+    """Say where many pictures show the same part, and what it means for the stated rate."""
+    from totalrecall.outliers import repeated_note
+
+    note = repeated_note(detector.calibration_)
+    if note:
+        say(args, f"Note: {note}")
 
 
 def _tell_outliers(args: argparse.Namespace, detector: "AnyDetector") -> None:
@@ -298,6 +321,8 @@ def threshold_words(calibration: "Calibration") -> str:
     if not count:
         return "No threshold: no good picture was scored without it"
     how = f"each scored without its fold of {calibration.folds}" if calibration.folds > 1 else "scored without them"
+    if calibration.new_parts:
+        how += f"; the photographs of each of {calibration.parts} parts held out together"
     text = f"Threshold: score {calibration.threshold:.4g}, from {count} good pictures, {how}"
     if calibration.interval is not None:
         low, high = calibration.interval
