@@ -46,3 +46,33 @@ def test_the_seed_chooses():
     one, same, other = (make_folds(40, 0.2, None, seed) for seed in (1, 1, 2))
     assert all(np.array_equal(a, b) for a, b in zip(one, same, strict=True))
     assert not all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+# ---------------------------------------------------------------------- photographs of one part
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_photographs_of_a_part_are_in_one_fold_and_the_folds_are_nearly_even(seed):
+    parts = np.random.default_rng(seed).permutation(np.repeat(np.arange(40), 6))
+    folds = make_folds(240, 0.2, None, 42, parts)
+    assert np.array_equal(np.sort(np.concatenate(folds)), np.arange(240))
+    assert len(folds) == 20
+    assert [len(fold) for fold in folds] == [12] * 20
+    assert all(len(set(parts[fold])) == 2 for fold in folds)
+
+
+def test_there_are_no_more_folds_than_parts_and_under_three_parts_none():
+    parts = np.array([0, 0, 1, 1, 2, 3, 3, 3])
+    folds = make_folds(8, 0.2, None, 42, parts)
+    assert sorted(tuple(fold) for fold in folds) == [(0, 1), (2, 3), (4,), (5, 6, 7)]
+    assert make_folds(8, 0.2, None, 42, np.array([0, 0, 0, 0, 1, 1, 1, 1])) == []
+    assert make_folds(8, 0.0, None, 42, parts) == []
+
+
+def test_one_fold_takes_whole_parts_until_the_share_is_reached():
+    parts = np.repeat(np.arange(20), 5)
+    (fold,) = make_folds(100, 0.22, 1, 42, parts)
+    assert len(fold) == 25
+    assert len(set(parts[fold])) == 5
+    (most,) = make_folds(100, 0.99, 1, 42, parts)
+    assert len(set(parts[most])) == 19  # one is left to judge by

@@ -165,6 +165,35 @@ def test_a_picture_is_judged_by_those_that_are_like_it():
     assert standing_out(explained.relative)[0] == 10
 
 
+def surfaced(part, light):
+    """Return patches of a part whose surface is its own, in one light or another."""
+    own = np.random.default_rng([9, part]).normal(0, 0.6, (100, 6))
+    rng = np.random.default_rng([10, part, light])
+    return (good_picture(part) + own + rng.normal(0, 0.3, (100, 6))).astype(np.float32)
+
+
+def test_a_part_is_judged_by_all_of_its_photographs():
+    arrays = [surfaced(part, light) for part in range(24) for light in range(3)]
+    bad = [30, 31, 32]  # the photographs of part 10
+    arrays = [spoiled(one, CELLS[:, 0] == 4, 1.5) if at in bad else one for at, one in enumerate(arrays)]
+    explained = explained_of(pictures_of(arrays))
+    assert [part.tolist() for part in explained.parts[30:33]] == [bad] * 3
+    assert set(np.argsort(-explained.relative)[:3]) == set(bad)
+    calm = [at for at in range(72) if at not in bad]
+    own = explained.levels / np.median(explained.levels)
+    ranked = explained.relative / np.median(explained.relative)
+    assert ranked[calm].std() < own[calm].std()  # chance in one photograph is evened out by the others
+
+
+def test_a_picture_that_stands_out_by_itself_is_not_lost_among_clean_photographs_of_its_part():
+    arrays = [surfaced(part, light) for part in range(24) for light in range(3)]
+    arrays[31] = spoiled(arrays[31], (CELLS[:, 0] >= 8) & (CELLS[:, 1] >= 8), 2.5)
+    explained = explained_of(pictures_of(arrays))
+    assert len(explained.parts[31]) == 3
+    assert explained.relative.argmax() == 31
+    assert standing_out(explained.relative)[0] == 31
+
+
 def test_the_second_pass_equals_explaining_everything_anew_by_the_rest():
     arrays = [good_picture(i) for i in range(20)]
     arrays[4] = spoiled(arrays[4], CELLS[:, 0] == 2)

@@ -5,7 +5,8 @@ each picture's are made alike in mean and spread (light and contrast go), and wh
 away (shape goes). Photographs of the same magnetic tile, cut out by hand under six lights, then have a cosine of 0.5 to
 0.95, while those of two tiles have one of 0 +- 0.1. Parts that are shifted or turned before the camera, such as boards
 and rings, are alike where they lie alike, so the limit goes with the width of the middle: where that is large no two
-pictures are said to show the same part.
+pictures are said to show the same part. Nor are those that are like a quarter of all, or more than 20: these are of a
+kind, or of a pose.
 
 Patches are compared in a sketch (feature hashing, Weinberger et al., ICML 2009), which errs by 0.02 in the cosine.
 """
@@ -28,6 +29,7 @@ _SAMPLED = 1000  # pictures whose pairs say what is usual
 _COSINE = 0.55  # of the same part, at least
 _DEVIATIONS = 5.0  # above the middle, at least
 _TENTH = 1.2816  # standard deviations below the mean, of a normal distribution
+_MOST = (20, 0.25)  # photographs of one part, and share of all pictures: more are of a kind, or of a pose
 _ROWS = 1024  # pictures compared with all at a time
 
 
@@ -79,7 +81,8 @@ def same_part(surfaces: Matrix) -> list[np.ndarray]:
         rows = np.arange(len(alike))
         alike[rows, first + rows] = np.inf
         found += [np.flatnonzero(row > limit) for row in alike]
-    return found
+    most = min(_MOST[0], _MOST[1] * count)
+    return [one if len(one) <= most else np.array([at]) for at, one in enumerate(found)]
 
 
 def part_numbers(surfaces: Matrix) -> np.ndarray:
