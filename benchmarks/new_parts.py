@@ -22,7 +22,7 @@ from benchmarks.calibration import pictures_of
 from benchmarks.common import record
 from totalrecall import PatchCore
 from totalrecall.patches import flatten_grid
-from totalrecall.same_part import part_numbers, surface
+from totalrecall.same_part import part_numbers, same_part, surface
 
 _RATES = (0.01, 0.05, 0.1)
 
@@ -60,7 +60,7 @@ def _parts(pictures: list[Path]) -> np.ndarray:
         assert grid is not None
         patches, cells = flatten_grid(grid, None)
         surfaces.append(surface(patches, cells, grid.shape[1:3]))
-    return part_numbers(np.stack(surfaces))
+    return part_numbers(same_part(np.stack(surfaces)))
 
 
 def _split(good: list[Path], parts: np.ndarray, bad: list[Path], count: int, split: int) -> dict[str, dict[str, float]]:

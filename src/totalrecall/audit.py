@@ -28,6 +28,7 @@ from totalrecall.learning import learn
 from totalrecall.notices import ChunkedFitWarning
 from totalrecall.plan import expected_grid, spread
 from totalrecall.ranking import limit_of
+from totalrecall.same_part import part_numbers
 from totalrecall.scoring import anomaly_map
 from totalrecall.sources import Sources, expand
 from totalrecall.types import AnomalyMap, Image, Mask
@@ -49,6 +50,7 @@ class Entry:
         level: how badly the others explain it, bigger is worse: a Euclidean distance, in the measure of its like.
         stands_out: the level is above `Audit.limit`.
         like: the picture that explains most of its patches best.
+        part: number of the part that it seems to show, the same for several photographs of one (see `same_part`).
     """
 
     number: int
@@ -56,6 +58,7 @@ class Entry:
     level: float
     stands_out: bool
     like: str
+    part: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +110,11 @@ class Audit:
     _recipe: Recipe = field(repr=False)
 
     @property
+    def parts(self) -> int:
+        """How many parts the pictures seem to show; as many as there are pictures where none is shown twice."""
+        return len({entry.part for entry in self.entries})
+
+    @property
     def outliers(self) -> list[Entry]:
         """The pictures that stand out, the worst first."""
         return [entry for entry in self.entries if entry.stands_out]
@@ -128,6 +136,7 @@ class Audit:
             "pictures": len(self.pictures),
             "limit": self.limit,
             "usual": self.usual,
+            "parts": self.parts,
             "entries": [_entry_json(entry, more.get(entry.number)) for entry in self.entries],
             "duplicates": [
                 {"exact": group.exact, "paths": [self.pictures[at].path for at in group.pictures]}
@@ -290,12 +299,12 @@ def _twice(pictures: Sequence[BankPicture], described: dict[int, np.ndarray]) ->
 
 def _ranked(pictures: Sequence[BankPicture], explained: Explained, limit: float) -> list[Entry]:
     entries = []
-    levels = explained.relative
+    levels, parts = explained.relative, part_numbers(explained.parts)
     for at in np.argsort(-levels, kind="stable").tolist():
         by = explained.by[at][explained.by[at] >= 0]
         like = pictures[int(np.bincount(by).argmax())].path if len(by) else ""
         own = float(levels[at])
-        entries.append(Entry(at, pictures[at].path, own, own > limit, like))
+        entries.append(Entry(at, pictures[at].path, own, own > limit, like, int(parts[at])))
     return entries
 
 
@@ -332,4 +341,11 @@ def _words(share: float, spot: tuple[int, int, int, int] | None, shape: tuple[in
 
 def _entry_json(entry: Entry, shown: Shown | None) -> dict[str, Any]:
     told = {} if shown is None else {"reason": shown.reason, "share": shown.share, "box": shown.spot}
-    return {"path": entry.path, "level": entry.level, "stands_out": entry.stands_out, "like": entry.like, **told}
+    return {
+        "path": entry.path,
+        "level": entry.level,
+        "stands_out": entry.stands_out,
+        "like": entry.like,
+        "part": entry.part,
+        **told,
+    }

@@ -131,6 +131,7 @@ def _verdict(one: Shown) -> str:
 def _tiles(audit: Audit) -> str:
     numbers = {
         "pictures": str(len(audit.pictures)),
+        "parts that they seem to show": str(audit.parts),
         "stand out": str(len(audit.outliers)),
         "limit": number(audit.limit),
         "usual level": number(audit.usual),

@@ -24,7 +24,7 @@ from totalrecall.memory import RowStore, peak_memory
 from totalrecall.patches import flatten_grid
 from totalrecall.plan import Plan
 from totalrecall.refill import refill
-from totalrecall.same_part import part_numbers, surface
+from totalrecall.same_part import part_numbers, same_part, surface
 from totalrecall.search import default_levels, principal_basis
 from totalrecall.settings import Settings
 from totalrecall.threads import one_blas_thread
@@ -284,7 +284,7 @@ class Gathered:
     @cached_property
     def parts(self) -> np.ndarray | None:
         """See `Learnt`."""
-        return part_numbers(np.stack(self._surfaces)) if self._surfaces else None
+        return part_numbers(same_part(np.stack(self._surfaces))) if self._surfaces else None
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -11,6 +11,7 @@ kind, or of a pose.
 Patches are compared in a sketch (feature hashing, Weinberger et al., ICML 2009), which errs by 0.02 in the cosine.
 """
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -85,15 +86,14 @@ def same_part(surfaces: Matrix) -> list[np.ndarray]:
     return [one if len(one) <= most else np.array([at]) for at, one in enumerate(found)]
 
 
-def part_numbers(surfaces: Matrix) -> np.ndarray:
+def part_numbers(linked: Sequence[np.ndarray]) -> np.ndarray:
     """Return of each picture the number of the part that it shows, int (n,), from 0: the first picture's is 0.
 
     Photographs that are linked by others of the part show the same, too.
 
     Args:
-        surfaces: as for `same_part`.
+        linked: from `same_part`.
     """
-    linked = same_part(surfaces)
     numbers = np.full(len(linked), -1)
     for first in range(len(linked)):
         if numbers[first] >= 0:

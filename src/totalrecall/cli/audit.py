@@ -134,6 +134,8 @@ def _tell(args: argparse.Namespace, found: "Audit", shown: "Sequence[Shown]") ->
         table.add_row(f"{mark}{rank}", f"{one.entry.level:.3f}", one.entry.path, one.reason)
     print_table(table)
     say(args, _summary(found))
+    if found.parts < len(found.pictures):
+        say(args, f"They seem to show {found.parts} parts, some several times; ranked is by all photographs of a part.")
     _name(args, [_duplicates(found, exact=True), _duplicates(found, exact=False), _sizes(found)])
     seconds = found.report.seconds
     say(
