@@ -79,7 +79,13 @@ def enough_for(detector, sources, pictures):
     whole = make_plan(detector.extractor, sources, 10**12)
     numbers = whole.walked if whole.projected else whole.dimensions
     a_picture = whole.per_picture * (planning._PER_POINT + 4 * numbers)
-    return whole.exact - (len(sources) - pictures) * a_picture + 24 * whole.vectors
+    patches = len(sources) * whole.per_picture
+    refilled = (
+        4 * whole.walked * planning._ORPHANS * patches // len(whole.folds)
+        if 1 < len(whole.folds) and pictures < len(sources)
+        else 0
+    )
+    return whole.exact - refilled - (len(sources) - pictures) * a_picture + 24 * whole.vectors
 
 
 def fitted(backbone, sources, pictures, **options):

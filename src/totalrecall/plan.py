@@ -44,6 +44,7 @@ _NOTED = 18  # where each patch is from, what covers it, and which are left out
 _BLOCKS = 48 << 20  # of products
 _PER_PICTURE = 6000  # path, hash and size, and a look at it (see `drift_conditions`)
 _SEARCHED = 4.5  # times the bank: its vectors, the search structure, and what making it takes
+_ORPHANS = 4  # times a fold's patches, copied while its bank is refilled (see `refill`)
 _SAVED = 1.5  # times the bank: its vectors, and what choosing and writing them takes
 
 
@@ -223,7 +224,8 @@ class _Sizes:
         """Bytes that one chunk takes."""
         numbers = (0 if scratch else self.dimensions) + (self.walked if self.projected else 0)
         walk = _PER_POINT * self.patches + _BLOCKS
-        return self.base + 4 * numbers * self.patches + max(walk, _NOTED * self.patches + self.bank)
+        orphans = 4 * self.walked * _ORPHANS * self.patches // len(self.folds) if len(self.folds) > 1 else 0
+        return self.base + 4 * numbers * self.patches + max(walk, _NOTED * self.patches + self.bank) + orphans
 
 
 def _whole(sizes: _Sizes) -> Plan | None:
