@@ -82,7 +82,7 @@ def enough_for(detector, sources, pictures):
     patches = len(sources) * whole.per_picture
     refilled = (
         4 * whole.walked * planning._ORPHANS * patches // len(whole.folds)
-        if 1 < len(whole.folds) and pictures < len(sources)
+        if len(whole.folds) > 1 and pictures < len(sources)
         else 0
     )
     return whole.exact - refilled - (len(sources) - pictures) * a_picture + 24 * whole.vectors
