@@ -169,6 +169,12 @@ def test_many_copies_do_not_hide_each_other():
     assert [group.pictures for group in found] == [(i, i + 20) for i in range(20)]
 
 
+def test_of_a_large_group_some_are_named_and_the_others_counted(dirty):
+    crowd = Duplicates(tuple(range(9)), exact=False)
+    assert dirty.names_of(crowd) == ", ".join(f"array[{at}]" for at in range(6)) + " and 3 more"
+    assert dirty.names_of(Duplicates((1, 4), exact=True)) == "array[1], array[4]"
+
+
 def test_a_description_is_the_means_of_sixteenths():
     cells = np.indices((8, 8)).reshape(2, -1).T
     patches = (cells[:, :1] // 2 * 4 + cells[:, 1:] // 2).astype(np.float32)
@@ -294,6 +300,13 @@ def test_a_clean_folder_exits_with_0_and_json_alone_goes_to_stdout(capsys, parts
     assert code == 0
     assert json.loads("\n".join(out))["pictures"] == 10
     assert not any(line.startswith("totalrecall:") for line in err)
+
+
+def test_a_folder_that_is_there_already_is_written_into_again(capsys, parts, tmp_path):
+    options = ["-o", tmp_path, "--size", "64", "--precision", "f32", "--top", "1", "--quiet"]
+    for _ in range(2):
+        assert run(capsys, "audit", parts / "train", *options)[::2] == (0, [])
+        assert {"audit.html", "audit.png"} <= {path.name for path in tmp_path.iterdir()}
 
 
 def test_one_page_alone_is_written_where_a_file_is_named(capsys, parts, tmp_path):

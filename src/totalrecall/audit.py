@@ -37,6 +37,7 @@ __all__ = ["Audit", "Entry", "Shown", "audit"]
 
 _VECTORS = (2000, 10_000)  # of the small bank: at least and at most, and a hundredth of the patches between
 _MOST_OF_IT = 0.4  # share of a picture from which it is no longer a spot
+_NAMED = 6  # pictures of a group
 _COMPARED = 60  # pictures whose light and focus say what is usual
 
 
@@ -113,6 +114,12 @@ class Audit:
     def parts(self) -> int:
         """How many parts the pictures seem to show; as many as there are pictures where none is shown twice."""
         return len({entry.part for entry in self.entries})
+
+    def names_of(self, group: Duplicates) -> str:
+        """Return the paths of a group, of a large one the first, and how many more there are."""
+        paths = [self.pictures[at].path for at in group.pictures]
+        more = len(paths) - _NAMED
+        return ", ".join(paths[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
     @property
     def outliers(self) -> list[Entry]:

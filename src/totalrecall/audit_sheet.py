@@ -145,9 +145,7 @@ def _tiles(audit: Audit) -> str:
 
 def _duplicates(audit: Audit) -> list[str]:
     return [
-        f"{'same bytes' if group.exact else 'nearly the same'}: "
-        + ", ".join(audit.pictures[at].path for at in group.pictures)
-        for group in audit.duplicates
+        f"{'same bytes' if group.exact else 'nearly the same'}: " + audit.names_of(group) for group in audit.duplicates
     ]
 
 

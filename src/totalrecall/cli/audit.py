@@ -104,7 +104,7 @@ def _check(args: argparse.Namespace) -> None:
     if args.output is None:
         return
     output = Path(args.output)
-    check_target("--output", args.output)
+    check_target("--output", str(output / "audit.html") if output.is_dir() else args.output)
     if output.suffix.lower() not in (".html", ".htm") and output.exists() and not output.is_dir():
         raise DataError(f"{output} is a file. Name a folder, or a file that ends in .html.")
 
@@ -162,11 +162,7 @@ def _limit(found: "Audit") -> str:
 
 def _duplicates(found: "Audit", *, exact: bool) -> list[str]:
     what = "The same file" if exact else "Nearly the same"
-    return [
-        f"{what}: " + ", ".join(found.pictures[at].path for at in group.pictures)
-        for group in found.duplicates
-        if group.exact == exact
-    ]
+    return [f"{what}: " + found.names_of(group) for group in found.duplicates if group.exact == exact]
 
 
 def _sizes(found: "Audit") -> list[str]:
