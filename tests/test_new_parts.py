@@ -1,6 +1,7 @@
 """fit with and without new_parts: photographs of one part are held out together, and it is said where they are not."""
 
 import json
+import re
 
 import cv2
 import numpy as np
@@ -115,6 +116,9 @@ def test_the_command_tells_and_takes_the_option(added, photographs, tmp_path, ca
     assert "Note: 48" not in out
     facts = json.loads(file.read_text())
     assert (facts["parts"], facts["new_parts"]) == (12, True)
+    assert main(["info", str(tmp_path / "b.trecall")]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"parts seemingly shown +12\s.*rate is for new parts +yes", out, re.S)
     assert main(["fit", str(folder), "-o", str(tmp_path / "c"), "--method", "padim", "--new-parts"]) == 2
     assert "--new-parts is for method patchcore, got --method padim." in capsys.readouterr().err
 

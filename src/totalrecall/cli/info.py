@@ -124,6 +124,8 @@ def _promise(calibration: "Calibration", parts: int) -> dict[str, Any]:
     facts: dict[str, Any] = {"calibration_pictures": count, "calibration_folds": calibration.folds}
     if not count:
         return facts
+    if calibration.parts is not None:
+        facts |= {"parts_seemingly_shown": calibration.parts, "rate_is_for_new_parts": calibration.new_parts}
     facts |= {"smallest_rate_by_rank": calibration.floor, "guaranteed_rate": calibration.guaranteed_rate}
     if calibration.interval is not None:
         facts["estimated_rate_90_percent_interval"] = list(calibration.interval)
