@@ -45,10 +45,11 @@ def test_a_clean_set_loses_nothing(tiny_backbone):
     assert len(plain.bank_) - len(guarded.bank_) <= 0.02 * len(plain.bank_)
 
 
-def test_in_chunks_too(tiny_backbone, sources, monkeypatch):
+def test_in_chunks_too(tiny_backbone, monkeypatch):
     monkeypatch.setattr("totalrecall.plan._LEAST", 16)
     detector = make(tiny_backbone, ignore_outliers=True)
-    detector.fit(sources, memory=enough_for(detector, sources, 8))
+    many = [damaged(i) if i == DIRTY else stripes(i) for i in range(60)]
+    detector.fit(many, memory=enough_for(detector, many, 16))
     assert detector.report_.chunks > 1
     assert detector.outliers_[0] == f"array[{DIRTY}]"  # a merged bank is smaller here, and others may stand out, too
     if detector.calibration_.pictures is not None:
