@@ -61,6 +61,13 @@ def test_a_fit_with_new_parts_warns_of_no_repeated_ones(tiny_backbone, photograp
     assert not [one for one in recwarn if issubclass(one.category, RepeatedPartsWarning)]
 
 
+def test_where_few_are_held_out_together_all_pictures_say_what_is_repeated(tiny_backbone, photographs):
+    with pytest.warns(RepeatedPartsWarning, match="48 good pictures seem to show 12 parts"):
+        detector = make(tiny_backbone, folds=1, holdout=0.1).fit(photographs)
+    assert len(detector.calibration_.scores) == 4
+    assert (detector.calibration_.parts, detector.calibration_.shown_by) == (PARTS, PARTS * LIGHTS)
+
+
 def test_parts_that_were_photographed_once_give_no_warning(tiny_backbone, recwarn):
     detector = make(tiny_backbone).fit([photograph(part, 0) for part in range(24)])
     assert detector.calibration_.parts == 24
@@ -71,6 +78,7 @@ def test_the_choice_and_what_was_seen_are_kept_in_the_model(apart, tmp_path):
     again = PatchCore.load(apart.save(tmp_path / "m.trecall"))
     assert again.settings.new_parts
     assert (again.calibration_.parts, again.calibration_.new_parts) == (PARTS, True)
+    assert again.calibration_.shown_by == PARTS * LIGHTS
     assert again.threshold_ == apart.threshold_
 
 

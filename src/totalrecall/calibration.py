@@ -45,7 +45,9 @@ import numpy as np
 
 from totalrecall.tail import fit_tail, rate_interval
 
-__all__ = ["Calibration", "conformal_threshold"]
+__all__ = ["OF_PARTS", "Calibration", "conformal_threshold"]
+
+OF_PARTS = ("parts", "shown_by", "new_parts")  # attributes that the model file keeps in its header, beside `folds`
 
 _ROUNDING = 1e-9  # of rate * (n + 1): 0.05 * 20 is meant to be 1
 
@@ -83,7 +85,8 @@ class Calibration:
         rate: the stated false-alarm rate.
         folds: into how many the pictures were cut; 1 if they were held out together.
         pictures: (n,) which of the detector's pictures they are; None in models of before.
-        parts: how many parts they seem to show (see `same_part`); None where that was not looked at.
+        parts: how many parts all pictures of the fit seem to show (see `same_part`); None where that was not looked at.
+        shown_by: how many pictures these are.
         new_parts: the photographs of each part were held out together, so the rate is for parts to come.
     """
 
@@ -93,6 +96,7 @@ class Calibration:
     folds: int = 1
     pictures: np.ndarray | None = None
     parts: int | None = None
+    shown_by: int = 0
     new_parts: bool = False
 
     @cached_property

@@ -6,7 +6,7 @@ What it shares with the methods that it is compared with, judging and keeping, i
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -193,14 +193,7 @@ class PatchCore(Changing[Bank, _Patches]):
                 set; ChunkedFitWarning: see there.
         """
         sources = expand(pictures)
-        learnt, reader = learn(
-            self.extractor,
-            sources,
-            memory=memory,
-            announce=announce,
-            progress=progress,
-            new_parts=self.settings.new_parts,
-        )
+        learnt, reader = learn(self.extractor, sources, memory=memory, announce=announce, progress=progress)
         with reader.report.timing("coreset"):
             choice = learnt.choose()
         left_out: list[str] = []
@@ -265,9 +258,10 @@ class PatchCore(Changing[Bank, _Patches]):
         pictures, scores, peaks = np.array(judged, np.float64).reshape(-1, 3).T
         folds = max(len(learnt.folds), 1)
         which = pictures.astype(np.int32)
-        parts = None if learnt.parts is None else len(np.unique(learnt.parts[which]))
-        rate, apart = self.settings.false_alarm_rate, self.settings.new_parts
-        calibration = Calibration(scores, peaks, rate, folds, which, parts, apart)
+        calibration = Calibration(scores, peaks, self.settings.false_alarm_rate, folds, which)
+        if learnt.parts is not None:
+            seen_parts, shown_by = len(np.unique(learnt.parts)), len(learnt.parts)
+            calibration = replace(calibration, parts=seen_parts, shown_by=shown_by, new_parts=self.settings.new_parts)
         return calibration, keeper.evidence(), levels
 
     def _join(self, sources: Sequence[Source], progress: Progress | None) -> "Change":

@@ -18,7 +18,7 @@ import numpy as np
 from totalrecall.artifact import Contents, read_artifact, write_artifact
 from totalrecall.backbones import Backbone, load
 from totalrecall.bank import BankPicture
-from totalrecall.calibration import Calibration
+from totalrecall.calibration import OF_PARTS, Calibration
 from totalrecall.drift import Reference
 from totalrecall.drift_conditions import look
 from totalrecall.errors import ModelFileError, NotFittedError, PictureError, SettingError
@@ -349,7 +349,7 @@ class Detector(ABC, Generic[Model, Digest]):
             "backbone": self.backbone.to_header(),
             "pictures": [asdict(picture) for picture in self._pictures],
         }
-        header["calibration"] = {name: getattr(calibration, name) for name in ("folds", "parts", "new_parts")}
+        header["calibration"] = {name: getattr(calibration, name) for name in ("folds", *OF_PARTS)}
         tensors = {**tensors, "calibration.scores": calibration.scores, "calibration.peaks": calibration.peaks}
         if calibration.pictures is not None:
             tensors["calibration.pictures"] = calibration.pictures
@@ -409,7 +409,7 @@ class Detector(ABC, Generic[Model, Digest]):
             self.settings.false_alarm_rate,
             how.get("folds", 1),
             tensors.get("calibration.pictures"),
-            **{name: how[name] for name in ("parts", "new_parts") if name in how},  # models of before have neither
+            **{name: how[name] for name in OF_PARTS if name in how},  # models of before have none
         )
         pictures = [BankPicture(**picture) for picture in header["pictures"]]
         self._pictures, self._calibration = pictures, calibration  # `_restored` looks at them

@@ -33,7 +33,6 @@ def learn(
     memory: int | None = None,
     announce: Announce | None = None,
     progress: Progress | None = None,
-    new_parts: bool = False,
 ) -> tuple[Learnt, Reader]:
     """Read good pictures; see `PatchCore.fit`, which this is the first half of, and `Settings.new_parts`.
 
@@ -51,7 +50,7 @@ def learn(
     if announce:
         plan = timed(plan, extractor, sources)
         announce(plan)
-    if new_parts and plan.way == "chunks":
+    if extractor.settings.new_parts and plan.way == "chunks":
         raise SettingError(
             f"new_parts needs all patches at once, {format_size(plan.exact)} of memory, got {format_size(plan.limit)}. "
             "Give more memory, or fewer pictures of each part."

@@ -70,7 +70,7 @@ def repeated_note(calibration: Calibration) -> str | None:
 
     Where the photographs of a part were held out together (`new_parts`) it means nothing.
     """
-    pictures, parts = len(calibration.scores), calibration.parts
+    pictures, parts = calibration.shown_by, calibration.parts
     if calibration.new_parts or parts is None or pictures - parts < _MANY * pictures:
         return None
     return (

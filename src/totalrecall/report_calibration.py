@@ -56,8 +56,8 @@ def promise(
         how += f"; the photographs of each of {calibration.parts} parts were held out together, for new ones to come"
     elif repeated_note(calibration):
         as_long_as += (
-            f", and so do the parts: these pictures seem to show {calibration.parts}, many several times. Of other "
-            "parts many more will be called anomalous; for those fit with --new-parts"
+            f", and so do the parts: {calibration.shown_by} pictures seem to show {calibration.parts}, many several "
+            "times. Of other parts many more will be called anomalous; for those fit with --new-parts"
         )
     return {
         "threshold": f"score {used:.4g}{note}",
