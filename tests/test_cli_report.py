@@ -6,7 +6,8 @@ import shutil
 import pytest
 
 from tests.test_cli import run, small, spoil
-from tests.test_cli_errors import complaint, interrupt_after_one_picture
+from tests.test_cli_errors import complaint
+from tests.test_cli_interrupted import interrupt_after_one_picture
 from tests.test_report import Reader
 from totalrecall import load_detector
 from totalrecall.cli import main
