@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-NAMES = ("startup", "backbone", "coreset", "search", "pipeline", "fitting", "bounded")
+NAMES = ("startup", "backbone", "coreset", "search", "pipeline", "fitting", "metrics", "bounded")
 
 if __name__ == "__main__":
     failed = [name for name in NAMES if subprocess.run([sys.executable, "-m", f"benchmarks.{name}"]).returncode]

@@ -28,7 +28,7 @@ ALSO = {
 }
 HELPERS = {"artifact", "detector_base", "extractor", "fitting", "learning", "memory", "plan", "results", "search_plan"}
 HELPERS |= {"settings", "changing", "evidence", "joining", "leaving", "update", "drift", "drift_conditions"}
-HELPERS |= {"notices", "outliers", "sources"}
+HELPERS |= {"notices", "outliers", "sources", "wording"}
 OPTIONAL = ("torch", "onnx", "openvino", "cv2", "fastapi", "ray", "jaxtyping", "beartype", "timm", "huggingface_hub")
 
 

@@ -129,6 +129,9 @@ def test_the_command_tells_and_takes_the_option(added, photographs, tmp_path, ca
     assert re.search(r"parts seemingly shown +12\s.*rate is for new parts +yes", out, re.S)
     assert main(["fit", str(folder), "-o", str(tmp_path / "c"), "--method", "padim", "--new-parts"]) == 2
     assert "--new-parts is for method patchcore, got --method padim." in capsys.readouterr().err
+    two = [str(one) for one in sorted(folder.iterdir())[:2]]
+    assert main(["fit", *two, "-o", str(tmp_path / "c"), "--new-parts", *options]) == 1
+    assert "totalrecall: --new-parts needs good pictures of at least 3 parts, got 2 of 2" in capsys.readouterr().err
 
 
 def test_an_audit_says_how_many_parts_there_are_and_ranks_by_all_photographs(photographs, tmp_path, capsys):

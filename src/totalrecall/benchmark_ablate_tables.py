@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from totalrecall.benchmark_ablate import Ablation, Variant
 from totalrecall.benchmark_tables import AVERAGE, METRICS, Figure, Table, figures
+from totalrecall.wording import counted
 
 __all__ = ["ablation_csv", "ablation_tables", "narrow"]
 
@@ -146,7 +147,7 @@ def _mean(values: Sequence[float | None], digits: int) -> str:
 
 
 def _of(shots: int | None) -> str:
-    return "" if shots is None else f", {shots} good picture{'' if shots == 1 else 's'}"
+    return "" if shots is None else f", {counted(shots, 'good picture')}"
 
 
 def _exact(value: float) -> str:

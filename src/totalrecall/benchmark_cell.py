@@ -29,6 +29,7 @@ from totalrecall.images import read_image, read_mask
 from totalrecall.kinds import detector_class
 from totalrecall.memory import peak_memory
 from totalrecall.overlay import draw_overlay
+from totalrecall.wording import counted
 
 if TYPE_CHECKING:
     from totalrecall.kinds import AnyDetector
@@ -102,7 +103,7 @@ class Cell:
     @property
     def title(self) -> str:
         """Words for a person."""
-        few = "" if self.shots is None else f", {self.shots} picture{'' if self.shots == 1 else 's'}"
+        few = "" if self.shots is None else f", {counted(self.shots, 'picture')}"
         label = f", {self.label}" if self.label else ""
         return f"{self.method} {self.data.category} seed {self.seed}{few}{label}"
 

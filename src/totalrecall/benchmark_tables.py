@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from totalrecall.reference import MEAN, PROTOCOLS, PublishedValue
+from totalrecall.wording import counted
 
 __all__ = [
     "AVERAGE",
@@ -82,7 +83,7 @@ class Table:
 def group_name(group: Group) -> str:
     """Return a column's name: the method, and how many pictures it saw where that was few."""
     method, shots = group
-    return method if shots is None else f"{method}, {shots} picture{'' if shots == 1 else 's'}"
+    return method if shots is None else f"{method}, {counted(shots, 'picture')}"
 
 
 def figures(

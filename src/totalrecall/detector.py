@@ -35,6 +35,7 @@ from totalrecall.search_plan import choose_levels
 from totalrecall.settings import Settings
 from totalrecall.sources import Sources, expand
 from totalrecall.types import LayerMap, Mask, Patches
+from totalrecall.wording import counted
 
 if TYPE_CHECKING:
     from totalrecall.update import Change
@@ -359,7 +360,7 @@ class PatchCore(Changing[Bank, _Patches]):
         report = self.report_
         if report is not None:
             text = f"Bank: {report.vectors} of {report.patches} patches ({report.dimensions} numbers each)"
-        text += f" from {len(self.pictures_)} pictures"
+        text += f" from {counted(len(self.pictures_), 'picture')}"
         said = report is not None and (report.chunks > 1 or self.settings.coreset_radius)
         if report is not None and said and math.isfinite(report.radius):
             text += f", every patch within {report.radius:.4g} of it"

@@ -17,6 +17,7 @@ from totalrecall.images import Geometry
 from totalrecall.onepass import Learner, OnePass, pyramid_layers
 from totalrecall.settings import PadimSettings
 from totalrecall.types import LayerMap, Mask, Patches
+from totalrecall.wording import counted
 
 __all__ = ["PaDiM"]
 
@@ -200,7 +201,7 @@ class PaDiM(OnePass[Gaussians, _Embedding]):
         model, total = self.gaussians_, sum(one[2] for one in self.extractor.shapes())
         return (
             f"Gaussians: {model.positions} positions, {model.dimensions} of {total} channels each, "
-            f"from {model.count} pictures"
+            f"from {counted(model.count, 'picture')}"
         )
 
 

@@ -20,6 +20,7 @@ from totalrecall.onepass import Learner, OnePass, pyramid_layers
 from totalrecall.scoring import region_level
 from totalrecall.settings import SpadeSettings
 from totalrecall.types import LayerMap, Mask
+from totalrecall.wording import counted
 
 __all__ = ["SPADE"]
 
@@ -211,7 +212,7 @@ class SPADE(OnePass[Gallery, _Pyramid]):
         """Say in one line what was learnt."""
         fewer = "" if self.neighbours_ == self.settings.neighbours else ", all that there are"
         return (
-            f"Gallery: feature pyramids of {len(self.gallery_)} pictures; each picture is compared with the "
+            f"Gallery: feature pyramids of {counted(len(self.gallery_), 'picture')}; each picture is compared with the "
             f"{self.neighbours_} most like it{fewer}"
         )
 

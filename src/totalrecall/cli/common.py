@@ -108,9 +108,11 @@ def complain(error: Exception | str) -> None:
 def in_words_of_options(error: TotalRecallError, args: argparse.Namespace) -> str:
     """Return an error's message as the person typed it: `patch_size must be` becomes `--patch-size must be`."""
     message = str(error)
-    setting = re.match(r"([a-z_]+)(?=:| must | is for )", message)
-    if isinstance(error, SettingError) and setting and setting[1] in vars(args):
-        return f"--{setting[1].replace('_', '-')}{message[setting.end() :]}"
+    setting = re.match(r"([a-z_]+)(:| must | is for | needs )", message)
+    if not setting or setting[1] not in vars(args):
+        return message
+    if isinstance(error, SettingError) or setting[2] == " needs ":  # others begin with the name of a file
+        return f"--{setting[1].replace('_', '-')}{message[setting.end(1) :]}"
     return message
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from totalrecall.cli.common import add_output_options, complain, human_bytes, progress_bars, say
 from totalrecall.errors import PictureError
+from totalrecall.wording import counted
 
 if TYPE_CHECKING:
     from totalrecall.backbones import Backbone
@@ -270,7 +271,7 @@ def _typical(judged: "list[tuple[Sample, Result]]", overlays: "list[tuple[Image,
 
 
 def _tell(args: argparse.Namespace, row: "IndexRow", seconds: float) -> None:
-    alarms = f"{row.false_alarms} false alarm{'' if row.false_alarms == 1 else 's'}"
+    alarms = counted(row.false_alarms, "false alarm")
     say(
         args,
         f"{row.name:<8} found {row.found:>2} of {row.defective} defects, {alarms} in {row.good} good; "

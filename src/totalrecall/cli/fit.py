@@ -18,6 +18,7 @@ from totalrecall.cli.common import (
     write_json,
 )
 from totalrecall.errors import DataError, SettingError
+from totalrecall.wording import counted
 
 if TYPE_CHECKING:
     from totalrecall.calibration import Calibration
@@ -227,15 +228,15 @@ def _announce(args: argparse.Namespace, plan: "Plan | OnePassPlan") -> None:
     if isinstance(plan, OnePassPlan):
         say(
             args,
-            f"Plan: {plan.pictures} pictures, a model of {human_bytes(plan.model)}; at most {human_bytes(plan.memory)} "
-            f"of memory (allowed {human_bytes(plan.limit)})",
+            f"Plan: {counted(plan.pictures, 'picture')}, a model of {human_bytes(plan.model)}; at most "
+            f"{human_bytes(plan.memory)} of memory (allowed {human_bytes(plan.limit)})",
         )
         return
     time = "" if math.isnan(plan.seconds) else f", about {_duration(plan.seconds)}"
     scratch = f"{human_bytes(plan.scratch)} of scratch" if plan.scratch else "no scratch"
     say(
         args,
-        f"Plan: {plan.pictures} pictures, {plan.patches} patches of {plan.dimensions} numbers "
+        f"Plan: {counted(plan.pictures, 'picture')}, {plan.patches} patches of {plan.dimensions} numbers "
         f"({human_bytes(4 * plan.patches * plan.dimensions)}); at most {human_bytes(plan.memory)} of memory "
         f"(allowed {human_bytes(plan.limit)}), {scratch}{time}",
     )

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from totalrecall.cli.common import check_target, human_bytes, print_table, told_size, write_json
 from totalrecall.errors import SettingError
+from totalrecall.wording import counted
 
 if TYPE_CHECKING:
     from totalrecall.calibration import Calibration
@@ -103,7 +104,7 @@ def _changes(detector: "AnyDetector") -> dict[str, Any]:
 def _told(step: dict[str, Any], kind: str) -> str:
     """Say in a line what a step did."""
     (m, n), (before, after), count = step["vectors"], step["threshold"], len(step["pictures"])
-    text = f"{step['when']} {step['what']}, {count} {'picture' if count == 1 else 'pictures'}"
+    text = f"{step['when']} {step['what']}, {counted(count, 'picture')}"
     text += "" if m == n else f", {told_size(kind, m, n, then='then')}"
     return text if before is None or after is None else f"{text}, threshold {before:.4g}, then {after:.4g}"
 

@@ -23,6 +23,7 @@ from totalrecall.cli.common import (
 )
 from totalrecall.errors import DataError, PictureError, SettingError, TotalRecallError
 from totalrecall.files import is_special
+from totalrecall.wording import counted
 
 if TYPE_CHECKING:
     from totalrecall.kinds import AnyDetector
@@ -178,8 +179,10 @@ def _watched(args: argparse.Namespace, detector: "AnyDetector") -> "Iterator[Cal
 def _tell(args: argparse.Namespace, done: int, anomalous: int, bad: int, seconds: float) -> None:
     rate = f", {done / seconds:.1f} pictures/s" if done > 1 else ""
     failed = f"; {bad} could not be read" if bad else ""
-    pictures = "picture" if done == 1 else "pictures"
-    say(args, f"{done} {pictures} in {seconds:.1f} s{rate}: {anomalous} anomalous, {done - anomalous} good{failed}")
+    say(
+        args,
+        f"{counted(done, 'picture')} in {seconds:.1f} s{rate}: {anomalous} anomalous, {done - anomalous} good{failed}",
+    )
     if args.heatmaps:
         say(args, f"Heat maps in {args.heatmaps}")
 

@@ -4,6 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from totalrecall.cli.common import add_output_options, check_target, complain, progress_bars, say, told_size, write_json
+from totalrecall.wording import counted
 
 if TYPE_CHECKING:
     from totalrecall.history import Step
@@ -115,7 +116,7 @@ def _tell(args: argparse.Namespace, change: "Change", kind: str) -> None:
         return
     done = {"add": "Added", "remove": "Removed", "undo": "Undid the update that added"}[change.what]
     count = len(change.pictures)
-    say(args, f"{done} {count} {'picture' if count == 1 else 'pictures'}: {told_size(kind, *change.vectors)}")
+    say(args, f"{done} {counted(count, 'picture')}: {told_size(kind, *change.vectors)}")
     if change.what == "add":
         forced = [one for one in change.pictures if one.forced]
         if forced:
@@ -173,7 +174,7 @@ def _undo(args: argparse.Namespace) -> int:
 def _words_of(step: "Step", kind: str) -> str:
     """Say what was taken back."""
     count = len(step.pictures)
-    text = f"Undid {step.what} of {step.when} ({count} {'picture' if count == 1 else 'pictures'})"
+    text = f"Undid {step.what} of {step.when} ({counted(count, 'picture')})"
     before, after = step.vectors
     if before != after:
         text += f": {told_size(kind, after, before)}"
