@@ -38,7 +38,7 @@ KILLS = 50
 _HELD_OF_BOTTLE = 60  # of its training pictures: the test has only 20 good ones
 _SHOWN = (  # in the docs: what, columns, and how a number is written
     (
-        "false alarms among the 30 before; of the others after",
+        "held-out good pictures called anomalous before; after, of those not added",
         ("called_before", "false_alarms_of_rest_after"),
         "{:.0f}",
     ),
