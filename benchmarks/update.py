@@ -11,6 +11,7 @@ Asserted: the 30 pass, AUROC on the rest falls by at most 0.2 points, undoing gi
 leaves the old model or the new.
 """
 
+import argparse
 import csv
 import hashlib
 import os
@@ -61,13 +62,17 @@ _SHOWN = (  # in the docs: what, columns, and how a number is written
 )
 
 
-def main(arguments: Sequence[str]) -> None:
+def main() -> None:
     """Print and record."""
-    if "--docs" in arguments:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, metavar="FOLDER", help="keeps fitted models")
+    parser.add_argument("--docs", action="store_true", help="write the last results into docs/updating.md")
+    args = parser.parse_args()
+    if args.docs:
         _write_docs()
         return
     with tempfile.TemporaryDirectory(prefix="totalrecall-bench-") as temporary:
-        folder = Path(arguments[0]) if arguments else Path(temporary)
+        folder = args.folder or Path(temporary)
         folder.mkdir(exist_ok=True)
         for name in ("mtd", "bottle"):
             record("update", [_measure(name, folder, rate) for rate in RATES])
@@ -258,4 +263,4 @@ def _whole_run(command: Sequence[str], environment: dict[str, str], model: Path,
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

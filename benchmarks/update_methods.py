@@ -9,9 +9,9 @@ others. At 1 percent few of them are called anomalous, so they are judged at 25 
 the update tells are those that the saved model gives, and undoing gives the same bytes.
 """
 
-import sys
+import argparse
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,15 +43,19 @@ _SHOWN = (  # in the docs: what, columns, and how a number is written
 )
 
 
-def main(arguments: Sequence[str]) -> None:
+def main() -> None:
     """Print and record."""
-    if "--docs" in arguments:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, metavar="FOLDER", help="keeps fitted models")
+    parser.add_argument("--docs", action="store_true", help="write the last results into docs/updating.md")
+    args = parser.parse_args()
+    if args.docs:
         _write_docs()
         return
     if not (SHARED / "data").is_dir():
         raise SystemExit("needs the real pictures of ../shared, which are not here")
     with tempfile.TemporaryDirectory(prefix="totalrecall-bench-") as temporary:
-        folder = Path(arguments[0]) if arguments else Path(temporary)
+        folder = args.folder or Path(temporary)
         folder.mkdir(exist_ok=True)
         for name in ("bottle", "mtd"):
             for method in _METHODS:
@@ -125,4 +129,4 @@ def _write_docs() -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

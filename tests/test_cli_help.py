@@ -32,6 +32,12 @@ def test_every_option_has_help():
     assert without == []
 
 
+@pytest.mark.parametrize("flag", ["-o", "--out", "--output"])
+@pytest.mark.parametrize("command", [["demo"], ["benchmark", "mtd", "root"]])
+def test_a_folder_to_write_has_the_same_names_everywhere(command, flag):
+    assert build_parser().parse_args([*command, flag, "somewhere"]).out == "somewhere"
+
+
 HEAVY = ("numpy", "cv2", "openvino", "onnx", "safetensors", "rich")
 
 

@@ -65,7 +65,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         f"{', '.join(_FACTORS)}, or those named",
     )
     parser.add_argument(
+        "-o",
         "--out",
+        "--output",
         default="totalrecall-benchmark",
         metavar="DIR",
         help="folder of the report and of finished cells (default %(default)s)",

@@ -43,7 +43,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "overlays, reports and models. Needs no file and no network.",
     )
     parser.add_argument(
-        "--out", default="totalrecall-demo", metavar="DIR", help="folder to write (default %(default)s)"
+        "-o",
+        "--out",
+        "--output",
+        default="totalrecall-demo",
+        metavar="DIR",
+        help="folder to write (default %(default)s)",
     )
     parser.add_argument("--kinds", nargs="+", choices=_KINDS, default=list(_KINDS), help="of parts (default: all five)")
     parser.add_argument("--backbone", default="compact", metavar="NAME", help="see `totalrecall backbones list`")
