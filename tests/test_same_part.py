@@ -108,6 +108,10 @@ def test_any_grid_and_length_will_do_and_only_some_of_the_cells(rows, dimensions
 
 
 def test_a_picture_that_is_the_same_all_over_and_one_without_patches_have_no_surface():
-    assert not surface(np.ones((len(CELLS), 32), np.float32), CELLS, GRID).any()
+    for dimensions in (32, 384, 1536):
+        same = np.tile(np.random.default_rng(dimensions).normal(size=dimensions).astype(np.float32), (len(CELLS), 1))
+        assert not surface(same, CELLS, GRID).any()
+        same[0] *= 1.01  # little, and it counts
+        assert surface(same, CELLS, GRID).any()
     assert not surface(np.empty((0, 32), np.float32), CELLS[:0], GRID).any()
     assert groups(same_part(np.zeros((9, SKETCH), np.float32))) == [(at,) for at in range(9)]

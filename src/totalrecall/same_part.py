@@ -31,6 +31,7 @@ _COSINE = 0.55  # of the same part, at least
 _DEVIATIONS = 5.0  # above the middle, at least
 _TENTH = 1.2816  # standard deviations below the mean, of a normal distribution
 _MOST = (20, 0.25)  # photographs of one part, and share of all pictures: more are of a kind, or of a pose
+_ROUNDING = 1e-5  # of a patch's length: float32 products err by a tenth of this
 _ROWS = 1024  # pictures compared with all at a time
 
 
@@ -50,7 +51,9 @@ def surface(patches: Patches, cells: np.ndarray, grid: tuple[int, int]) -> np.nd
     if len(places):
         means -= means.mean(axis=0)
         spread = means.std(axis=0)
-        means = np.divide(means, spread, out=np.zeros_like(means), where=spread > 0)
+        # some processors round a product's rows differently, so patches that are all the same spread a little
+        rounding = _ROUNDING * np.linalg.norm(patches, axis=1).max()
+        means = np.divide(means, spread, out=np.zeros_like(means), where=spread > rounding)
     whole = np.zeros((_BINS**2, _DIRECTIONS), np.float32)
     whole[places, : means.shape[1]] = means
     return np.asarray((whole.ravel() * _SIGNS).reshape(-1, SKETCH).sum(axis=0))
