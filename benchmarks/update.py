@@ -64,10 +64,7 @@ _SHOWN = (  # in the docs: what, columns, and how a number is written
 
 def main() -> None:
     """Print and record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", nargs="?", type=Path, metavar="FOLDER", help="keeps fitted models")
-    parser.add_argument("--docs", action="store_true", help="write the last results into docs/updating.md")
-    args = parser.parse_args()
+    args = _arguments(__doc__)
     if args.docs:
         _write_docs()
         return
@@ -77,6 +74,14 @@ def main() -> None:
         for name in ("mtd", "bottle"):
             record("update", [_measure(name, folder, rate) for rate in RATES])
         record("update_kills", [_kill(folder / "bottle.trecall", _split("bottle")[1][:3])])
+
+
+def _arguments(description: str) -> argparse.Namespace:
+    """Return what the command line says."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, metavar="FOLDER", help="keeps fitted models")
+    parser.add_argument("--docs", action="store_true", help="write the last results into docs/updating.md")
+    return parser.parse_args()
 
 
 def _write_docs() -> None:

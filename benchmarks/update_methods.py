@@ -9,7 +9,6 @@ others. At 1 percent few of them are called anomalous, so they are judged at 25 
 the update tells are those that the saved model gives, and undoing gives the same bytes.
 """
 
-import argparse
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import SHARED, record
-from benchmarks.update import ALARMS, RATES, _auroc, _last_rows, _put_between, _sha, _split, _table
+from benchmarks.update import ALARMS, RATES, _arguments, _auroc, _last_rows, _put_between, _sha, _split, _table
 from totalrecall import SPADE, PaDiM, load_detector
 from totalrecall.images import Source
 
@@ -45,10 +44,7 @@ _SHOWN = (  # in the docs: what, columns, and how a number is written
 
 def main() -> None:
     """Print and record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", nargs="?", type=Path, metavar="FOLDER", help="keeps fitted models")
-    parser.add_argument("--docs", action="store_true", help="write the last results into docs/updating.md")
-    args = parser.parse_args()
+    args = _arguments(__doc__)
     if args.docs:
         _write_docs()
         return
