@@ -4,6 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# a busy machine must not turn a property test red: no example has a time limit
+settings.register_profile("house", deadline=None)
+settings.load_profile("house")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -14,6 +19,14 @@ def shared() -> Path:
     if not (SHARED / "data").is_dir():
         pytest.skip("needs the real pictures and weights of ../shared, which are not here")
     return SHARED
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Say loudly how many tests did not run because the real pictures are absent."""
+    skipped = [report for report in terminalreporter.stats.get("skipped", []) if "../shared" in str(report.longrepr)]
+    if skipped:
+        text = f"{len(skipped)} tests DID NOT RUN: they need the real pictures and weights of ../shared"
+        terminalreporter.write_sep("!", text, red=True, bold=True)
 
 
 @pytest.fixture(scope="session")

@@ -62,7 +62,7 @@ def test_the_facts_are_read_from_the_onnx_file():
     assert len(repr(backbone)) < 500  # the graph is not in it
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.text(max_size=300), st.text(max_size=300), st.text(max_size=50))
 def test_the_short_reader_of_onnx_agrees_with_the_onnx_package(text, other, name):
     graph = graph_with(("other", other), ("totalrecall", json.dumps({"text": text})), name=name)

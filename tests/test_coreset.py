@@ -62,7 +62,7 @@ def test_points_far_from_the_origin_lose_no_digits(small_pool):
     assert chosen.radius == pytest.approx(radius, rel=1e-4)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     points=st.integers(2, 60).flatmap(
         lambda n: st.lists(st.tuples(*[st.integers(-3, 3)] * 3), min_size=n, max_size=n).map(

@@ -109,7 +109,7 @@ def test_a_broken_picture_is_told_in_the_words_of_the_decoder(content, message, 
         picture_size(path)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     name=st.sampled_from(["colour.png", "colour.jpg", "colour.bmp", "on_its_side.jpg"]),
     at=st.integers(0, 120),

@@ -39,7 +39,7 @@ def test_score_and_distances_equal_the_oracle(shapes, k):
     assert set(found.pictures.ravel()) <= set(chosen)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     st.integers(0, 1000),
     st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 4)), min_size=1, max_size=3),

@@ -36,7 +36,7 @@ def test_the_covariance_is_numpys_with_epsilon_on_its_diagonal():
         assert covariance[position] == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.integers(0, 30), max_size=4), st.integers(0, 5))
 def test_it_does_not_matter_how_many_pictures_come_at_a_time(cuts, seed):
     good, picture = vectors(seed, 30), vectors(seed + 9, 1)[0]
@@ -57,7 +57,7 @@ def test_two_merged_are_one_that_saw_all():
     assert not np.allclose(left.distances(picture), before)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 28), st.integers(0, 5))
 def test_what_is_removed_might_never_have_been_added(count, seed):
     good, picture = vectors(seed, 30), vectors(seed + 9, 1)[0]

@@ -70,7 +70,7 @@ def test_a_step_is_undone_to_the_byte(change, tmp_path):
 
 
 @given(st.lists(st.sampled_from([grown, shrunk, renamed, retyped]), max_size=5), st.integers(0, 9))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_any_steps_are_undone_one_by_one(changes, seed):
     states = [contents(seed)]
     for change in changes:

@@ -108,8 +108,8 @@ def test_nothing_imports_the_command_line_or_the_station(path):
 
 
 @every_file
-def test_a_file_holds_at_most_420_lines_and_a_function_70(path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 420
+def test_a_file_holds_at_most_700_lines_and_a_function_70(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 700
     assert [label(node) for node in functions(TREES[path]) if node.end_lineno - node.lineno + 1 > 70] == []
 
 

@@ -37,7 +37,7 @@ def all_sizes(test):
     for height, width in [(1, 1), (2, 2), (1, 700), (700, 1), (64, 64), (63, 65), (699, 23)]:
         test = example(height=height, width=width)(test)
     return pytest.mark.parametrize("recipe", RECIPES, ids=str)(
-        settings(max_examples=25, deadline=None)(given(height=SIDES, width=SIDES)(test))
+        settings(max_examples=25)(given(height=SIDES, width=SIDES)(test))
     )
 
 

@@ -159,7 +159,7 @@ def pictures(draw):
     return maps, masks, marked, pixels
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(pictures(), st.sampled_from([0.05, 0.3, 1.0]), st.sampled_from([2**20, 0]))
 def test_pixels_equal_to_scikit_learn_and_brute_force(case, max_fpr, exact_pixels):
     maps, masks, marked, scores = case  # multiples of 1/7 up to 143: none share a bin, so binned is exact here too
@@ -170,7 +170,7 @@ def test_pixels_equal_to_scikit_learn_and_brute_force(case, max_fpr, exact_pixel
     assert pixels.aupro(max_fpr) == pytest.approx(brute_force_aupro(maps, masks, max_fpr), abs=1e-9)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(pictures(), st.sampled_from([0.05, 0.3, 1.0]), st.sampled_from([2**20, 0]))
 def test_aupro_is_the_mean_of_the_regions(case, max_fpr, exact_pixels):
     maps, masks, *_ = case
@@ -249,7 +249,7 @@ def test_binned_stays_within_its_own_bounds_and_close():
         assert a.aupro == pytest.approx(b.aupro, abs=1e-4)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32), st.sampled_from([0.05, 0.3, 1.0]))
 def test_the_bounds_hold_where_scores_crowd_into_few_bins(seed, max_fpr):
     rng = np.random.default_rng(seed)

@@ -37,7 +37,7 @@ def test_bilinear_resizing_keeps_pixel_centres():
     assert resize_bilinear(row, (1, 4)).ravel().tolist() == [0, 0.25, 0.75, 1]
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 1000), patch_size=st.sampled_from([1, 3, 5]), size=st.sampled_from([4, 6, 10]))
 def test_concatenated_descriptors_equal_the_oracle(seed, patch_size, size):
     maps = random_maps(seed, size=size)

@@ -34,7 +34,7 @@ def score_of(patches, bank, scoring, neighbours=9):
     return picture_score(distances[:, 0], indices[:, 0], patches, bank, scoring=scoring, neighbours=neighbours)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 10_000),
     scoring=st.sampled_from(["max", "paper", "top1pct"]),

@@ -233,7 +233,7 @@ def test_several_workers_at_once_do_not_disturb_each_other(way):
     assert np.array_equal(np.concatenate([one[1] for one in found]), expected[1])
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10_000), k=st.integers(1, 4))
 def test_permuting_the_bank_changes_no_distance(seed, k):
     bank, queries = patch_like(m=200, q=10, seed=seed)

@@ -49,7 +49,7 @@ def test_the_washer_is_grey_and_the_board_is_coloured():
     assert np.ptp(board.astype(int), axis=2).mean() > 20
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(kind=st.sampled_from(KINDS), defect=st.sampled_from(DEFECTS), seed=st.integers(0, 2**32))
 def test_damage_is_inside_its_mask_and_can_be_seen(kind, defect, seed):
     sound = good(kind, generator(seed), SMALL).astype(int)
