@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from totalrecall.decode import decode_image
+from totalrecall.decode import decode_image, decode_pixels, to_8_bits
 from totalrecall.errors import PictureError
 
 COLOUR = np.random.default_rng(0).integers(0, 256, (13, 17, 3), np.uint8)  # RGB
@@ -113,6 +113,17 @@ def test_16_bits_are_scaled_by_their_full_range_never_by_their_own(suffix, chann
 def test_16_bit_transparency_shows_white():
     decoded = decode_image(png(2, 16, 4, struct.pack(">4H", 1000, 65535, 1000, 0)), "x")
     assert decoded[0, :, 0].tolist() == [4, 255]
+
+
+def test_pixels_come_as_deep_as_they_are_and_are_reduced_in_one_place():
+    deep = np.random.default_rng(2).integers(0, 65536, (5, 7, 3)).astype(np.uint16)
+    for suffix in (".png", ".tiff"):
+        pixels = decode_pixels(encode(suffix, deep), "x")
+        assert pixels.dtype == np.uint16
+        assert np.array_equal(pixels, deep)
+        assert np.array_equal(to_8_bits(pixels, "x"), decode_image(encode(suffix, deep), "x"))
+    assert decode_pixels(encode(".png", COLOUR), "x").dtype == np.uint8
+    assert to_8_bits(COLOUR, "x") is COLOUR
 
 
 @pytest.mark.parametrize("depth", [8, 2])

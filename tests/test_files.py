@@ -1,13 +1,15 @@
 """files: written whole or not at all, links and pipes respected."""
 
 import os
+import socket
 import stat
 import threading
+from pathlib import Path
 
 import pytest
 
 from totalrecall.errors import DataError
-from totalrecall.files import atomic_write, check_writable, home, is_special, sha256, write_atomically
+from totalrecall.files import atomic_write, check_writable, home, is_special, read_regular, sha256, write_atomically
 
 
 def refusal(call, *arguments, **options):
@@ -151,3 +153,56 @@ def test_the_persons_folder_is_where_totalrecall_home_says(monkeypatch, tmp_path
 def test_sha256_is_the_published_one():
     # FIPS 180-2, appendix B.1
     assert sha256(b"abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def why_not_read(path, **options):
+    with pytest.raises(OSError) as caught:
+        read_regular(path, **options)
+    return caught.value.strerror
+
+
+def test_a_file_and_a_link_to_one_are_read_whole(tmp_path):
+    (tmp_path / "file").write_bytes(b"abc" * 1000)
+    (tmp_path / "link").symlink_to("file")
+    assert read_regular(tmp_path / "file") == read_regular(str(tmp_path / "link"), limit=3000) == b"abc" * 1000
+    (tmp_path / "empty").touch()
+    assert read_regular(tmp_path / "empty", limit=0) == b""
+
+
+def test_what_is_no_file_is_named_at_once(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe")
+    assert why_not_read(tmp_path / "pipe") == "it is a pipe, not a file"
+    assert why_not_read("/dev/zero") == "it is a device, not a file"
+    assert why_not_read(tmp_path) == "it is a folder"
+    monkeypatch.chdir(tmp_path)  # the name of a socket may not be long
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket")
+        assert why_not_read("socket") == "it is a socket, not a file"
+    (tmp_path / "link").symlink_to("pipe")
+    assert why_not_read(tmp_path / "link") == "it is a pipe, not a file"
+    assert why_not_read("a\0b") == "its name holds a NUL byte"
+    with pytest.raises(FileNotFoundError):
+        read_regular("none")
+
+
+def test_a_pipe_that_takes_the_place_of_a_file_is_seen_too(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").write_bytes(b"abc")
+    a_moment_ago = (tmp_path / "file").stat()
+    monkeypatch.setattr("os.stat", lambda *_: a_moment_ago)
+    assert why_not_read(tmp_path / "pipe") == "it is a pipe, not a file"
+
+
+def test_a_file_over_the_limit_is_not_read(tmp_path):
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(1 << 40)  # a terabyte that takes no room
+    assert why_not_read(tmp_path / "large", limit=1000) == "it holds 1,099,511,627,776 bytes, allowed are 1,000"
+
+
+def test_a_file_whose_size_the_system_does_not_tell_is_read_to_its_end_or_the_limit():
+    pytest.importorskip("fcntl")
+    if not Path("/proc/self/maps").exists():
+        pytest.skip("no /proc")
+    assert Path("/proc/self/maps").stat().st_size == 0
+    assert read_regular("/proc/self/maps").endswith(b"\n")
+    assert "allowed are 10" in why_not_read("/proc/self/maps", limit=10)

@@ -53,13 +53,13 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
     (tmp_path / "text.png").write_text("not a picture")
     assert refusal(PictureError, read_image, tmp_path / "none.png") == f"{tmp_path / 'none.png'} does not exist."
     assert refusal(PictureError, read_image, tmp_path / "x.png") == (
-        f"{tmp_path / 'x.png'} cannot be read: Is a directory."
+        f"{tmp_path / 'x.png'} cannot be read: it is a folder."
     )
     assert refusal(PictureError, read_image, tmp_path / "empty.png") == f"{tmp_path / 'empty.png'} is empty (0 bytes)."
     assert refusal(PictureError, read_image, tmp_path / "text.png") == (
         f"{tmp_path / 'text.png'} is not a picture that can be decoded. Allowed: JPEG, PNG, BMP, TIFF, WebP."
     )
-    assert refusal(PictureError, read_image, "a\0b.png") == "a\0b.png cannot be read: embedded null byte."
+    assert refusal(PictureError, read_image, "a\0b.png") == "a\0b.png cannot be read: its name holds a NUL byte."
     assert refusal(PictureError, read_image, "a" * 300).endswith("cannot be read: File name too long.")
 
 

@@ -8,7 +8,9 @@ import numpy as np
 from totalrecall.errors import PictureError
 from totalrecall.types import Image
 
-__all__ = ["decode_image"]
+__all__ = ["Pixels", "decode_image", "decode_pixels", "to_8_bits"]
+
+Pixels = np.ndarray  # uint8 or uint16, RGB (h, w, 3): what the file holds, upright and without alpha
 
 _COLOUR = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH  # keeps 16 bits, applies the EXIF orientation, drops alpha
 _JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
@@ -18,7 +20,16 @@ _STARTS = {_JPEG_START: "JPEG", _PNG_START: "PNG", b"BM": "BMP", b"II*\0": "TIFF
 
 
 def decode_image(data: bytes, name: str) -> Image:
-    """Decode JPEG, PNG, BMP, TIFF or WebP bytes to RGB (h, w, 3); `name` is for messages.
+    """Decode JPEG, PNG, BMP, TIFF or WebP bytes to uint8 RGB (h, w, 3); `name` is for messages.
+
+    Raises:
+        PictureError: the bytes are empty, truncated, damaged, or not a picture.
+    """
+    return to_8_bits(decode_pixels(data, name), name)
+
+
+def decode_pixels(data: bytes, name: str) -> Pixels:
+    """Decode a picture as deep as it is: uint8 or uint16 RGB (h, w, 3), upright, blended over white where transparent.
 
     Raises:
         PictureError: the bytes are empty, truncated, damaged, or not a picture.
@@ -30,10 +41,24 @@ def decode_image(data: bytes, name: str) -> Image:
     pixels = _decode(buffer, _COLOUR, name)
     if pixels is None:
         raise _why_not(data, buffer, name)
-    pixels = _to_8_bits(pixels, name)
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise _wrong_depth(pixels, name)
     if _may_have_alpha(data):
         pixels = _over_white(pixels, buffer, name)
     return np.ascontiguousarray(pixels[:, :, ::-1])  # BGR -> RGB
+
+
+def to_8_bits(pixels: Pixels, name: str) -> Image:
+    """Reduce 16 bits to 8 by their full range, rounded (65535 becomes 255); 8 bits stay as they are.
+
+    Raises:
+        PictureError: the pixels are of another type.
+    """
+    if pixels.dtype == np.uint8:
+        return pixels
+    if pixels.dtype == np.uint16:
+        return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    raise _wrong_depth(pixels, name)
 
 
 def _decode(buffer: np.ndarray, flags: int, name: str) -> np.ndarray | None:
@@ -104,14 +129,6 @@ def _jpeg_scan_start(data: bytes) -> int:
     return min(position, len(data))
 
 
-def _to_8_bits(pixels: np.ndarray, name: str) -> np.ndarray:
-    if pixels.dtype == np.uint8:
-        return pixels
-    if pixels.dtype == np.uint16:
-        return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 -> 255, rounded
-    raise _wrong_depth(pixels, name)
-
-
 def _wrong_depth(pixels: np.ndarray, name: str) -> PictureError:
     return PictureError(f"{name} holds {pixels.dtype} pixels; 8 or 16 bits are allowed. Save it as 16-bit PNG or TIFF.")
 
@@ -129,12 +146,14 @@ def _over_white(bgr: np.ndarray, buffer: np.ndarray, name: str) -> np.ndarray:
     raw = _decode(buffer, cv2.IMREAD_UNCHANGED, name)  # neither turned upright nor reduced to three channels
     if raw is None or raw.ndim != 3 or raw.shape[2] != 4:
         return bgr
-    raw = _to_8_bits(raw, name)
+    if raw.dtype != bgr.dtype:
+        return bgr
     if not raw[:, :, 3].any():  # 32-bit BMPs leave the fourth byte at zero: that is no transparency
         return bgr
     for turn in range(8):  # of the eight EXIF orientations, the one that makes the colours agree
         upright = np.rot90(raw[:, ::-1] if turn >= 4 else raw, turn % 4)
         if upright.shape[:2] == bgr.shape[:2] and np.array_equal(upright[:, :, :3], bgr):
-            alpha = upright[:, :, 3:].astype(np.uint16)
-            return ((bgr * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+            # subtle: 65535 x 65535 + 32767 is the largest number here, and just below 2**32
+            alpha, full = upright[:, :, 3:].astype(np.uint32), np.uint32(np.iinfo(bgr.dtype).max)
+            return ((bgr * alpha + full * (full - alpha) + full // 2) // full).astype(bgr.dtype)
     return bgr

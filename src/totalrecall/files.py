@@ -1,6 +1,7 @@
 """Files written whole or not at all, and the folder where Total Recall keeps what it needs between runs."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import stat
@@ -13,7 +14,16 @@ from typing import BinaryIO
 
 from totalrecall.errors import DataError
 
-__all__ = ["atomic_write", "check_writable", "exclusive", "home", "is_special", "sha256", "write_atomically"]
+__all__ = [
+    "atomic_write",
+    "check_writable",
+    "exclusive",
+    "home",
+    "is_special",
+    "read_regular",
+    "sha256",
+    "write_atomically",
+]
 
 _ABANDONED = 600  # seconds: whoever writes a file for longer than that is writing to it now and then
 
@@ -135,6 +145,56 @@ def is_special(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def read_regular(path: str | Path, *, limit: int | None = None) -> bytes:
+    """Read a file whole, and nothing but a file: a pipe would hang, /dev/zero would fill the memory.
+
+    Whatever comes from a person or a stranger is read here: pictures, masks, models, weights, monitors, caches. Every
+    reason why it cannot be read is an OSError whose `strerror` is fit to stand behind "... cannot be read: ".
+
+    Args:
+        path: of the file, or of a link to one.
+        limit: the most bytes that are read; a larger file is refused before any memory is taken.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        OSError: it is no regular file, larger than the limit, or not readable.
+    """
+    try:
+        _check_regular(os.stat(path), limit)  # noqa: PTH116  before it is opened: to open a device may do something
+        # subtle: between the two another file may have taken the name; opened so, even a pipe does not wait
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except ValueError:
+        raise OSError(errno.EINVAL, "its name holds a NUL byte") from None
+    with os.fdopen(handle, "rb") as file:
+        size = _check_regular(os.fstat(handle), limit)
+        parts = [file.read(size + 1)]
+        while parts[-1] and sum(map(len, parts)) > size:  # it grew meanwhile, or the system does not know its size
+            _check_size(sum(map(len, parts)), limit)
+            parts.append(file.read(1 << 20))
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _check_regular(status: os.stat_result, limit: int | None) -> int:
+    """Return the size of a file by its status; raise if it is not a file or too large."""
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a folder")
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, f"it is {_special_kind(status.st_mode)}, not a file")
+    return _check_size(status.st_size, limit)
+
+
+def _check_size(size: int, limit: int | None) -> int:
+    if limit is not None and size > limit:
+        raise OSError(errno.EFBIG, f"it holds {size:,} bytes, allowed are {limit:,}")
+    return size
+
+
+def _special_kind(mode: int) -> str:
+    if stat.S_ISFIFO(mode):
+        return "a pipe"
+    return "a socket" if stat.S_ISSOCK(mode) else "a device"
 
 
 def sha256(data: bytes | memoryview) -> str:

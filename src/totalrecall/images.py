@@ -21,7 +21,7 @@ import numpy as np
 
 from totalrecall.decode import decode_image
 from totalrecall.errors import DataError, PictureError, SettingError
-from totalrecall.files import sha256
+from totalrecall.files import read_regular, sha256
 from totalrecall.types import AnomalyMap, Image, Mask, PreparedImage, PreparedMap, PreparedMask
 
 __all__ = [
@@ -354,11 +354,11 @@ def _checked_array(array: np.ndarray, name: str) -> Image:
 
 def _read_bytes(path: str | Path) -> bytes:
     try:
-        return Path(path).read_bytes()
+        return read_regular(path)
     except FileNotFoundError:
         raise PictureError(f"{path} does not exist.") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
-        raise PictureError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
+    except OSError as error:
+        raise PictureError(f"{path} cannot be read: {error.strerror or error}.") from None
 
 
 def _is_folder(path: Path) -> bool:
