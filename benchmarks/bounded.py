@@ -23,8 +23,8 @@ import numpy as np
 
 from benchmarks.common import record
 from totalrecall import PatchCore
-from totalrecall.images import find_pictures
 from totalrecall.memory import parse_size
+from totalrecall.picture_files import find_pictures
 from totalrecall.plan import spread
 from totalrecall.synthetic import good
 

@@ -60,7 +60,7 @@ def _points() -> np.ndarray:
     if bottle.is_dir() and weights.is_file():
         from totalrecall import PatchCore
         from totalrecall.backbones.resnet import build_resnet
-        from totalrecall.images import find_pictures
+        from totalrecall.picture_files import find_pictures
 
         detector = PatchCore(backbone=build_resnet("resnet18", weights))
         pictures = find_pictures(bottle / "train")[: POINTS // 1024 + 1]

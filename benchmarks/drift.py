@@ -21,7 +21,8 @@ import numpy as np
 from benchmarks.common import SHARED, record
 from totalrecall import PatchCore
 from totalrecall.drift import Alarm, Monitor
-from totalrecall.images import find_pictures, read_image
+from totalrecall.images import read_image
+from totalrecall.picture_files import find_pictures
 from totalrecall.results import Result
 from totalrecall.synthetic import KINDS, good
 

@@ -19,7 +19,8 @@ import numpy as np
 
 from benchmarks.common import SHARED, paired, record
 from totalrecall import PatchCore
-from totalrecall.images import find_pictures, load_pictures, read_image
+from totalrecall.images import load_pictures, read_image
+from totalrecall.picture_files import find_pictures
 from totalrecall.synthetic import good
 from totalrecall.threads import cores, in_order
 

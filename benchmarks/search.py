@@ -111,7 +111,7 @@ def _sets() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         return
     from totalrecall import PatchCore
     from totalrecall.backbones.resnet import build_resnet
-    from totalrecall.images import find_pictures
+    from totalrecall.picture_files import find_pictures
 
     for name in sys.argv[1:] or weights:
         extractor = PatchCore(backbone=build_resnet(name, weights[name])).extractor

@@ -20,9 +20,9 @@ from totalrecall import PatchCore
 from totalrecall import plan as planning
 from totalrecall.errors import DataError
 from totalrecall.folds import held_out, make_folds
-from totalrecall.images import find_pictures
 from totalrecall.learning import ChunkedFitWarning, learn
 from totalrecall.memory import parse_size
+from totalrecall.picture_files import find_pictures
 from totalrecall.plan import make_plan
 
 SIZE = 64

@@ -12,7 +12,8 @@ import pytest
 
 from totalrecall.errors import DataError, PictureError
 from totalrecall.files import sha256
-from totalrecall.images import Recipe, find_pictures, load_pictures, read_image, read_mask
+from totalrecall.images import Recipe, load_pictures, read_image, read_mask
+from totalrecall.picture_files import find_pictures
 
 SMALL = Recipe(size=32)
 PICTURE = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)

@@ -10,7 +10,6 @@ import json
 import math
 import statistics
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +27,7 @@ from totalrecall.files import atomic_write
 from totalrecall.images import read_image, read_mask
 from totalrecall.kinds import detector_class
 from totalrecall.memory import peak_memory
+from totalrecall.notices import only_picture_notices
 from totalrecall.overlay import draw_overlay
 from totalrecall.wording import counted
 
@@ -166,8 +166,7 @@ def measure_family(
     first = family[0]
     detector = first.detector()
     chosen = few_shots(first.data.train, first.shots, first.seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what was skipped stands in the line
+    with only_picture_notices():  # what was skipped stands in the line
         detector.fit(chosen, progress=progress)
     for cell in family:
         fitted: Any = detector

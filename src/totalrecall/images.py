@@ -5,7 +5,6 @@ picture is brought to the size that the backbone sees; `Recipe.geometry` gives t
 which prepares pixels and carries maps and points back. `load_pictures` does both in threads, ahead of the engine.
 """
 
-import glob
 import os
 import time
 from collections import deque
@@ -20,8 +19,9 @@ import cv2
 import numpy as np
 
 from totalrecall.decode import decode_image
-from totalrecall.errors import DataError, PictureError, SettingError
+from totalrecall.errors import PictureError, SettingError
 from totalrecall.files import read_regular, sha256
+from totalrecall.picture_files import PICTURE_SUFFIXES, find_pictures
 from totalrecall.types import AnomalyMap, Image, Mask, PreparedImage, PreparedMap, PreparedMask
 
 __all__ = [
@@ -38,7 +38,6 @@ __all__ = [
     "read_mask",
 ]
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 Source = str | Path | np.ndarray  # a picture: its file, or a uint8 array, RGB (h, w, 3) or grey (h, w)
 RESIZE_MODES = ("squash", "letterbox", "crop")
 
@@ -259,37 +258,6 @@ def read_mask(path: str | Path) -> Mask:
     return grey > (127 if grey.max() > 1 else 0)
 
 
-def find_pictures(inputs: str | Path | Iterable[str | Path]) -> list[Path]:
-    """Turn files, folders and globs into picture paths: each input's in sorted order, none twice.
-
-    Folders are searched to any depth for files with a picture's suffix, hidden ones left out. A named file is taken
-    whatever its suffix, and even if it is missing: reading it gives the message, and the others go on.
-
-    Raises:
-        DataError: a folder or glob holds no picture, or a folder does not exist.
-    """
-    if isinstance(inputs, (str, Path)):
-        inputs = [inputs]
-    found: dict[Path, None] = {}  # a dict keeps the order and drops repeats
-    for given in inputs:
-        path = Path(given)
-        if given == "":  # an unset variable of a script; as a path it would be the current folder
-            raise DataError("An empty name was given. Give picture files, folders or globs such as 'parts/*.png'.")
-        if _is_folder(path):
-            matches = sorted(p for p in path.rglob("*") if _is_picture(p.relative_to(path)) and p.is_file())
-        elif _exists(path) or not glob.has_magic(str(given)):
-            if not _exists(path) and path.suffix.lower() not in PICTURE_SUFFIXES:
-                raise DataError(f"{given} does not exist. Give picture files, folders or globs such as 'parts/*.png'.")
-            matches = [path]
-        else:
-            matches = _glob(str(given))
-        if not matches:
-            kinds = " ".join(suffix[1:] for suffix in PICTURE_SUFFIXES)
-            raise DataError(f"{given} holds no picture. Pictures end in: {kinds} (any case).")
-        found.update(dict.fromkeys(matches))
-    return list(found)
-
-
 def load_pictures(
     sources: Iterable[Source],
     recipe: Recipe,
@@ -359,32 +327,6 @@ def _read_bytes(path: str | Path) -> bytes:
         raise PictureError(f"{path} does not exist.") from None
     except OSError as error:
         raise PictureError(f"{path} cannot be read: {error.strerror or error}.") from None
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:  # a name that is too long
-        return False
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return os.path.lexists(path)  # a link to nowhere is named when it is read, not taken for a glob
-    except (OSError, ValueError):  # too long, or with a NUL byte
-        return False
-
-
-def _glob(pattern: str) -> list[Path]:
-    try:
-        names = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  Path.glob takes no absolute pattern
-    except (OSError, ValueError):
-        return []
-    return [Path(name) for name in names if _is_picture(Path(Path(name).name)) and Path(name).is_file()]
-
-
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in PICTURE_SUFFIXES and not any(part.startswith(".") for part in path.parts)
 
 
 def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

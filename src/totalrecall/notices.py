@@ -1,6 +1,20 @@
-"""Warnings that a fit gives, each a class of its own so that a program can silence or raise just one."""
+"""Warnings about pictures and fits, each a class of its own so that a program can silence or raise just one."""
 
-__all__ = ["ChunkedFitWarning", "OutlierWarning", "RepeatedPartsWarning", "SkippedPictureWarning"]
+import contextlib
+import warnings
+from collections.abc import Iterator
+
+__all__ = [
+    "PICTURE_NOTICES",
+    "ChunkedFitWarning",
+    "LearntPictureWarning",
+    "OutlierWarning",
+    "PassedOverWarning",
+    "RepeatedPartsWarning",
+    "SkippedPictureWarning",
+    "UnlikePictureWarning",
+    "only_picture_notices",
+]
 
 
 class SkippedPictureWarning(UserWarning):
@@ -17,3 +31,28 @@ class OutlierWarning(UserWarning):
 
 class RepeatedPartsWarning(UserWarning):
     """Many good pictures show a part that others show, too: the stated rate is not for new parts (see `same_part`)."""
+
+
+class PassedOverWarning(UserWarning):
+    """Files beside the pictures are passed over, or pages of a picture: formats not read, masks, links to nowhere."""
+
+
+class UnlikePictureWarning(UserWarning):
+    """Some pictures are grey and the others colour, or of another shape or size than those they are compared with."""
+
+
+class LearntPictureWarning(UserWarning):
+    """Some of the pictures that a model is measured on are among those that it learnt: the figures flatter it."""
+
+
+PICTURE_NOTICES = (PassedOverWarning, UnlikePictureWarning, LearntPictureWarning)  # what the command line tells itself
+
+
+@contextlib.contextmanager
+def only_picture_notices() -> Iterator[None]:
+    """Silence all warnings but `PICTURE_NOTICES`, where a caller tells the others in its own words."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for category in PICTURE_NOTICES:
+            warnings.simplefilter("always", category)
+        yield

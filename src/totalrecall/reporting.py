@@ -17,7 +17,7 @@ from totalrecall.datasets import Sample
 from totalrecall.errors import PictureError
 from totalrecall.evaluation import Evaluation, evaluate
 from totalrecall.files import check_writable
-from totalrecall.images import find_pictures
+from totalrecall.picture_files import find_pictures
 from totalrecall.report import write_report
 from totalrecall.report_entry import ReportEntry
 from totalrecall.report_overlays import WorstOverlays

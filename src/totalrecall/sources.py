@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from totalrecall.images import Source, find_pictures
+from totalrecall.images import Source
+from totalrecall.picture_files import find_pictures
 
 __all__ = ["Sources", "expand"]
 

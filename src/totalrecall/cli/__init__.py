@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from totalrecall import __version__
-from totalrecall.cli.common import complain, in_words_of_options
+from totalrecall.cli.common import complain, in_words_of_options, telling_notices
 from totalrecall.errors import TotalRecallError
 
 __all__ = ["build_parser", "main"]
@@ -58,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     args = build_parser().parse_args(arguments)
     try:
-        code = int(args.run(args))
+        with telling_notices(args):
+            code = int(args.run(args))
         sys.stdout.flush()  # here, so that a closed pipe is met here
         return code
     except TotalRecallError as error:

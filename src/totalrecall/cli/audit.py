@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output:
         _write_sheet(args, found, shown)
     if args.json:
-        write_json(args.json, found.to_json(shown))
+        write_json(args.json, {**found.to_json(shown), "notices": args.notices})
     return 1 if found.skipped else 0
 
 

@@ -7,12 +7,14 @@ import math
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from totalrecall.errors import SettingError, TotalRecallError
 from totalrecall.files import atomic_write, check_writable
+from totalrecall.notices import PICTURE_NOTICES
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,6 +32,7 @@ __all__ = [
     "print_table",
     "progress_bars",
     "say",
+    "telling_notices",
     "told_size",
     "write_json",
 ]
@@ -105,6 +108,38 @@ def complain(error: Exception | str) -> None:
     print(f"totalrecall: {' '.join(str(error).splitlines())}", file=sys.stderr)
 
 
+@contextlib.contextmanager
+def telling_notices(args: argparse.Namespace) -> Iterator[None]:
+    """Tell each of the library's notices about pictures once, on stderr, and keep them in `args.notices` for --json.
+
+    They are told with --quiet too: what is passed over, or is unlike the other pictures, is never passed over in
+    silence. One place for all commands, so that none forgets it.
+    """
+    args.notices = []
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def tell(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            text = str(message)
+            if not issubclass(category, PICTURE_NOTICES):
+                show(message, category, filename, lineno, file, line)
+            elif text not in args.notices:
+                args.notices.append(text)
+                complain(f"note: {text}")
+
+        warnings.showwarning = tell
+        for category in PICTURE_NOTICES:
+            warnings.simplefilter("always", category)
+        yield
+
+
 def in_words_of_options(error: TotalRecallError, args: argparse.Namespace) -> str:
     """Return an error's message as the person typed it: `patch_size must be` becomes `--patch-size must be`."""
     message = str(error)
@@ -123,7 +158,7 @@ def check_target(option: str, target: str | None) -> None:
         SettingError: it has no name, or a picture's: `--json *.png` would write over the first.
         DataError: it is a folder, or its folder cannot be written.
     """
-    from totalrecall.images import PICTURE_SUFFIXES
+    from totalrecall.picture_files import PICTURE_SUFFIXES
 
     if target is None or target == "-":
         return

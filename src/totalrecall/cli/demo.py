@@ -3,13 +3,13 @@
 import argparse
 import shlex
 import time
-import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from totalrecall.cli.common import add_output_options, complain, human_bytes, progress_bars, say
 from totalrecall.errors import PictureError
+from totalrecall.notices import only_picture_notices
 from totalrecall.wording import counted
 
 if TYPE_CHECKING:
@@ -161,8 +161,7 @@ def _show_kind(
                 bars(kind, first + (last - first) * done // max(total, 1), 100)
 
         detector = PatchCore(backbone=backbone, false_alarm_rate=_RATE, seed=args.seed)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that a drawn picture is unlike the others is no news here
+        with only_picture_notices():  # that a drawn picture is unlike the others is no news here
             detector.fit(data.train, progress=step)
         detector.save(folder / f"{kind}.trecall")
         recorder = _Recorder(detector)

@@ -73,7 +73,8 @@ def run(args: argparse.Namespace) -> int:
         complain(bad.message)
     _tell(args, evaluation)
     if args.json:
-        write_json(args.json, {**evaluation.to_json(), "model": args.model, "root": args.root, "seed": seed})
+        facts = {"model": args.model, "root": args.root, "seed": seed, "notices": [*warnings, *args.notices]}
+        write_json(args.json, {**evaluation.to_json(), **facts})
     if report:
         _write_report(args, report, evaluation, warnings)
     return 1 if evaluation.bad else 0

@@ -2,7 +2,6 @@
 
 import argparse
 import math
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from totalrecall.cli.common import (
     write_json,
 )
 from totalrecall.errors import DataError, SettingError
+from totalrecall.notices import only_picture_notices
 from totalrecall.wording import counted
 
 if TYPE_CHECKING:
@@ -198,8 +198,7 @@ def run(args: argparse.Namespace) -> int:
     check_target("--json", args.json)
     detector = make_detector(args)
     pictures = training_pictures(args)
-    with warnings.catch_warnings(), progress_bars(args) as progress:
-        warnings.simplefilter("ignore")  # each skipped picture is named below
+    with only_picture_notices(), progress_bars(args) as progress:  # each skipped picture is named below
         announce = None if args.quiet and not args.json else (lambda plan: _announce(args, plan))
         detector.fit(pictures, memory=args.memory, announce=announce, progress=progress)
     for error in detector.skipped_:
@@ -253,7 +252,7 @@ def _duration(seconds: float) -> str:
 
 def training_pictures(args: argparse.Namespace) -> list[Path]:
     """Return the good pictures that the options name."""
-    from totalrecall.images import find_pictures
+    from totalrecall.picture_files import find_pictures
 
     if args.layout is None:
         return find_pictures(args.good)
@@ -289,7 +288,9 @@ def _tell(args: argparse.Namespace, detector: "AnyDetector", output: Path) -> No
         facts |= {"parts": calibration.parts, "new_parts": calibration.new_parts}
         skipped = [str(error) for error in detector.skipped_]
         outliers = getattr(detector, "outliers_", [])
-        write_json(args.json, {**facts, **asdict(report), "skipped": skipped, "outliers": outliers})
+        write_json(
+            args.json, {**facts, **asdict(report), "skipped": skipped, "outliers": outliers, "notices": args.notices}
+        )
 
 
 def _tell_repeated(args: argparse.Namespace, detector: "AnyDetector") -> None:

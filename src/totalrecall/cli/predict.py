@@ -74,8 +74,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Score, write, tell; returns the exit code."""
-    from totalrecall.images import find_pictures
     from totalrecall.kinds import load_detector
+    from totalrecall.picture_files import find_pictures
 
     _check_targets(args)
     detector = load_detector(args.model, precision=args.precision, threads=args.threads)

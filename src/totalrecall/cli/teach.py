@@ -40,8 +40,8 @@ def run(args: argparse.Namespace) -> int:
     from totalrecall.artifact import read_header
     from totalrecall.cli.update import save_over
     from totalrecall.files import exclusive
-    from totalrecall.images import find_pictures
     from totalrecall.kinds import load_detector
+    from totalrecall.picture_files import find_pictures
 
     check_target("--json", args.json)
     read_header(args.model)  # a clear word if it is no model
@@ -57,10 +57,8 @@ def run(args: argparse.Namespace) -> int:
     _tell(args, detector, told, before)
     if args.json:
         facts = {"model": args.model, "threshold": [before, detector.threshold_], "applied": args.apply}
-        write_json(
-            args.json,
-            {**facts, "defects": [one.to_json() for one in told], "skipped": [str(error) for error in skipped]},
-        )
+        facts |= {"skipped": [str(error) for error in skipped], "notices": args.notices}
+        write_json(args.json, {**facts, "defects": [one.to_json() for one in told]})
     return 1 if skipped else 0
 
 

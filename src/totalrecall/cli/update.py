@@ -72,8 +72,8 @@ def run(args: argparse.Namespace) -> int:
 def _update(args: argparse.Namespace) -> int:
     from totalrecall.artifact import read_header
     from totalrecall.files import exclusive
-    from totalrecall.images import find_pictures
     from totalrecall.kinds import load_detector
+    from totalrecall.picture_files import find_pictures
 
     read_header(args.model)  # a clear word if it is no model
     pictures = find_pictures(args.add) if args.add else None
@@ -87,7 +87,8 @@ def _update(args: argparse.Namespace) -> int:
         complain(error)
     _tell(args, change, detector.kind)
     if args.json:
-        write_json(args.json, {"model": args.model, "dry_run": args.dry_run, **change.to_json()})
+        facts = {"model": args.model, "dry_run": args.dry_run, "notices": args.notices}
+        write_json(args.json, {**facts, **change.to_json()})
     return 1 if change.skipped else 0
 
 

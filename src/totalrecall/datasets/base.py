@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 
 from totalrecall.errors import DataError, SettingError
-from totalrecall.images import PICTURE_SUFFIXES
+from totalrecall.picture_files import PICTURE_SUFFIXES
 
 __all__ = [
     "CategoryFolders",
