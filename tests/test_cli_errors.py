@@ -79,7 +79,7 @@ def test_wrong_usage_exits_with_2_and_says_how(capsys, arguments):
 
 
 def test_too_little_memory_is_refused_with_what_would_do(capsys, added, parts, tmp_path):
-    code, message = complaint(capsys, "fit", parts, "-o", tmp_path / "m", "--backbone", added, "--memory", "50MB")
+    code, message = complaint(capsys, "fit", parts / "train", "-o", tmp_path / "m", "--backbone", added, "--memory", "50MB")
     assert code == 2
     assert re.fullmatch(
         r"--memory must be at least \d+MB for a bank of \d+ vectors of 384 numbers and the search in it, got 50MB\.",
@@ -98,7 +98,7 @@ def test_a_size_that_is_none_is_named(capsys):
 
 
 def test_a_backbone_that_is_not_there_exits_with_3(capsys, parts, tmp_path):
-    code, message = complaint(capsys, "fit", parts, "-o", tmp_path / "m", "--backbone", "vit")
+    code, message = complaint(capsys, "fit", parts / "train", "-o", tmp_path / "m", "--backbone", "vit")
     assert code == 3
     assert message.startswith("No backbone is called 'vit'. There are: ")
     assert message.endswith("Add one with: totalrecall backbones add vit --weights FILE")
@@ -113,7 +113,7 @@ def test_a_mask_that_is_empty_or_no_picture_is_named(capsys, added, parts, tmp_p
     import cv2
 
     cv2.imwrite(str(tmp_path / "black.png"), np.zeros((8, 8), np.uint8))
-    fit = ["fit", parts, "-o", tmp_path / "m", "--backbone", added, "--roi"]
+    fit = ["fit", parts / "train", "-o", tmp_path / "m", "--backbone", added, "--roi"]
     assert complaint(capsys, *fit, tmp_path / "black.png") == (
         2,
         "The region-of-interest mask is empty: white pixels mark what is inspected.",

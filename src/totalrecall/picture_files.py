@@ -153,9 +153,11 @@ def passed_over_note(kinds: Sequence[PassedOver]) -> str:
 
 
 def some_names(paths: Sequence[str | Path]) -> str:
-    """Return the names of the first few files, and how many more there are."""
-    more = len(paths) - _NAMED
-    return ", ".join(Path(path).name for path in paths[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+    """Return the names of the first few files, with their folders where they are alike, and how many more there are."""
+    first, more = [Path(path) for path in paths[:_NAMED]], len(paths) - _NAMED
+    alike = len({path.name for path in first}) < len(first)
+    names = [f"{path.parent.name}/{path.name}" if alike else path.name for path in first]
+    return ", ".join(names) + (f" and {more} more" if more > 0 else "")
 
 
 def is_mask_folder(name: str) -> bool:
