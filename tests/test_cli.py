@@ -235,7 +235,7 @@ def test_heat_maps_keep_the_folders_and_no_two_share_a_name(capsys, model, parts
     assert code == 0
     assert out[-1] == f"Heat maps in {tmp_path / 'out'}"
     made = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file())
-    assert made == ["a/1.png", "b/1.png", "b/1.png.png"]
+    assert made == [".totalrecall-heatmaps", "a/1.png", "b/1.png", "b/1.png.png"]
     assert read_image(tmp_path / "out" / "a" / "1.png").ndim == 3
 
 

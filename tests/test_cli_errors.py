@@ -79,7 +79,9 @@ def test_wrong_usage_exits_with_2_and_says_how(capsys, arguments):
 
 
 def test_too_little_memory_is_refused_with_what_would_do(capsys, added, parts, tmp_path):
-    code, message = complaint(capsys, "fit", parts / "train", "-o", tmp_path / "m", "--backbone", added, "--memory", "50MB")
+    code, message = complaint(
+        capsys, "fit", parts / "train", "-o", tmp_path / "m", "--backbone", added, "--memory", "50MB"
+    )
     assert code == 2
     assert re.fullmatch(
         r"--memory must be at least \d+MB for a bank of \d+ vectors of 384 numbers and the search in it, got 50MB\.",
@@ -160,7 +162,7 @@ def test_no_picture_is_written_over(capsys, added, model, parts):
     assert complaint(capsys, "fit", b, "--backbone", added, "-o", a)[0] == 2
     assert complaint(capsys, "predict", model, a, b, "--heatmaps", a.parent) == (
         2,
-        f"--heatmaps {a.parent} would write over the picture {a}. Name another folder.",
+        f"--heatmaps {a.parent} would write over {a}, given as PICTURES. Name another folder.",
     )
     assert a.read_bytes() == before
 

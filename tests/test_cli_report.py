@@ -139,11 +139,11 @@ def test_a_good_picture_that_is_gone_or_another_file_now_is_not_shown_beside(cap
             "Cannot write {file}/r.html: {file} is a file. Name a folder that can be written.",
         ),
         ("--report -", 2, "--report must name a file of its own, got -. Write --report FILE.html."),
-        ("--report {model}", 2, "--report must name a file of its own, got {model}. Write --report FILE.html."),
+        ("--report {model}", 2, "--report {model} would write over {model}, given as MODEL. Name another file."),
         (
             "--json {file} --report {file}",
             2,
-            "--report must name a file of its own, got {file}. Write --report FILE.html.",
+            "--json and --report must be two files, got {file} for both.",
         ),
         ("--report x.png", 2, "--report must name a file to write, got the picture x.png. Write --report FILE."),
         ("--parts-per-day 5", 2, "--parts-per-day is for --report only, got 5. Write --report FILE.html."),

@@ -36,7 +36,7 @@ def test_monitor_says_when_the_light_has_moved_and_goes_on_with_its_file(model, 
 
 def test_monitor_needs_a_file_of_its_own(model, parts, tmp_path, capsys):
     assert main(["predict", str(model), str(parts), "--monitor", str(model)]) == 2
-    assert "--monitor must name a file of its own" in capsys.readouterr().err
+    assert f"--monitor {model} would write over {model}, given as MODEL. Name another file." in capsys.readouterr().err
 
 
 def test_info_tells_what_stands_behind_the_threshold(model, tmp_path, capsys):

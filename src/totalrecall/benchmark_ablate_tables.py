@@ -1,6 +1,5 @@
 """An ablation's rows as tables and CSV: means over categories and seeds, and points above the default."""
 
-import csv
 import io
 import math
 import statistics
@@ -8,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from totalrecall.benchmark_ablate import Ablation, Variant
 from totalrecall.benchmark_tables import AVERAGE, METRICS, Figure, Table, figures
+from totalrecall.spreadsheet import csv_line
 from totalrecall.wording import counted
 
 __all__ = ["ablation_csv", "ablation_tables", "narrow"]
@@ -99,27 +99,30 @@ def _by_category(ablation: Ablation, found: Found, shots: int | None, categories
 def ablation_csv(ablation: Ablation) -> str:
     """Return every figure, a row each: by row of the table, number of good pictures, category and metric."""
     target = io.StringIO()
-    writer = csv.writer(target, lineterminator="\n")
-    writer.writerow(
-        ["factor", "setting", "default", "shots", "category", "metric", "mean", "spread", "seeds", "difference"]
+    target.write(
+        csv_line(
+            ["factor", "setting", "default", "shots", "category", "metric", "mean", "spread", "seeds", "difference"]
+        )
     )
     found = _figures(ablation)
     rows = {row.name: row for row in ablation.variants}
     for (name, shots, category, metric), figure in found.items():
         row = rows[name]
-        writer.writerow(
-            [
-                row.factor,
-                row.label,
-                "yes" if row.is_default else "no",
-                "all" if shots is None else shots,
-                category,
-                metric,
-                _exact(figure.mean),
-                _exact(figure.spread),
-                figure.seeds,
-                _exact(_difference(found, row, shots, category, metric)),
-            ]
+        target.write(
+            csv_line(
+                [
+                    row.factor,
+                    row.label,
+                    "yes" if row.is_default else "no",
+                    "all" if shots is None else shots,
+                    category,
+                    metric,
+                    _exact(figure.mean),
+                    _exact(figure.spread),
+                    figure.seeds,
+                    _exact(_difference(found, row, shots, category, metric)),
+                ]
+            )
         )
     return target.getvalue()
 

@@ -3,7 +3,6 @@
 All metrics are in percent here, and differences in points. A spread is the standard deviation over seeds (n - 1).
 """
 
-import csv
 import io
 import math
 import re
@@ -13,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from totalrecall.reference import MEAN, PROTOCOLS, PublishedValue
+from totalrecall.spreadsheet import csv_line
 from totalrecall.wording import counted
 
 __all__ = [
@@ -278,29 +278,42 @@ def markdown(title: str, notes: Sequence[str], tables: Sequence[Table]) -> str:
 def csv_text(found: Sequence[Figure]) -> str:
     """Return all figures, a row each; what is not known is empty."""
     target = io.StringIO()
-    writer = csv.writer(target, lineterminator="\n")
-    writer.writerow(
-        [
-            "method", "shots", "category", "metric", "mean", "spread", "seeds", "published", "difference",
-            "published_backbone", "published_protocol", "published_source",
-        ]
-    )  # fmt: skip
+    target.write(
+        csv_line(
+            [
+                "method",
+                "shots",
+                "category",
+                "metric",
+                "mean",
+                "spread",
+                "seeds",
+                "published",
+                "difference",
+                "published_backbone",
+                "published_protocol",
+                "published_source",
+            ]
+        )
+    )
     for figure in found:
         beside = figure.published
-        writer.writerow(
-            [
-                figure.group[0],
-                "all" if figure.group[1] is None else figure.group[1],
-                figure.category,
-                figure.metric,
-                *(_exact(value) for value in (figure.mean, figure.spread)),
-                figure.seeds,
-                "" if beside is None else _exact(beside.value),
-                _exact(figure.difference),
-                "" if beside is None else beside.backbone,
-                "" if beside is None else beside.protocol,
-                "" if beside is None else beside.source,
-            ]
+        target.write(
+            csv_line(
+                [
+                    figure.group[0],
+                    "all" if figure.group[1] is None else figure.group[1],
+                    figure.category,
+                    figure.metric,
+                    *(_exact(value) for value in (figure.mean, figure.spread)),
+                    figure.seeds,
+                    "" if beside is None else _exact(beside.value),
+                    _exact(figure.difference),
+                    "" if beside is None else beside.backbone,
+                    "" if beside is None else beside.protocol,
+                    "" if beside is None else beside.source,
+                ]
+            )
         )
     return target.getvalue()
 

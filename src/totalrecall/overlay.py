@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from totalrecall.errors import SettingError
 from totalrecall.files import atomic_write
 
-__all__ = ["OutlinedRegion", "draw_overlay", "save_overlay"]
+__all__ = ["OutlinedRegion", "draw_overlay", "encode_overlay", "save_overlay"]
 
 # Not `types.Image` and its kin: those promise one height and width within a call, and here sizes change.
 Picture: TypeAlias = NDArray[np.uint8]  # (h, w, 3) RGB
@@ -127,8 +127,13 @@ def save_overlay(path: str | Path, overlay: Picture) -> Path:
     Raises:
         DataError: the folder cannot be made or written.
     """
+    return atomic_write(path, encode_overlay(overlay))
+
+
+def encode_overlay(overlay: Picture) -> bytes:
+    """Return an overlay as the bytes of a PNG file."""
     _, data = cv2.imencode(".png", cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR))
-    return atomic_write(path, data.tobytes())
+    return data.tobytes()
 
 
 def _known(value: float | None) -> float | None:

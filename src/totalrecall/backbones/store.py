@@ -11,7 +11,7 @@ from totalrecall.backbones.spec import Backbone, Layer, parse_facts, read_metada
 from totalrecall.errors import BackboneError, SettingError
 from totalrecall.files import atomic_write, home
 
-__all__ = ["BackboneInfo", "add", "available", "load"]
+__all__ = ["BackboneInfo", "add", "available", "load", "places_of"]
 
 _BUILT_IN = Path(__file__).resolve().parent
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -104,6 +104,11 @@ def add(
     backbone = build_resnet(architecture, path, name=kept, form=form, source=source or origin, licence=licence or terms)
     atomic_write(_added() / f"{kept}.onnx", backbone.graph)
     return backbone
+
+
+def places_of(name: str) -> list[Path]:
+    """Return where a backbone of that name would lie."""
+    return [folder / f"{name}.onnx" for folder in _folders()] if _NAME.fullmatch(name) else []
 
 
 def available() -> list[BackboneInfo]:

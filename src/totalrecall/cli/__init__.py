@@ -7,13 +7,16 @@ or backbone file is unusable; 10 a defect was found, with `predict --fail-on-ano
 import argparse
 import contextlib
 import os
-import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NoReturn
 
 from totalrecall import __version__
 from totalrecall.cli.common import complain, in_words_of_options, telling_notices
+from totalrecall.cli.paths import CommandFiles
+from totalrecall.cli.process import EndedBySignal, Stream, ending_signals, standard_streams
 from totalrecall.errors import TotalRecallError
+from totalrecall.wording import printable
 
 __all__ = ["build_parser", "main"]
 
@@ -32,9 +35,14 @@ COMMANDS = (
 )
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))  # a glob's file names may stand in it
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; command files import nothing heavy until they run."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="totalrecall",
         description="Find defects in pictures of products after seeing good pictures only (PatchCore).",
         epilog="Start with: totalrecall demo",
@@ -53,34 +61,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     # OpenCV's own warnings about a damaged file would only double our one line; set before cv2 is imported
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # a file name that the terminal's encoding lacks must not stop a run
-            stream.reconfigure(errors="backslashreplace")
-    args = build_parser().parse_args(arguments)
-    try:
-        with telling_notices(args):
-            code = int(args.run(args))
-        sys.stdout.flush()  # here, so that a closed pipe is met here
-        return code
-    except TotalRecallError as error:
-        complain(in_words_of_options(error, args))
-        return error.exit_code
-    except KeyboardInterrupt:
-        complain("interrupted.")
-        return 130
-    except BrokenPipeError:  # `totalrecall predict ... | head`
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except MemoryError:
-        complain("out of memory. Use a smaller --coreset or --size, or fewer pictures.")
-        return 1
-    except Exception as error:
-        if os.environ.get("TOTALRECALL_DEBUG"):
-            raise
-        if isinstance(error, OSError) and error.strerror:  # a full disk, a share that went away
-            complain(f"{error.strerror}: {error.filename}." if error.filename else f"{error.strerror}.")
-        else:
-            what = f"{type(error).__name__}: {error}".rstrip(".: ")
-            complain(f"unexpected {what}. Please report it; TOTALRECALL_DEBUG=1 shows where.")
-        return 1
+    with standard_streams() as (stdout, _), ending_signals():
+        args = argparse.Namespace()
+        try:
+            return _run(arguments, args, stdout)
+        except TotalRecallError as error:
+            complain(in_words_of_options(error, args))
+            return error.exit_code
+        except EndedBySignal as end:
+            complain(end.words)
+            return end.exit_code
+        except KeyboardInterrupt:
+            complain("interrupted.")
+            return 130
+        except BrokenPipeError:  # `totalrecall info ... | head`
+            return 0
+        except MemoryError:
+            complain("out of memory. Use a smaller --coreset or --size, or fewer pictures.")
+            return 1
+        except Exception as error:
+            if os.environ.get("TOTALRECALL_DEBUG"):
+                raise
+            complain(_unexpected(error))
+            return 1
+
+
+def _run(arguments: Sequence[str] | None, args: argparse.Namespace, stdout: Stream) -> int:
+    """Fill `args` from the command line and run the command, once its files are found not to be in each other's way."""
+    parser = build_parser()
+    parser.parse_args(arguments, args)
+    args.files = CommandFiles(parser, args)
+    args.files.check(stdout_is_closed=stdout.closed_before)
+    stdout.stops = not args.files.writes
+    with telling_notices(args):
+        code = int(args.run(args))
+    with contextlib.suppress(BrokenPipeError):
+        stdout.flush()  # here, so that a full disk is met here
+    return code
+
+
+def _unexpected(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:  # a full disk, a share that went away
+        return f"{error.strerror}: {error.filename}." if error.filename else f"{error.strerror}."
+    what = f"{type(error).__name__}: {error}".rstrip(".: ")
+    return f"unexpected {what}. Please report it; TOTALRECALL_DEBUG=1 shows where."

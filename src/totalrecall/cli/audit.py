@@ -18,6 +18,7 @@ from totalrecall.cli.common import (
     write_json,
 )
 from totalrecall.cli.fit import add_preparation_options, memory_size, training_pictures
+from totalrecall.cli.paths import BACKBONE, INPUT, OUTPUT, PathArgument
 from totalrecall.errors import DataError, SettingError
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser"]
 
+_SHEETS = PathArgument(writes=True, inside=("audit.html", "audit.png"))
 _NAMED = 10  # groups, sizes and names that are listed before the rest is counted
 
 
@@ -37,16 +39,22 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "the same picture twice, unusual sizes and what cannot be read. Needs no model and no defect; changes nothing.",
     )
     parser.add_argument(
-        "good", nargs="+", metavar="GOOD", help="files, folders or globs; with --layout the data set's root"
+        "good", nargs="+", metavar="GOOD", type=INPUT, help="files, folders or globs; with --layout the data set's root"
     )
     parser.add_argument(
-        "-o", "--output", metavar="OUT", help="contact sheet: a FILE.html, or a folder for audit.html and audit.png"
+        "-o",
+        "--output",
+        metavar="OUT",
+        type=_SHEETS,
+        help="contact sheet: a FILE.html, or a folder for audit.html and audit.png",
     )
     parser.add_argument("--top", type=int, default=20, metavar="N", help="pictures to show (default %(default)s)")
-    parser.add_argument("--json", metavar="FILE", help="write everything as JSON ('-' for stdout)")
+    parser.add_argument("--json", metavar="FILE", type=OUTPUT, help="write everything as JSON ('-' for stdout)")
     add_split_options(parser)
     group = parser.add_argument_group("preparation, as for fit")
-    group.add_argument("--backbone", default="compact", metavar="NAME", help="see `totalrecall backbones list`")
+    group.add_argument(
+        "--backbone", default="compact", metavar="NAME", type=BACKBONE, help="see `totalrecall backbones list`"
+    )
     group.add_argument(
         "--layers", type=int, nargs="+", default=[2, 3], metavar="N", help="whose features are joined (default 2 3)"
     )

@@ -2,7 +2,8 @@
 
 import argparse
 
-from totalrecall.cli.common import check_target, human_bytes, print_table, write_json
+from totalrecall.cli.common import check_target, emit, human_bytes, print_table, write_json
+from totalrecall.cli.paths import INPUT, OUTPUT
 
 __all__ = ["add_parser"]
 
@@ -16,7 +17,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="the backbones that are here, and those that are fetched when named")
-    listing.add_argument("--json", metavar="FILE", help="write the list as JSON ('-' for stdout)")
+    listing.add_argument("--json", metavar="FILE", type=OUTPUT, help="write the list as JSON ('-' for stdout)")
     listing.set_defaults(run=run_list)
     adding = actions.add_parser(
         "add",
@@ -28,6 +29,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     adding.add_argument(
         "--weights",
         metavar="FILE",
+        type=INPUT,
         help="safetensors file here, or on the hub: OWNER/REPO or hf://OWNER/REPO[@REVISION][/FILE]; "
         "those published under NAME if not given",
     )
@@ -91,7 +93,7 @@ def run_list(args: argparse.Namespace) -> int:
         layers = " ".join(f"{stage} ({plan.channels(stage)})" for stage in range(1, 5))
         table.add_row(name, layers, human_bytes(remote.size), f"hub, {remote.tag}", remote.licence)
     print_table(table)
-    print("Those of the hub are fetched when named, for example: totalrecall backbones add wide_resnet50_2")
+    emit("Those of the hub are fetched when named, for example: totalrecall backbones add wide_resnet50_2")
     return 0
 
 
@@ -108,6 +110,6 @@ def run_add(args: argparse.Namespace) -> int:
         form=args.form,
     )
     layers = " ".join(layer.name.removeprefix("layer") for layer in backbone.layers)
-    print(f"Added {backbone.name}: layers {layers}, sha256 {backbone.sha256[:16]}.")
-    print(f"Use it with: --backbone {backbone.name}")
+    emit(f"Added {backbone.name}: layers {layers}, sha256 {backbone.sha256[:16]}.")
+    emit(f"Use it with: --backbone {backbone.name}")
     return 0

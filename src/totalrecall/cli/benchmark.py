@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from totalrecall.cli.common import LAYOUTS, add_output_options, complain, print_table, progress_bars, say
 from totalrecall.cli.fit import METHODS, add_detector_options
+from totalrecall.cli.paths import INPUT, PathArgument
 from totalrecall.errors import SettingError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser"]
 
+_FILES = ("report.md", "report.html", "results.csv", "cells.jsonl")  # that are written into --out
 _PRESETS = ("anomalib", "paper")  # as `benchmark.PRESETS`, without importing it to show --help
 _FACTORS = (  # as `benchmark_ablate.FACTORS`
     "scoring", "patch-size", "layers", "projection", "at-least", "size", "subsampling",
@@ -38,7 +40,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         conflict_handler="resolve",  # --methods takes the place of the detector's --method
     )
     parser.add_argument("layout", metavar="LAYOUT", choices=LAYOUTS, help=f"one of: {', '.join(LAYOUTS)}")
-    parser.add_argument("root", metavar="ROOT", help="folder of the data set, or of one of its categories")
+    parser.add_argument("root", metavar="ROOT", type=INPUT, help="folder of the data set, or of one of its categories")
     parser.add_argument("--categories", nargs="+", metavar="NAME", help="of the data set (default: all that are there)")
     parser.add_argument(
         "--seeds", type=int, nargs="+", default=[42], metavar="N", help="each makes a run of its own (default 42)"
@@ -70,6 +72,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--output",
         default="totalrecall-benchmark",
         metavar="DIR",
+        type=PathArgument(writes=True, inside=_FILES),
         help="folder of the report and of finished cells (default %(default)s)",
     )
     add_detector_options(parser)
@@ -105,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
         settings={name: getattr(args, name) for name in _settings() if getattr(args, name) is not None},
         preset=args.preset,
     )
-    for name in ("report.md", "report.html", "results.csv", "cells.jsonl"):
+    for name in _FILES:
         check_writable(out / name)
 
     note = weights_note(benchmark)

@@ -4,17 +4,18 @@ import argparse
 import contextlib
 import json
 import math
-import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from totalrecall.cli.paths import OUTPUT
 from totalrecall.errors import SettingError, TotalRecallError
 from totalrecall.files import atomic_write, check_writable
 from totalrecall.notices import PICTURE_NOTICES
+from totalrecall.wording import escaped_json, printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,6 +27,7 @@ __all__ = [
     "check_report",
     "check_target",
     "complain",
+    "emit",
     "fraction",
     "human_bytes",
     "in_words_of_options",
@@ -65,22 +67,21 @@ def add_split_options(parser: argparse.ArgumentParser, *, seed: bool = True) -> 
 def add_report_options(parser: argparse.ArgumentParser) -> None:
     """Add --report, and --parts-per-day for it."""
     parser.add_argument(
-        "--report", metavar="FILE", help="write an HTML page of scores, threshold and overlays, under 5 MB"
+        "--report", metavar="FILE", type=OUTPUT, help="write an HTML page of scores, threshold and overlays, under 5 MB"
     )
     parser.add_argument(
         "--parts-per-day", type=int, metavar="N", help="good parts a day, for the report's false alarms a day"
     )
 
 
-def check_report(args: argparse.Namespace, others: Sequence[str | None]) -> None:
-    """Refuse a report that cannot be written, or would be written over another file of the command.
+def check_report(args: argparse.Namespace) -> None:
+    """Refuse a report that cannot be written.
 
     Args:
         args: of a command with `add_report_options`.
-        others: files that the command reads or writes; None is none.
 
     Raises:
-        SettingError: it has no name, or that of another file; or there are parts a day for no report.
+        SettingError: it has no name, or there are parts a day for no report.
         DataError: it is a folder, or its folder cannot be written.
     """
     if args.parts_per_day is not None and args.report is None:
@@ -89,8 +90,7 @@ def check_report(args: argparse.Namespace, others: Sequence[str | None]) -> None
         raise SettingError(f"--parts-per-day must be at least 1, got {args.parts_per_day}.")
     if args.report is None:
         return
-    taken = {os.path.realpath(other) for other in others if other and other != "-"}
-    if args.report == "-" or os.path.realpath(args.report) in taken:
+    if args.report == "-":
         raise SettingError(f"--report must name a file of its own, got {args.report}. Write --report FILE.html.")
     check_target("--report", args.report)
 
@@ -105,7 +105,12 @@ def fraction(text: str) -> float:
 
 def complain(error: Exception | str) -> None:
     """Say what is wrong on stderr, on one line even if a file's name holds a line break."""
-    print(f"totalrecall: {' '.join(str(error).splitlines())}", file=sys.stderr)
+    print(printable(f"totalrecall: {' '.join(str(error).splitlines())}"), file=sys.stderr)
+
+
+def emit(text: str) -> None:
+    """Print one line of a result on stdout, with nothing in it that a terminal would obey."""
+    print(printable(text))
 
 
 @contextlib.contextmanager
@@ -170,19 +175,19 @@ def check_target(option: str, target: str | None) -> None:
 
 
 def say(args: argparse.Namespace, text: str) -> None:
-    """Print a line for the person, unless --quiet; to stderr where stdout carries JSON."""
+    """Print one line for the person, unless --quiet; to stderr where stdout carries JSON."""
     if not args.quiet:
         to_stdout = getattr(args, "json", None) != "-" and getattr(args, "csv", None) != "-"
-        print(text, file=sys.stdout if to_stdout else sys.stderr)
+        print(printable(text), file=sys.stdout if to_stdout else sys.stderr)
 
 
 def write_json(target: str, value: dict[str, Any]) -> None:
     """Write one JSON object to a file, or to stdout for `-`; nan, which JSON has not, becomes null."""
-    text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = escaped_json(json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False)) + "\n"
     if target == "-":
         sys.stdout.write(text)
     else:
-        atomic_write(Path(target), text.encode(errors="backslashreplace"))  # a JSON escape, as it happens
+        atomic_write(Path(target), text.encode())
 
 
 def _finite(value: Any) -> Any:
@@ -196,11 +201,18 @@ def _finite(value: Any) -> Any:
 def print_table(table: "Table") -> None:
     """Print a table, as wide as the terminal."""
     from rich.console import Console
+    from rich.segment import Segment, Segments
 
     console = Console(markup=False, highlight=False, emoji=False)
+    # the words of a cell are still apart from the terminal's codes for bold here
+    words = [Segment(_lines(part.text), part.style) for part in console.render(table)]
     with console.capture() as drawn:  # subtle: printing itself, rich would end the process at a closed pipe
-        console.print(table)
+        console.print(Segments(words), end="")
     sys.stdout.write(drawn.get())
+
+
+def _lines(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def human_bytes(count: float) -> str:
@@ -234,7 +246,7 @@ def progress_bars(args: argparse.Namespace) -> Iterator[Callable[[str, int, int]
     )
 
     columns = (
-        TextColumn("{task.description:<22}"),
+        TextColumn("{task.description:<22}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -246,7 +258,7 @@ def progress_bars(args: argparse.Namespace) -> Iterator[Callable[[str, int, int]
 
         def update(step: str, done: int, total: int) -> None:
             if step not in tasks:
-                tasks[step] = bars.add_task(_STEPS.get(step, step), total=total)
+                tasks[step] = bars.add_task(printable(_STEPS.get(step, step)), total=total)
             bars.update(tasks[step], completed=done, total=total)
 
         yield update

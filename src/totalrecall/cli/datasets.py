@@ -9,11 +9,13 @@ from totalrecall.cli.common import (
     add_output_options,
     check_target,
     complain,
+    emit,
     print_table,
     progress_bars,
     say,
     write_json,
 )
+from totalrecall.cli.paths import INPUT, OUTPUT
 from totalrecall.errors import DataError, SettingError
 
 if TYPE_CHECKING:
@@ -34,7 +36,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "LAYOUT and ROOT check that the files are all there, can be read, and have masks of their size.",
     )
     parser.add_argument("layout", nargs="?", choices=LAYOUTS, metavar="LAYOUT", help=f"one of {', '.join(LAYOUTS)}")
-    parser.add_argument("root", nargs="?", metavar="ROOT", help="folder of the set, or of one of its categories")
+    parser.add_argument(
+        "root", nargs="?", metavar="ROOT", type=INPUT, help="folder of the set, or of one of its categories"
+    )
     parser.add_argument("--categories", nargs="+", metavar="NAME", help="check these alone (default: all there are)")
     parser.add_argument(
         "--decode", action="store_true", help="decode every picture, not only its first bytes: finds all damage, slowly"
@@ -43,7 +47,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--extract-frames", action="store_true", help="mstc: first make the training frames from the videos"
     )
     parser.add_argument(
-        "--json", metavar="FILE", help="write what is printed, and all problems, as JSON ('-' for stdout)"
+        "--json", metavar="FILE", type=OUTPUT, help="write what is printed, and all problems, as JSON ('-' for stdout)"
     )
     add_output_options(parser)
     parser.set_defaults(run=run)
@@ -89,9 +93,10 @@ def _describe(args: argparse.Namespace) -> int:
         if args.json == "-":
             return 0
     module = import_module(f"totalrecall.datasets.{args.layout.replace('-', '_')}")
-    print((module.__doc__ or info.title).strip())
     facts = [info.page, info.licence and f"Licence: {info.licence}", info.note]
-    print("\n".join(["", *(text for text in facts if text), ""]))
+    about = (module.__doc__ or info.title).strip().splitlines()
+    for line in [*about, "", *(text for text in facts if text), ""]:
+        emit(line)
     if info.counts:
         _print_rows(["category", *_KINDS], [[name, *_numbers(counts)] for name, counts in info.counts.items()])
     return 0

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from totalrecall.cli.common import add_output_options, complain, human_bytes, progress_bars, say
+from totalrecall.cli.paths import BACKBONE, OUTPUT
 from totalrecall.errors import PictureError
 from totalrecall.notices import only_picture_notices
 from totalrecall.wording import counted
@@ -48,10 +49,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--output",
         default="totalrecall-demo",
         metavar="DIR",
+        type=OUTPUT,
         help="folder to write (default %(default)s)",
     )
     parser.add_argument("--kinds", nargs="+", choices=_KINDS, default=list(_KINDS), help="of parts (default: all five)")
-    parser.add_argument("--backbone", default="compact", metavar="NAME", help="see `totalrecall backbones list`")
+    parser.add_argument(
+        "--backbone", default="compact", metavar="NAME", type=BACKBONE, help="see `totalrecall backbones list`"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the pictures and of all random choices (default 0)")
     add_output_options(parser)
     parser.set_defaults(run=run)
@@ -88,7 +92,8 @@ def run(args: argparse.Namespace) -> int:
     say(args, f"Done in {seconds:.1f} s. Now open {index}")
     say(args, f"Overlays: {out / '*' / 'overlays'}; models: {out / '*' / '*.trecall'}")
     for what, command in commands.items():
-        say(args, f"{what}\n    {command}")
+        say(args, what)
+        say(args, f"    {command}")
     return 1 if any(bad for _, bad in outcomes) else 0
 
 

@@ -12,11 +12,13 @@ from totalrecall.cli.common import (
     check_report,
     check_target,
     complain,
+    emit,
     human_bytes,
     progress_bars,
     say,
     write_json,
 )
+from totalrecall.cli.paths import INPUT, OUTPUT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,13 +38,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="measure a model on labelled pictures",
         description="Measure a fitted model on a labelled data set: AUROC and F1 of pictures, AUROC and PRO of pixels.",
     )
-    parser.add_argument("model", metavar="MODEL", help="file that `fit` wrote")
-    parser.add_argument("root", metavar="ROOT", help="folder of the data set; for mvtec, of one category")
+    parser.add_argument("model", metavar="MODEL", type=INPUT, help="file that `fit` wrote")
+    parser.add_argument("root", metavar="ROOT", type=INPUT, help="folder of the data set; for mvtec, of one category")
     parser.add_argument("--layout", choices=LAYOUTS, required=True, help="how the folder is laid out")
     parser.add_argument(
         "--seed", type=int, help="of the split, for layouts that have none of their own (default: the fit's)"
     )
-    parser.add_argument("--json", metavar="FILE", help="write the metrics as JSON ('-' for stdout)")
+    parser.add_argument("--json", metavar="FILE", type=OUTPUT, help="write the metrics as JSON ('-' for stdout)")
     add_report_options(parser)
     parser.add_argument("--precision", metavar="NAME", help="auto, f32 or bf16 (default: the model's)")
     parser.add_argument("--threads", type=int, metavar="N", help="of the backbone (default: all cores)")
@@ -58,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     from totalrecall.reporting import ReportWriter
 
     check_target("--json", args.json)
-    check_report(args, (args.model, args.json))
+    check_report(args)
     detector = load_detector(args.model, precision=args.precision, threads=args.threads)
     seed = detector.settings.seed if args.seed is None else args.seed
     data = open_dataset(args.layout, args.root, seed=seed)
@@ -118,7 +120,7 @@ def _tell(args: argparse.Namespace, evaluation: "Evaluation") -> None:
     ]
     for name, value in rows:
         if args.json != "-":  # a result, so --quiet keeps it
-            print(f"{name:<16} {value:.4f}")
+            emit(f"{name:<16} {value:.4f}")
     for level, reason in evaluation.reasons.items():
         if reason:
             say(args, f"{level} metrics: {reason}")

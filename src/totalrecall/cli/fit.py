@@ -16,6 +16,7 @@ from totalrecall.cli.common import (
     say,
     write_json,
 )
+from totalrecall.cli.paths import BACKBONE, INPUT, OUTPUT
 from totalrecall.errors import DataError, SettingError
 from totalrecall.notices import only_picture_notices
 from totalrecall.wording import counted
@@ -49,14 +50,16 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="Learn from good pictures only and write a model file. No defect is needed.",
     )
     parser.add_argument(
-        "good", nargs="+", metavar="GOOD", help="files, folders or globs; with --layout the data set's root"
+        "good", nargs="+", metavar="GOOD", type=INPUT, help="files, folders or globs; with --layout the data set's root"
     )
     parser.add_argument(
-        "-o", "--output", required=True, metavar="MODEL", help="model file to write, such as part.trecall"
+        "-o", "--output", required=True, metavar="MODEL", type=OUTPUT, help="model file to write, such as part.trecall"
     )
     add_split_options(parser)
     add_detector_options(parser)
-    parser.add_argument("--json", metavar="FILE", help="write what the fit did and took, as JSON ('-' for stdout)")
+    parser.add_argument(
+        "--json", metavar="FILE", type=OUTPUT, help="write what the fit did and took, as JSON ('-' for stdout)"
+    )
     parser.add_argument(
         "--memory",
         type=memory_size,
@@ -72,7 +75,9 @@ def add_detector_options(parser: argparse.ArgumentParser) -> None:
     """Add the settings of detectors. Those that only some methods have default to None: each class has its own."""
     group = parser.add_argument_group("detector")
     group.add_argument("--method", choices=METHODS, default="patchcore", help="of detection (default %(default)s)")
-    group.add_argument("--backbone", default="compact", metavar="NAME", help="see `totalrecall backbones list`")
+    group.add_argument(
+        "--backbone", default="compact", metavar="NAME", type=BACKBONE, help="see `totalrecall backbones list`"
+    )
     group.add_argument(
         "--layers",
         type=int,
@@ -158,7 +163,9 @@ def add_preparation_options(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--tile", type=int, default=1, metavar="N", help="see the picture N times as large, in N x N pieces (default 1)"
     )
-    group.add_argument("--roi", metavar="MASK", help="picture whose white pixels mark the region to inspect")
+    group.add_argument(
+        "--roi", metavar="MASK", type=INPUT, help="picture whose white pixels mark the region to inspect"
+    )
 
 
 _PREPARATION = ("size", "resize", "crop", "tile", "roi")

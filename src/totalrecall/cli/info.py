@@ -3,7 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from totalrecall.cli.common import check_target, human_bytes, print_table, told_size, write_json
+from totalrecall.cli.common import check_target, emit, human_bytes, print_table, told_size, write_json
+from totalrecall.cli.paths import INPUT, OUTPUT
 from totalrecall.errors import SettingError
 from totalrecall.wording import counted
 
@@ -20,11 +21,11 @@ _HISTORY = "history"
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command."""
     parser = subparsers.add_parser("info", help="what a model file holds", description="Print what a model file holds.")
-    parser.add_argument("model", metavar="MODEL")
+    parser.add_argument("model", metavar="MODEL", type=INPUT, help="file that `fit` wrote")
     parser.add_argument(
         "--parts-per-day", type=int, default=1000, metavar="N", help="for the false alarms a day (default %(default)s)"
     )
-    parser.add_argument("--json", metavar="FILE", help="write the facts as JSON ('-' for stdout)")
+    parser.add_argument("--json", metavar="FILE", type=OUTPUT, help="write the facts as JSON ('-' for stdout)")
     parser.set_defaults(run=run)
 
 
@@ -48,12 +49,12 @@ def run(args: argparse.Namespace) -> int:
             table.add_row(name.replace("_", " "), _words(name, value))
     print_table(table)
     if _SCORES in facts:
-        print("scores of good pictures")
-        print(_drawn(**facts[_SCORES], threshold=facts["threshold"]))
+        for line in ["scores of good pictures", *_drawn(**facts[_SCORES], threshold=facts["threshold"])]:
+            emit(line)
     if _HISTORY in facts:
-        print("history, since the fit")
+        emit("history, since the fit")
         for step in facts[_HISTORY]:
-            print(_told(step, facts["kind"]))
+            emit(_told(step, facts["kind"]))
     return 0
 
 
@@ -137,7 +138,7 @@ def _promise(calibration: "Calibration", parts: int) -> dict[str, Any]:
     return facts
 
 
-def _drawn(counts: list[int], edges: list[float], threshold: float) -> str:
+def _drawn(counts: list[int], edges: list[float], threshold: float) -> list[str]:
     """Draw a histogram as lines of text, the threshold at its place, or below where it lies beyond."""
     lines = []
     for number, low, high in zip(counts, edges, edges[1:], strict=False):
@@ -146,7 +147,7 @@ def _drawn(counts: list[int], edges: list[float], threshold: float) -> str:
         lines.append(f"{low:9.4g} to {high:<9.4g}{number:5d} {bar}{here}")
     if threshold > edges[-1]:
         lines.append(f"{threshold:9.4g} <- threshold, beyond them")
-    return "\n".join(lines)
+    return lines
 
 
 def _words(name: str, value: Any) -> str:

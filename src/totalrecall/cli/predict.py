@@ -1,7 +1,6 @@
 """`totalrecall predict`: pictures -> scores, verdicts, heat maps."""
 
 import argparse
-import csv
 import json
 import os
 import sys
@@ -17,20 +16,24 @@ from totalrecall.cli.common import (
     check_report,
     check_target,
     complain,
+    emit,
     human_bytes,
     progress_bars,
     say,
 )
-from totalrecall.errors import DataError, PictureError, SettingError, TotalRecallError
+from totalrecall.cli.heatmaps import HeatmapFolder
+from totalrecall.cli.paths import CHANGED, INPUT, LINES, OUTPUT
+from totalrecall.errors import DataError, PictureError, SettingError
 from totalrecall.files import is_special
-from totalrecall.wording import counted
+from totalrecall.spreadsheet import csv_line
+from totalrecall.wording import counted, escaped_json, printable
 
 if TYPE_CHECKING:
     from totalrecall.kinds import AnyDetector
     from totalrecall.reporting import ReportWriter
     from totalrecall.results import Result
 
-__all__ = ["add_parser", "save_heatmap"]
+__all__ = ["add_parser"]
 
 _MOST_NAMED = 3
 DEFECT_FOUND = 10  # exit code of --fail-on-anomaly
@@ -54,16 +57,16 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="score pictures",
         description="Score pictures with a fitted model. A picture that cannot be read is named; the others are done.",
     )
-    parser.add_argument("model", metavar="MODEL", help="file that `fit` wrote")
-    parser.add_argument("pictures", nargs="+", metavar="PICTURES", help="files, folders or globs")
-    parser.add_argument("--json", metavar="FILE", help="write a JSON line a picture ('-' for stdout)")
-    parser.add_argument("--csv", metavar="FILE", help="write a CSV row a picture ('-' for stdout)")
+    parser.add_argument("model", metavar="MODEL", type=INPUT, help="file that `fit` wrote")
+    parser.add_argument("pictures", nargs="+", metavar="PICTURES", type=INPUT, help="files, folders or globs")
+    parser.add_argument("--json", metavar="FILE", type=LINES, help="write a JSON line a picture ('-' for stdout)")
+    parser.add_argument("--csv", metavar="FILE", type=LINES, help="write a CSV row a picture ('-' for stdout)")
     parser.add_argument(
-        "--heatmaps", metavar="DIR", help="write the picture with its heat map, regions and verdict there"
+        "--heatmaps", metavar="DIR", type=OUTPUT, help="write the picture with its heat map, regions and verdict there"
     )
     add_report_options(parser)
     parser.add_argument(
-        "--monitor", metavar="FILE", help="say when light, focus or position has moved; goes on with FILE"
+        "--monitor", metavar="FILE", type=CHANGED, help="say when light, focus or position has moved; goes on with FILE"
     )
     parser.add_argument("--fail-on-anomaly", action="store_true", help=f"exit with {DEFECT_FOUND} if a defect is found")
     parser.add_argument("--precision", metavar="NAME", help="auto, f32 or bf16 (default: the model's)")
@@ -79,8 +82,7 @@ def run(args: argparse.Namespace) -> int:
 
     _check_targets(args)
     detector = load_detector(args.model, precision=args.precision, threads=args.threads)
-    pictures = find_pictures(args.pictures)
-    overlays = _overlay_paths(Path(args.heatmaps), pictures) if args.heatmaps else None
+    pictures, heatmaps = _pictures(args, find_pictures(args.pictures))
     report = _report(args, detector)
     began = time.perf_counter()
     bad = anomalous = 0
@@ -100,8 +102,8 @@ def run(args: argparse.Namespace) -> int:
                     write(result)
                 if watch:
                     watch(result)
-                if overlays is not None:
-                    save_heatmap(detector, result, overlays[done - 1])
+                if heatmaps:
+                    heatmaps.write(done - 1, detector, result)
             if progress:
                 progress("scoring", done, len(pictures))
     seconds = time.perf_counter() - began
@@ -113,17 +115,36 @@ def run(args: argparse.Namespace) -> int:
     return 1 if bad else 0
 
 
+def _pictures(args: argparse.Namespace, found: list[Path]) -> "tuple[list[Path], HeatmapFolder | None]":
+    """Return the pictures to score, and where their heat maps go."""
+    if not args.heatmaps:
+        return found, None
+    heatmaps = HeatmapFolder(args.heatmaps)
+    pictures = heatmaps.without_earlier(found)
+    if not pictures:
+        raise DataError(
+            f"{args.heatmaps} holds all {counted(len(found), 'picture')} given: heat maps of an earlier run."
+        )
+    if len(pictures) < len(found):
+        say(args, f"Not scored: {counted(len(found) - len(pictures), 'heat map')} of an earlier run in {args.heatmaps}")
+    heatmaps.plan(pictures, args.files)
+    heatmaps.clear()
+    if heatmaps.earlier:
+        say(args, f"Removed {counted(len(heatmaps.earlier), 'heat map')} of an earlier run from {args.heatmaps}")
+    return pictures, heatmaps
+
+
 def _check_targets(args: argparse.Namespace) -> None:
     check_target("--json", args.json)
     check_target("--csv", args.csv)
     check_target("--monitor", args.monitor)
-    if args.monitor and args.monitor in ("-", args.json, args.csv, args.model):
-        raise SettingError(f"--monitor must name a file of its own, got {args.monitor}.")
-    if args.json and args.json == args.csv:
+    if args.monitor == "-":
+        raise SettingError("--monitor must name a file, got -.")
+    if args.json == args.csv == "-":
         raise SettingError(f"--json and --csv must be two files, got {args.json} for both.")
-    if args.heatmaps and Path(args.heatmaps).exists() and not Path(args.heatmaps).is_dir():
+    if args.heatmaps and os.path.lexists(args.heatmaps) and not Path(args.heatmaps).is_dir():
         raise DataError(f"{args.heatmaps} is a file. Name a folder for --heatmaps.")
-    check_report(args, (args.model, args.json, args.csv, args.monitor))
+    check_report(args)
 
 
 def _results(detector: "AnyDetector", pictures: Sequence[Path], conditions: bool) -> "Iterator[Result | PictureError]":
@@ -239,7 +260,7 @@ def _json_lines(target: str) -> "Iterator[Callable[[Result], None]]":
     with _text_file(target) as file:
 
         def write(result: "Result") -> None:
-            file.write(json.dumps(result.to_json(), ensure_ascii=False, allow_nan=False) + "\n")
+            file.write(escaped_json(json.dumps(result.to_json(), ensure_ascii=False, allow_nan=False)) + "\n")
 
         yield write
 
@@ -247,15 +268,16 @@ def _json_lines(target: str) -> "Iterator[Callable[[Result], None]]":
 @contextmanager
 def _csv_rows(target: str) -> "Iterator[Callable[[Result], None]]":
     with _text_file(target) as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow((*_COLUMNS, "milliseconds"))
+        told = printable if file.isatty() else str
+        file.write(csv_line((*_COLUMNS, "milliseconds")))
 
         def write(result: "Result") -> None:
             near = result.nearest
             values = result.to_json()
             row = [values[name] for name in _COLUMNS[:5]]
             place = ("", "", "") if near is None else (near.path, near.x, near.y)
-            rows.writerow([*row, len(result.regions), *place, values["milliseconds"]])
+            line = csv_line([*row, len(result.regions), *place, values["milliseconds"]])
+            file.write(told(line.rstrip("\n")) + "\n")
 
         yield write
 
@@ -266,63 +288,6 @@ def _plain_lines() -> "Iterator[Callable[[Result], None]]":
         known = result.threshold == result.threshold  # not nan
         verdict = ("DEFECT" if result.is_anomalous else "good  ") if known else "      "
         limit = f" {'>' if result.is_anomalous else '<='} {result.threshold:.3f}" if known else ""
-        print(f"{verdict}  {result.score:.3f}{limit}  {result.path}")
+        emit(f"{verdict}  {result.score:.3f}{limit}  {result.path}")
 
     yield write
-
-
-# ---------------------------------------------------------------------- heat maps
-
-
-def _overlay_paths(folder: Path, pictures: Sequence[Path]) -> list[Path]:
-    """Return where each picture's overlay goes.
-
-    Raises:
-        SettingError: one would be written over a picture that is scored.
-    """
-    names = HeatmapNames(folder, pictures)
-    paths = [names.of(picture) for picture in pictures]
-    own = {os.path.realpath(picture) for picture in pictures}
-    lost = next((path for path in paths if os.path.realpath(path) in own), None)
-    if lost is not None:
-        raise SettingError(f"--heatmaps {folder} would write over the picture {lost}. Name another folder.")
-    return paths
-
-
-class HeatmapNames:
-    """Names for overlays: the pictures' own folders below their common parent, `.png`, no two alike."""
-
-    def __init__(self, folder: Path, pictures: Sequence[Path]) -> None:
-        self.folder = folder
-        self.taken: set[str] = set()
-        absolute = [Path(os.path.abspath(picture)) for picture in pictures]  # noqa: PTH100  resolve() would follow links
-        try:
-            self.parent = Path(os.path.commonpath([picture.parent for picture in absolute]))
-        except ValueError:  # two drives on Windows
-            self.parent = Path()
-
-    def of(self, picture: Path) -> Path:
-        """Return the overlay's path for a picture."""
-        absolute = Path(os.path.abspath(picture))  # noqa: PTH100
-        inside = absolute.relative_to(self.parent) if absolute.is_relative_to(self.parent) else Path(absolute.name)
-        name, number = inside.with_suffix(".png"), 1
-        if str(name).lower() in self.taken:  # a.jpg beside a.png
-            name = inside.with_name(inside.name + ".png")
-        while str(name).lower() in self.taken:
-            number += 1
-            name = inside.with_name(f"{inside.name}-{number}.png")
-        self.taken.add(str(name).lower())
-        return self.folder / name
-
-
-def save_heatmap(detector: "AnyDetector", result: "Result", path: Path) -> None:
-    """Write one overlay; a picture that has gone meanwhile is named, not fatal."""
-    from totalrecall.overlay import save_overlay
-    from totalrecall.report_overlays import overlay_of
-
-    try:
-        save_overlay(path, overlay_of(detector, result))
-    except PictureError as error:
-        complain(error)
-    except OSError as error:
-        raise TotalRecallError(f"Cannot write {path}: {error}.") from None

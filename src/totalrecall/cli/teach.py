@@ -4,6 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from totalrecall.cli.common import add_output_options, check_target, complain, say, write_json
+from totalrecall.cli.paths import CHANGED, INPUT, OUTPUT
 
 if TYPE_CHECKING:
     from totalrecall.kinds import AnyDetector
@@ -22,14 +23,19 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
             "Nothing is changed without --apply."
         ),
     )
-    parser.add_argument("model", metavar="MODEL", help="file that `fit` wrote")
+    parser.add_argument("model", metavar="MODEL", type=CHANGED, help="file that `fit` wrote")
     parser.add_argument(
-        "--defect", nargs="+", required=True, metavar="PICTURES", help="files, folders or globs of known defects"
+        "--defect",
+        nargs="+",
+        required=True,
+        metavar="PICTURES",
+        type=INPUT,
+        help="files, folders or globs of known defects",
     )
     parser.add_argument(
         "--apply", action="store_true", help="set the threshold that catches them all; `update --undo` takes it back"
     )
-    parser.add_argument("--json", metavar="FILE", help="write the lessons as JSON ('-' for stdout)")
+    parser.add_argument("--json", metavar="FILE", type=OUTPUT, help="write the lessons as JSON ('-' for stdout)")
     parser.add_argument("--threads", type=int, metavar="N", help="of the backbone (default: all cores)")
     add_output_options(parser)
     parser.set_defaults(run=run)

@@ -4,6 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from totalrecall.cli.common import add_output_options, check_target, complain, progress_bars, say, told_size, write_json
+from totalrecall.cli.paths import CHANGED, INPUT, OUTPUT
 from totalrecall.wording import counted
 
 if TYPE_CHECKING:
@@ -46,18 +47,23 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
             "The file keeps the history, and every step can be undone, to the byte."
         ),
     )
-    parser.add_argument("model", metavar="MODEL", help="file that `fit` wrote; it is replaced whole or not at all")
+    parser.add_argument(
+        "model", metavar="MODEL", type=CHANGED, help="file that `fit` wrote; it is replaced whole or not at all"
+    )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--add", nargs="+", metavar="PICTURES", help="files, folders or globs of good pictures")
+    what.add_argument(
+        "--add", nargs="+", metavar="PICTURES", type=INPUT, help="files, folders or globs of good pictures"
+    )
     what.add_argument(
         "--remove",
         nargs="+",
         metavar="PICTURE",
+        type=INPUT,
         help="learnt pictures: paths as given then, files of the same bytes, or SHA-256 (8 digits or more)",
     )
     what.add_argument("--undo", action="store_true", help="take back the last change, of update or teach")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done and leave the file as it is")
-    parser.add_argument("--json", metavar="FILE", help="write what was done as JSON ('-' for stdout)")
+    parser.add_argument("--json", metavar="FILE", type=OUTPUT, help="write what was done as JSON ('-' for stdout)")
     parser.add_argument("--threads", type=int, metavar="N", help="of the backbone (default: all cores)")
     add_output_options(parser)
     parser.set_defaults(run=run)
