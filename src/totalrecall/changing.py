@@ -13,6 +13,7 @@ from totalrecall.errors import ModelFileError, PictureError, SettingError
 from totalrecall.fitting import Progress, renumbered
 from totalrecall.history import Step, past_of, steps_of, undone, with_step
 from totalrecall.images import LoadedPicture, Source
+from totalrecall.model_schema import DAMAGE, reason_of
 from totalrecall.sources import Sources, expand
 from totalrecall.teaching import Lesson, catching_threshold, lessons
 from totalrecall.types import LayerMap
@@ -49,8 +50,8 @@ class Changing(Detector[Model, Digest]):
         step = self.history_[-1]
         try:
             self._put(contents)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ModelFileError(f"The model's history is damaged: {error}. Copy or fit it again.") from None
+        except DAMAGE as error:
+            raise ModelFileError(f"The model's history is damaged: {reason_of(error)}. Copy or fit it again.") from None
         return step
 
     def teach(self, defects: Sources, *, apply: bool = False) -> tuple[list[Lesson], list[PictureError]]:

@@ -381,9 +381,22 @@ class PatchCore(Changing[Bank, _Patches]):
         vectors, origin, basis = tensors["bank.vectors"], tensors["bank.origin"], tensors.get("bank.basis")
         bank = Bank(vectors, origin, self._pictures, basis, levels).checked()
         self._evidence = Evidence.of(tensors, tensors.get("calibration.pictures"), vectors.shape[1])
+        self._check_grid(bank, self._evidence)
         kept = header.get("coreset")
         self._coverage = None if kept is None else Coverage(float(kept["radius"]), int(kept["pictures"]))
         return bank
+
+    def _check_grid(self, bank: Bank, evidence: Evidence | None) -> None:
+        """Raise ValueError unless bank and evidence are of the grid that the settings give."""
+        (rows, columns, _), d = max(self.extractor.shapes()), bank.vectors.shape[1]
+        grid = (len(range((self.settings.stride - 1) // 2, side, self.settings.stride)) for side in (rows, columns))
+        rows, columns = grid
+        if not self.extractor.grid_fits((rows, columns), d):
+            raise ValueError(f"bank.vectors have {d} numbers each, which these layers do not give")
+        if bank.origin[:, 1].max() >= rows or bank.origin[:, 2].max() >= columns:
+            raise ValueError(f"bank.origin lies outside the grid of {rows} x {columns}")
+        if evidence is not None and not self.extractor.grid_fits(evidence.grids.shape[1:], d):
+            raise ValueError(f"evidence.grids are not of the grid of {rows} x {columns}")
 
     @property
     def _size(self) -> int:

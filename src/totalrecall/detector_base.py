@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
-from totalrecall.artifact import Contents, read_artifact, write_artifact
+from totalrecall.artifact import Contents, Layout, read_artifact, write_artifact
 from totalrecall.backbones import Backbone, load
 from totalrecall.bank import BankPicture
 from totalrecall.calibration import OF_PARTS, Calibration
@@ -26,6 +26,7 @@ from totalrecall.extractor import FeatureExtractor
 from totalrecall.fitting import FitReport
 from totalrecall.history import past_of, steps_of
 from totalrecall.images import Geometry, LoadedPicture, Recipe, Source, load_picture, read_mask
+from totalrecall.model_schema import DAMAGE, check_layout, check_values, reason_of
 from totalrecall.notices import SkippedPictureWarning
 from totalrecall.patches import covered_cells
 from totalrecall.results import NearestPatch, Result, patch_centre, worst_patch
@@ -375,12 +376,19 @@ class Detector(ABC, Generic[Model, Digest]):
         """
         if precision is not None:
             check_precision(precision)  # here, or the caller's mistake would be taken for damage
-        header, tensors = read_artifact(path)
-        try:
-            if header["kind"] != cls.kind:
+
+        def check(header: dict[str, Any], layout: Layout) -> None:
+            kind = header.get("kind")
+            if isinstance(kind, str) and kind != cls.kind:
                 raise ModelFileError(
-                    f"{path} holds a {header['kind']} model; this is {cls.__name__}. Use load_detector(path)."
+                    f"{path} holds a {kind[:40]} model; this is {cls.__name__}. Use load_detector(path)."
                 )
+            if kind != cls.kind:
+                raise ValueError("kind is missing or no text")
+            check_layout(header, layout)
+
+        header, tensors = read_artifact(path, check)
+        try:
             settings = {**cls._former, **header["settings"]}
             settings["precision"] = precision or settings["precision"]
             roi = tensors.get("recipe.roi")
@@ -391,9 +399,17 @@ class Detector(ABC, Generic[Model, Digest]):
             make: Any = cls  # each kind's own settings
             detector: Own = make(**settings, **header["recipe"], roi=mask, threads=threads)
             detector._put((header, tensors))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ModelFileError(f"{path} is damaged: {error} in its header. Copy or fit it again.") from None
+        except DAMAGE as error:
+            raise ModelFileError(f"{path} is damaged: {reason_of(error)}. Copy or fit it again.") from None
         return detector
+
+    def _check_geometries(self, pictures: Sequence[BankPicture]) -> None:
+        """Raise ValueError if one of the pictures could not have been prepared."""
+        try:
+            for height, width in {(one.height, one.width) for one in pictures}:
+                self.recipe.geometry(height, width)
+        except PictureError as error:
+            raise ValueError(f"pictures: {error}") from None
 
     def _put(self, contents: Contents) -> None:
         """Hold what a model file holds.
@@ -402,6 +418,10 @@ class Detector(ABC, Generic[Model, Digest]):
             KeyError, TypeError, ValueError: a part is missing or does not fit.
         """
         header, tensors = contents
+        if header["kind"] != self.kind:
+            raise ValueError("kind is another")
+        check_layout(header, {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()})
+        check_values(header, tensors)
         how = header.get("calibration", {})
         calibration = Calibration(
             tensors["calibration.scores"],
@@ -411,7 +431,10 @@ class Detector(ABC, Generic[Model, Digest]):
             tensors.get("calibration.pictures"),
             **{name: how[name] for name in OF_PARTS if name in how},  # models of before have none
         )
+        if math.isinf(calibration.threshold) or math.isinf(calibration.pixel_threshold):
+            raise ValueError("calibration.scores give an infinite threshold")
         pictures = [BankPicture(**picture) for picture in header["pictures"]]
+        self._check_geometries(pictures)
         self._pictures, self._calibration = pictures, calibration  # `_restored` looks at them
         self._take(self._restored(header, tensors), pictures, calibration)
         self._taught = float(header["taught"]["threshold"]) if "taught" in header else None

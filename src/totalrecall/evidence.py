@@ -103,6 +103,8 @@ class Evidence:
             raise ValueError(f"{_PREFIX}cells or pictures (wrong type)")
         if e and (kept.cells.max() >= kept.grids[0].size or kept.cells.min() < -1):
             raise ValueError(f"{_PREFIX}cells (outside the grid)")
+        if (np.diff(kept.pictures) < 1).any():
+            raise ValueError(f"{_PREFIX}pictures (not ascending)")
         if which is None or not np.isin(kept.pictures, which).all():
             raise ValueError(f"{_PREFIX}pictures (not among those that set the threshold)")
         return kept

@@ -11,7 +11,7 @@ from totalrecall.backbones import Backbone
 from totalrecall.engines import Engine, open_engine
 from totalrecall.errors import SettingError
 from totalrecall.images import LoadedPicture, Recipe, Source, load_pictures
-from totalrecall.patches import describe
+from totalrecall.patches import CODE_DIMENSIONS, describe
 from totalrecall.settings import CommonSettings, Settings
 from totalrecall.threads import in_order, one_blas_thread
 from totalrecall.types import LayerMap, PatchGrid, PreparedImage
@@ -143,6 +143,18 @@ class PatchExtractor(FeatureExtractor):
     def __init__(self, backbone: Backbone, recipe: Recipe, settings: Settings, *, threads: int | None = None) -> None:
         super().__init__(backbone, recipe, settings, threads=threads)
         self.settings = settings
+
+    def grid_fits(self, grid: tuple[int, int], dimensions: int) -> bool:
+        """Tell whether such settings may give a grid of so many rows and columns, and vectors of so many numbers."""
+        layers = {layer.name: layer for layer in self.backbone.layers}
+        stride = min(layers[name].stride for name in self.layers)
+        first, step = (self.settings.stride - 1) // 2, self.settings.stride
+        # a map may end with the last whole cell, or with one that stands over the edge
+        sides = {self.recipe.tile * side for side in (self.recipe.piece // stride, -(-self.recipe.piece // stride))}
+        possible = {len(range(first, side, step)) for side in sides}
+        joined = sum(layers[name].channels for name in self.layers)
+        expected = joined if self.settings.descriptor == "concat" else CODE_DIMENSIONS
+        return set(grid) <= possible and dimensions == expected
 
     def describe(self, prepared: PreparedImage) -> PatchGrid:
         """Return the patch grid (1, rows, columns, d) of one prepared picture, as soon as possible."""

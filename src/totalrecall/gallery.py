@@ -93,6 +93,8 @@ class Gallery:
             ValueError: they do not; says which.
         """
         for number, level in enumerate(self.levels):
+            if not np.isfinite(level).all():
+                raise ValueError(f"gallery.level{number} (not finite)")
             if level.ndim != 4 or level.dtype != np.float32 or len(level) != len(self) or not level.size:
                 raise ValueError(f"gallery.level{number} (wrong shape or type)")
         if self.inside is not None and self.inside.shape != (len(self), *self.shape):

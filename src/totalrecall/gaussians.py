@@ -185,6 +185,18 @@ class Gaussians:
                 self._whitening = self._whiten()
             return self._whitening
 
+    def check_positive(self) -> None:
+        """Raise ValueError unless the scatter is of pictures: no other gives a covariance that has a root."""
+
+        def block(part: slice) -> None:
+            np.linalg.cholesky(self.covariance(part))
+
+        try:
+            if self._whitening is None:
+                self._in_blocks(block, 4 * self.dimensions**2)
+        except np.linalg.LinAlgError:
+            raise ValueError("gaussians.scatter (of no pictures: it has no root)") from None
+
     def _whiten(self) -> np.ndarray:
         whitening = np.empty((self.positions, self.dimensions, self.dimensions), np.float32)
 

@@ -18,7 +18,7 @@ from totalrecall.files import sha256
 __all__ = ["Step", "last_step", "past_of", "steps_of", "undone", "with_step"]
 
 _KEY = "history"
-_ALWAYS_NEW = {"format", "tensors", _KEY}  # of the header: what writing it puts there
+_ALWAYS_NEW = {"format", "sha256", "tensors", _KEY}  # of the header: what writing it puts there
 
 
 @dataclass(frozen=True)

@@ -45,8 +45,9 @@ def load_detector(path: str | Path, *, precision: str | None = None, threads: in
         BackboneError: the backbone was not embedded, and the one of that name here is missing or another.
     """
     kind = read_header(path).get("kind")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise ModelFileError(
-            f"{path} holds a model of kind {kind!r}, known are {', '.join(KINDS)}. Run: pip install -U totalrecall"
+            f"{path} holds a model of kind {str(kind)[:40]!r}, known are {', '.join(KINDS)}. "
+            "Run: pip install -U totalrecall"
         )
     return detector_class(kind).load(path, precision=precision, threads=threads)

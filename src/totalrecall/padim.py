@@ -1,5 +1,6 @@
 """PaDiM: fit, score, predict, save, load (Defard et al. 2021). Wiring; the mathematics is in `gaussians`."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 
 from totalrecall.backbones import Backbone
 from totalrecall.detector_base import Measured
-from totalrecall.errors import DataError, SettingError
+from totalrecall.errors import BackboneError, DataError, SettingError
 from totalrecall.extractor import FeatureExtractor
 from totalrecall.gaussians import Gaussians, choose_channels, default_channels, embed
 from totalrecall.gaussians_grown import Grown
@@ -110,6 +111,8 @@ class PaDiM(OnePass[Gaussians, _Embedding]):
 
     def _digest(self, maps: Sequence[LayerMap], geometry: Geometry) -> _Embedding:
         patches = embed(maps, self.channels)[0].reshape(-1, len(self.channels))  # (1, h, w, d) -> (h*w, d)
+        if len(patches) != math.prod(self._grid):
+            raise BackboneError(f"Backbone {self.backbone.name} gives another grid than its strides say. Add it again.")
         return _Embedding(patches, self._inside(geometry, self._grid))
 
     def _measure(self, model: Gaussians, digest: _Embedding) -> Measured:
@@ -189,7 +192,11 @@ class PaDiM(OnePass[Gaussians, _Embedding]):
         self.channels = channels.astype(np.int64)
         nothing = np.empty((0, *model.mean.shape), np.float32)
         joined, left = (tensors.get(f"gaussians.{name}", nothing) for name in ("joined", "left"))
-        return Grown(model, joined, left) if len(joined) or len(left) else model
+        grown = Grown(model, joined, left) if len(joined) or len(left) else model
+        if grown.count != len(self._pictures):
+            raise ValueError(f"gaussians.count (of {grown.count} pictures, {len(self._pictures)} are listed)")
+        grown.check_positive()
+        return grown
 
     def facts(self) -> dict[str, Any]:
         """Return what the model holds, as JSON types in reading order."""

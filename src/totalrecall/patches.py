@@ -17,10 +17,18 @@ from totalrecall.errors import SettingError
 from totalrecall.threads import side_by_side
 from totalrecall.types import FeatureMap, LayerMap, Matrix, Patches, PatchGrid, PreparedMask
 
-__all__ = ["DESCRIPTORS", "covered_cells", "describe", "flatten_grid", "repeated_cells", "resize_bilinear"]
+__all__ = [
+    "CODE_DIMENSIONS",
+    "DESCRIPTORS",
+    "covered_cells",
+    "describe",
+    "flatten_grid",
+    "repeated_cells",
+    "resize_bilinear",
+]
 
 DESCRIPTORS = ("concat", "paper-code")
-_CODE_DIMENSIONS = 1024  # of each layer, and of the joined vector, in the authors' code
+CODE_DIMENSIONS = 1024  # of each layer, and of the joined vector, in the authors' code
 
 
 def describe(
@@ -143,8 +151,8 @@ def _describe_like_the_code(maps: Sequence[LayerMap], patch_size: int, finest: t
         windows = np.lib.stride_tricks.sliding_window_view(padded, (patch_size, patch_size), axis=(0, 1))
         flat = windows.reshape(h, w, c * patch_size**2)  # (h, w, c, p, p) -> (h, w, c*p*p): torch.nn.Unfold's order
         # averaging and interpolating are both linear, so the cheaper order of the two gives the same numbers
-        layers.append(resize_bilinear(_adaptive_average(flat, _CODE_DIMENSIONS)[None], finest))
-    return _adaptive_average(np.concatenate(layers, axis=3), _CODE_DIMENSIONS)
+        layers.append(resize_bilinear(_adaptive_average(flat, CODE_DIMENSIONS)[None], finest))
+    return _adaptive_average(np.concatenate(layers, axis=3), CODE_DIMENSIONS)
 
 
 def _adaptive_average(values: np.ndarray, bins: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from totalrecall.backbones import Backbone
 from totalrecall.bank import BankPicture
 from totalrecall.calibration import Calibration
 from totalrecall.detector_base import Measured
-from totalrecall.errors import DataError
+from totalrecall.errors import DataError, ModelFileError
 from totalrecall.extractor import FeatureExtractor
 from totalrecall.fitting import Progress
 from totalrecall.gallery import Gallery, pooled
@@ -116,6 +116,8 @@ class SPADE(OnePass[Gallery, _Pyramid]):
         return _Pyramid(maps, pooled(deepest, self._inside(geometry, deepest.shape[1:3])), inside)
 
     def _measure(self, model: Gallery, digest: _Pyramid) -> Measured:
+        if [one.shape[1:] for one in digest.maps] != [level.shape[1:] for level in model.levels]:
+            raise ModelFileError("The model's gallery is of another grid than its backbone gives. Fit it again.")
         distances, chosen = model.nearest_pictures(digest.pooled, self.settings.neighbours)
         found = model.correspond(digest.maps, chosen)
         grid = found.distances if digest.inside is None else np.where(digest.inside, found.distances, np.float32(0))
@@ -201,7 +203,30 @@ class SPADE(OnePass[Gallery, _Pyramid]):
     def _restored(self, header: dict[str, Any], tensors: dict[str, np.ndarray]) -> Gallery:  # noqa: ARG002
         levels = [tensors[f"gallery.layer{layer}"] for layer in self.settings.layers]
         inside = tensors.get("gallery.inside")
+        listed = {name for name in tensors if name.startswith("gallery.layer")}
+        if len(listed) != len(levels):
+            raise ValueError(f"{max(listed)} is of no layer of the settings")
+        self._check_shapes(levels, tensors["gallery.pooled"].shape[1])
+        if (inside is None) != (self.recipe.roi is None):
+            raise ValueError("gallery.inside is there, or is missing, other than recipe.roi")
+        if inside is not None and not inside.any(axis=(1, 2)).all():
+            raise ValueError("gallery.inside has a picture without any position")
         return Gallery(levels, tensors["gallery.pooled"], None if inside is None else inside.astype(bool)).checked()
+
+    def _check_shapes(self, levels: Sequence[np.ndarray], pooled: int) -> None:
+        """Raise ValueError unless the levels are of the shapes that the settings give."""
+        shapes = self.extractor.shapes()
+        for layer, level, (rows, columns, channels) in zip(self.settings.layers, levels, shapes, strict=True):
+            # a map may end with the last whole cell, where the plan counts one that stands over the edge
+            fits = all(
+                0 <= most - size <= self.recipe.tile
+                for size, most in zip(level.shape[1:3], (rows, columns), strict=True)
+            )
+            if not fits or level.shape[3] != channels:
+                raise ValueError(f"gallery.layer{layer} is of shape {level.shape}, not {(rows, columns, channels)}")
+        deepest = shapes[int(np.argmax(self.settings.layers))][2]
+        if pooled != deepest:
+            raise ValueError(f"gallery.pooled has {pooled} numbers a picture, the deepest layer {deepest}")
 
     def facts(self) -> dict[str, Any]:
         """Return what the model holds, as JSON types in reading order."""

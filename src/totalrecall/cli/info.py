@@ -62,11 +62,11 @@ def describe(path: str, *, parts: int = 1000) -> dict[str, Any]:
     """Return the facts of a model file, in reading order, with the false alarms expected of so many parts a day."""
     from pathlib import Path
 
-    from totalrecall.artifact import read_artifact
+    from totalrecall.artifact import is_protected, read_header
     from totalrecall.kinds import load_detector
 
-    header, tensors = read_artifact(path)
-    detector = load_detector(path)  # also proves that the file is whole
+    detector = load_detector(path)  # also proves that the file is whole, and what its header must hold
+    header = read_header(path)
     calibration = detector.calibration_
     settings = dict(header["settings"])
     return {
@@ -74,11 +74,12 @@ def describe(path: str, *, parts: int = 1000) -> dict[str, Any]:
         "bytes": Path(path).stat().st_size,
         "kind": header["kind"],
         "format": header["format"],
+        "header_protected_by_hash": is_protected(path),
         "written_by": f"totalrecall {header['library']}",
         "backbone": detector.backbone.name,
         "backbone_sha256": detector.backbone.sha256,
         "backbone_licence": detector.backbone.licence,
-        "backbone_inside": "backbone.graph" in tensors,
+        "backbone_inside": "backbone.graph" in header["tensors"],
         "prepared": header["recipe"],
         "region_of_interest": detector.recipe.roi is not None,
         "settings": {name: value for name, value in settings.items() if name != "backbone"},
@@ -153,6 +154,8 @@ def _drawn(counts: list[int], edges: list[float], threshold: float) -> list[str]
 def _words(name: str, value: Any) -> str:
     if name == "bytes":
         return human_bytes(value)
+    if name == "header_protected_by_hash" and not value:
+        return "no, an older version wrote it: a damaged bit there may go unseen. Saved again it is"
     if isinstance(value, dict):
         return ", ".join(f"{key} {_words(key, item)}" for key, item in value.items() if item is not None)
     if isinstance(value, bool):

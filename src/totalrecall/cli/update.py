@@ -1,13 +1,15 @@
 """`totalrecall update`: good pictures join a model after its fit, or leave it; the last change is taken back."""
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from totalrecall.cli.common import add_output_options, check_target, complain, progress_bars, say, told_size, write_json
 from totalrecall.cli.paths import CHANGED, INPUT, OUTPUT
 from totalrecall.wording import counted
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from totalrecall.history import Step
     from totalrecall.kinds import AnyDetector
     from totalrecall.update import Change
@@ -161,12 +163,14 @@ def _undo(args: argparse.Namespace) -> int:
     from totalrecall.artifact import read_artifact, read_header, write_artifact
     from totalrecall.files import exclusive
     from totalrecall.history import last_step, undone
+    from totalrecall.model_schema import check_layout_if_known
 
     read_header(args.model)  # a clear word if it is no model
     with exclusive(args.model) as found:
-        contents = read_artifact(args.model)
+        contents = read_artifact(args.model, check_layout_if_known)
         header, tensors = undone(contents)
         step = last_step(contents)
+        _check_undone(header, tensors)
         if not args.dry_run:
             write_artifact(args.model, header, tensors, replacing=found)
     say(args, _words_of(step, str(header["kind"])))
@@ -176,6 +180,23 @@ def _undo(args: argparse.Namespace) -> int:
         facts = {**step.to_json(), "what": "undo", "undone": step.what}
         write_json(args.json, {"model": args.model, "dry_run": args.dry_run, **facts})
     return 0
+
+
+def _check_undone(header: dict[str, Any], tensors: "dict[str, np.ndarray]") -> None:
+    """Refuse to write over a model what no model holds; of a kind of another version it cannot be told.
+
+    Raises:
+        ModelFileError: the history leads to it.
+    """
+    from totalrecall.errors import ModelFileError
+    from totalrecall.model_schema import check_layout_if_known, check_values
+
+    try:
+        known = check_layout_if_known(header, {name: (one.dtype, one.shape) for name, one in tensors.items()})
+        if known:
+            check_values(header, tensors)
+    except ValueError as error:
+        raise ModelFileError(f"The model's history is damaged: {error}. Copy or fit it again.") from None
 
 
 def _words_of(step: "Step", kind: str) -> str:

@@ -1,0 +1,65 @@
+"""Model files of before: what the code of commit 3942f1e wrote is read, and judges as it did then.
+
+`tests/old_models.py` made the files and wrote down what they said.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.old_models import told
+from totalrecall import load_detector
+from totalrecall.artifact import is_protected
+from totalrecall.cli import main
+from totalrecall.cli.info import describe
+
+DATA = Path(__file__).parent / "data"
+SAID = json.loads((DATA / "old_models.json").read_text())
+
+every_kind = pytest.mark.parametrize("kind", sorted(SAID))
+
+
+def close(found, then):
+    assert found["scores"] == pytest.approx(then["scores"], rel=1e-4)
+    for name in ("threshold", "pixel_threshold"):
+        assert found[name] == pytest.approx(then[name], rel=1e-9)
+
+
+@every_kind
+def test_a_model_of_before_judges_as_it_did(kind):
+    close(told(load_detector(DATA / f"old_{kind}.trecall")), SAID[kind]["fitted"])
+
+
+@every_kind
+def test_a_model_of_before_that_was_updated_judges_as_it_did_and_its_last_step_is_undone(kind, tmp_path):
+    detector = load_detector(DATA / f"old_{kind}_changed.trecall")
+    assert [step.what for step in detector.history_] == SAID[kind]["steps"]
+    close(told(detector), SAID[kind]["changed"])
+    detector.undo()
+    close(told(detector), SAID[kind]["before"])
+    saved = detector.save(tmp_path / "now.trecall")
+    assert is_protected(saved)
+    close(told(load_detector(saved)), SAID[kind]["before"])
+
+
+@every_kind
+def test_all_steps_of_a_model_of_before_are_undone_in_the_file(kind, tmp_path):
+    path = tmp_path / "m.trecall"
+    shutil.copy(DATA / f"old_{kind}_changed.trecall", path)
+    for _ in SAID[kind]["steps"]:
+        assert main(["update", str(path), "--undo", "--quiet"]) == 0
+    close(told(load_detector(path)), SAID[kind]["fitted"])
+
+
+@every_kind
+def test_info_says_that_the_header_of_a_model_of_before_is_not_protected(kind, tmp_path, capsys):
+    path = DATA / f"old_{kind}.trecall"
+    assert describe(str(path))["header_protected_by_hash"] is False
+    assert main(["info", str(path)]) == 0
+    assert "header protected by hash  no, an older version wrote it" in " ".join(
+        capsys.readouterr().out.split("\n")[:8]
+    )
+    now = load_detector(path).save(tmp_path / "now.trecall")
+    assert describe(str(now))["header_protected_by_hash"] is True
