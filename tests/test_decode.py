@@ -86,7 +86,7 @@ def test_grey_comes_back_as_three_equal_channels(suffix):
     assert np.array_equal(decode_image(encode(suffix, GREY), "x"), np.dstack([GREY] * 3))
 
 
-@pytest.mark.parametrize("suffix", LOSSLESS)
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".webp"])
 def test_what_is_transparent_shows_white(suffix):
     rgba = np.dstack([COLOUR, COLOUR[:, :, 1]])
     decoded = decode_image(encode(suffix, rgba, cv2.IMWRITE_WEBP_QUALITY, 101), "x")
@@ -243,7 +243,8 @@ def test_a_wrong_checksum_of_a_png_is_named(capfd):
 
 def test_a_picture_that_promises_more_pixels_than_can_be_held_is_named():
     assert refusal(png(100_000, 8, 2, bytes(9), height=100_000)) == (
-        "part.png is too large to decode. Save it smaller, or cut it into tiles."
+        "part.png is too large: 100000 x 100000 pixels, allowed are 100,000,000 (--max-pixels). "
+        "Save it smaller, or cut it into tiles."
     )
 
 

@@ -21,7 +21,7 @@ ROAD = re.findall(r"^    (\w+) {2,}\S", totalrecall.__doc__.partition("reading o
 EVERYWHERE = {"types", "errors", "files", "threads"}
 # Steps and parts of steps: what each may import besides EVERYWHERE and the steps before it.
 ALSO = {
-    "images": {"decode", "picture_files"},
+    "images": {"decode", "formats", "picture_files"},
     "settings": {"coreset", "patches", "scoring"},
     "calibration": {"tail"},
     "guard": {"ranking", "same_part"},

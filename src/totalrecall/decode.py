@@ -1,51 +1,126 @@
-"""Bytes of a picture file -> uint8 RGB, as a person would see the picture."""
+"""Bytes of a picture file -> its pixels, as a person would see the picture: upright, on white where transparent.
 
-import zlib
+What a file states is read first (`formats`, `tiff`, `bmp`), and nothing that is not proved by the file's structure is
+decoded. TIFF and BMP are read by NumPy. JPEG, PNG and WebP are decoded by OpenCV, which is given the pixels' own chunks
+of a PNG alone, and whose answer is compared with what the file states.
+"""
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
+from totalrecall.bmp import bmp_header, decode_bmp
 from totalrecall.errors import PictureError
+from totalrecall.formats import (
+    Header,
+    check_size,
+    damaged,
+    format_of,
+    png_chunks,
+    png_header,
+    webp_header,
+)
+from totalrecall.jpeg import Jpeg, decode_jpeg, jpeg_header
+from totalrecall.tiff import decode_tiff, tiff_header
 from totalrecall.types import Image
 
-__all__ = ["Pixels", "decode_image", "decode_pixels", "to_8_bits"]
+__all__ = ["PictureFile", "Pixels", "decode_image", "decode_layers", "decode_pixels", "open_picture", "to_8_bits"]
 
 Pixels = np.ndarray  # uint8 or uint16, RGB (h, w, 3): what the file holds, upright and without alpha
 
-_COLOUR = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH  # keeps 16 bits, applies the EXIF orientation, drops alpha
-_JPEG_START, _JPEG_END = b"\xff\xd8\xff", b"\xff\xd9"
-_NO_MEMORY = -4  # cv2.Error.StsNoMem
-_PNG_START = b"\x89PNG\r\n\x1a\n"
-_STARTS = {_JPEG_START: "JPEG", _PNG_START: "PNG", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"RIFF": "WebP"}
+# keeps 16 bits; the orientation is read here, one reader for all formats
+_COLOUR = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+_WITH_ALPHA = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
+_AT_ONCE = 1 << 20  # pixels that are blended at once: wide numbers of all of them would take gigabytes
+_FAILURES = (cv2.error, MemoryError, OverflowError, ValueError, struct.error)
+
+_Chunks = list[tuple[bytes, int, int]]
+_Layers = tuple[Pixels, np.ndarray | None]
 
 
-def decode_image(data: bytes, name: str) -> Image:
+@dataclass(frozen=True)
+class PictureFile:
+    """A picture file whose header was read and believed; nothing is decoded yet.
+
+    Attributes:
+        header: what the file states.
+        layers: returns its colours and its alpha channel, see `decode_layers`.
+        multiplied: the colours are multiplied by alpha already.
+    """
+
+    header: Header
+    layers: Callable[[], _Layers]
+    multiplied: bool = False
+
+    def decode(self) -> Pixels:
+        """Return its pixels, see `decode_pixels`."""
+        return _over_white(*self.layers(), multiplied=self.multiplied)
+
+
+def decode_image(data: bytes, name: str, *, max_pixels: int | None = None) -> Image:
     """Decode JPEG, PNG, BMP, TIFF or WebP bytes to uint8 RGB (h, w, 3); `name` is for messages.
 
     Raises:
-        PictureError: the bytes are empty, truncated, damaged, or not a picture.
+        PictureError: the bytes are empty, truncated, damaged, not a picture, or of more than `max_pixels`.
     """
-    return to_8_bits(decode_pixels(data, name), name)
+    return to_8_bits(decode_pixels(data, name, max_pixels=max_pixels), name)
 
 
-def decode_pixels(data: bytes, name: str) -> Pixels:
+def decode_pixels(data: bytes, name: str, *, max_pixels: int | None = None) -> Pixels:
     """Decode a picture as deep as it is: uint8 or uint16 RGB (h, w, 3), upright, blended over white where transparent.
 
+    Samples of 1, 2 and 4 bits fill 8, those of 9 to 15 fill 16 by their full range.
+
     Raises:
-        PictureError: the bytes are empty, truncated, damaged, or not a picture.
+        PictureError: the bytes are empty, truncated, damaged, not a picture, or of more than `max_pixels`.
     """
-    if not data:
-        raise PictureError(f"{name} is empty (0 bytes).")
-    _check_whole(data, name)
-    buffer = np.frombuffer(data, np.uint8)
-    pixels = _decode(buffer, _COLOUR, name)
-    if pixels is None:
-        raise _why_not(data, buffer, name)
-    if pixels.dtype not in (np.uint8, np.uint16):
-        raise _wrong_depth(pixels, name)
-    if _may_have_alpha(data):
-        pixels = _over_white(pixels, buffer, name)
-    return np.ascontiguousarray(pixels[:, :, ::-1])  # BGR -> RGB
+    return open_picture(data, name, max_pixels=max_pixels).decode()
+
+
+def decode_layers(data: bytes, name: str, *, max_pixels: int | None = None) -> _Layers:
+    """Decode colours, as `decode_pixels` but not blended, and alpha (h, w) of their type; None where there is none.
+
+    An alpha channel of nothing but zeros is none: frame grabbers leave there what they will.
+
+    Raises:
+        PictureError: as for `decode_pixels`.
+    """
+    return open_picture(data, name, max_pixels=max_pixels).layers()
+
+
+def open_picture(data: bytes, name: str, *, max_pixels: int | None = None) -> PictureFile:
+    """Read what a picture file states, in no more memory than the file has.
+
+    Args:
+        data: the file.
+        name: for messages.
+        max_pixels: allowed; None is `formats.max_pixels()`.
+
+    Raises:
+        PictureError: the bytes are empty, truncated, damaged, not a picture, or of more than `max_pixels`.
+    """
+    format_ = format_of(data, name)
+    try:
+        file = _OPENERS[format_](data, name, max_pixels)
+    except (struct.error, IndexError, OverflowError, ValueError):  # numbers in it are nonsense
+        raise damaged(name, format_) from None
+    check_size(name, file.header.height, file.header.width, max_pixels)
+
+    def layers() -> _Layers:
+        try:
+            pixels, alpha = file.layers()
+            turned = _upright(pixels, file.header.orientation)
+            return turned, None if alpha is None or not alpha.any() else _upright(alpha, file.header.orientation)
+        except _FAILURES as error:
+            if isinstance(error, MemoryError) or getattr(error, "code", 0) == cv2.Error.StsNoMem:
+                size = f"{file.header.width} x {file.header.height}"
+                raise PictureError(f"{name} is too large to decode: {size} pixels and no memory left.") from None
+            raise damaged(name, format_) from None
+
+    return PictureFile(file.header, layers, file.multiplied)
 
 
 def to_8_bits(pixels: Pixels, name: str) -> Image:
@@ -58,102 +133,114 @@ def to_8_bits(pixels: Pixels, name: str) -> Image:
         return pixels
     if pixels.dtype == np.uint16:
         return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    raise _wrong_depth(pixels, name)
+    raise PictureError(f"{name} holds {pixels.dtype} pixels; 8 or 16 bits are allowed. Save it as 16-bit PNG or TIFF.")
 
 
-def _decode(buffer: np.ndarray, flags: int, name: str) -> np.ndarray | None:
-    try:
-        return cv2.imdecode(buffer, flags)
-    except (cv2.error, MemoryError) as error:
-        if isinstance(error, cv2.error) and "CV_IO_MAX_IMAGE" not in str(error) and error.code != _NO_MEMORY:
-            raise PictureError(f"{name} cannot be decoded: {error.err or error}.") from None
-        raise PictureError(f"{name} is too large to decode. Save it smaller, or cut it into tiles.") from None
+# ---------------------------------------------------------------------- by format
 
 
-def _check_whole(data: bytes, name: str) -> None:
-    """Raise unless a JPEG or PNG has all its parts; decoders fill what is missing with grey, or write on stderr."""
-    if data.startswith(_JPEG_START):
-        whole, intact = data.find(_JPEG_END, _jpeg_scan_start(data)) >= 0, True
-    elif data.startswith(_PNG_START):
-        whole, intact = _png_chunks(data)
-    else:
-        return
-    if not whole:
-        raise PictureError(f"{name} is truncated: its end is missing. Copy it again.")
-    if not intact:
-        raise PictureError(f"{name} is damaged: a checksum inside it is wrong. Copy it again.")
+def _open_png(data: bytes, name: str, _: int | None) -> PictureFile:
+    chunks = png_chunks(data, name)
+    header = png_header(data, name, chunks)
+    return PictureFile(header, lambda: _decode_png(data, name, header, chunks))
 
 
-def _png_chunks(data: bytes) -> tuple[bool, bool]:
-    """Return whether a PNG reaches its last chunk, and whether the chunks that hold pixels have their checksums."""
-    view, position, intact = memoryview(data), len(_PNG_START), True
-    while position + 12 <= len(data):
-        length = int.from_bytes(view[position : position + 4], "big")
-        kind, end = bytes(view[position + 4 : position + 8]), position + 12 + length
-        if end > len(data):
-            break
-        if kind in (b"IHDR", b"PLTE", b"IDAT"):
-            expected = int.from_bytes(view[end - 4 : end], "big")
-            intact = intact and zlib.crc32(view[position + 4 : end - 4]) == expected
-        if kind == b"IEND":
-            return True, intact
-        position = end
-    return False, intact
+def _open_jpeg(data: bytes, name: str, _: int | None) -> PictureFile:
+    jpeg = jpeg_header(data, name)
+    return PictureFile(jpeg.header, lambda: _decode_jpeg(data, name, jpeg))
 
 
-def _why_not(data: bytes, buffer: np.ndarray, name: str) -> PictureError:
-    """Return the error for a picture that the decoder refuses without a word."""
-    format_ = next((text for start, text in _STARTS.items() if data.startswith(start)), None)
-    if format_ is None or (format_ == "WebP" and data[8:12] != b"WEBP"):
-        return PictureError(f"{name} is not a picture that can be decoded. Allowed: JPEG, PNG, BMP, TIFF, WebP.")
-    stated = {"WebP": (4, 8), "BMP": (2, 0)}.get(format_)  # where the file's length stands, and what it leaves out
-    if stated and int.from_bytes(data[stated[0] : stated[0] + 4], "little") + stated[1] > len(data):
-        return PictureError(f"{name} is truncated: its end is missing. Copy it again.")
-    raw = _decode(buffer, cv2.IMREAD_UNCHANGED, name) if format_ == "TIFF" else None
-    if raw is not None and raw.dtype not in (np.uint8, np.uint16):
-        return _wrong_depth(raw, name)
-    return PictureError(f"{name} is damaged: it begins as a {format_} and cannot be decoded. Copy or save it again.")
+def _open_bmp(data: bytes, name: str, _: int | None) -> PictureFile:
+    bmp = bmp_header(data, name)
+    return PictureFile(bmp.header, lambda: decode_bmp(data, name, bmp))
 
 
-def _jpeg_scan_start(data: bytes) -> int:
-    """Return where the first scan of a JPEG begins, so that a thumbnail's end mark in the header is not mistaken."""
-    position = 2
-    while position + 4 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == 0xFF:  # fill byte
-            position += 1
-            continue
-        if marker == 0xDA:  # start of scan
-            return position
-        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return min(position, len(data))
+def _open_tiff(data: bytes, name: str, max_pixels: int | None) -> PictureFile:
+    tiff = tiff_header(data, name, max_pixels)
+    return PictureFile(tiff.header, lambda: decode_tiff(data, name, tiff), tiff.associated)
 
 
-def _wrong_depth(pixels: np.ndarray, name: str) -> PictureError:
-    return PictureError(f"{name} holds {pixels.dtype} pixels; 8 or 16 bits are allowed. Save it as 16-bit PNG or TIFF.")
+def _open_webp(data: bytes, name: str, _: int | None) -> PictureFile:
+    header = webp_header(data, name)
+    return PictureFile(header, lambda: _as_layers(_decoded(data, _WITH_ALPHA, name, header)))
 
 
-def _may_have_alpha(data: bytes) -> bool:
-    if data.startswith(_PNG_START):
-        return len(data) > 25 and (data[25] in (4, 6) or b"tRNS" in data[:4096])
-    if data.startswith(b"BM"):
-        return len(data) > 28 and data[28] == 32  # bits a pixel
-    return not data.startswith(_JPEG_START)  # TIFF, WebP: decoded a second time to see
+_OPENERS = {"PNG": _open_png, "JPEG": _open_jpeg, "BMP": _open_bmp, "TIFF": _open_tiff, "WebP": _open_webp}
 
 
-def _over_white(bgr: np.ndarray, buffer: np.ndarray, name: str) -> np.ndarray:
-    """Blend a picture that has an alpha channel over white, as a viewer shows it."""
-    raw = _decode(buffer, cv2.IMREAD_UNCHANGED, name)  # neither turned upright nor reduced to three channels
-    if raw is None or raw.ndim != 3 or raw.shape[2] != 4:
-        return bgr
-    if raw.dtype != bgr.dtype:
-        return bgr
-    if not raw[:, :, 3].any():  # 32-bit BMPs leave the fourth byte at zero: that is no transparency
-        return bgr
-    for turn in range(8):  # of the eight EXIF orientations, the one that makes the colours agree
-        upright = np.rot90(raw[:, ::-1] if turn >= 4 else raw, turn % 4)
-        if upright.shape[:2] == bgr.shape[:2] and np.array_equal(upright[:, :, :3], bgr):
-            # subtle: 65535 x 65535 + 32767 is the largest number here, and just below 2**32
-            alpha, full = upright[:, :, 3:].astype(np.uint32), np.uint32(np.iinfo(bgr.dtype).max)
-            return ((bgr * alpha + full * (full - alpha) + full // 2) // full).astype(bgr.dtype)
-    return bgr
+def _decoded(data: bytes | bytearray, flags: int, name: str, header: Header) -> np.ndarray:
+    """Return what OpenCV decodes, BGR or BGRA, of the size and depth that the file states."""
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if pixels is None or pixels.shape[:2] != (header.height, header.width):
+        raise damaged(name, header.format)
+    if pixels.dtype != (np.uint16 if header.bits > 8 else np.uint8):
+        raise damaged(name, header.format)
+    return pixels
+
+
+def _decode_png(data: bytes, name: str, header: Header, chunks: _Chunks) -> _Layers:
+    """Decode a PNG, of which OpenCV sees only the chunks that make the pixels.
+
+    The others would let it take memory (compressed text), or show black: the first frame of some animations.
+    """
+    colour = data[25]
+    key = next((data[start + 8 : end - 4] for kind, start, end in chunks if kind == b"tRNS"), None)
+    needed = {b"IHDR", b"PLTE", b"IDAT", b"IEND"} | ({b"tRNS"} if colour == 3 else set())
+    if any(kind not in needed for kind, *_ in chunks):
+        view = memoryview(data)
+        parts = [view[start:end] for kind, start, end in chunks if kind in needed]
+        data = b"".join([data[:8], *parts])
+    if colour in (4, 6) or (colour == 3 and key is not None):
+        return _as_layers(_decoded(data, _WITH_ALPHA, name, header))
+    pixels = np.ascontiguousarray(_decoded(data, _COLOUR, name, header)[:, :, ::-1])
+    if key is not None and len(key) == (2 if colour == 0 else 6):
+        # one colour, in the bits of the file, is transparent
+        levels = np.frombuffer(key, ">u2").astype(np.uint32) & ((1 << header.bits) - 1)
+        if header.bits < 8:
+            levels = levels * (255 // ((1 << header.bits) - 1))
+        seen = (pixels != levels.astype(pixels.dtype)).any(axis=2)
+        return pixels, seen.astype(pixels.dtype) * np.iinfo(pixels.dtype).max
+    return pixels, None
+
+
+def _decode_jpeg(data: bytes, name: str, jpeg: Jpeg) -> _Layers:
+    return np.ascontiguousarray(decode_jpeg(data, name, jpeg)[:, :, ::-1]), None  # BGR -> RGB
+
+
+# ---------------------------------------------------------------------- transparency and orientation
+
+
+def _as_layers(decoded: np.ndarray) -> _Layers:
+    """Return RGB and alpha of BGR, BGRA or grey."""
+    if decoded.ndim == 2:
+        return np.repeat(decoded[:, :, None], 3, axis=2), None
+    return np.ascontiguousarray(decoded[:, :, 2::-1]), decoded[:, :, 3] if decoded.shape[2] == 4 else None
+
+
+def _over_white(pixels: Pixels, alpha: np.ndarray | None, *, multiplied: bool = False) -> Pixels:
+    """Blend a picture over white, as a viewer shows it; `multiplied` by alpha already, or not."""
+    if alpha is None:
+        return pixels
+    out, full = np.empty_like(pixels), np.uint32(np.iinfo(pixels.dtype).max)
+    step = max(_AT_ONCE // pixels.shape[1], 1)
+    for top in range(0, len(pixels), step):
+        # subtle: 65535 x 65535 + 32767 is the largest number here, and just below 2**32
+        opacity, part = alpha[top : top + step, :, None].astype(np.uint32), pixels[top : top + step]
+        if multiplied:
+            out[top : top + step] = np.minimum(part + (full - opacity), full)
+        else:
+            out[top : top + step] = (part * opacity + full * (full - opacity) + full // 2) // full
+    return out
+
+
+def _upright(pixels: Pixels, orientation: int) -> Pixels:
+    """Turn a picture as its EXIF orientation, 1 to 8, says."""
+    if orientation == 1:
+        return pixels
+    if orientation >= 5:  # rows and columns are exchanged
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)

@@ -21,6 +21,7 @@ import numpy as np
 from totalrecall.decode import decode_image
 from totalrecall.errors import PictureError, SettingError
 from totalrecall.files import read_regular, sha256
+from totalrecall.formats import file_limit
 from totalrecall.picture_files import PICTURE_SUFFIXES, find_pictures
 from totalrecall.types import AnomalyMap, Image, Mask, PreparedImage, PreparedMap, PreparedMask
 
@@ -322,7 +323,7 @@ def _checked_array(array: np.ndarray, name: str) -> Image:
 
 def _read_bytes(path: str | Path) -> bytes:
     try:
-        return read_regular(path)
+        return read_regular(path, limit=file_limit())
     except FileNotFoundError:
         raise PictureError(f"{path} does not exist.") from None
     except OSError as error:
