@@ -98,7 +98,7 @@ def test_plain_pictures_are_not_decoded(name, tmp_path, monkeypatch):
         (BMP[:-1], "is truncated"),
         (BMP[:20], "is (truncated|damaged)"),
         (b"\x89PNG\r\n\x1a\n" + b"\xff" * 50, "is truncated"),
-        (b"\xff\xd8\xff\xe0\0\0" + b"\0" * 50, "is truncated"),
+        (b"\xff\xd8\xff\xe0\0\0" + b"\0" * 50, "is (truncated|damaged)"),
     ],
 )
 def test_a_broken_picture_is_told_in_the_words_of_the_decoder(content, message, tmp_path):
