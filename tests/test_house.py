@@ -29,7 +29,7 @@ ALSO = {
 HELPERS = {"artifact", "detector_base", "extractor", "fitting", "learning", "memory", "plan", "results", "search_plan"}
 HELPERS |= {"settings", "changing", "evidence", "joining", "leaving", "update", "drift", "drift_conditions"}
 HELPERS |= {"picture_files", "notices", "outliers", "sources", "wording"}
-HELPERS |= {"model_schema"}
+HELPERS |= {"masks", "model_schema"}
 OPTIONAL = ("torch", "onnx", "openvino", "cv2", "fastapi", "ray", "jaxtyping", "beartype", "timm", "huggingface_hub")
 
 

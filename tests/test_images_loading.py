@@ -12,7 +12,7 @@ import pytest
 
 from totalrecall.errors import DataError, PictureError
 from totalrecall.files import sha256
-from totalrecall.images import Recipe, load_pictures, read_image, read_mask
+from totalrecall.images import Recipe, load_pictures, read_image
 from totalrecall.picture_files import find_pictures
 
 SMALL = Recipe(size=32)
@@ -70,13 +70,6 @@ def test_a_file_without_permission_is_named(tmp_path):
     assert refusal(PictureError, read_image, tmp_path / "a.png") == (
         f"{tmp_path / 'a.png'} cannot be read: Permission denied."
     )
-
-
-def test_a_mask_is_true_above_mid_grey_and_zeros_and_ones_are_understood(tmp_path):
-    levels = np.array([[0, 127, 128, 255]], np.uint8)
-    assert read_mask(save(tmp_path / "mask.png", levels)).tolist() == [[False, False, True, True]]
-    assert read_mask(save(tmp_path / "mask.png", levels // 200)).tolist() == [[False, False, False, True]]
-    assert not read_mask(save(tmp_path / "mask.png", levels * 0)).any()
 
 
 # ---------------------------------------------------------------------- finding

@@ -9,7 +9,6 @@ import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -25,13 +24,14 @@ from totalrecall.fitting import FitReport, Learnt, Progress, Reader, Seen
 from totalrecall.guard import Explained, Others, explain, laid_out, smoothed
 from totalrecall.images import Geometry, Recipe, Source, read_image
 from totalrecall.learning import learn
+from totalrecall.masks import RoiSource
 from totalrecall.notices import ChunkedFitWarning
 from totalrecall.plan import expected_grid, spread
 from totalrecall.ranking import limit_of
 from totalrecall.same_part import part_numbers
 from totalrecall.scoring import anomaly_map
 from totalrecall.sources import Sources, expand
-from totalrecall.types import AnomalyMap, Image, Mask
+from totalrecall.types import AnomalyMap, Image
 
 __all__ = ["Audit", "Entry", "Shown", "audit"]
 
@@ -202,7 +202,7 @@ def audit(
     resize: str = "squash",
     crop: int | None = None,
     tile: int = 1,
-    roi: Mask | str | Path | None = None,
+    roi: RoiSource | None = None,
     precision: str = "auto",
     seed: int = 42,
     threads: int | None = None,

@@ -24,8 +24,9 @@ from totalrecall.datasets import DataSet, Sample
 from totalrecall.errors import DataError, PictureError
 from totalrecall.evaluation import Evaluation, Scored, Scorer, evaluate, seen_pixels
 from totalrecall.files import atomic_write
-from totalrecall.images import read_image, read_mask
+from totalrecall.images import read_image
 from totalrecall.kinds import detector_class
+from totalrecall.masks import read_roi
 from totalrecall.memory import peak_memory
 from totalrecall.notices import only_picture_notices
 from totalrecall.overlay import draw_overlay
@@ -76,6 +77,7 @@ class Cell:
         """Work out the setup: everything that the figures rest on, as JSON types."""
         from totalrecall import __version__
 
+        roi = read_roi(self.roi)
         setup = {
             "method": self.method,
             "layout": self.data.name,
@@ -87,7 +89,7 @@ class Cell:
             "architecture": self.backbone.architecture,
             "backbone_sha256": self.backbone.sha256,
             "settings": json.loads(json.dumps(dict(self.settings))),  # a tuple reads back as a list
-            "roi": None if self.roi is None else hashlib.sha256(read_mask(self.roi).tobytes()).hexdigest(),
+            "roi": None if roi is None else hashlib.sha256(roi.mask.tobytes()).hexdigest(),
             "threads": self.threads,
             "pixels": "seen" if self.seen_only else "all",
             "data": fingerprint(self.data),

@@ -26,6 +26,7 @@ from totalrecall.extractor import PatchExtractor
 from totalrecall.fitting import Learnt, Progress
 from totalrecall.images import Geometry, Source
 from totalrecall.learning import Announce, learn
+from totalrecall.masks import RoiSource
 from totalrecall.notices import OutlierWarning, RepeatedPartsWarning
 from totalrecall.outliers import outlier_note, repeated_note, unlike_the_others, without_outliers
 from totalrecall.patches import flatten_grid
@@ -34,7 +35,7 @@ from totalrecall.scoring import picture_score, region_level, smooth_distances, s
 from totalrecall.search_plan import choose_levels
 from totalrecall.settings import Settings
 from totalrecall.sources import Sources, expand
-from totalrecall.types import LayerMap, Mask, Patches
+from totalrecall.types import LayerMap, Patches
 from totalrecall.wording import counted
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ class PatchCore(Changing[Bank, _Patches]):
         resize: `squash`, `letterbox` or `crop`.
         crop: side of the middle square kept, with `resize="crop"`.
         tile: prepare the picture this many times as large each way and let the backbone see it in tile x tile pieces.
-        roi: region of interest, a mask array or picture; what lies outside is neither seen nor scored.
+        roi: region of interest, a mask picture or array of the pictures' shape (see `masks`); what lies outside is
+            neither seen nor scored.
         patch_size: p, side of the neighbourhood that a patch averages, odd.
         stride: s, step of the patch grid.
         descriptor: `concat` or `paper-code`.
@@ -120,7 +122,7 @@ class PatchCore(Changing[Bank, _Patches]):
         resize: str = "squash",
         crop: int | None = None,
         tile: int = 1,
-        roi: Mask | str | Path | None = None,
+        roi: RoiSource | None = None,
         patch_size: int = 3,
         stride: int = 1,
         descriptor: str = "concat",

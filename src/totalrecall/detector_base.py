@@ -25,7 +25,8 @@ from totalrecall.errors import ModelFileError, NotFittedError, PictureError, Set
 from totalrecall.extractor import FeatureExtractor
 from totalrecall.fitting import FitReport
 from totalrecall.history import past_of, steps_of
-from totalrecall.images import Geometry, LoadedPicture, Recipe, Source, load_picture, read_mask
+from totalrecall.images import Geometry, LoadedPicture, Recipe, Source, load_picture
+from totalrecall.masks import RoiSource, read_roi
 from totalrecall.model_schema import DAMAGE, check_layout, check_values, reason_of
 from totalrecall.notices import SkippedPictureWarning
 from totalrecall.patches import covered_cells
@@ -33,7 +34,7 @@ from totalrecall.results import NearestPatch, Result, patch_centre, worst_patch
 from totalrecall.scoring import anomaly_map, find_regions
 from totalrecall.settings import CommonSettings, check_precision
 from totalrecall.sources import Sources, expand
-from totalrecall.types import AnomalyMap, LayerMap, Mask
+from totalrecall.types import AnomalyMap, LayerMap
 
 __all__ = ["Detector", "Digest", "Measured", "Model"]
 
@@ -74,9 +75,10 @@ class Detector(ABC, Generic[Model, Digest]):
         resize: str,
         crop: int | None,
         tile: int,
-        roi: Mask | str | Path | None,
+        roi: RoiSource | None,
     ) -> None:
-        mask = read_mask(roi) if isinstance(roi, (str, Path)) else roi
+        self.region = read_roi(roi)
+        mask = None if self.region is None else self.region.mask
         self.recipe = Recipe(size=size, resize=resize, crop=crop, tile=tile, roi=mask)
         self.backbone = load(backbone) if isinstance(backbone, str) else backbone
         self._model: Model | None = None

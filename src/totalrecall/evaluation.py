@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 
 from totalrecall import metrics
 from totalrecall.datasets import FrameMask, MaskSource, Sample
 from totalrecall.errors import DataError, PictureError
 from totalrecall.images import Geometry
+from totalrecall.masks import read_mask
 from totalrecall.types import AnomalyMap, Mask
 
 __all__ = ["BadPicture", "Evaluation", "Placed", "Scored", "Scorer", "evaluate", "read_defect_mask", "seen_pixels"]
@@ -148,39 +147,31 @@ def read_defect_mask(source: MaskSource, shape: tuple[int, int]) -> Mask:
     """Return where a mask marks a defect, in pixels of its picture.
 
     Args:
-        source: a picture file of any defect value, colour or smooth edge (see below); several, of which each marks some
-            of the defects; or a frame of an array.
+        source: a picture file, read by the rule of `masks`; several, of which each marks some of the defects; or a
+            frame of an array, where all but 0 is marked.
         shape: height and width of the picture.
 
     Raises:
-        DataError: the mask cannot be read, or is not of the picture's size.
+        DataError: the mask cannot be read or understood, or is not of the picture's size.
     """
     if isinstance(source, tuple):
         return np.logical_or.reduce([read_defect_mask(part, shape) for part in source])
     if isinstance(source, FrameMask):
-        path, image = source.path, _read_frame(source)
+        path, mask = source.path, _read_frame(source)
     else:
-        path, image = source, _read_mask_picture(source)
-    if image.shape[:2] != tuple(shape):
+        try:
+            path, mask = source, read_mask(source)
+        except (PictureError, DataError) as error:
+            raise DataError(f"The mask cannot be used: {error}") from None
+    if mask.shape != tuple(shape):
         raise DataError(
-            f"The mask {path} is {image.shape[1]} x {image.shape[0]} pixels, its picture {shape[1]} x {shape[0]}. "
+            f"The mask {path} is {mask.shape[1]} x {mask.shape[0]} pixels, its picture {shape[1]} x {shape[0]}. "
             "They must be of one size: restore the mask or the picture."
         )
-    return _marked(image)
+    return mask
 
 
-def _read_mask_picture(path: Path) -> npt.NDArray[np.number]:
-    try:
-        data = np.fromfile(path, np.uint8)  # not imread: it fails on names that are not ASCII on Windows
-    except OSError as error:
-        raise DataError(f"Cannot read the mask {path}: {error.strerror or error}. Restore the file.") from None
-    image = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
-    if image is None:
-        raise DataError(f"The mask {path} is not a picture that can be read ({data.size} bytes). Restore the file.")
-    return np.asarray(image)
-
-
-def _read_frame(source: FrameMask) -> npt.NDArray[np.number]:
+def _read_frame(source: FrameMask) -> Mask:
     try:
         frames = np.load(source.path, mmap_mode="r", allow_pickle=False)  # the one frame is read, not the whole video
         frame = np.array(frames[source.frame])
@@ -191,24 +182,7 @@ def _read_frame(source: FrameMask) -> npt.NDArray[np.number]:
             f"The masks {source.path} must be an array (frames, height, width) of integers, got {frames.shape} "
             f"{frames.dtype}. Restore the file."
         )
-    return (frame != 0).astype(np.uint8)
-
-
-def _marked(image: npt.NDArray[np.number]) -> Mask:
-    """Return the defect pixels of a mask, of any shape (h, w) or (h, w, channels).
-
-    Sets write masks in three ways. Black and white, sharp (MVTec AD) or with smoothed edges (Magnetic Tile, with as
-    many values on either side of the middle): the middle is the edge. Taking every value over 0 would give MT_Break 349
-    regions in place of 126, most of them specks of the smoothing, and each weighs as much in PRO as a whole defect.
-    Class numbers 1, 2, 3 on 0 (VisA), or a colour per class: everything but black is defect.
-    """
-    if image.ndim == 3:
-        colours = image[..., :3] if image.shape[2] >= 3 else image[..., :1]  # without alpha
-        if (colours != colours[..., :1]).any():
-            return np.asarray(colours.any(axis=2))
-        image = colours[..., 0]  # (h, w, channels) -> (h, w)
-    middle = 2 ** (8 * image.dtype.itemsize - 1) - 0.5 if image.dtype.kind == "u" else 0.0  # 127.5 for 8 bits
-    return np.asarray(image > (middle if image.max() > middle else 0))
+    return np.asarray(frame != 0)
 
 
 def seen_pixels(sample: Sample, result: Scored, *, seen_only: bool) -> tuple[AnomalyMap, Mask] | None:

@@ -18,7 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from totalrecall.decode import decode_image
+from totalrecall.decode import Pixels, decode_image, decode_layers
 from totalrecall.errors import PictureError, SettingError
 from totalrecall.files import read_regular, sha256
 from totalrecall.formats import file_limit
@@ -36,7 +36,7 @@ __all__ = [
     "load_picture",
     "load_pictures",
     "read_image",
-    "read_mask",
+    "read_layers",
 ]
 
 Source = str | Path | np.ndarray  # a picture: its file, or a uint8 array, RGB (h, w, 3) or grey (h, w)
@@ -180,13 +180,32 @@ class Recipe:
 
         Blanking, rather than only ignoring the patches outside, means that nothing outside can reach a score through
         the backbone's wide receptive field.
+
+        Raises:
+            PictureError: it cannot be cropped, or has another shape than the region of interest.
         """
         geometry = self.geometry(image.shape[0], image.shape[1])
+        self._check_framing(*geometry.original)
         roi = self.original_roi(*geometry.original)
         if roi is not None:  # subtle: before the resize, which mixes the pixels on either side of the border
             blank = np.broadcast_to(_BLANK, image.shape).copy()
             image = cv2.copyTo(image, roi.view(np.uint8), blank)
         return geometry.prepare(image), geometry
+
+    def _check_framing(self, height: int, width: int) -> None:
+        """Refuse a picture of another shape than the region of interest, which would mark other places on it.
+
+        Raises:
+            PictureError: the sides are in another ratio, by more than rounding to whole pixels explains.
+        """
+        if self.roi is None:
+            return
+        rows, columns = self.roi.shape
+        if abs(rows * width - columns * height) > max(rows + columns, height + width):
+            raise PictureError(
+                f"The picture has {width} x {height} pixels, its region of interest {columns} x {rows}, which is "
+                "another shape. Draw the region on a picture of this camera, whole and upright."
+            )
 
     def original_roi(self, height: int, width: int) -> Mask | None:
         """Return the region of interest at a picture's own size, or None when the whole picture is inspected."""
@@ -249,14 +268,13 @@ def read_image(path: str | Path) -> Image:
     return decode_image(_read_bytes(path), str(path))
 
 
-def read_mask(path: str | Path) -> Mask:
-    """Read a mask picture: True where it is brighter than mid-grey; masks of 0 and 1 are understood too.
+def read_layers(path: str | Path) -> tuple[Pixels, np.ndarray | None]:
+    """Read a picture's colours as deep as they are, and its alpha channel (h, w) apart, for `masks`.
 
     Raises:
         PictureError: as for `read_image`.
     """
-    grey = read_image(path).max(axis=2)
-    return grey > (127 if grey.max() > 1 else 0)
+    return decode_layers(_read_bytes(path), str(path))
 
 
 def load_pictures(

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,10 @@ from totalrecall.extractor import FeatureExtractor
 from totalrecall.gaussians import Gaussians, choose_channels, default_channels, embed
 from totalrecall.gaussians_grown import Grown
 from totalrecall.images import Geometry
+from totalrecall.masks import RoiSource
 from totalrecall.onepass import Learner, OnePass, pyramid_layers
 from totalrecall.settings import PadimSettings
-from totalrecall.types import LayerMap, Mask, Patches
+from totalrecall.types import LayerMap, Patches
 from totalrecall.wording import counted
 
 __all__ = ["PaDiM"]
@@ -73,7 +73,7 @@ class PaDiM(OnePass[Gaussians, _Embedding]):
         resize: str = "squash",
         crop: int | None = None,
         tile: int = 1,
-        roi: Mask | str | Path | None = None,
+        roi: RoiSource | None = None,
         false_alarm_rate: float = 0.01,
         holdout: float = 0.2,
         min_area: int = 1,

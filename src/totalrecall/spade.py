@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,11 @@ from totalrecall.extractor import FeatureExtractor
 from totalrecall.fitting import Progress
 from totalrecall.gallery import Gallery, pooled
 from totalrecall.images import Geometry
+from totalrecall.masks import RoiSource
 from totalrecall.onepass import Learner, OnePass, pyramid_layers
 from totalrecall.scoring import region_level
 from totalrecall.settings import SpadeSettings
-from totalrecall.types import LayerMap, Mask
+from totalrecall.types import LayerMap
 from totalrecall.wording import counted
 
 __all__ = ["SPADE"]
@@ -76,7 +76,7 @@ class SPADE(OnePass[Gallery, _Pyramid]):
         resize: str = "squash",
         crop: int | None = None,
         tile: int = 1,
-        roi: Mask | str | Path | None = None,
+        roi: RoiSource | None = None,
         false_alarm_rate: float = 0.01,
         holdout: float = 0.2,
         min_area: int = 1,

@@ -17,7 +17,7 @@ from totalrecall.cli.common import (
     say,
     write_json,
 )
-from totalrecall.cli.fit import add_preparation_options, memory_size, training_pictures
+from totalrecall.cli.fit import add_preparation_options, memory_size, tell_region, training_pictures
 from totalrecall.cli.paths import BACKBONE, INPUT, OUTPUT, PathArgument
 from totalrecall.errors import DataError, SettingError
 
@@ -74,8 +74,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> int:
     """Audit, show, tell; returns the exit code."""
     from totalrecall.audit import audit
+    from totalrecall.masks import read_roi
 
     _check(args)
+    if args.json != "-":
+        tell_region(args, read_roi(args.roi))
     pictures = training_pictures(args)
     with progress_bars(args) as progress:
         found = audit(

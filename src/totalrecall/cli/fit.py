@@ -24,6 +24,7 @@ from totalrecall.wording import counted
 if TYPE_CHECKING:
     from totalrecall.calibration import Calibration
     from totalrecall.kinds import AnyDetector
+    from totalrecall.masks import Marking
     from totalrecall.onepass import OnePassPlan
     from totalrecall.plan import Plan
 
@@ -33,6 +34,7 @@ __all__ = [
     "add_preparation_options",
     "make_detector",
     "memory_size",
+    "tell_region",
     "threshold_words",
     "training_pictures",
     "warn_of_floor",
@@ -164,7 +166,10 @@ def add_preparation_options(group: "argparse._ArgumentGroup") -> None:
         "--tile", type=int, default=1, metavar="N", help="see the picture N times as large, in N x N pieces (default 1)"
     )
     group.add_argument(
-        "--roi", metavar="MASK", type=INPUT, help="picture whose white pixels mark the region to inspect"
+        "--roi",
+        metavar="MASK",
+        type=INPUT,
+        help="picture that marks the region to inspect: white on black, or painted on transparent",
     )
 
 
@@ -204,6 +209,7 @@ def run(args: argparse.Namespace) -> int:
     check_target("--output", args.output)
     check_target("--json", args.json)
     detector = make_detector(args)
+    tell_region(args, detector.region)
     pictures = training_pictures(args)
     with only_picture_notices(), progress_bars(args) as progress:  # each skipped picture is named below
         announce = None if args.quiet and not args.json else (lambda plan: _announce(args, plan))
@@ -213,6 +219,14 @@ def run(args: argparse.Namespace) -> int:
     detector.save(output, embed_backbone=not args.no_embed)
     _tell(args, detector, output)
     return 1 if detector.skipped_ else 0
+
+
+def tell_region(args: argparse.Namespace, region: "Marking | None") -> None:
+    """Say how much of the picture the region of interest leaves, before the work: a mask may be read otherwise."""
+    from totalrecall.masks import roi_words
+
+    if region is not None:
+        say(args, roi_words(region))
 
 
 def memory_size(text: str) -> int:

@@ -15,10 +15,12 @@ from totalrecall.datasets.base import DataSet, FrameMask, MaskSource, Sample
 from totalrecall.datasets.headers import picture_size
 from totalrecall.errors import DataError, PictureError
 from totalrecall.images import read_image
+from totalrecall.masks import read_mask
 
 __all__ = ["Problem", "check_files", "mask_files"]
 
 _THREADS = 8
+_MOST = 0.6  # of a picture, and of its border, that no defect covers
 
 
 @dataclass(frozen=True)
@@ -83,9 +85,21 @@ def _decoded_size(path: Path) -> tuple[int, int]:
     return height, width
 
 
+def _understood_size(path: Path) -> tuple[int, int]:
+    """Return the size of a mask of which one can say what it marks, and which does not seem to be inverted."""
+    mask = read_mask(path)
+    border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
+    if mask.mean() > _MOST and border.mean() > _MOST:
+        raise DataError(
+            f"{path} marks {mask.mean():.0%} of the picture, its border too, so it seems to be inverted. "
+            "Defects are white on black."
+        )
+    return mask.shape
+
+
 def _mask_size(path: Path, mask: MaskSource | None, decode: bool) -> tuple[int, int]:
     if not isinstance(mask, FrameMask):
-        return _decoded_size(path) if decode else picture_size(path)
+        return _understood_size(path) if decode else picture_size(path)
     try:
         frames = np.load(path, mmap_mode="r", allow_pickle=False)  # the header alone, until a frame is looked at
     except (OSError, ValueError, EOFError) as error:

@@ -14,12 +14,10 @@ There are two editions, with fine masks and with boxes (KolektorSDD-boxes). Kole
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import cv2
-import numpy as np
-
 from totalrecall.datasets.base import DataSet, Sample, name_some, picture_paths, seeded_split, subfolders
 from totalrecall.datasets.official import Counts, SetInfo, count_warnings
-from totalrecall.errors import DataError
+from totalrecall.errors import DataError, PictureError
+from totalrecall.masks import read_mask
 
 __all__ = ["KOLEKTOR", "open_kolektor"]
 
@@ -84,9 +82,9 @@ def _pairs(item: Path) -> list[tuple[Path, Path | None]]:
 
 def _is_marked(mask: Path | None) -> bool | None:
     """Tell whether a mask marks anything; None where there is no mask that can be read."""
-    try:
-        data = np.empty(0, np.uint8) if mask is None else np.fromfile(mask, np.uint8)
-    except OSError:
+    if mask is None:
         return None
-    image = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
-    return None if image is None else bool(image.any())
+    try:
+        return bool(read_mask(mask).any())
+    except (PictureError, DataError):
+        return None
