@@ -18,7 +18,7 @@ TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
 
 # The road, in the order of the docstring of the package. `decode` belongs to images, `settings` are read by many.
 ROAD = re.findall(r"^    (\w+) {2,}\S", totalrecall.__doc__.partition("reading order:")[2], re.M)
-EVERYWHERE = {"types", "errors", "files", "threads"}
+EVERYWHERE = {"types", "errors", "files", "forks", "threads"}
 # Steps and parts of steps: what each may import besides EVERYWHERE and the steps before it.
 ALSO = {
     "images": {"decode", "formats", "picture_files"},

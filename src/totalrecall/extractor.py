@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -52,6 +52,10 @@ class FeatureExtractor:
     def engine(self) -> Engine:
         """The engine, opened at first use: reading a model's facts needs none."""
         return open_engine(self.backbone, self.layers, precision=self.precision, threads=self.threads)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return all but the engine, which is opened where it is used: another machine may have another precision."""
+        return {name: value for name, value in vars(self).items() if name != "engine"}
 
     def shapes(self) -> list[tuple[int, int, int]]:
         """Return rows, columns and channels of each layer's map, from the recipe alone."""

@@ -15,9 +15,11 @@ distance is the length of L^-1 (x - mu), so a picture costs one product a positi
 import math
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
+from totalrecall.forks import renew_in_child
 from totalrecall.patches import repeated_cells
 from totalrecall.threads import in_worker, one_blas_thread, workers
 from totalrecall.types import LayerMap, Patches, PatchGrid, PatchStack
@@ -76,6 +78,19 @@ class Gaussians:
         self.scatter = np.zeros((positions, dimensions * (dimensions + 1) // 2), np.float32)
         self._whitening: np.ndarray | None = None
         self._lock = threading.Lock()
+        renew_in_child(self)
+
+    def renew(self) -> None:
+        """Forget who held the lock, in a forked child: the thread is gone."""
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return all but the lock and what is worked out at first use."""
+        return {name: value for name, value in vars(self).items() if name not in ("_whitening", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _whitening=None, _lock=threading.Lock())
+        renew_in_child(self)
 
     @classmethod
     def of(cls, count: int, mean: np.ndarray, scatter: np.ndarray) -> "Gaussians":

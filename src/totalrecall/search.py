@@ -18,11 +18,13 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from totalrecall.engines.bounds import BLOCK, BoundsGraph, all_dimensions_pay
 from totalrecall.errors import SettingError
+from totalrecall.forks import abandon, renew_in_child
 from totalrecall.threads import cores, one_blas_thread, side_by_side
 from totalrecall.types import Distances, Indices, Matrix, Patches
 
@@ -111,6 +113,22 @@ class ExactSearch:
         self._graph: BoundsGraph | None = None
         self._work = 0.0  # multiplications done without a graph; infinite once it is known to be of no use
         self._lock = threading.Lock()
+        renew_in_child(self)
+
+    def renew(self) -> None:
+        """Forget the graph, in a forked child: the threads that run it are gone. The next search makes it again."""
+        if self._graph is not None:
+            abandon(self._graph)
+            self._graph, self._work = None, float(_WORTH_A_GRAPH)
+        self._lock = threading.Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return all but the graph and the lock: whoever gets the copy makes a graph when it pays there."""
+        return {name: value for name, value in vars(self).items() if name not in ("_graph", "_work", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _graph=None, _work=0.0, _lock=threading.Lock())
+        renew_in_child(self)
 
     def nearest(self, queries: Patches, k: int = 1) -> tuple[Distances, Indices]:
         """Return Euclidean distances (q, k), ascending, and the indices (q, k) of the neighbours.

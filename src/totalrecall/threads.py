@@ -21,8 +21,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+from totalrecall.errors import SettingError
+from totalrecall.forks import abandon, generation, in_child
+
 __all__ = [
     "blas_threads_rest",
+    "check_not_forked",
     "core_cache",
     "cores",
     "in_order",
@@ -57,16 +61,29 @@ def one_blas_thread() -> Iterator[None]:
             _let_any_thread_control()
             _limit = _controller().limit(limits=1, user_api="blas")
         _inside += 1
+    born = generation()
     try:
         yield
     finally:
-        with _lock:
-            _inside -= 1
-            if _inside == 0 and _limit is not None:
-                _let_any_thread_control()
-                _limit.__exit__(None, None, None)
-                _limit = None
-                _let_any_thread_control()
+        if born == generation():  # else a forked child has lifted it already
+            _leave()
+
+
+def _leave() -> None:
+    global _inside, _limit
+    with _lock:
+        _inside -= 1
+        if _inside == 0 and _limit is not None:
+            _lift()
+
+
+def _lift() -> None:
+    global _limit
+    assert _limit is not None
+    _let_any_thread_control()
+    _limit.__exit__(None, None, None)
+    _limit = None
+    _let_any_thread_control()
 
 
 def _let_any_thread_control() -> None:
@@ -113,20 +130,37 @@ def in_order(
     """Yield function(item) of each item in turn, worked out by `workers`, at most `ahead` of them before their turn.
 
     An error of the function, or of the items, comes out in its turn; whatever is still under way is waited for.
+
+    Raises:
+        SettingError: the process was forked meanwhile, and it is the child that asks for more.
     """
     ahead = cores() + 1 if ahead is None else ahead
     pending: deque[Future[Outcome]] = deque()
+    born = generation()
+
     try:
         for item in items:
             pending.append(workers().submit(function, item))
             if len(pending) > ahead:
                 yield pending.popleft().result()
+                check_not_forked(born)
         while pending:
             yield pending.popleft().result()
+            check_not_forked(born)
     finally:
-        for future in pending:
-            future.cancel()
-        wait(pending)
+        if born == generation():
+            for future in pending:
+                future.cancel()
+            wait(pending)
+
+
+def check_not_forked(born: int) -> None:
+    """Raise SettingError if the process was forked since: what the parent's threads work on never ends in a child."""
+    if born != generation():
+        raise SettingError(
+            "A stream of pictures goes on in the process that began it, got a child that was forked since. "
+            "Begin another stream in the child."
+        )
 
 
 def side_by_side(function: Callable[[Item], Outcome], items: Sequence[Item]) -> list[Outcome]:
@@ -146,3 +180,17 @@ def _controller() -> Any:
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
+
+
+def _renew() -> None:
+    """Begin anew in a forked child: the workers are gone, and so is whoever held the lock."""
+    global _inside, _lock
+    if workers.cache_info().currsize:
+        abandon(workers())
+        workers.cache_clear()
+    _lock, _inside = threading.Lock(), 0
+    if _limit is not None:
+        _lift()
+
+
+in_child(_renew)

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from totalrecall.engines.openvino import _capabilities, _core, _matrix_units, _openvino
+from totalrecall.forks import undivided
 from totalrecall.types import Matrix, Patches
 
 __all__ = ["BLOCK", "BoundsGraph", "all_dimensions_pay"]
@@ -94,12 +95,13 @@ class BoundsGraph:
         m' is m rounded up to whole blocks. The first two are as the graph stores them, see `numbers`. They are the
         calling thread's own, to write to as well, until it calls again.
         """
-        request = getattr(self._own, "request", None)
-        if request is None:
-            request = self._own.request = self._model.create_infer_request()
         taken = np.require(queries, np.float32, ["C", "W"])
-        request.set_input_tensor(0, _openvino().Tensor(taken, shared_memory=True))
-        request.infer()
+        with undivided():
+            request = getattr(self._own, "request", None)
+            if request is None:
+                request = self._own.request = self._model.create_infer_request()
+            request.set_input_tensor(0, _openvino().Tensor(taken, shared_memory=True))
+            request.infer()
         bounds, lowest, norms = (request.get_output_tensor(i).data for i in range(3))
         if self.rounded:
             bounds, lowest = bounds.view(np.uint16), lowest.view(np.uint16)
@@ -226,7 +228,8 @@ class BoundsGraph:
         model = openvino.Model([one.output(0) for one in (bounds, lowest, norms)], [queries], "bounds")
         # f32 leaves the precisions as they are written here
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-        return _core().compile_model(model, "CPU", settings)
+        with undivided():
+            return _core().compile_model(model, "CPU", settings)
 
 
 def _starts(vectors: Patches) -> range:

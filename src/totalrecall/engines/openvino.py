@@ -17,6 +17,8 @@ from totalrecall.engines.base import Token, check_layers, check_picture, check_p
 from totalrecall.engines.compiled_cache import CompiledCache
 from totalrecall.errors import BackboneError, SettingError
 from totalrecall.files import home
+from totalrecall.forks import abandon, generation, in_child, renew_in_child, undivided, wait_before_fork
+from totalrecall.threads import check_not_forked
 from totalrecall.types import FeatureMap
 
 __all__ = ["PRECISIONS", "OpenVinoEngine"]
@@ -63,6 +65,7 @@ class OpenVinoEngine:
         native = "BF16" in _capabilities()
         if precision == "bf16" and not native:
             raise SettingError("precision bf16 is not native to this processor. Use precision auto or f32.")
+        self._given = {"precision": precision, "cache": cache, "threads": threads}
         self._backbone = backbone
         self._layers = check_layers(backbone, layers)
         self._precision = "bf16" if native and precision != "f32" else "f32"
@@ -70,6 +73,20 @@ class OpenVinoEngine:
         self._cache = CompiledCache(home() / "cache" if cache == "home" else cache)
         self._compiled: OrderedDict[tuple[int, int, _Hint], _Compiled] = OrderedDict()
         self._lock = threading.RLock()
+        renew_in_child(self)
+
+    def renew(self) -> None:
+        """Forget what was compiled, in a forked child: its threads are gone. It is compiled again when it is used."""
+        abandon(self._compiled)
+        self._compiled = OrderedDict()
+        self._lock = threading.RLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what it was made of: what is compiled cannot be copied, nor run by another processor."""
+        return {"backbone": self._backbone, "layers": self._layers, **self._given}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        OpenVinoEngine.__init__(self, **state)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -95,7 +112,8 @@ class OpenVinoEngine:
         if len(images) == 1:
             with self._lock:  # a request holds one picture at a time
                 compiled = self._get(images.shape[1], images.shape[2], "LATENCY")
-                compiled.request.infer([np.ascontiguousarray(images)])
+                with undivided():
+                    compiled.request.infer([np.ascontiguousarray(images)])
                 return compiled.collect(compiled.request)
         maps: dict[str, FeatureMap] = {}
         for i, single in self.stream(enumerate(images)):
@@ -123,6 +141,7 @@ class OpenVinoEngine:
         pending: deque[tuple[Token, Any, _Compiled]] = deque()
         idle: list[Any] = []
         current: _Compiled | None = None
+        born = generation()
         try:
             for token, picture in pictures:
                 check_picture(picture)
@@ -132,27 +151,36 @@ class OpenVinoEngine:
                 if len(pending) >= compiled.in_flight:
                     oldest, request, owner = pending.popleft()
                     yield oldest, owner.finish(request)
+                    check_not_forked(born)
                     if owner is current:
                         idle.append(request)
-                request = idle.pop() if idle else compiled.model.create_infer_request()
-                request.start_async([np.ascontiguousarray(picture)[np.newaxis]])  # copies the picture in
+                with undivided():
+                    request = idle.pop() if idle else compiled.model.create_infer_request()
+                    _running[id(request)] = request
+                    request.start_async([np.ascontiguousarray(picture)[np.newaxis]])  # copies the picture in
                 pending.append((token, request, compiled))
             while pending:
                 token, request, owner = pending.popleft()
                 yield token, owner.finish(request)
+                check_not_forked(born)
         finally:
-            # subtle: a request must not be freed while it computes
-            for _, request, _ in pending:
-                with contextlib.suppress(RuntimeError):
-                    request.cancel()
-                    request.wait()
+            if born == generation():
+                # subtle: a request must not be freed while it computes
+                for _, request, _ in pending:
+                    with contextlib.suppress(RuntimeError):
+                        request.cancel()
+                        request.wait()
+                    _running.pop(id(request), None)
+            else:  # it computes in the parent, here it never ends
+                abandon((pending, idle, current))
 
     def _get(self, height: int, width: int, hint: _Hint) -> "_Compiled":
         """Return the graph for one picture size, compiled now or before."""
         key = (height, width, hint)
         with self._lock:
             if key not in self._compiled:
-                self._compiled[key] = _Compiled(self._compile(height, width, hint), self._layers)
+                with undivided():
+                    self._compiled[key] = _Compiled(self._compile(height, width, hint), self._layers)
             self._compiled.move_to_end(key)
             while len(self._compiled) > _KEPT:
                 self._compiled.popitem(last=False)
@@ -179,7 +207,8 @@ class OpenVinoEngine:
                 "Its graph is damaged: add the backbone again."
             ) from None
         with contextlib.suppress(RuntimeError):  # a plugin that cannot export is no worse off than without a cache
-            self._cache.write(key, compiled.export_model().getvalue())
+            exported = compiled.export_model()  # bytes up to OpenVINO 2025.0, then a stream of them
+            self._cache.write(key, exported if isinstance(exported, bytes) else exported.getvalue())
         return compiled
 
     def _cut(self, model: Any) -> Any:
@@ -210,11 +239,25 @@ class _Compiled:
 
     def finish(self, request: Any) -> dict[str, FeatureMap]:
         request.wait()
+        _running.pop(id(request), None)
         return self.collect(request)
 
     def collect(self, request: Any) -> dict[str, FeatureMap]:
         # subtle: the arrays are views of buffers that the request's next picture overwrites, so they are copied
         return {layer: request.get_tensor(layer).data.copy() for layer in self._layers}
+
+
+_running: dict[int, Any] = {}  # the requests of all streams that may be computing
+
+
+def _wait_for_all() -> None:
+    """Wait until OpenVINO's own threads have nothing to do; their outcome is for whoever started them."""
+    for request in list(_running.values()):
+        with contextlib.suppress(RuntimeError):
+            request.wait()
+
+
+wait_before_fork(_wait_for_all)
 
 
 @functools.cache
@@ -257,3 +300,15 @@ def _matrix_units() -> bool:
 def _machine() -> tuple[str, ...]:
     """Return what makes a compiled graph of another machine or version unfit for this one."""
     return (_openvino().__version__, str(_core().get_property("CPU", "FULL_DEVICE_NAME")), *_capabilities())
+
+
+def _renew() -> None:
+    """Let a forked child open OpenVINO anew: the threads of the core are gone."""
+    abandon(list(_running.values()))
+    _running.clear()
+    if _core.cache_info().currsize:
+        abandon(_core())
+        _core.cache_clear()
+
+
+in_child(_renew)
