@@ -335,7 +335,7 @@ def test_what_is_not_known_is_null_in_json(capsys, added, parts, tmp_path):
     assert json.loads("\n".join(out), parse_constant=pytest.fail)["threshold"] is None
     code, out, _ = run(capsys, "predict", path, parts / "test" / "good" / "000.png", "--json", "-")
     (line,) = (json.loads(text, parse_constant=pytest.fail) for text in out)
-    assert (code, line["threshold"], line["p_value"], line["is_anomalous"]) == (0, None, None, False)
+    assert (code, line["threshold"], line["p_value"], line["is_anomalous"]) == (0, None, None, None)
 
 
 def test_backbones_are_listed_and_added(capsys, added, session_home, tmp_path):

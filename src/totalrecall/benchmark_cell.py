@@ -300,7 +300,7 @@ def _thumbnails(cell: Cell, detector: "AnyDetector", recorder: _Recorder, folder
             threshold=detector.pixel_threshold_,
             score=result.score,
             score_threshold=result.threshold,
-            is_anomalous=result.is_anomalous if math.isfinite(result.threshold) else None,
+            is_anomalous=result.is_anomalous,
             regions=result.regions,
             roi=detector.recipe.original_roi(image.shape[0], image.shape[1]),
         )

@@ -43,6 +43,7 @@ from functools import cached_property
 
 import numpy as np
 
+from totalrecall.errors import SettingError
 from totalrecall.tail import fit_tail, rate_interval
 
 __all__ = ["OF_PARTS", "Calibration", "conformal_threshold"]
@@ -98,6 +99,18 @@ class Calibration:
     parts: int | None = None
     shown_by: int = 0
     new_parts: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse scores among which is none: sorted, it would be the highest, and so the threshold.
+
+        Raises:
+            SettingError: a score is not a finite number, or a peak is not a number.
+        """
+        if not np.isfinite(self.scores).all() or np.isnan(self.peaks).any():
+            bad = int(np.count_nonzero(~np.isfinite(self.scores)) + np.count_nonzero(np.isnan(self.peaks)))
+            raise SettingError(
+                f"scores of good pictures must be finite numbers, {bad} are not. Look at the pictures, or fit again."
+            )
 
     @cached_property
     def threshold(self) -> float:

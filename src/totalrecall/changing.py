@@ -69,7 +69,7 @@ class Changing(Detector[Model, Digest]):
             NotFittedError: nothing was learnt yet.
         """
         told, skipped = self._told(expand(defects))
-        missed = [one for one in told if not one.caught]
+        missed = [one for one in told if one.caught is not True]
         if apply and missed:
             with self._changing() as note:
                 self._taught = catching_threshold([one.score for one in missed])

@@ -23,7 +23,7 @@ from totalrecall.drift_conditions import Glance
 from totalrecall.errors import PictureError
 from totalrecall.evidence import Coverage, Evidence, EvidenceKeeper
 from totalrecall.extractor import PatchExtractor
-from totalrecall.fitting import Learnt, Progress
+from totalrecall.fitting import Learnt, Progress, Seen
 from totalrecall.images import Geometry, Source
 from totalrecall.learning import Announce, learn
 from totalrecall.masks import RoiSource
@@ -243,7 +243,7 @@ class PatchCore(Changing[Bank, _Patches]):
             for seen in learnt.again(fold):
                 geometry = self.recipe.geometry(seen.picture.height, seen.picture.width)
                 if len(seen.cells):
-                    measured = self._measure(bank, _Patches(seen.patches, seen.cells, learnt.grid))
+                    measured = self._measured_of(seen, bank, learnt.grid)
                     score, full_map = self._judged(measured, geometry)
                     judged.append((seen.index, score, region_level(full_map, self.settings.min_area)))
                     weight = self._weight(measured.grid, seen.cells)
@@ -266,6 +266,17 @@ class PatchCore(Changing[Bank, _Patches]):
             seen_parts, shown_by = len(np.unique(learnt.parts)), len(learnt.parts)
             calibration = replace(calibration, parts=seen_parts, shown_by=shown_by, new_parts=self.settings.new_parts)
         return calibration, keeper.evidence(), levels
+
+    def _measured_of(self, seen: Seen, bank: Bank, grid: tuple[int, int]) -> Measured:
+        """Measure a good picture of the fit by a bank without it.
+
+        Raises:
+            PictureError: its score is no number, so it can set no threshold; it is in the bank by now.
+        """
+        try:
+            return self._measured(bank, _Patches(seen.patches, seen.cells, grid))
+        except PictureError as error:
+            raise PictureError(f"{seen.picture.path}: {error} Leave it out of the good pictures.") from None
 
     def _join(self, sources: Sequence[Source], progress: Progress | None) -> "Change":
         from totalrecall.joining import add_pictures

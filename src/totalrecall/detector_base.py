@@ -30,8 +30,8 @@ from totalrecall.masks import RoiSource, read_roi
 from totalrecall.model_schema import DAMAGE, check_layout, check_values, reason_of
 from totalrecall.notices import SkippedPictureWarning
 from totalrecall.patches import covered_cells
-from totalrecall.results import NearestPatch, Result, patch_centre, worst_patch
-from totalrecall.scoring import anomaly_map, find_regions
+from totalrecall.results import NearestPatch, Result, judged, patch_centre, worst_patch
+from totalrecall.scoring import Region, anomaly_map, find_regions, marked_regions
 from totalrecall.settings import CommonSettings, check_precision
 from totalrecall.sources import Sources, expand
 from totalrecall.types import AnomalyMap, LayerMap
@@ -148,7 +148,11 @@ class Detector(ABC, Generic[Model, Digest]):
         if loaded.error is not None:
             raise loaded.error
         assert loaded.prepared is not None
-        return self._judge(loaded, self.extractor.maps(loaded.prepared), began, conditions=conditions)
+        try:
+            maps = self.extractor.maps(loaded.prepared)
+        except PictureError as error:
+            raise PictureError(f"{loaded.path}: {error}") from None
+        return self._judge(loaded, maps, began, conditions=conditions)
 
     def predict_stream(self, pictures: Sources, *, conditions: bool = False) -> Iterator[Result | PictureError]:
         """Judge many pictures, as many a second as possible; yields in order, the error of one that cannot be read.
@@ -205,26 +209,56 @@ class Detector(ABC, Generic[Model, Digest]):
             digest = self._digest(maps, geometry)
         except PictureError as error:
             raise PictureError(f"{loaded.path}: {error}") from None
-        measured = self._measure(self._fitted(), digest)
-        score, full_map = self._judged(measured, geometry)
+        try:
+            measured = self._measured(self._fitted(), digest)
+            score, full_map = self._judged(measured, geometry)
+        except PictureError as error:
+            raise PictureError(f"{loaded.path}: {error}") from None
         taken = None
         if conditions and self._drift is not None:
             taken = self._drift.conditions(look(loaded, self.recipe), float(measured.grid.mean()), score)
         threshold = self.threshold_
+        is_anomalous = judged(score, threshold)
         return Result(
             path=loaded.path,
             score=score,
             threshold=threshold,
-            is_anomalous=score > threshold,
+            is_anomalous=is_anomalous,
             p_value=math.nan if self._calibration is None else self._calibration.p_value(score),
             anomaly_map=full_map,
-            regions=find_regions(full_map, self.pixel_threshold_, min_area=self.settings.min_area),
+            regions=self._regions(full_map, geometry, is_anomalous),
             nearest=self._nearest(measured),
             milliseconds=1000 * (time.perf_counter() - began),
             geometry=geometry,
             conditions=taken,
             worst=worst_patch(geometry, measured.grid),
         )
+
+    def _measured(self, model: Model, digest: Digest) -> Measured:
+        """Measure one picture against a model; every score of a picture, at a fit too, comes from here.
+
+        Raises:
+            PictureError: its score or one of its distances is no finite number, of which no verdict can be given.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):  # it is found below, and named
+            measured = self._measure(model, digest)
+        score = 0.0 if measured.score is None else measured.score
+        if not math.isfinite(score) or not np.isfinite(measured.grid).all():
+            raise PictureError(
+                f"its score is not a finite number (got {score if not math.isfinite(score) else math.nan:g}), so there "
+                "is no verdict. Look at the picture; if others fail too, at the backbone and --precision f32."
+            )
+        return measured
+
+    def _regions(self, full_map: AnomalyMap, geometry: Geometry, is_anomalous: bool | None) -> list[Region]:
+        """Return what is marked: of an anomalous picture always its worst place."""
+        threshold, min_area = self.pixel_threshold_, self.settings.min_area
+        if is_anomalous is not True:
+            return find_regions(full_map, threshold, min_area=min_area)
+        inside = np.zeros(full_map.shape, bool)
+        inside[geometry.seen] = True
+        roi = self.recipe.original_roi(*geometry.original)
+        return marked_regions(full_map, threshold, min_area=min_area, inside=inside if roi is None else inside & roi)
 
     def _judged(self, measured: Measured, geometry: Geometry) -> tuple[float, AnomalyMap]:
         """Return a picture's score and its map in original pixels."""
@@ -440,6 +474,8 @@ class Detector(ABC, Generic[Model, Digest]):
         self._pictures, self._calibration = pictures, calibration  # `_restored` looks at them
         self._take(self._restored(header, tensors), pictures, calibration)
         self._taught = float(header["taught"]["threshold"]) if "taught" in header else None
+        if self._taught is not None and not math.isfinite(self._taught):
+            raise ValueError("taught.threshold (not a finite number)")
         self._drift = Reference.restored(tensors)
         steps_of(header)
         self._past, self._read = past_of(contents), header

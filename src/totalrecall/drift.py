@@ -199,20 +199,23 @@ class Monitor:
 
     # ------------------------------------------------------------------ watching
 
-    def observe(self, conditions: Conditions, is_anomalous: bool, path: str = "") -> list[Alarm]:
+    def observe(self, conditions: Conditions, is_anomalous: bool | None, path: str = "") -> list[Alarm]:
         """Take in one picture; returns the alarms that it raises, usually none.
 
         Args:
             conditions: of the picture, `Result.conditions`.
             is_anomalous: the detector's verdict. A rejected picture says nothing of the line's usual numbers; it counts
-                only where more than half of all pictures lie beyond all that were judged good.
+                only where more than half of all pictures lie beyond all that were judged good. One without a verdict
+                (None) is counted as watched, and says nothing at all.
             path: named in the alarm.
         """
         self.pictures += 1
-        self.counted += not is_anomalous
-        self._recent.append((bool(is_anomalous), conditions.values.tolist()))
+        if is_anomalous is None:
+            return []
+        self.counted += is_anomalous is False
+        self._recent.append((is_anomalous, conditions.values.tolist()))
         raised = []
-        stage = not is_anomalous and self.counted in _STAGES
+        stage = is_anomalous is False and self.counted in _STAGES
         for name in _RANKED:
             value = self._recent[-1][1][_column(name)]
             if self._open(name):
@@ -222,7 +225,7 @@ class Monitor:
                 watch = (name, sign)
                 if watch in self._bets and self._bet(watch, value, is_anomalous):
                     raised.append(self._raise(watch, path, conditions.size))
-            if not is_anomalous:
+            if is_anomalous is False:
                 self._ranks[name].add(value)
                 if stage:
                     self._limits[name] = _limits(self._ranks[name])
@@ -233,7 +236,7 @@ class Monitor:
         name, sign = watch
         bets, ranks = self._bets[watch], self._ranks[name]
         bounds = None
-        if not is_anomalous:
+        if is_anomalous is False:
             low, high = ranks.interval(value)
             bounds = (low, high) if sign == "+" else (1 - high, 1 - low)  # the p-value from the other side
         shares = [1.0] * len(STAKES)

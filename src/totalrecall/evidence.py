@@ -219,6 +219,8 @@ class EvidenceKeeper:
             score, peak: as the calibration has them.
             weight: (p,) by which patches are kept, the largest first.
         """
+        if grid.max() > np.finfo(np.float16).max:
+            return  # it counts at its old score, rather than at an infinite one
         distances = grid[cells[:, 0], cells[:, 1]]
         count = max(_PATCHES * max(len(cells) // 100, 1), _PATCHES_AT_LEAST)
         worst = np.argsort(-weight, kind="stable")[:count]

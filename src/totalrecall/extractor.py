@@ -1,7 +1,8 @@
 """Pictures -> feature maps -> patch grids: the first steps of the road in a row, decoding ahead of the engine."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from totalrecall.backbones import Backbone
 from totalrecall.engines import Engine, open_engine
-from totalrecall.errors import SettingError
+from totalrecall.errors import PictureError, SettingError
 from totalrecall.images import LoadedPicture, Recipe, Source, load_pictures
 from totalrecall.patches import CODE_DIMENSIONS, describe
 from totalrecall.settings import CommonSettings, Settings
@@ -19,6 +20,18 @@ from totalrecall.types import LayerMap, PatchGrid, PreparedImage
 __all__ = ["FeatureExtractor", "PatchExtractor"]
 
 Outcome = TypeVar("Outcome")
+
+_LARGEST = 1e15  # of a feature: its square, summed over a thousand of them, is far from the end of float32
+_UNUSABLE = (
+    "some of its features are no numbers, or beyond 1e15, so it has no score. Look at the picture; if others fail too, "
+    "at the backbone, and try --precision f32."
+)
+
+
+def _usable(pieces: Sequence[Mapping[str, LayerMap]]) -> bool:
+    """Tell whether all features of a picture's pieces are numbers, and small enough for distances between them."""
+    # subtle: nan is not under the limit either
+    return all(bool((np.abs(one) < _LARGEST).all()) for piece in pieces for one in piece.values())
 
 
 class FeatureExtractor:
@@ -64,10 +77,15 @@ class FeatureExtractor:
         return [(side, side, found[name].channels) for side, name in zip(sides, self.layers, strict=True)]
 
     def maps(self, prepared: PreparedImage) -> list[LayerMap]:
-        """Return the feature maps of one prepared picture, one a layer, each (1, h, w, c), as soon as possible."""
-        if self.recipe.tile == 1:
-            return self._join([self.engine.run(prepared[None])])
-        return self._join([self.engine.run(piece[None]) for piece in self._pieces(prepared)])
+        """Return the feature maps of one prepared picture, one a layer, each (1, h, w, c), as soon as possible.
+
+        Raises:
+            PictureError: some features cannot be used: they are no numbers, or too large.
+        """
+        pieces = [self.engine.run(piece[None]) for piece in self._pieces(prepared)]
+        if not _usable(pieces):
+            raise PictureError(_UNUSABLE)
+        return self._join(pieces)
 
     def stream_maps(
         self,
@@ -78,7 +96,8 @@ class FeatureExtractor:
     ) -> Iterator[Outcome]:
         """Yield function(picture, feature maps) of each picture in order; several of them are worked out at a time.
 
-        A picture that cannot be read comes in its turn, with its error and None.
+        A picture that cannot be read, or some of whose features cannot be used, comes in its turn, with its error and
+        None.
         """
 
         def finish(item: tuple[LoadedPicture, list[dict[str, LayerMap]]]) -> Outcome:
@@ -107,7 +126,11 @@ class FeatureExtractor:
                 continue
             while waiting[0] is not loaded:  # those before it could not be read
                 yield waiting.popleft(), []
-            yield waiting.popleft(), pieces
+            found = waiting.popleft()
+            if _usable(pieces):
+                yield found, pieces
+            else:
+                yield replace(found, prepared=None, error=PictureError(f"{found.path}: {_UNUSABLE}")), []
             pieces = []
         while waiting:
             yield waiting.popleft(), []

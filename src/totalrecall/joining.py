@@ -14,6 +14,7 @@ import numpy as np
 
 from totalrecall.bank import Bank, BankPicture
 from totalrecall.coreset import greedy_k_center, project
+from totalrecall.errors import PictureError
 from totalrecall.evidence import Recalibration
 from totalrecall.fitting import Progress
 from totalrecall.images import Source
@@ -46,7 +47,7 @@ class _Newcomer:
 
     def measure(self, detector: "PatchCore", bank: Bank, *, met: int) -> None:
         """Take distances and score from a bank that holds so many forced vectors."""
-        measured = detector._measure(bank, self.digest)
+        measured = detector._measured(bank, self.digest)
         cells = self.digest.cells
         self.distances = measured.grid[cells[:, 0], cells[:, 1]]
         assert measured.score is not None
@@ -64,6 +65,14 @@ class _Newcomer:
         self.score, self._met = min(self.score, detector._score_of(grid, self.picture)), len(forced)
 
 
+def _newcomer(detector: "PatchCore", picture: BankPicture, digest: Any) -> _Newcomer | PictureError:
+    """Return a picture that joins, or why it cannot be scored."""
+    try:
+        return _Newcomer(detector, picture, digest)
+    except PictureError as error:
+        return PictureError(f"{picture.path}: {error}")
+
+
 def add_pictures(detector: "PatchCore", sources: Sequence[Source], progress: Progress | None = None) -> Change:
     """Let good pictures join a detector; see `PatchCore.update`.
 
@@ -73,7 +82,9 @@ def add_pictures(detector: "PatchCore", sources: Sequence[Source], progress: Pro
     before = detector.bank_
     rows, columns, d = expected_grid(detector.backbone, detector.recipe, detector.settings)
     found, known, skipped = read_newcomers(detector, sources, progress, each=2 * 4 * rows * columns * d)
-    newcomers = [_Newcomer(detector, one.picture, one.digest) for one in found]
+    measured = [_newcomer(detector, one.picture, one.digest) for one in found]
+    newcomers = [one for one in measured if isinstance(one, _Newcomer)]
+    skipped = [*skipped, *(one for one in measured if isinstance(one, PictureError))]
     threshold = detector.threshold_
     if not newcomers:
         sizes, thresholds = (len(before), len(before)), (threshold, threshold)

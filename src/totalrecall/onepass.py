@@ -140,7 +140,7 @@ class OnePass(Changing[Model, Digest]):
 
     def _score_alone(self, model: Model, digest: Digest, picture: BankPicture) -> float:
         """Return a picture's score by a model that is ready."""
-        return self._judged(self._measure(model, digest), self.recipe.geometry(picture.height, picture.width))[0]
+        return self._judged(self._measured(model, digest), self.recipe.geometry(picture.height, picture.width))[0]
 
     def _become(self, model: Model, pictures: Sequence[BankPicture], calibration: Calibration) -> None:
         """Hold another model; for `update`."""
@@ -283,7 +283,10 @@ class _Reading(Generic[Model, Digest]):
                 return loaded, None, None, PictureError(f"{loaded.path}: {error}")
             if model is None:
                 return loaded, digest, None, None
-            measured = detector._measure(model, digest)
+            try:
+                measured = detector._measured(model, digest)
+            except PictureError as error:
+                return loaded, None, None, PictureError(f"{loaded.path}: {error}")
             score, full_map = detector._judged(measured, loaded.geometry)
             peak = region_level(full_map, detector.settings.min_area)
             looked = (look(loaded, detector.recipe), float(measured.grid.mean()), score)

@@ -77,7 +77,7 @@ def draw_overlay(
         threshold: pixels above it are anomalous and drawn hot; None or nan scales by the map's own maximum and says so.
         score: the picture's score.
         score_threshold: the verdict's threshold; None or nan shows the score without a verdict.
-        is_anomalous: the verdict.
+        is_anomalous: the verdict; None where there is none.
         regions: boxes to outline, in pixels of `image`.
         roi: True where the picture was judged; the rest is drawn dimmed.
         title: a line under the verdict, such as the file's name; shortened in the middle if too long.
@@ -239,9 +239,9 @@ def _write_verdict(
     """Write the verdict in words, behind a shape that says the same to those who cannot tell red from green."""
     x, y = _PAD, 10
     if threshold is None or is_anomalous is None:
-        words, colour = f"SCORE {score:.2f}  no threshold", _UNSURE
+        words, colour = f"NO VERDICT  score {score:.2f}, no threshold", _UNSURE
         cv2.rectangle(sheet, (x + 2, y + 4), (x + 22, y + 24), colour, -1, cv2.LINE_AA)
-    elif is_anomalous:
+    elif is_anomalous is True:
         words, colour = f"DEFECT  {_pair(score, threshold, '>')}", _BAD
         corners = np.array([(x + 12, y), (x + 25, y + 25), (x - 1, y + 25)], np.int32)
         cv2.fillPoly(sheet, [corners], colour, cv2.LINE_AA)

@@ -61,7 +61,7 @@ class ReportEntry:
             result.path,
             result.score,
             result.threshold if judged else None,
-            result.is_anomalous if judged else None,
+            result.is_anomalous,
             p_value=result.p_value,
             regions_count=len(result.regions),
             overlay=overlay,
@@ -92,7 +92,7 @@ def verdict(entry: ReportEntry) -> str:
     """Return the verdict as a shape, a word and a colour, so that none of them is needed alone."""
     if entry.is_anomalous is None:
         return '<span class="verdict unsure"><span aria-hidden="true">■</span> no verdict</span>'
-    kind, shape, word = ("bad", "▲", "DEFECT") if entry.is_anomalous else ("fine", "●", "GOOD")
+    kind, shape, word = ("bad", "▲", "DEFECT") if entry.is_anomalous is True else ("fine", "●", "GOOD")
     wrong = "false alarm" if entry.false_alarm else "missed" if entry.missed else ""
     mark = f' <span class="wrong">{wrong}</span>' if wrong else ""
     return f'<span class="verdict {kind}"><span aria-hidden="true">{shape}</span> {word}</span>{mark}'
@@ -111,6 +111,9 @@ def counts(entries: Sequence[ReportEntry], bad_files: int) -> dict[str, str]:
     if any(entry.is_anomalous is not None for entry in entries):
         found["judged defective"] = str(sum(entry.is_anomalous is True for entry in entries))
         found["judged good"] = str(sum(entry.is_anomalous is False for entry in entries))
+    unjudged = sum(entry.is_anomalous is None for entry in entries)
+    if unjudged:
+        found["no verdict"] = str(unjudged)
     if any(entry.label is not None and entry.is_anomalous is not None for entry in entries):
         found["missed defects"] = str(sum(entry.missed for entry in entries))
         found["false alarms"] = str(sum(entry.false_alarm for entry in entries))

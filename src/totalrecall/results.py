@@ -10,8 +10,9 @@ from totalrecall.drift_conditions import Conditions
 from totalrecall.images import Geometry
 from totalrecall.scoring import Region
 from totalrecall.types import AnomalyMap
+from totalrecall.wording import counted
 
-__all__ = ["NearestPatch", "Result", "patch_centre", "worst_patch"]
+__all__ = ["NearestPatch", "Result", "judged", "patch_centre", "verdict_in_words", "worst_patch"]
 
 
 def patch_centre(geometry: Geometry, grid: tuple[int, ...], row: float, column: float) -> tuple[int, int]:
@@ -36,7 +37,19 @@ class NearestPatch:
     y: int
 
 
-@dataclass(frozen=True, eq=False)
+def judged(score: float, threshold: float) -> bool | None:
+    """Return the verdict on a score; None where there is no threshold, or no score, to compare."""
+    return bool(score > threshold) if math.isfinite(threshold) and math.isfinite(score) else None
+
+
+def verdict_in_words(is_anomalous: bool | None) -> str:
+    """Return a verdict as a word: `defect`, `good` or `no verdict`."""
+    if is_anomalous is None:
+        return "no verdict"
+    return "defect" if is_anomalous else "good"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Result:
     """Three layers of judgement, kept apart: the raw score, what good pictures score, the verdict.
 
@@ -44,10 +57,13 @@ class Result:
         path: of the picture, or `array[i]`.
         score: Euclidean distance units (PaDiM: Mahalanobis, standard deviations), bigger is more anomalous.
         threshold: of the detector; nan if it is not calibrated.
-        is_anomalous: score > threshold.
+        is_anomalous: score > threshold; None where there is no threshold, which is no verdict. Ask `is True` or
+            `is False`: None is neither.
         p_value: share of good pictures expected to score at least this high; nan if not calibrated.
         anomaly_map: float32 (h, w), original pixels, in the units of such distances.
-        regions: connected areas of the map above the pixel threshold, highest peak first, original pixels.
+        regions: connected areas of the map above the pixel threshold, highest peak first, original pixels. Of an
+            anomalous picture one of them always holds the map's largest value (see `scoring.marked_regions`). A good
+            picture may have some: the verdict is of the score alone.
         nearest: where in the good pictures the worst patch's nearest neighbour lies; None for PaDiM, which has none.
         milliseconds: wall time; in a stream, since the result before it.
         geometry: how the picture was prepared.
@@ -58,7 +74,7 @@ class Result:
     path: str
     score: float
     threshold: float
-    is_anomalous: bool
+    is_anomalous: bool | None
     p_value: float
     anomaly_map: AnomalyMap = field(repr=False)
     regions: list[Region]
@@ -67,6 +83,17 @@ class Result:
     geometry: Geometry = field(repr=False)
     conditions: Conditions | None = field(default=None, repr=False)
     worst: tuple[int, int] | None = None
+
+    @property
+    def verdict(self) -> str:
+        """The verdict in words: `defect`, `good` or `no verdict`."""
+        return verdict_in_words(self.is_anomalous)
+
+    def __repr__(self) -> str:
+        limit = f"threshold {self.threshold:.4g}" if math.isfinite(self.threshold) else "no threshold"
+        p_value = f", p-value {self.p_value:.2g}" if math.isfinite(self.p_value) else ""
+        marked = counted(len(self.regions), "region")
+        return f"<Result {self.path}: {self.verdict}, score {self.score:.4g}, {limit}{p_value}, {marked}>"
 
     def to_json(self) -> dict[str, Any]:
         """Return everything but the map as JSON types; nan becomes None."""

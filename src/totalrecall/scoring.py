@@ -12,13 +12,14 @@ import numpy as np
 from totalrecall.bank import Bank
 from totalrecall.errors import SettingError
 from totalrecall.images import Geometry
-from totalrecall.types import AnomalyMap, Patches, PreparedMap, PreparedMask
+from totalrecall.types import AnomalyMap, Mask, Patches, PreparedMap, PreparedMask
 
 __all__ = [
     "SCORINGS",
     "Region",
     "anomaly_map",
     "find_regions",
+    "marked_regions",
     "picture_score",
     "region_level",
     "reweight",
@@ -31,12 +32,12 @@ SCORINGS = ("max", "paper", "top1pct", "map1pct")
 
 @dataclass(frozen=True)
 class Region:
-    """A connected area of the anomaly map above the pixel threshold, in original pixels.
+    """A connected area of the anomaly map that is marked, in original pixels: see `marked_regions`.
 
     Attributes:
         x, y: left and top of its box.
         width, height: size of its box.
-        area: number of pixels above the threshold.
+        area: number of its pixels.
         peak: its largest value in the map (Euclidean distance).
     """
 
@@ -175,7 +176,69 @@ def _shows(values: AnomalyMap, threshold: float, min_area: int) -> bool:
 
 def find_regions(values: AnomalyMap, threshold: float, *, min_area: int = 1) -> list[Region]:
     """Return the connected areas (8 neighbours) above the threshold, the highest peak first; none if it is nan."""
-    above = (values > threshold).astype(np.uint8)
+    return _areas(values, values > threshold, min_area)
+
+
+def marked_regions(
+    values: AnomalyMap,
+    threshold: float,
+    *,
+    min_area: int = 1,
+    inside: Mask | None = None,
+) -> list[Region]:
+    """Return the regions of a picture that is anomalous: at least one, and one of them holds the map's largest value.
+
+    They are those above the threshold. Where none of these holds the largest value (the picture's threshold and the
+    pixels' are two, set by two properties of good pictures), the area around it is marked too: what is connected with
+    it above the middle between the map's median and its largest value. It is let grow to the smallest area that counts,
+    as far as the picture has so many pixels.
+
+    Args:
+        values: the anomaly map, which is finite.
+        threshold: above which pixels are marked; nan marks the area around the largest value alone.
+        min_area: pixels that a region must have.
+        inside: where the picture was judged; all of it if None.
+    """
+    regions = find_regions(values, threshold, min_area=min_area)
+    seen = np.ones(values.shape, bool) if inside is None or not inside.any() else inside
+    at = np.unravel_index(int(np.where(seen, values, -np.inf).argmax()), values.shape)
+    peak = float(values[at])
+    if any(region.peak >= peak for region in regions):
+        return regions
+    area = _around(values, seen, (int(at[0]), int(at[1])), min_area)
+    (worst,) = _areas(values, area, 1)
+    return [worst, *_areas(values, (values > threshold) & ~area, min_area)]
+
+
+def _around(values: AnomalyMap, seen: Mask, at: tuple[int, int], min_area: int) -> Mask:
+    """Return the area around the largest value that `marked_regions` marks."""
+    within = values[seen]
+    middle = (float(np.median(within)) + float(values[at])) / 2
+    area = _connected(values >= middle, seen, at)
+    if np.count_nonzero(area) >= min_area:
+        return area
+    levels = np.unique(within[within <= middle])
+    low, high = 0, max(len(levels) - 1, 0)  # the highest level that gives the area wanted; the lowest if none does
+    if not len(levels):
+        return area
+    while low < high:
+        half = (low + high + 1) // 2
+        if np.count_nonzero(_connected(values >= levels[half], seen, at)) >= min_area:
+            low = half
+        else:
+            high = half - 1
+    return _connected(values >= levels[low], seen, at)
+
+
+def _connected(above: Mask, seen: Mask, at: tuple[int, int]) -> Mask:
+    """Return what of a marked area is connected (8 neighbours) with one of its pixels."""
+    labels = cv2.connectedComponents((above & seen).astype(np.uint8), connectivity=8)[1]
+    return np.asarray(labels == labels[at])
+
+
+def _areas(values: AnomalyMap, marked: Mask, min_area: int) -> list[Region]:
+    """Return the connected areas (8 neighbours) of what is marked, the highest peak first."""
+    above = marked.astype(np.uint8)
     if not above.any():
         return []
     _, labels, stats, _ = cv2.connectedComponentsWithStats(above, connectivity=8)

@@ -181,7 +181,7 @@ class SPADE(OnePass[Gallery, _Pyramid]):
         inside = None if gallery.inside is None else gallery.inside[picture]
         digest = _Pyramid([level[picture][None] for level in gallery.levels], gallery.pooled[picture], inside)
         geometry = self.recipe.geometry(self.pictures_[picture].height, self.pictures_[picture].width)
-        score, full_map = self._judged(self._measure(gallery, digest), geometry)
+        score, full_map = self._judged(self._measured(gallery, digest), geometry)
         return score, region_level(full_map, self.settings.min_area)
 
     def _smaller(self) -> str:

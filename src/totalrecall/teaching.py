@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from totalrecall.calibration import Calibration
+from totalrecall.results import judged
 
 __all__ = ["Lesson", "catching_threshold", "lessons"]
 
@@ -19,7 +20,7 @@ class Lesson:
         path: of the picture; `sha256` of its file.
         score: Euclidean distance, as `Result` has it.
         p_value: share of good pictures expected to score at least this high; nan if not calibrated.
-        caught: whether it is above the threshold as it is.
+        caught: whether it is above the threshold as it is; None where there is no threshold.
         threshold: the highest that it is above.
         false_alarm_rate: share of good pictures expected above that; an estimate where it is below the calibration's
             floor, nan if not calibrated.
@@ -29,7 +30,7 @@ class Lesson:
     sha256: str
     score: float
     p_value: float
-    caught: bool
+    caught: bool | None
     threshold: float
     false_alarm_rate: float
 
@@ -54,5 +55,5 @@ def lessons(pictures: Sequence[tuple[str, str, float]], calibration: Calibration
     for path, digest, score in pictures:
         needed = catching_threshold([score])
         rate = calibration.expected_rate(needed)
-        told.append(Lesson(path, digest, score, calibration.p_value(score), score > threshold, needed, rate))
+        told.append(Lesson(path, digest, score, calibration.p_value(score), judged(score, threshold), needed, rate))
     return told

@@ -69,8 +69,10 @@ class Change:
     estimated: bool = False
 
     @property
-    def still_anomalous(self) -> int:
-        """How many of the pictures that joined score above the threshold all the same."""
+    def still_anomalous(self) -> int | None:
+        """How many of the pictures that joined score above the threshold all the same; None where there is none."""
+        if math.isnan(self.threshold[1]):
+            return None
         return sum(one.after > self.threshold[1] for one in self.pictures)
 
     def to_json(self) -> dict[str, Any]:

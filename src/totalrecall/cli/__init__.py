@@ -1,7 +1,8 @@
 """The command line: one command a file, thin over the library.
 
 Exit codes: 0 fine; 1 a picture or file was bad (named on stderr, the others are still done); 2 wrong usage; 3 a model
-or backbone file is unusable; 10 a defect was found, with `predict --fail-on-anomaly`; 130 interrupted.
+or backbone file is unusable; with `predict --fail-on-anomaly` 10 a defect was found, 11 no defect but not every
+picture was judged; 130 interrupted.
 """
 
 import argparse

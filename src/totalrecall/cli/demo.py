@@ -258,8 +258,8 @@ def _row(
         threshold=detector.threshold_,
         good=len(good),
         defective=len(defective),
-        found=sum(result.is_anomalous for result in defective),
-        false_alarms=sum(result.is_anomalous for result in good),
+        found=sum(result.is_anomalous is True for result in defective),
+        false_alarms=sum(result.is_anomalous is True for result in good),
         overlays=_typical(judged, overlays),
     )
 

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["add_parser"]
 
 _MOST_NAMED = 3
-DEFECT_FOUND = 10  # exit code of --fail-on-anomaly
+DEFECT_FOUND, NO_VERDICT = 10, 11  # exit codes of --fail-on-anomaly
 _COLUMNS = (
     "path",
     "score",
@@ -68,7 +69,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--monitor", metavar="FILE", type=CHANGED, help="say when light, focus or position has moved; goes on with FILE"
     )
-    parser.add_argument("--fail-on-anomaly", action="store_true", help=f"exit with {DEFECT_FOUND} if a defect is found")
+    parser.add_argument(
+        "--fail-on-anomaly",
+        action="store_true",
+        help=f"exit with {DEFECT_FOUND} if a defect is found; else with {NO_VERDICT} if a picture got no verdict "
+        "(the model has no threshold, or the picture cannot be judged)",
+    )
     parser.add_argument("--precision", metavar="NAME", help="auto, f32 or bf16 (default: the model's)")
     parser.add_argument("--threads", type=int, metavar="N", help="of the backbone (default: all cores)")
     add_output_options(parser)
@@ -85,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     pictures, heatmaps = _pictures(args, find_pictures(args.pictures))
     report = _report(args, detector)
     began = time.perf_counter()
-    bad = anomalous = 0
+    bad, verdicts = 0, Counter[str]()
     with ExitStack() as stack:
         watch = stack.enter_context(_watched(args, detector)) if args.monitor else None
         writers = [stack.enter_context(writer) for writer in _writers(args)]
@@ -97,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
                 bad += 1
                 complain(result)
             else:
-                anomalous += result.is_anomalous
+                verdicts[result.verdict] += 1
                 for write in writers:
                     write(result)
                 if watch:
@@ -107,11 +113,11 @@ def run(args: argparse.Namespace) -> int:
             if progress:
                 progress("scoring", done, len(pictures))
     seconds = time.perf_counter() - began
-    _tell(args, len(pictures) - bad, anomalous, bad, seconds)
+    _tell(args, verdicts, bad, seconds)
     if report:
         _write_report(args, report, seconds)
-    if args.fail_on_anomaly and anomalous:
-        return DEFECT_FOUND
+    if args.fail_on_anomaly:
+        return _exit_code(verdicts, bad)
     return 1 if bad else 0
 
 
@@ -132,6 +138,17 @@ def _pictures(args: argparse.Namespace, found: list[Path]) -> "tuple[list[Path],
     if heatmaps.earlier:
         say(args, f"Removed {counted(len(heatmaps.earlier), 'heat map')} of an earlier run from {args.heatmaps}")
     return pictures, heatmaps
+
+
+def _exit_code(verdicts: "Counter[str]", bad: int) -> int:
+    """Return what a line is to do: 0 let pass, 10 reject, 11 look at by hand, since not every picture was judged.
+
+    A defect that was found outweighs pictures that were not judged. A picture that cannot be read counts as one of
+    these: 0 must mean that every part was seen and is good.
+    """
+    if verdicts["defect"]:
+        return DEFECT_FOUND
+    return NO_VERDICT if bad or verdicts["no verdict"] else 0
 
 
 def _check_targets(args: argparse.Namespace) -> None:
@@ -197,13 +214,19 @@ def _watched(args: argparse.Namespace, detector: "AnyDetector") -> "Iterator[Cal
         say(args, f"Drift: {line}")
 
 
-def _tell(args: argparse.Namespace, done: int, anomalous: int, bad: int, seconds: float) -> None:
+def _tell(args: argparse.Namespace, verdicts: "Counter[str]", bad: int, seconds: float) -> None:
+    done = verdicts.total()
     rate = f", {done / seconds:.1f} pictures/s" if done > 1 else ""
     failed = f"; {bad} could not be read" if bad else ""
-    say(
-        args,
-        f"{counted(done, 'picture')} in {seconds:.1f} s{rate}: {anomalous} anomalous, {done - anomalous} good{failed}",
-    )
+    told = f"{verdicts['defect']} anomalous, {verdicts['good']} good"
+    if verdicts["no verdict"]:
+        told += f", {verdicts['no verdict']} no verdict"
+    say(args, f"{counted(done, 'picture')} in {seconds:.1f} s{rate}: {told}{failed}")
+    if verdicts["no verdict"]:
+        say(
+            args,
+            "The model has no threshold. Fit it with at least 3 good pictures and --holdout over 0.",
+        )
     if args.heatmaps:
         say(args, f"Heat maps in {args.heatmaps}")
 
@@ -285,9 +308,9 @@ def _csv_rows(target: str) -> "Iterator[Callable[[Result], None]]":
 @contextmanager
 def _plain_lines() -> "Iterator[Callable[[Result], None]]":
     def write(result: "Result") -> None:
-        known = result.threshold == result.threshold  # not nan
-        verdict = ("DEFECT" if result.is_anomalous else "good  ") if known else "      "
-        limit = f" {'>' if result.is_anomalous else '<='} {result.threshold:.3f}" if known else ""
+        sign = {True: " >", False: " <=", None: ""}[result.is_anomalous]
+        verdict = "DEFECT" if result.is_anomalous is True else f"{result.verdict:6}"
+        limit = f"{sign} {result.threshold:.3f}" if sign else ""
         emit(f"{verdict}  {result.score:.3f}{limit}  {result.path}")
 
     yield write

@@ -1,6 +1,7 @@
 """`totalrecall teach`: what it would cost to catch a defect that was missed."""
 
 import argparse
+import math
 from typing import TYPE_CHECKING
 
 from totalrecall.cli.common import add_output_options, check_target, complain, say, write_json
@@ -56,11 +57,12 @@ def run(args: argparse.Namespace) -> int:
         detector = load_detector(args.model, threads=args.threads)
         before = detector.threshold_
         told, skipped = detector.teach(pictures, apply=args.apply)
-        if detector.threshold_ != before and args.apply:
+        changed = detector.taught_ is not None and detector.threshold_ != before  # subtle: nan is unlike itself
+        if changed:
             save_over(detector, args.model, found)
     for error in skipped:
         complain(error)
-    _tell(args, detector, told, before)
+    _tell(args, detector, told, before, changed)
     if args.json:
         facts = {"model": args.model, "threshold": [before, detector.threshold_], "applied": args.apply}
         facts |= {"skipped": [str(error) for error in skipped], "notices": args.notices}
@@ -68,30 +70,36 @@ def run(args: argparse.Namespace) -> int:
     return 1 if skipped else 0
 
 
-def _tell(args: argparse.Namespace, detector: "AnyDetector", told: "list[Lesson]", before: float) -> None:
+def _tell(
+    args: argparse.Namespace, detector: "AnyDetector", told: "list[Lesson]", before: float, changed: bool
+) -> None:
     """Say what each defect tells, and all of them together."""
     calibration = detector.calibration_
     for one in told:
-        verdict = "caught" if one.caught else "missed"
-        say(args, f"{one.path}: score {one.score:.4g}, p-value {one.p_value:.2g}, {verdict}")
-        if not one.caught:
+        verdict = {True: "caught", False: "missed", None: "no verdict"}[one.caught]
+        p_value = "" if math.isnan(one.p_value) else f", p-value {one.p_value:.2g}"
+        say(args, f"{one.path}: score {one.score:.4g}{p_value}, {verdict}")
+        if one.caught is not True:
             say(
                 args,
                 f"  a threshold of {one.threshold:.4g} catches it; {_cost(one.false_alarm_rate, calibration.floor)}",
             )
-    missed = [one for one in told if not one.caught]
+    missed = [one for one in told if one.caught is not True]
     if not told:
         return
     if not missed:
         say(args, f"Nothing to teach: the threshold, score {before:.4g}, catches all of them")
         return
     lowest = min(missed, key=lambda one: one.threshold)
-    if detector.threshold_ != before:
-        say(args, f"Threshold: score {detector.threshold_:.4g}, was {before:.4g}; take it back with: update --undo")
+    none = math.isnan(before)
+    if changed:
+        was = "there was none" if none else f"was {before:.4g}"
+        say(args, f"Threshold: score {detector.threshold_:.4g}, {was}; take it back with: update --undo")
     else:
+        now = "there is none" if none else f"it is {before:.4g}"
         say(
             args,
-            f"To catch all of them the threshold must be {lowest.threshold:.4g}, it is {before:.4g}; "
+            f"To catch all of them the threshold must be {lowest.threshold:.4g}, {now}; "
             f"{_cost(lowest.false_alarm_rate, calibration.floor)}. Nothing was changed: --apply sets it.",
         )
 

@@ -1,6 +1,7 @@
 """`totalrecall update`: good pictures join a model after its fit, or leave it; the last change is taken back."""
 
 import argparse
+import math
 from typing import TYPE_CHECKING, Any
 
 from totalrecall.cli.common import add_output_options, check_target, complain, progress_bars, say, told_size, write_json
@@ -155,6 +156,9 @@ def _tell(args: argparse.Namespace, change: "Change", kind: str) -> None:
 
 def _tell_threshold(args: argparse.Namespace, threshold: tuple[float, float]) -> None:
     before, after = threshold
+    if math.isnan(after):
+        say(args, "No threshold: the model gives no verdict")
+        return
     say(args, f"Threshold: score {after:.4g}" + ("" if before == after else f", was {before:.4g}"))
 
 
