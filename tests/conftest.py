@@ -1,5 +1,7 @@
 """Fixtures shared by the tests; real pictures and weights come from ../shared where it is there."""
 
+import contextlib
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,13 @@ from hypothesis import settings
 # a busy machine must not turn a property test red: no example has a time limit
 settings.register_profile("house", deadline=None)
 settings.load_profile("house")
+
+# beartype checks nested functions where they are defined, in worker threads too, and swaps the process's hooks for
+# warnings meanwhile: two threads that do so leave them swapped, and a warning that a test waits for is lost by chance
+with contextlib.suppress(ImportError):
+    for _part in ("_wrapargs", "_wrapreturn"):
+        _module = importlib.import_module(f"beartype._decor._nontype._wrap.{_part}")
+        _module.catch_warnings = lambda record: contextlib.nullcontext([])  # noqa: ARG005
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -11,11 +11,12 @@ import pytest
 
 from tests.test_cli import run
 from totalrecall.audit import audit
-from totalrecall.audit_checks import Duplicates, OddSize, describe, find_duplicates, looks, odd_looks, odd_sizes
+from totalrecall.audit_checks import Duplicates, describe, find_duplicates, looks, odd_looks
 from totalrecall.audit_sheet import VERDICT, draw_tile, write_page_of, write_picture_of
 from totalrecall.bank import BankPicture
 from totalrecall.errors import DataError
 from totalrecall.images import read_image
+from totalrecall.odd_pictures import OddSize, odd_sizes
 from totalrecall.overlay import draw_overlay
 from totalrecall.synthetic import defective, good, make_dataset
 

@@ -21,14 +21,14 @@ ROAD = re.findall(r"^    (\w+) {2,}\S", totalrecall.__doc__.partition("reading o
 EVERYWHERE = {"types", "errors", "files", "forks", "threads"}
 # Steps and parts of steps: what each may import besides EVERYWHERE and the steps before it.
 ALSO = {
-    "images": {"decode", "formats", "picture_files"},
+    "images": {"decode", "formats", "pages", "picture_files"},
     "settings": {"coreset", "patches", "scoring"},
     "calibration": {"tail"},
     "guard": {"ranking", "same_part"},
 }
 HELPERS = {"artifact", "detector_base", "extractor", "fitting", "learning", "memory", "plan", "results", "search_plan"}
 HELPERS |= {"settings", "changing", "evidence", "joining", "leaving", "update", "drift", "drift_conditions"}
-HELPERS |= {"picture_files", "notices", "outliers", "sources", "wording"}
+HELPERS |= {"odd_pictures", "picture_files", "notices", "outliers", "sources", "wording"}
 HELPERS |= {"masks", "model_schema"}
 OPTIONAL = ("torch", "onnx", "openvino", "cv2", "fastapi", "ray", "jaxtyping", "beartype", "timm", "huggingface_hub")
 

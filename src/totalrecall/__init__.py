@@ -22,10 +22,11 @@ Beside it: `detector_base` (what all detectors share), `settings`, `results`, `e
 patches in a row), `learning` (pictures to bank: `plan` says beforehand what it takes, `estimate` how long, `fitting`
 does it, `chunks` where memory is short; `folds`: which pictures set the threshold; `refill`: the banks that score
 them; `outliers`: what is done about dirty ones), `search_plan` (how the search prunes), `artifact` (the model file),
-`kinds` (opens a model of any kind), `picture_files` (which files are pictures, and what is passed over), `files`,
-`memory`, `threads`, `forks`, `sources`, `errors`, `notices`, `types`. The
-methods that PatchCore is compared with are `padim` (its mathematics in `gaussians`) and `spade` (`gallery`), both
-fitted by `onepass`. After the fit: `update` (`membership` says who joins and who leaves, `joining` and `leaving` how,
+`kinds` (opens a model of any kind), `picture_files` (which files are pictures, and what is passed over), `pages` and
+`odd_pictures` (what sets a picture apart before its content does), `files`, `memory`, `threads`, `forks`, `sources`,
+`errors`, `notices`, `types`. The methods that PatchCore is compared with are `padim` (its mathematics in `gaussians`) and `spade`
+(`gallery`), both fitted by `onepass`. After the fit: `update` (`membership` says who joins and who leaves, `joining`
+and `leaving` how,
 `evidence` lets the threshold follow; of `padim` and `spade` it is `growing`, with `gaussians_grown`), `teaching`,
 `changing` and `history` (every change can be
 undone). `drift` watches a line (`drift_conditions`, `drift_bets`, `drift_words`, `drift_file`), `audit` the good

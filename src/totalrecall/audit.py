@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from totalrecall.audit_checks import Duplicates, OddSize, describe, find_duplicates, looks, odd_looks, odd_sizes
+from totalrecall.audit_checks import Duplicates, describe, find_duplicates, looks, odd_looks
 from totalrecall.backbones import Backbone
 from totalrecall.bank import BankPicture
 from totalrecall.detector import PatchCore
@@ -25,7 +25,8 @@ from totalrecall.guard import Explained, Others, explain, laid_out, smoothed
 from totalrecall.images import Geometry, Recipe, Source, read_image
 from totalrecall.learning import learn
 from totalrecall.masks import RoiSource
-from totalrecall.notices import ChunkedFitWarning
+from totalrecall.notices import ChunkedFitWarning, UnlikePictureWarning
+from totalrecall.odd_pictures import OddSize, mixed_notes, odd_sizes
 from totalrecall.plan import expected_grid, spread
 from totalrecall.ranking import limit_of
 from totalrecall.same_part import part_numbers
@@ -221,6 +222,9 @@ def audit(
         DataError: fewer than three pictures could be read.
         SettingError: a setting is outside what is allowed, or the memory does not suffice.
         BackboneError: the backbone is not there or cannot be used.
+
+    Warns:
+        UnlikePictureWarning: some are grey and the others colour; PassedOverWarning: some files or pages are not read.
     """
     sources = expand(pictures)
     detector = PatchCore(
@@ -243,6 +247,9 @@ def audit(
     if len(learnt.pictures) < 3:
         why = f" The first that could not be read: {reader.skipped[0]}" if reader.skipped else ""
         raise DataError(f"An audit needs at least 3 good pictures that can be read, got {len(learnt.pictures)}.{why}")
+    reader.tally.warn()
+    for note in mixed_notes(learnt.pictures, sizes=False):  # of sizes it says more
+        warnings.warn(note, UnlikePictureWarning, stacklevel=2)
     return _audited(learnt, reader, progress)
 
 

@@ -1,4 +1,4 @@
-"""What an audit finds without the patches' distances: the same picture twice, unusual sizes, odd light and focus.
+"""What an audit finds without the patches' distances: the same picture twice, odd light and focus.
 
 Two pictures are nearly the same when they are much nearer to each other than pictures of different parts are: nearer
 than 0.4 of what lies, in the middle of all pictures, between a picture and its fourth nearest. They are compared by
@@ -8,17 +8,15 @@ tiles this names one and five pairs, the same part in the same place, and a copy
 quality 95, or has 5 percent more light.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from totalrecall.bank import BankPicture
 from totalrecall.types import Image, Matrix, Patches
 
-__all__ = ["Duplicates", "OddSize", "describe", "find_duplicates", "looks", "odd_looks", "odd_sizes"]
+__all__ = ["Duplicates", "describe", "find_duplicates", "looks", "odd_looks"]
 
 _BINS = 4  # a side, of the coarse grid
 _DIRECTIONS = 64  # of the patches' main ones
@@ -26,7 +24,6 @@ _SAME = 0.4  # of the usual distance to the fourth nearest picture
 _FOURTH = 4
 _LEAST = 8  # pictures: of fewer nothing is usual
 _BLOCK = 1024  # pictures compared at a time
-_ASPECT = 1.5  # times longer or shorter than usual, where sizes differ anyway
 _GREY, _CONTRAST, _SHARP = 12.0, 0.25, 0.4  # least differences that are worth a word: grey levels, and shares
 _ODD = 5.0  # robust standard deviations
 
@@ -42,14 +39,6 @@ class Duplicates:
 
     pictures: tuple[int, ...]
     exact: bool
-
-
-@dataclass(frozen=True)
-class OddSize:
-    """A picture of another size than most, or of another shape where sizes differ anyway; `usual` in words."""
-
-    picture: int
-    usual: str
 
 
 # ---------------------------------------------------------------------- the same picture twice
@@ -112,25 +101,6 @@ def _alike(numbers: np.ndarray, described: Matrix) -> list[list[int]]:
             group[group == group[one]] = group[other]
     groups = [np.flatnonzero(group == name) for name in np.unique(group)]
     return [numbers[members].tolist() for members in groups if len(members) > 1]
-
-
-# ---------------------------------------------------------------------- sizes
-
-
-def odd_sizes(pictures: Sequence[BankPicture]) -> list[OddSize]:
-    """Return the pictures that have not the size of most; where there is none such, those of an unusual shape."""
-    if not pictures:
-        return []
-    (usual, votes), *_ = Counter((picture.width, picture.height) for picture in pictures).most_common(1)
-    if 2 * votes > len(pictures):
-        words = f"{usual[0]} x {usual[1]}"
-        return [OddSize(at, words) for at, one in enumerate(pictures) if (one.width, one.height) != usual]
-    logs = np.log([picture.width / picture.height for picture in pictures])
-    middle = float(np.median(logs))
-    apart = np.abs(logs - middle)
-    limit = max(float(np.log(_ASPECT)), _ODD * 1.4826 * float(np.median(apart)))
-    words = f"{np.exp(middle):.2g} times as wide as high"
-    return [OddSize(int(at), words) for at in np.flatnonzero(apart > limit)]
 
 
 # ---------------------------------------------------------------------- light and focus

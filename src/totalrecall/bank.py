@@ -14,12 +14,16 @@ __all__ = ["Bank", "BankPicture"]
 
 @dataclass(frozen=True)
 class BankPicture:
-    """A picture that the bank learnt from: its path as given, SHA-256, and original size in pixels."""
+    """A picture that the bank learnt from: its path as given, SHA-256, original size in pixels, whether it is grey.
+
+    A model of before does not say whether (None).
+    """
 
     path: str
     sha256: str
     height: int
     width: int
+    grey: bool | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -90,12 +90,15 @@ class Changing(Detector[Model, Digest]):
 
         scored: list[tuple[str, str, float]] = []
         skipped: list[PictureError] = []
+        tally = self._tally()
         for at, (found, score) in enumerate(self.extractor.stream_maps(look, sources, hashes=True)):
             loaded = renumbered(found, sources[at], at)
+            tally.observe(loaded)
             if isinstance(score, PictureError):
                 skipped.append(loaded.error or score)
             else:
                 scored.append((loaded.path, loaded.sha256, score))
+        tally.warn(stacklevel=3)
         return lessons(scored, self.calibration_, self.threshold_), skipped
 
     def update(

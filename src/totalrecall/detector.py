@@ -193,7 +193,8 @@ class PatchCore(Changing[Bank, _Patches]):
         Warns:
             SkippedPictureWarning: some pictures could not be read; OutlierWarning: some are unlike the others, and
                 `ignore_outliers` was not set; RepeatedPartsWarning: many show the same part, and `new_parts` was not
-                set; ChunkedFitWarning: see there.
+                set; UnlikePictureWarning: some are of another size or colour than the others; PassedOverWarning: some
+                files or pages of files are not read; ChunkedFitWarning: see there.
         """
         sources = expand(pictures)
         learnt, reader = learn(self.extractor, sources, memory=memory, announce=announce, progress=progress)
@@ -213,6 +214,7 @@ class PatchCore(Changing[Bank, _Patches]):
         self._evidence, self._coverage = evidence, Coverage(choice.radius, len(bank.pictures)) if known else None
         self.report_, self.skipped_ = reader.report, reader.skipped
         self._warn_of_skipped(len(sources))
+        self._warn_of_odd(reader.tally)
         repeated = repeated_note(calibration)
         if repeated:
             warnings.warn(repeated, RepeatedPartsWarning, stacklevel=2)

@@ -28,7 +28,8 @@ from totalrecall.history import past_of, steps_of
 from totalrecall.images import Geometry, LoadedPicture, Recipe, Source, load_picture
 from totalrecall.masks import RoiSource, read_roi
 from totalrecall.model_schema import DAMAGE, check_layout, check_values, reason_of
-from totalrecall.notices import SkippedPictureWarning
+from totalrecall.notices import SkippedPictureWarning, UnlikePictureWarning
+from totalrecall.odd_pictures import LearntKinds, PictureTally, mixed_notes
 from totalrecall.patches import covered_cells
 from totalrecall.results import NearestPatch, Result, judged, patch_centre, worst_patch
 from totalrecall.scoring import Region, anomaly_map, find_regions, marked_regions
@@ -90,6 +91,8 @@ class Detector(ABC, Generic[Model, Digest]):
         self._read: dict[str, Any] | None = None  # the header as it was read, until something changes
         self.report_: FitReport | None = None
         self.skipped_: list[PictureError] = []
+        self._kinds: LearntKinds | None = None
+        self._told_odd: set[str] = set()  # kinds of odd pictures that `predict` has warned of
 
     # ------------------------------------------------------------------ what a detector must say
 
@@ -141,12 +144,19 @@ class Detector(ABC, Generic[Model, Digest]):
         Raises:
             PictureError: it cannot be read.
             NotFittedError: nothing was learnt yet.
+
+        Warns:
+            UnlikePictureWarning: it is far from all learnt ones in shape or size, or grey where they are colour, or the
+                reverse; once for each of these. PassedOverWarning: it holds more than one page; once.
         """
         self._ready(self._fitted())
         began = time.perf_counter()
         loaded = load_picture(picture, self.recipe)
         if loaded.error is not None:
             raise loaded.error
+        tally = self._tally()
+        tally.observe(loaded)
+        tally.warn(told=self._told_odd)
         assert loaded.prepared is not None
         try:
             maps = self.extractor.maps(loaded.prepared)
@@ -163,6 +173,9 @@ class Detector(ABC, Generic[Model, Digest]):
 
         Raises:
             NotFittedError: nothing was learnt yet.
+
+        Warns:
+            UnlikePictureWarning, PassedOverWarning: as `predict`, with their number, after the last picture.
         """
         self._ready(self._fitted())
         return self._judge_stream(expand(pictures), conditions=conditions)
@@ -182,22 +195,27 @@ class Detector(ABC, Generic[Model, Digest]):
         return np.array(scores)
 
     def _judge_stream(self, sources: Sequence[Source], *, conditions: bool) -> Iterator[Result | PictureError]:
-        def judge(loaded: LoadedPicture, maps: Sequence[LayerMap] | None) -> Result | PictureError:
+        def judge(
+            loaded: LoadedPicture, maps: Sequence[LayerMap] | None
+        ) -> tuple[LoadedPicture, Result | PictureError]:
+            seen = replace(loaded, image=None, prepared=None)
             if loaded.error is not None:
-                return loaded.error
+                return seen, loaded.error
             assert maps is not None  # whatever has no error was prepared
             try:
-                return self._judge(loaded, maps, began=math.nan, conditions=conditions)
+                return seen, self._judge(loaded, maps, began=math.nan, conditions=conditions)
             except PictureError as error:
-                return error
+                return seen, error
 
-        before = time.perf_counter()
-        for result in self.extractor.stream_maps(judge, sources):
+        before, tally = time.perf_counter(), self._tally()
+        for seen, result in self.extractor.stream_maps(judge, sources):
+            tally.observe(seen)
             now = time.perf_counter()
             if isinstance(result, Result):
                 result = replace(result, milliseconds=1000 * (now - before))
             yield result
             before = time.perf_counter()
+        tally.warn()
 
     def _judge(
         self, loaded: LoadedPicture, maps: Sequence[LayerMap], began: float, *, conditions: bool = False
@@ -328,6 +346,7 @@ class Detector(ABC, Generic[Model, Digest]):
         """Hold what a fit learnt, and forget what was before."""
         self._model, self._pictures, self._calibration = model, pictures, calibration
         self._taught, self._past, self._read = None, ({}, {}), None
+        self._told_odd = set()
 
     @property
     def drift_(self) -> Reference:
@@ -351,6 +370,19 @@ class Detector(ABC, Generic[Model, Digest]):
                 SkippedPictureWarning,
                 stacklevel=3,
             )
+
+    def _warn_of_odd(self, tally: PictureTally) -> None:
+        """Say what sets pictures of a fit apart; called by `fit` itself, for the caller's line to be named."""
+        tally.warn(stacklevel=3)
+        for note in mixed_notes(self._pictures):
+            warnings.warn(note, UnlikePictureWarning, stacklevel=3)
+
+    def _tally(self) -> PictureTally:
+        """Return what compares pictures, before any content, with those that were learnt."""
+        kinds = self._kinds
+        if kinds is None or kinds.pictures is not self._pictures:
+            kinds = self._kinds = LearntKinds(self._pictures)
+        return PictureTally(kinds)
 
     # ------------------------------------------------------------------ keeping
 
@@ -384,7 +416,7 @@ class Detector(ABC, Generic[Model, Digest]):
             "settings": self.settings.to_json(),
             "recipe": self.recipe.to_json(),
             "backbone": self.backbone.to_header(),
-            "pictures": [asdict(picture) for picture in self._pictures],
+            "pictures": [_without_none(asdict(picture)) for picture in self._pictures],
         }
         header["calibration"] = {name: getattr(calibration, name) for name in ("folds", *OF_PARTS)}
         tensors = {**tensors, "calibration.scores": calibration.scores, "calibration.peaks": calibration.peaks}
@@ -479,3 +511,8 @@ class Detector(ABC, Generic[Model, Digest]):
         self._drift = Reference.restored(tensors)
         steps_of(header)
         self._past, self._read = past_of(contents), header
+
+
+def _without_none(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return facts of a picture without those that a model of before does not know: it is written as it was."""
+    return {name: value for name, value in facts.items() if value is not None}

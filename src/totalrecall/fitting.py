@@ -21,6 +21,7 @@ from totalrecall.extractor import PatchExtractor
 from totalrecall.folds import make_folds
 from totalrecall.images import LoadedPicture, Source
 from totalrecall.memory import RowStore, peak_memory
+from totalrecall.odd_pictures import PictureTally
 from totalrecall.patches import flatten_grid
 from totalrecall.plan import Plan
 from totalrecall.refill import refill
@@ -163,6 +164,7 @@ class Reader:
         self.report = report
         self.progress = progress
         self.errors: dict[int, PictureError] = {}
+        self.tally = PictureTally()
         self.grid = (0, 0)
         self.selections = 0  # expected in all, of all coresets of the fit
         self._done = self._selected = 0
@@ -180,6 +182,7 @@ class Reader:
             loaded = renumbered(found, self.sources[at], at)
             if not again:
                 self._done += 1
+                self.tally.observe(loaded)
                 self.report.seconds["decode"] = self.report.seconds.get("decode", 0.0) + loaded.seconds
                 if self.progress:
                     self.progress("features", self._done, len(self.sources))
@@ -190,7 +193,7 @@ class Reader:
             assert loaded.geometry is not None
             patches, cells = flatten_grid(grid, self.extractor.recipe.prepared_roi(loaded.geometry))
             self.grid = (grid.shape[1], grid.shape[2])
-            picture = BankPicture(loaded.path, loaded.sha256, *loaded.geometry.original)
+            picture = BankPicture(loaded.path, loaded.sha256, *loaded.geometry.original, loaded.grey)
             yield Seen(at, picture, patches, cells, look(loaded, self.extractor.recipe))
 
     def selecting(self, done: int, _: int) -> None:

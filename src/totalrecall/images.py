@@ -22,6 +22,7 @@ from totalrecall.decode import Pixels, decode_image, decode_layers
 from totalrecall.errors import PictureError, SettingError
 from totalrecall.files import read_regular, sha256
 from totalrecall.formats import file_limit
+from totalrecall.pages import page_count
 from totalrecall.picture_files import PICTURE_SUFFIXES, find_pictures
 from totalrecall.types import AnomalyMap, Image, Mask, PreparedImage, PreparedMap, PreparedMask
 
@@ -33,6 +34,7 @@ __all__ = [
     "Recipe",
     "Source",
     "find_pictures",
+    "is_grey",
     "load_picture",
     "load_pictures",
     "read_image",
@@ -44,6 +46,7 @@ RESIZE_MODES = ("squash", "letterbox", "crop")
 
 # The ImageNet mean colour: after the backbone's own normalisation it is (nearly) zero, the same as its zero padding.
 _BLANK = np.array([124, 116, 104], dtype=np.uint8)
+_ALIKE = 4  # levels of 255 between the channels of a grey picture that a lossy format has stored
 _LONGEST = 32  # times its short side, for a picture that is cropped
 
 
@@ -245,6 +248,8 @@ class LoadedPicture:
         sha256: of the file's bytes (of the pixels for an array); empty unless asked for.
         error: why the picture cannot be used, or None.
         seconds: of one thread's time, to read, decode and prepare it.
+        pages: of the file, of which the first is read (see `pages`).
+        grey: its channels are alike, as those of a grey camera are.
     """
 
     path: str
@@ -254,6 +259,8 @@ class LoadedPicture:
     sha256: str = ""
     error: PictureError | None = None
     seconds: float = 0.0
+    pages: int = 1
+    grey: bool = False
 
 
 def read_image(path: str | Path) -> Image:
@@ -311,7 +318,7 @@ def load_picture(source: Source, recipe: Recipe) -> LoadedPicture:
 
 def _load(source: Source, index: int, recipe: Recipe, hashes: bool) -> LoadedPicture:
     name = f"array[{index}]" if isinstance(source, np.ndarray) else str(source)
-    began = time.perf_counter()
+    began, pages = time.perf_counter(), 1
     try:
         if isinstance(source, np.ndarray):
             image = _checked_array(source, name)
@@ -320,6 +327,7 @@ def _load(source: Source, index: int, recipe: Recipe, hashes: bool) -> LoadedPic
             data = _read_bytes(source)
             image = decode_image(data, name)
             digest = sha256(data) if hashes else ""
+            pages = page_count(data)
         prepared, geometry = recipe.prepare(image)
     except PictureError as error:
         named = str(error).startswith(name)  # the recipe does not know the name
@@ -327,7 +335,17 @@ def _load(source: Source, index: int, recipe: Recipe, hashes: bool) -> LoadedPic
     except (cv2.error, MemoryError, ValueError) as error:  # a hostile file must not stop the others
         reason = str(error).strip().splitlines() or [type(error).__name__]
         return LoadedPicture(name, error=PictureError(f"{name} cannot be prepared: {reason[-1]}"))
-    return LoadedPicture(name, image, prepared, geometry, digest, seconds=time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    return LoadedPicture(name, image, prepared, geometry, digest, None, seconds, pages, is_grey(image))
+
+
+def is_grey(image: Image) -> bool:
+    """Tell whether the channels of a picture are alike, as of a grey camera: within what a lossy format leaves."""
+    few = image[:: image.shape[0] // 16 + 1, :: image.shape[1] // 16 + 1]
+    if np.ptp(few, axis=2).max() > _ALIKE:  # a colour picture is known by a few pixels
+        return False
+    red, green, blue = cv2.split(image)
+    return all(cv2.norm(green, other, cv2.NORM_INF) <= _ALIKE for other in (red, blue))
 
 
 def _checked_array(array: np.ndarray, name: str) -> Image:

@@ -14,6 +14,7 @@ from totalrecall.files import sha256
 from totalrecall.fitting import Progress, renumbered
 from totalrecall.images import LoadedPicture, Source
 from totalrecall.memory import available_memory, format_size
+from totalrecall.odd_pictures import PictureTally
 from totalrecall.types import LayerMap
 from totalrecall.update import Changed
 
@@ -60,7 +61,8 @@ def read_newcomers(
     newcomers: list[Newcomer[Digest]] = []
     known: list[str] = []
     skipped: list[PictureError] = []
-    for found in read_pictures(detector, sources, progress):
+    tally = detector._tally()
+    for found in read_pictures(detector, sources, progress, tally):
         if isinstance(found, PictureError):
             skipped.append(found)
         elif found.picture.sha256 in in_model:
@@ -68,13 +70,17 @@ def read_newcomers(
         else:
             in_model.add(found.picture.sha256)
             newcomers.append(found)
+    tally.warn()
     return newcomers, known, skipped
 
 
 def read_pictures(
-    detector: Changing[Any, Digest], sources: Sequence[Source], progress: Progress | None
+    detector: Changing[Any, Digest],
+    sources: Sequence[Source],
+    progress: Progress | None,
+    tally: PictureTally | None = None,
 ) -> "list[Newcomer[Digest] | PictureError]":
-    """Return what a detector compares of each picture, or why it cannot be used."""
+    """Return what a detector compares of each picture, or why it cannot be used; the tally, if any, takes notice."""
 
     def look(loaded: LoadedPicture, maps: Sequence[LayerMap] | None) -> tuple[LoadedPicture, Digest | None]:
         if maps is None or loaded.geometry is None:
@@ -87,12 +93,16 @@ def read_pictures(
     read: list[Newcomer[Digest] | PictureError] = []
     for at, (found, digest) in enumerate(detector.extractor.stream_maps(look, sources, hashes=True)):
         loaded = renumbered(found, sources[at], at)
+        if tally is not None:
+            tally.observe(loaded)
         if loaded.error is not None:
             read.append(loaded.error)
         else:
             assert loaded.geometry is not None
             assert digest is not None
-            read.append(Newcomer(BankPicture(loaded.path, loaded.sha256, *loaded.geometry.original), digest))
+            read.append(
+                Newcomer(BankPicture(loaded.path, loaded.sha256, *loaded.geometry.original, loaded.grey), digest)
+            )
         if progress:
             progress("features", at + 1, len(sources))
     return read

@@ -109,6 +109,7 @@ _HEADER: dict[str, dict[str, Rule]] = {
     "taught?": {"threshold": _FINITE},
 }
 _PICTURE: dict[str, Rule] = {"path": _text, "sha256": _text, "height": _whole(1, _SIDE), "width": _whole(1, _SIDE)}
+_PICTURE |= {"grey?": _flag}
 _STEP: dict[str, Rule] = {
     "what": lambda value: value in ("add", "remove", "teach"),
     "when": _text,

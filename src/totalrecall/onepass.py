@@ -25,6 +25,7 @@ from totalrecall.folds import held_out
 from totalrecall.growing import add_pictures, remove_pictures
 from totalrecall.images import LoadedPicture, Source
 from totalrecall.memory import available_memory, format_size, peak_memory, resident_memory
+from totalrecall.odd_pictures import PictureTally
 from totalrecall.plan import baseline
 from totalrecall.scoring import region_level
 from totalrecall.sources import Sources, expand
@@ -173,7 +174,8 @@ class OnePass(Changing[Model, Digest]):
             SettingError: the model does not fit into that memory.
 
         Warns:
-            SkippedPictureWarning: some pictures could not be read.
+            SkippedPictureWarning: some pictures could not be read; UnlikePictureWarning: some are of another size or
+                colour than the others; PassedOverWarning: some files or pages of files are not read.
         """
         sources = expand(pictures)
         plan = self._plan(sources, memory)
@@ -202,6 +204,7 @@ class OnePass(Changing[Model, Digest]):
         report.peak_memory = peak_memory()
         self.report_, self.skipped_ = report, skipped
         self._warn_of_skipped(len(sources))
+        self._warn_of_odd(reading.tally)
         return self
 
     def _plan(self, sources: Sequence[Source], memory: int | None) -> OnePassPlan:
@@ -246,6 +249,7 @@ class _Reading(Generic[Model, Digest]):
         self.progress = progress
         self.found: dict[int, BankPicture] = {}
         self.errors: dict[int, PictureError] = {}
+        self.tally = PictureTally()
         self.scores: list[float] = []
         self.peaks: list[float] = []
         self.looked: list[tuple[Glance, float, float]] = []  # a look at each of them, mean distance, score
@@ -296,11 +300,12 @@ class _Reading(Generic[Model, Digest]):
         for at, (found, digest, judged, error) in zip(positions.tolist(), stream, strict=True):
             self.report.seconds["decode"] = self.report.seconds.get("decode", 0.0) + found.seconds
             loaded = renumbered(replace(found, error=error), self.sources[at], at)
+            self.tally.observe(loaded)
             if loaded.error is not None:
                 self.errors[at] = loaded.error
             else:
                 assert loaded.geometry is not None
-                self.found[at] = BankPicture(loaded.path, loaded.sha256, *loaded.geometry.original)
+                self.found[at] = BankPicture(loaded.path, loaded.sha256, *loaded.geometry.original, loaded.grey)
             if self.progress:
                 self.progress("features", len(self.found) + len(self.errors), len(self.sources))
             if loaded.error is None:
