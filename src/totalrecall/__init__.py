@@ -24,11 +24,10 @@ does it, `chunks` where memory is short; `folds`: which pictures set the thresho
 them; `outliers`: what is done about dirty ones), `search_plan` (how the search prunes), `artifact` (the model file),
 `kinds` (opens a model of any kind), `picture_files` (which files are pictures, and what is passed over), `pages` and
 `odd_pictures` (what sets a picture apart before its content does), `files`, `memory`, `threads`, `forks`, `sources`,
-`errors`, `notices`, `types`. The methods that PatchCore is compared with are `padim` (its mathematics in `gaussians`) and `spade`
-(`gallery`), both fitted by `onepass`. After the fit: `update` (`membership` says who joins and who leaves, `joining`
-and `leaving` how,
-`evidence` lets the threshold follow; of `padim` and `spade` it is `growing`, with `gaussians_grown`), `teaching`,
-`changing` and `history` (every change can be
+`errors`, `notices`, `types`. The methods that PatchCore is compared with are `padim` (its mathematics in `gaussians`)
+and `spade` (`gallery`), both fitted by `onepass`. After the fit: `update` (`membership` says who joins and who leaves,
+`joining` and `leaving` how, `evidence` lets the threshold follow; of `padim` and `spade` it is `growing`, with
+`gaussians_grown`), `teaching`, `changing` and `history` (every change can be
 undone). `drift` watches a line (`drift_conditions`, `drift_bets`, `drift_words`, `drift_file`), `audit` the good
 pictures (`audit_checks`, `audit_sheet`). Around it: `metrics`, `datasets`, `evaluation`, `benchmark` (with
 `benchmark_ablate` and `reference`), `overlay`, `report` (with `report_page`, `report_style`, `report_index`,
