@@ -28,7 +28,12 @@ FACTS = {
 
 
 def graph_with(*properties, name="graph"):
-    model = onnx.helper.make_model(onnx.helper.make_graph([], name, [], []))
+    helper = onnx.helper
+    images = helper.make_tensor_value_info("images", onnx.TensorProto.UINT8, ["n", "height", "width", 3])
+    layers = [helper.make_tensor_value_info(f"layer{at}", onnx.TensorProto.FLOAT, None) for at in (1, 2)]
+    nodes = [helper.make_node("Cast", ["images"], [one.name], to=1) for one in layers]
+    opset = [helper.make_opsetid("", 17)]
+    model = helper.make_model(helper.make_graph(nodes, name, [images], layers), opset_imports=opset)
     for key, value in properties:
         model.metadata_props.add(key=key, value=value)
     return model.SerializeToString()

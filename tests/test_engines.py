@@ -367,7 +367,7 @@ def test_layers_that_the_backbone_lacks_are_named(backbone, layers, message):
 def test_a_damaged_graph_is_named_in_one_line(backbone):
     half = Backbone(**{**vars(backbone), "graph": backbone.graph[: len(backbone.graph) // 2], "sha256": "0" * 64})
     with pytest.raises(
-        BackboneError, match=r"^Backbone resnet18 cannot be run on 64x48 pictures \([^\n]*\)\. Its graph[^\n]*$"
+        BackboneError, match=r"^Backbone resnet18 has a graph that is not run: not a protobuf message\. [^\n]*$"
     ):
         OpenVinoEngine(half, LAYERS, cache=None).run(pictures(1))
 
@@ -388,3 +388,97 @@ def test_openvino_is_imported_late_and_without_its_telemetry():
     done = subprocess.run([sys.executable, "-W", "error", "-c", check], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["False", "True []"]
     assert done.stderr == ""
+
+
+# ---------------------------------------------------------------------- whose cache it is
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows keeps a person's folder for that person")
+
+
+@posix
+def test_the_folder_of_the_cache_is_made_for_the_user_alone(tmp_path):
+    CompiledCache(tmp_path / "new" / "cache").write(("key",), b"blob")
+    assert (tmp_path / "new" / "cache").stat().st_mode & 0o777 == 0o700
+
+
+@posix
+@pytest.mark.parametrize("mode", [0o770, 0o777, 0o702])
+def test_a_folder_that_others_may_write_to_is_not_believed_and_is_emptied_at_the_next_write(tmp_path, mode):
+    cache = CompiledCache(tmp_path / "cache")
+    cache.write(("key",), b"blob")
+    cache.write(("other",), b"blob")
+    (tmp_path / "cache").chmod(mode)
+    assert cache.read(("key",)) is None
+    cache.write(("key",), b"mine")
+    assert cache.read(("key",)) == b"mine"
+    assert cache.read(("other",)) is None
+
+
+@posix
+def test_a_folder_or_an_entry_of_another_user_is_not_believed(tmp_path, monkeypatch):
+    cache = CompiledCache(tmp_path / "cache")
+    cache.write(("key",), b"blob")
+    assert cache.read(("key",)) == b"blob"
+    owner = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
+    assert cache.read(("key",)) is None
+    cache.write(("other",), b"blob")
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+@posix
+@pytest.mark.parametrize("what", ["link", "pipe", "folder"])
+def test_an_entry_that_is_no_file_of_its_own_is_not_read(tmp_path, what):
+    cache = CompiledCache(tmp_path / "cache")
+    cache.write(("key",), b"blob")
+    (entry,) = (tmp_path / "cache").iterdir()
+    entry.rename(tmp_path / "elsewhere")
+    {
+        "link": lambda: entry.symlink_to(tmp_path / "elsewhere"),
+        "pipe": lambda: os.mkfifo(entry),
+        "folder": entry.mkdir,
+    }[what]()
+    assert cache.read(("key",)) is None
+
+
+def test_an_entry_says_what_it_is_of_and_is_not_taken_for_another(tmp_path):
+    cache = CompiledCache(tmp_path)
+    cache.write(("graph a", "device"), b"blob of a")
+    (first,) = tmp_path.iterdir()
+    assert b'["graph a", "device"]\nblob of a' in first.read_bytes()
+    data = first.read_bytes()
+    first.unlink()
+    cache.write(("graph b", "device"), b"blob of b")
+    (second,) = tmp_path.iterdir()
+    second.write_bytes(data)
+    assert cache.read(("graph b", "device")) is None
+
+
+def test_the_engines_entry_names_graph_device_and_versions(backbone, tmp_path):
+    import totalrecall
+
+    OpenVinoEngine(backbone, LAYERS, cache=tmp_path).run(pictures(1))
+    (entry,) = tmp_path.iterdir()
+    said = entry.read_bytes()[:3000].partition(b'["totalrecall')[2].partition(b"]\n")[0].decode()
+    for part in (backbone.sha256, f" {totalrecall.__version__}", "64x48", *openvino._machine()[:2]):
+        assert part in said
+
+
+def test_every_bit_of_a_small_entry_counts(tmp_path):
+    cache = CompiledCache(tmp_path)
+    cache.write(("key",), b"blob")
+    (entry,) = tmp_path.iterdir()
+    data = entry.read_bytes()
+    for at in range(len(data)):
+        entry.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        assert cache.read(("key",)) is None
+        entry.write_bytes(data[:at])
+        assert cache.read(("key",)) is None
+
+
+def test_a_user_without_a_home_has_no_cache_and_loses_nothing_else(backbone, monkeypatch):
+    def nowhere():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(openvino, "home", nowhere)
+    assert open_engine(backbone, LAYERS).run(pictures(1))

@@ -5,9 +5,10 @@ The graph takes `images`, uint8 RGB (n, height, width, 3), prepares them itself,
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from totalrecall.backbones.graph_check import check_graph, fields
 from totalrecall.errors import BackboneError
 from totalrecall.files import sha256
 
@@ -86,13 +87,13 @@ def read_metadata(data: bytes | memoryview, origin: str) -> dict[str, object]:
     """
     found: str | None = None
     try:
-        for number, value in _fields(memoryview(data)):
+        for number, _, value in fields(memoryview(data)):
             if number == _METADATA_PROPS and isinstance(value, memoryview):
-                entry = {key: str(part, "utf-8") for key, part in _fields(value) if isinstance(part, memoryview)}
+                entry = {key: str(part, "utf-8") for key, _, part in fields(value) if isinstance(part, memoryview)}
                 if entry.get(1) == METADATA_KEY:  # StringStringEntryProto: 1 is the key, 2 the value
                     found = entry.get(2, "")
         metadata = None if found is None else json.loads(found)
-    except (ValueError, IndexError):
+    except (ValueError, IndexError, RecursionError):
         raise BackboneError(f"{origin} is damaged or no ONNX file. Add it again: {_ADD}") from None
     if metadata is None:
         raise BackboneError(
@@ -123,40 +124,9 @@ def parse_facts(header: Mapping[str, object], origin: str) -> tuple[tuple[Layer,
     return layers, texts
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Yield number and value of each outermost field of a protobuf message."""
-    position = 0
-    while position < len(message):
-        tag, position = _varint(message, position)
-        number, kind = tag >> 3, tag & 7
-        value: int | memoryview
-        if kind == 0:
-            value, position = _varint(message, position)
-        elif kind in (1, 2, 5):  # 64 bits, length-delimited, 32 bits
-            length = {1: 8, 5: 4}.get(kind, 0)
-            if kind == 2:
-                length, position = _varint(message, position)
-            value, position = message[position : position + length], position + length
-        else:
-            raise ValueError("not a protobuf message")
-        if number == 0 or position > len(message):
-            raise ValueError("not a protobuf message")
-        yield number, value
-
-
-def _varint(message: memoryview, position: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 64, 7):
-        byte = message[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-    raise ValueError("not a protobuf message")
-
-
 def _build(header: Mapping[str, object], graph: bytes, digest: str, origin: str) -> Backbone:
     layers, texts = parse_facts(header, origin)
+    check_graph(graph, origin)
     return Backbone(graph=graph, layers=layers, sha256=digest, **texts)
 
 
@@ -164,5 +134,5 @@ def _layer(entry: object, origin: str) -> Layer:
     values = entry if isinstance(entry, dict) else {}
     name, channels, stride = values.get("name"), values.get("channels"), values.get("stride")
     if not (isinstance(name, str) and type(channels) is int and type(stride) is int and min(channels, stride) > 0):
-        raise BackboneError(f"{origin} describes a layer as {entry!r}; a layer has name, channels and stride.")
+        raise BackboneError(f"{origin} describes a layer as {str(entry)[:80]}; a layer has name, channels and stride.")
     return Layer(name, channels, stride)

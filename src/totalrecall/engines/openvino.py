@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 import sys
 import threading
 from collections import OrderedDict, deque
@@ -12,11 +13,13 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from totalrecall import __version__
+from totalrecall.backbones.graph_check import check_activations, check_graph
 from totalrecall.backbones.spec import Backbone
 from totalrecall.engines.base import Token, check_layers, check_picture, check_pictures
 from totalrecall.engines.compiled_cache import CompiledCache
 from totalrecall.errors import BackboneError, SettingError
-from totalrecall.files import home
+from totalrecall.files import home, sha256
 from totalrecall.forks import abandon, generation, in_child, renew_in_child, undivided, wait_before_fork
 from totalrecall.threads import check_not_forked
 from totalrecall.types import FeatureMap
@@ -70,7 +73,7 @@ class OpenVinoEngine:
         self._layers = check_layers(backbone, layers)
         self._precision = "bf16" if native and precision != "f32" else "f32"
         self._threads = threads
-        self._cache = CompiledCache(home() / "cache" if cache == "home" else cache)
+        self._cache = CompiledCache(_home_cache() if cache == "home" else cache)
         self._compiled: OrderedDict[tuple[int, int, _Hint], _Compiled] = OrderedDict()
         self._lock = threading.RLock()
         renew_in_child(self)
@@ -113,8 +116,7 @@ class OpenVinoEngine:
             with self._lock:  # a request holds one picture at a time
                 compiled = self._get(images.shape[1], images.shape[2], "LATENCY")
                 with undivided():
-                    compiled.request.infer([np.ascontiguousarray(images)])
-                return compiled.collect(compiled.request)
+                    return compiled.infer(np.ascontiguousarray(images))
         maps: dict[str, FeatureMap] = {}
         for i, single in self.stream(enumerate(images)):
             for layer, features in single.items():
@@ -191,25 +193,42 @@ class OpenVinoEngine:
         settings: dict[str, str | int] = {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": self._precision}
         if self._threads is not None:
             settings["INFERENCE_NUM_THREADS"] = self._threads
-        key = (self._backbone.sha256, *self._layers, f"{height}x{width}", repr(settings), *_machine())
+        graph = sha256(self._backbone.graph)  # of what would be compiled, whatever the backbone says
+        key = (f"totalrecall {__version__}", graph, *self._layers, f"{height}x{width}", repr(settings), *_machine())
         blob = self._cache.read(key)
         if blob is not None:
-            with contextlib.suppress(RuntimeError):  # whole, yet refused: compile anew
+            with contextlib.suppress(RuntimeError, ValueError, TypeError):  # whole, yet refused: compile anew
                 return core.import_model(blob, "CPU", settings)
+        check_graph(self._backbone.graph, f"Backbone {self._backbone.name}")
         try:
             model = self._cut(core.read_model(self._backbone.graph))
             model.reshape([1, height, width, 3])
+            check_activations(_activations(model), height * width)
+            self._check_outputs(model, height, width)
             compiled = core.compile_model(model, "CPU", settings)
-        except RuntimeError as error:
-            cause = [line.strip() for line in str(error).splitlines() if line.strip()][-1]
+        except (RuntimeError, ValueError, TypeError, MemoryError) as error:
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
             raise BackboneError(
-                f"Backbone {self._backbone.name} cannot be run on {height}x{width} pictures ({cause}). "
+                f"Backbone {self._backbone.name} cannot be run on {height}x{width} pictures ({lines[-1][:300]}). "
                 "Its graph is damaged: add the backbone again."
             ) from None
         with contextlib.suppress(RuntimeError):  # a plugin that cannot export is no worse off than without a cache
             exported = compiled.export_model()  # bytes up to OpenVINO 2025.0, then a stream of them
             self._cache.write(key, exported if isinstance(exported, bytes) else exported.getvalue())
         return compiled
+
+    def _check_outputs(self, model: Any, height: int, width: int) -> None:
+        """Raise ValueError unless each layer gives what the backbone's facts say: float32 (1, h, w, channels)."""
+        known = {layer.name: layer for layer in self._backbone.layers}
+        for name, output in zip(self._layers, model.outputs, strict=True):
+            layer, shape = known[name], [int(side) for side in output.get_shape()]
+            # a map may end with the last whole cell, or with one that stands over the edge
+            sides = [{side // layer.stride, -(-side // layer.stride)} for side in (height, width)]
+            fits = len(shape) == 4 and shape[0] == 1 and shape[3] == layer.channels
+            if not fits or shape[1] not in sides[0] or shape[2] not in sides[1]:
+                raise ValueError(f"{name} is of shape {shape}, not of {layer.channels} channels, stride {layer.stride}")
+            if output.get_element_type() != _openvino().Type.f32:
+                raise ValueError(f"{name} is not float32")
 
     def _cut(self, model: Any) -> Any:
         """Return the model with only the layers asked for as outputs; what only others need is gone."""
@@ -237,8 +256,14 @@ class _Compiled:
         """The request of `run`, kept between calls; a stream has its own, so it is not made for one."""
         return self.model.create_infer_request()
 
+    def infer(self, images: npt.NDArray[np.generic]) -> dict[str, FeatureMap]:
+        with _refused():
+            self.request.infer([images])
+        return self.collect(self.request)
+
     def finish(self, request: Any) -> dict[str, FeatureMap]:
-        request.wait()
+        with _refused():
+            request.wait()
         _running.pop(id(request), None)
         return self.collect(request)
 
@@ -258,6 +283,31 @@ def _wait_for_all() -> None:
 
 
 wait_before_fork(_wait_for_all)
+
+
+def _home_cache() -> Path | None:
+    """Return the per-user folder of compiled graphs; None for a user without a home, as in a container."""
+    try:
+        return home() / "cache"
+    except RuntimeError:
+        return None
+
+
+@contextlib.contextmanager
+def _refused() -> Iterator[None]:
+    """Turn what OpenVINO says of a graph that it cannot compute into an error of ours."""
+    try:
+        yield
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no reason given"]
+        raise BackboneError(f"The backbone's graph cannot be computed ({lines[-1][:300]}). Add it again.") from None
+
+
+def _activations(model: Any) -> Iterator[tuple[str, int]]:
+    """Yield of each node of a model whose shapes are known its name, and how many numbers it computes."""
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "Constant":  # the file's own
+            yield node.get_friendly_name(), sum(math.prod(output.get_shape()) for output in node.outputs())
 
 
 @functools.cache
