@@ -23,11 +23,12 @@ patches in a row), `learning` (pictures to bank: `plan` says beforehand what it 
 does it, `chunks` where memory is short; `folds`: which pictures set the threshold; `refill`: the banks that score
 them; `outliers`: what is done about dirty ones), `search_plan` (how the search prunes), `artifact` (the model file),
 `kinds` (opens a model of any kind), `picture_files` (which files are pictures, and what is passed over), `pages` and
-`odd_pictures` (what sets a picture apart before its content does), `files`, `memory`, `threads`, `forks`, `sources`,
-`errors`, `notices`, `types`. The methods that PatchCore is compared with are `padim` (its mathematics in `gaussians`)
-and `spade` (`gallery`), both fitted by `onepass`. After the fit: `update` (`membership` says who joins and who leaves,
-`joining` and `leaving` how, `evidence` lets the threshold follow; of `padim` and `spade` it is `growing`, with
-`gaussians_grown`), `teaching`, `changing` and `history` (every change can be
+`odd_pictures` (what sets a picture apart before its content does), `formats` (what a picture file states), `jpeg`,
+`bmp`, `tiff` and `lzw` (read here, strictly), `in_memory` (arrays, PIL pictures, bytes), `read_ahead`, `files`,
+`memory`, `threads`, `forks`, `sources`, `errors`, `notices`, `types`. The methods that PatchCore is compared with are
+`padim` (its mathematics in `gaussians`) and `spade` (`gallery`), both fitted by `onepass`. After the fit: `update`
+(`membership` says who joins and who leaves, `joining` and `leaving` how, `evidence` lets the threshold follow; of
+`padim` and `spade` it is `growing`, with `gaussians_grown`), `teaching`, `changing` and `history` (every change can be
 undone). `drift` watches a line (`drift_conditions`, `drift_bets`, `drift_words`, `drift_file`), `audit` the good
 pictures (`audit_checks`, `audit_sheet`). Around it: `metrics`, `datasets`, `evaluation`, `benchmark` (with
 `benchmark_ablate` and `reference`), `overlay`, `report` (with `report_page`, `report_style`, `report_index`,
@@ -44,6 +45,7 @@ import totalrecall.threads as _threads  # noqa: F401  first of all: it has a wor
 if TYPE_CHECKING:
     from totalrecall.detector import PatchCore
     from totalrecall.drift import Monitor
+    from totalrecall.formats import set_max_pixels
     from totalrecall.kinds import load_detector
     from totalrecall.notices import SkippedPictureWarning
     from totalrecall.padim import PaDiM
@@ -51,7 +53,17 @@ if TYPE_CHECKING:
     from totalrecall.spade import SPADE
 
 __version__ = "0.1.0"
-__all__ = ["SPADE", "Monitor", "PaDiM", "PatchCore", "Result", "SkippedPictureWarning", "__version__", "load_detector"]
+__all__ = [
+    "SPADE",
+    "Monitor",
+    "PaDiM",
+    "PatchCore",
+    "Result",
+    "SkippedPictureWarning",
+    "__version__",
+    "load_detector",
+    "set_max_pixels",
+]
 
 _HOME = {
     "Monitor": "totalrecall.drift",
@@ -61,6 +73,7 @@ _HOME = {
     "SPADE": "totalrecall.spade",
     "SkippedPictureWarning": "totalrecall.notices",
     "load_detector": "totalrecall.kinds",
+    "set_max_pixels": "totalrecall.formats",
 }
 
 

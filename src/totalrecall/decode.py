@@ -27,7 +27,17 @@ from totalrecall.jpeg import Jpeg, decode_jpeg, jpeg_header
 from totalrecall.tiff import decode_tiff, tiff_header
 from totalrecall.types import Image
 
-__all__ = ["PictureFile", "Pixels", "decode_image", "decode_layers", "decode_pixels", "open_picture", "to_8_bits"]
+__all__ = [
+    "PictureFile",
+    "Pixels",
+    "blend",
+    "decode_image",
+    "decode_layers",
+    "decode_pixels",
+    "open_picture",
+    "to_8_bits",
+    "upright",
+]
 
 Pixels = np.ndarray  # uint8 or uint16, RGB (h, w, 3): what the file holds, upright and without alpha
 
@@ -57,7 +67,7 @@ class PictureFile:
 
     def decode(self) -> Pixels:
         """Return its pixels, see `decode_pixels`."""
-        return _over_white(*self.layers(), multiplied=self.multiplied)
+        return blend(*self.layers(), multiplied=self.multiplied)
 
 
 def decode_image(data: bytes, name: str, *, max_pixels: int | None = None) -> Image:
@@ -112,8 +122,8 @@ def open_picture(data: bytes, name: str, *, max_pixels: int | None = None) -> Pi
     def layers() -> _Layers:
         try:
             pixels, alpha = file.layers()
-            turned = _upright(pixels, file.header.orientation)
-            return turned, None if alpha is None or not alpha.any() else _upright(alpha, file.header.orientation)
+            turned = upright(pixels, file.header.orientation)
+            return turned, None if alpha is None or not alpha.any() else upright(alpha, file.header.orientation)
         except _FAILURES as error:
             if isinstance(error, MemoryError) or getattr(error, "code", 0) == cv2.Error.StsNoMem:
                 size = f"{file.header.width} x {file.header.height}"
@@ -217,7 +227,7 @@ def _as_layers(decoded: np.ndarray) -> _Layers:
     return np.ascontiguousarray(decoded[:, :, 2::-1]), decoded[:, :, 3] if decoded.shape[2] == 4 else None
 
 
-def _over_white(pixels: Pixels, alpha: np.ndarray | None, *, multiplied: bool = False) -> Pixels:
+def blend(pixels: Pixels, alpha: np.ndarray | None, *, multiplied: bool = False) -> Pixels:
     """Blend a picture over white, as a viewer shows it; `multiplied` by alpha already, or not."""
     if alpha is None:
         return pixels
@@ -233,7 +243,7 @@ def _over_white(pixels: Pixels, alpha: np.ndarray | None, *, multiplied: bool = 
     return out
 
 
-def _upright(pixels: Pixels, orientation: int) -> Pixels:
+def upright(pixels: Pixels, orientation: int) -> Pixels:
     """Turn a picture as its EXIF orientation, 1 to 8, says."""
     if orientation == 1:
         return pixels

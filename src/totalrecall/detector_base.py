@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
+import cv2
 import numpy as np
 
 from totalrecall.artifact import Contents, Layout, read_artifact, write_artifact
@@ -25,7 +26,7 @@ from totalrecall.errors import ModelFileError, NotFittedError, PictureError, Set
 from totalrecall.extractor import FeatureExtractor
 from totalrecall.fitting import FitReport
 from totalrecall.history import past_of, steps_of
-from totalrecall.images import Geometry, LoadedPicture, Recipe, Source, load_picture
+from totalrecall.images import Geometry, LoadedPicture, Recipe, Source, failure, load_picture
 from totalrecall.masks import RoiSource, read_roi
 from totalrecall.model_schema import DAMAGE, check_layout, check_values, reason_of
 from totalrecall.notices import SkippedPictureWarning, UnlikePictureWarning
@@ -135,10 +136,11 @@ class Detector(ABC, Generic[Model, Digest]):
     # ------------------------------------------------------------------ judging
 
     def predict(self, picture: Source, *, conditions: bool = False) -> Result:
-        """Judge one picture, a file or a uint8 RGB array, as soon as possible.
+        """Judge one picture, a file or one in memory, as soon as possible.
 
         Args:
-            picture: to judge.
+            picture: to judge: a path, the bytes of a file, an open file, a PIL picture, or an array or tensor: grey
+                (h, w), RGB (h, w, 3) or RGBA (h, w, 4), or with channels first, uint8, uint16 or bool.
             conditions: say in the result how it was taken, for `drift.Monitor`.
 
         Raises:
@@ -159,10 +161,13 @@ class Detector(ABC, Generic[Model, Digest]):
         tally.warn(told=self._told_odd)
         assert loaded.prepared is not None
         try:
-            maps = self.extractor.maps(loaded.prepared)
-        except PictureError as error:
-            raise PictureError(f"{loaded.path}: {error}") from None
-        return self._judge(loaded, maps, began, conditions=conditions)
+            try:
+                maps = self.extractor.maps(loaded.prepared)
+            except PictureError as error:
+                raise PictureError(f"{loaded.path}: {error}") from None
+            return self._judge(loaded, maps, began, conditions=conditions)
+        except (MemoryError, cv2.error) as error:
+            raise failure(loaded.path, error) from None
 
     def predict_stream(self, pictures: Sources, *, conditions: bool = False) -> Iterator[Result | PictureError]:
         """Judge many pictures, as many a second as possible; yields in order, the error of one that cannot be read.

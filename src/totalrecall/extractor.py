@@ -6,12 +6,13 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any, TypeVar
 
+import cv2
 import numpy as np
 
 from totalrecall.backbones import Backbone
 from totalrecall.engines import Engine, open_engine
 from totalrecall.errors import PictureError, SettingError
-from totalrecall.images import LoadedPicture, Recipe, Source, load_pictures
+from totalrecall.images import LoadedPicture, Recipe, Source, failure, load_pictures
 from totalrecall.patches import CODE_DIMENSIONS, describe
 from totalrecall.settings import CommonSettings, Settings
 from totalrecall.threads import in_order, one_blas_thread
@@ -102,7 +103,12 @@ class FeatureExtractor:
 
         def finish(item: tuple[LoadedPicture, list[dict[str, LayerMap]]]) -> Outcome:
             loaded, pieces = item
-            return function(loaded, self._join(pieces) if pieces else None)
+            try:
+                return function(loaded, self._join(pieces) if pieces else None)
+            except (MemoryError, cv2.error) as error:  # of a picture so large that its map does not fit
+                if loaded.error is not None:
+                    raise
+                return function(LoadedPicture(loaded.path, error=failure(loaded.path, error)), None)
 
         return in_order(finish, self._feature_maps(sources, hashes))
 

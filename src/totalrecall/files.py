@@ -147,7 +147,7 @@ def is_special(path: Path) -> bool:
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
-def read_regular(path: str | Path, *, limit: int | None = None) -> bytes:
+def read_regular(path: str | os.PathLike[str], *, limit: int | None = None) -> bytes:
     """Read a file whole, and nothing but a file: a pipe would hang, /dev/zero would fill the memory.
 
     Whatever comes from a person or a stranger is read here: pictures, masks, models, weights, monitors, caches. Every

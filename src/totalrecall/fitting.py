@@ -20,6 +20,7 @@ from totalrecall.errors import DataError, PictureError
 from totalrecall.extractor import PatchExtractor
 from totalrecall.folds import make_folds
 from totalrecall.images import LoadedPicture, Source
+from totalrecall.in_memory import source_name
 from totalrecall.memory import RowStore, peak_memory
 from totalrecall.odd_pictures import PictureTally
 from totalrecall.patches import flatten_grid
@@ -213,9 +214,9 @@ class Reader:
 
 
 def renumbered(loaded: LoadedPicture, source: Source, at: int) -> LoadedPicture:
-    """Return an array's picture under its own number: the stream counts from its own beginning."""
-    name = f"array[{at}]"
-    if not isinstance(source, np.ndarray) or loaded.path == name:
+    """Return a picture in memory under its own number: the stream counts from its own beginning."""
+    name = source_name(source, at)
+    if loaded.path == name:
         return loaded
     error = loaded.error and PictureError(str(loaded.error).replace(loaded.path, name, 1))
     return replace(loaded, path=name, error=error)

@@ -5,8 +5,11 @@ picture is brought to the size that the backbone sees; `Recipe.geometry` gives t
 which prepares pixels and carries maps and points back. `load_pictures` does both in threads, ahead of the engine.
 """
 
+import contextlib
 import os
+import struct
 import time
+import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,21 +21,25 @@ from typing import Any
 import cv2
 import numpy as np
 
-from totalrecall.decode import Pixels, decode_image, decode_layers
+from totalrecall.decode import Pixels, decode_image, decode_layers, open_picture, to_8_bits
 from totalrecall.errors import PictureError, SettingError
 from totalrecall.files import read_regular, sha256
 from totalrecall.formats import file_limit
+from totalrecall.in_memory import ArrayInterface, ArrayLike, ReadableFile, pixels_in_memory, source_name
 from totalrecall.pages import page_count
 from totalrecall.picture_files import PICTURE_SUFFIXES, find_pictures
+from totalrecall.read_ahead import ReadAhead
 from totalrecall.types import AnomalyMap, Image, Mask, PreparedImage, PreparedMap, PreparedMask
 
 __all__ = [
+    "FAILURES",
     "PICTURE_SUFFIXES",
     "RESIZE_MODES",
     "Geometry",
     "LoadedPicture",
     "Recipe",
     "Source",
+    "failure",
     "find_pictures",
     "is_grey",
     "load_picture",
@@ -41,7 +48,15 @@ __all__ = [
     "read_layers",
 ]
 
-Source = str | Path | np.ndarray  # a picture: its file, or a uint8 array, RGB (h, w, 3) or grey (h, w)
+# a picture: its file by name; or in memory: an array, a tensor, a PIL picture, the bytes of a file, an open file
+Source = (
+    str | os.PathLike[str] | np.ndarray | bytes | bytearray | memoryview | ArrayLike | ArrayInterface | ReadableFile
+)
+# whatever a picture may cause; one picture's failure never stops the others
+FAILURES = (
+    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError,
+    TypeError, ValueError, cv2.error, struct.error, zlib.error,
+)  # fmt: skip
 RESIZE_MODES = ("squash", "letterbox", "crop")
 
 # The ImageNet mean colour: after the backbone's own normalisation it is (nearly) zero, the same as its zero padding.
@@ -241,7 +256,7 @@ class LoadedPicture:
     """A picture read and prepared, or the reason why it could not be.
 
     Attributes:
-        path: as given, or `array[i]` for the i-th picture given as an array.
+        path: as given, or `array[i]` for the i-th picture given as an array (`bytes[i]`, `file[i]`, `picture[i]`).
         image: original pixels, or None when `error` is set.
         prepared: what the backbone sees, or None when `error` is set.
         geometry: the way back to original pixels, or None when `error` is set.
@@ -290,53 +305,67 @@ def load_pictures(
     *,
     hashes: bool = False,
     threads: int | None = None,
+    max_pixels: int | None = None,
 ) -> Iterator[LoadedPicture]:
     """Read and prepare pictures in threads, a few ahead of the reader, in the order given.
+
+    Args:
+        sources: of the pictures.
+        recipe: how they are prepared.
+        hashes: note the SHA-256 of each.
+        threads: that read; as many as processors, 8 at most, unless given.
+        max_pixels: of a picture; None is `formats.max_pixels()`.
 
     Yields:
         A `LoadedPicture` for each source; one that cannot be read carries its error, and the others go on.
     """
     workers = threads or min(os.cpu_count() or 1, 8)
-    ahead = 2 * workers + 2  # enough to ride out one slow picture; memory stays at a few pictures
+    count = 2 * workers + 2  # enough to ride out one slow picture; of large ones as many as `ReadAhead` lets in
     pending: deque[Future[LoadedPicture]] = deque()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="totalrecall-read")
+    pool, ahead, taken = ThreadPoolExecutor(workers, thread_name_prefix="totalrecall-read"), ReadAhead(), 0
     try:
         for index, source in enumerate(sources):
-            pending.append(pool.submit(_load, source, index, recipe, hashes))
-            if len(pending) > ahead:
-                yield pending.popleft().result()
+            pending.append(pool.submit(_load, source, index, recipe, hashes, ahead, max_pixels))
+            if len(pending) > count:
+                loaded = pending.popleft().result()
+                ahead.taken(taken)
+                taken += 1
+                yield loaded
         while pending:
-            yield pending.popleft().result()
+            loaded = pending.popleft().result()
+            ahead.taken(taken)
+            taken += 1
+            yield loaded
     finally:
+        ahead.close()
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def load_picture(source: Source, recipe: Recipe) -> LoadedPicture:
+def load_picture(source: Source, recipe: Recipe, *, max_pixels: int | None = None) -> LoadedPicture:
     """Read and prepare one picture here and now: starting a thread for it would cost a tenth of a judgement."""
-    return _load(source, 0, recipe, False)
+    if isinstance(source, (str, os.PathLike)) and os.path.isdir(source):  # noqa: PTH112  is_dir raises at a long name
+        hint = "Judge its pictures with predict_stream, or with `totalrecall predict`."
+        return LoadedPicture(str(source), error=PictureError(f"{source} is a folder. {hint}"))
+    return _load(source, 0, recipe, False, ReadAhead(), max_pixels)
 
 
-def _load(source: Source, index: int, recipe: Recipe, hashes: bool) -> LoadedPicture:
-    name = f"array[{index}]" if isinstance(source, np.ndarray) else str(source)
-    began, pages = time.perf_counter(), 1
+def _load(
+    source: Source, index: int, recipe: Recipe, hashes: bool, ahead: ReadAhead, max_pixels: int | None
+) -> LoadedPicture:
+    name = source_name(source, index)
+    began = time.perf_counter()
     try:
-        if isinstance(source, np.ndarray):
-            image = _checked_array(source, name)
-            digest = sha256(np.ascontiguousarray(image).tobytes()) if hashes else ""
-        else:
-            data = _read_bytes(source)
-            image = decode_image(data, name)
-            digest = sha256(data) if hashes else ""
-            pages = page_count(data)
+        image, digest, pages = _pixels(source, name, index, hashes, ahead, max_pixels)
         prepared, geometry = recipe.prepare(image)
+        grey = is_grey(image)
+        ahead.hold(index, image.nbytes + prepared.nbytes)
     except PictureError as error:
         named = str(error).startswith(name)  # the recipe does not know the name
         return LoadedPicture(name, error=error if named else PictureError(f"{name}: {error}"))
-    except (cv2.error, MemoryError, ValueError) as error:  # a hostile file must not stop the others
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        return LoadedPicture(name, error=PictureError(f"{name} cannot be prepared: {reason[-1]}"))
+    except FAILURES as error:  # a hostile file must not stop the others
+        return LoadedPicture(name, error=failure(name, error))
     seconds = time.perf_counter() - began
-    return LoadedPicture(name, image, prepared, geometry, digest, None, seconds, pages, is_grey(image))
+    return LoadedPicture(name, image, prepared, geometry, digest, None, seconds, pages, grey)
 
 
 def is_grey(image: Image) -> bool:
@@ -348,16 +377,32 @@ def is_grey(image: Image) -> bool:
     return all(cv2.norm(green, other, cv2.NORM_INF) <= _ALIKE for other in (red, blue))
 
 
-def _checked_array(array: np.ndarray, name: str) -> Image:
-    if array.dtype == np.uint8 and array.ndim == 2 and array.size:
-        return np.repeat(array[:, :, None], 3, axis=2)
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
-        got = f"{array.dtype} {array.shape}"
-        raise PictureError(f"{name} must be a uint8 RGB array (h, w, 3) or grey (h, w), got {got}. Convert it first.")
-    return array
+def failure(name: str, error: Exception) -> PictureError:
+    """Return what is said of a picture that failed in a way that no one foresaw."""
+    if isinstance(error, MemoryError) or getattr(error, "code", 0) == cv2.Error.StsNoMem:
+        return PictureError(f"{name} is too large for the memory that is left. Save it smaller, or cut it into tiles.")
+    reason = str(error).strip().splitlines() or [type(error).__name__]
+    return PictureError(f"{name} cannot be prepared: {reason[-1]}")
 
 
-def _read_bytes(path: str | Path) -> bytes:
+def _pixels(
+    source: Source, name: str, index: int, hashes: bool, ahead: ReadAhead, max_pixels: int | None
+) -> tuple[Image, str, int]:
+    """Return a picture's pixels, the SHA-256 of its file (of its pixels where it has none), and its pages."""
+    if not isinstance(source, (str, os.PathLike)):
+        image = to_8_bits(pixels_in_memory(source, name, max_pixels=max_pixels), name)
+        of = source if isinstance(source, (bytes, bytearray, memoryview)) else np.ascontiguousarray(image)
+        return image, sha256(bytes(of)) if hashes else "", 1
+    with contextlib.suppress(OSError, ValueError):  # it will be named when it is read
+        ahead.hold(index, min(os.stat(source).st_size, file_limit()))  # noqa: PTH116
+    data = _read_bytes(source)
+    file = open_picture(data, name, max_pixels=max_pixels)
+    if not ahead.hold(index, len(data) + 2 * file.header.decoded_bytes):  # as decoded, and as turned to RGB
+        raise PictureError(f"{name} was not read: nobody waits for it any more.")
+    return to_8_bits(file.decode(), name), sha256(data) if hashes else "", page_count(data)
+
+
+def _read_bytes(path: str | os.PathLike[str]) -> bytes:
     try:
         return read_regular(path, limit=file_limit())
     except FileNotFoundError:

@@ -23,6 +23,7 @@ from totalrecall.folds import held_out, make_folds
 from totalrecall.images import Recipe, Source, load_pictures
 from totalrecall.memory import available_memory, check_scratch, format_size, resident_memory
 from totalrecall.patches import covered_cells
+from totalrecall.read_ahead import READ_AHEAD
 from totalrecall.settings import Settings
 
 __all__ = ["Plan", "baseline", "expected_grid", "make_plan", "spread", "walked_dimensions"]
@@ -346,7 +347,8 @@ def baseline(extractor: FeatureExtractor, sources: Sequence[Source]) -> int:
 def _baseline(extractor: FeatureExtractor, pixels: int, grid: int, pictures: int) -> int:
     """Return the bytes of the process before it keeps anything: libraries, graph, and pictures on their way."""
     threads = min(os.cpu_count() or 1, 8)
-    waiting = (3 * threads + 8) * 3 * pixels  # read ahead and being decoded; see `images.load_pictures`
+    # read ahead and being decoded, see `images.load_pictures`; of large pictures no more than is let in, and one
+    waiting = min((3 * threads + 8) * 3 * pixels, READ_AHEAD + 12 * pixels)
     seen = extractor.recipe.piece**2 * _PER_PIXEL
     ours = _PROGRAM + _GRAPHS * len(extractor.backbone.graph) + seen + _GRIDS * grid + waiting
     # a program that already holds much of its own has that much less

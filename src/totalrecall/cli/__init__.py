@@ -17,6 +17,7 @@ from totalrecall.cli.common import complain, in_words_of_options, telling_notice
 from totalrecall.cli.paths import CommandFiles
 from totalrecall.cli.process import EndedBySignal, Stream, ending_signals, standard_streams
 from totalrecall.errors import TotalRecallError
+from totalrecall.formats import MAX_PIXELS, set_max_pixels
 from totalrecall.wording import printable
 
 __all__ = ["build_parser", "main"]
@@ -94,6 +95,8 @@ def _run(arguments: Sequence[str] | None, args: argparse.Namespace, stdout: Stre
     args.files = CommandFiles(parser, args)
     args.files.check(stdout_is_closed=stdout.closed_before)
     stdout.stops = not args.files.writes
+    pixels = getattr(args, "max_pixels", None)
+    set_max_pixels(MAX_PIXELS if pixels is None else pixels)
     with telling_notices(args):
         code = int(args.run(args))
     with contextlib.suppress(BrokenPipeError):

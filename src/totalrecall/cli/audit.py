@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from totalrecall.cli.common import (
     add_output_options,
+    add_reading_options,
     add_split_options,
     check_target,
     complain,
@@ -67,6 +68,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="SIZE",
         help="most that this program may hold, such as 2GB, whatever the number of pictures (default half of the free)",
     )
+    add_reading_options(parser)
     add_output_options(parser)
     parser.set_defaults(run=run)
 

@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from totalrecall.cli.common import LAYOUTS, add_output_options, complain, print_table, progress_bars, say
+from totalrecall.cli.common import (
+    LAYOUTS,
+    add_output_options,
+    add_reading_options,
+    complain,
+    print_table,
+    progress_bars,
+    say,
+)
 from totalrecall.cli.fit import METHODS, add_detector_options
 from totalrecall.cli.paths import INPUT, PathArgument
 from totalrecall.errors import SettingError
@@ -84,6 +92,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         choices=METHODS,
         help="default: all; with --ablate patchcore",
     )
+    add_reading_options(parser)
     add_output_options(parser)
     # None: not given; the preset's value is taken then, or else the method's own
     parser.set_defaults(run=run, **dict.fromkeys(_settings()))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "add_output_options",
+    "add_reading_options",
     "add_report_options",
     "add_split_options",
     "check_report",
@@ -55,6 +56,16 @@ _STEPS = {
 def add_output_options(parser: argparse.ArgumentParser) -> None:
     """Add --quiet, which every command has."""
     parser.add_argument("--quiet", "-q", action="store_true", help="print nothing but results, errors and warnings")
+
+
+def add_reading_options(parser: argparse.ArgumentParser) -> None:
+    """Add --max-pixels, which every command that reads pictures has."""
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        metavar="N",
+        help="refuse larger pictures, by their header (default 100000000)",
+    )
 
 
 def add_split_options(parser: argparse.ArgumentParser, *, seed: bool = True) -> None:

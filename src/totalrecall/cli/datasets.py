@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from totalrecall.cli.common import (
     LAYOUTS,
     add_output_options,
+    add_reading_options,
     check_target,
     complain,
     emit,
@@ -49,6 +50,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--json", metavar="FILE", type=OUTPUT, help="write what is printed, and all problems, as JSON ('-' for stdout)"
     )
+    add_reading_options(parser)
     add_output_options(parser)
     parser.set_defaults(run=run)
 

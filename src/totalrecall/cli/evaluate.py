@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from totalrecall.cli.common import (
     LAYOUTS,
     add_output_options,
+    add_reading_options,
     add_report_options,
     check_report,
     check_target,
@@ -48,6 +49,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add_report_options(parser)
     parser.add_argument("--precision", metavar="NAME", help="auto, f32 or bf16 (default: the model's)")
     parser.add_argument("--threads", type=int, metavar="N", help="of the backbone (default: all cores)")
+    add_reading_options(parser)
     add_output_options(parser)
     parser.set_defaults(run=run)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from totalrecall.cli.common import (
     add_output_options,
+    add_reading_options,
     add_split_options,
     check_target,
     complain,
@@ -69,6 +70,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="most that this program may hold, such as 2GB, whatever the number of pictures (default half of the free)",
     )
     parser.add_argument("--no-embed", action="store_true", help="leave the backbone out of the model file")
+    add_reading_options(parser)
     add_output_options(parser)
     parser.set_defaults(run=run)
 

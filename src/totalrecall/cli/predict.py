@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from totalrecall.cli.common import (
     add_output_options,
+    add_reading_options,
     add_report_options,
     check_report,
     check_target,
@@ -77,6 +78,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("--precision", metavar="NAME", help="auto, f32 or bf16 (default: the model's)")
     parser.add_argument("--threads", type=int, metavar="N", help="of the backbone (default: all cores)")
+    add_reading_options(parser)
     add_output_options(parser)
     parser.set_defaults(run=run)
 

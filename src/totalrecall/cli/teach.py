@@ -4,7 +4,7 @@ import argparse
 import math
 from typing import TYPE_CHECKING
 
-from totalrecall.cli.common import add_output_options, check_target, complain, say, write_json
+from totalrecall.cli.common import add_output_options, add_reading_options, check_target, complain, say, write_json
 from totalrecall.cli.paths import CHANGED, INPUT, OUTPUT
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("--json", metavar="FILE", type=OUTPUT, help="write the lessons as JSON ('-' for stdout)")
     parser.add_argument("--threads", type=int, metavar="N", help="of the backbone (default: all cores)")
+    add_reading_options(parser)
     add_output_options(parser)
     parser.set_defaults(run=run)
 

@@ -4,7 +4,16 @@ import argparse
 import math
 from typing import TYPE_CHECKING, Any
 
-from totalrecall.cli.common import add_output_options, check_target, complain, progress_bars, say, told_size, write_json
+from totalrecall.cli.common import (
+    add_output_options,
+    add_reading_options,
+    check_target,
+    complain,
+    progress_bars,
+    say,
+    told_size,
+    write_json,
+)
 from totalrecall.cli.paths import CHANGED, INPUT, OUTPUT
 from totalrecall.wording import counted
 
@@ -68,6 +77,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--dry-run", action="store_true", help="say what would be done and leave the file as it is")
     parser.add_argument("--json", metavar="FILE", type=OUTPUT, help="write what was done as JSON ('-' for stdout)")
     parser.add_argument("--threads", type=int, metavar="N", help="of the backbone (default: all cores)")
+    add_reading_options(parser)
     add_output_options(parser)
     parser.set_defaults(run=run)
 
