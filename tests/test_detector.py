@@ -221,7 +221,7 @@ def test_outside_the_region_of_interest_nothing_counts(tiny_backbone, good):
 def test_grey_arrays_are_taken_and_others_refused(fitted):
     grey = stripes(1)[:, :, 0]
     assert fitted.predict(grey).score == pytest.approx(fitted.predict(np.repeat(grey[:, :, None], 3, 2)).score)
-    with pytest.raises(PictureError, match=r"must be a uint8 RGB array \(h, w, 3\) or grey \(h, w\), got float32"):
+    with pytest.raises(PictureError, match=r"must hold uint8 \(0 to 255\) or uint16 \(0 to 65535\), got float32"):
         fitted.predict(np.zeros((10, 10, 3), np.float32))
 
 

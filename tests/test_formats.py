@@ -225,6 +225,8 @@ def test_a_bmp_of_run_lengths_or_without_its_rows_is_refused():
     assert "too large" in refusal(bmp(30000, 30000, 24, bytes(1000)))  # 1,080 bytes took 10.9 GB
     assert "too large" in refusal(bmp(2**31 - 1, -(2**31), 32, bytes(1000)))
     assert "damaged" in refusal(bmp(0, 5, 24, bytes(1000)))
+    few = saved(COLOUR, "BMP", "P")
+    assert "palette is missing" in refusal(few[:46] + struct.pack("<I", 1 << 20) + few[50:])
 
 
 # ---------------------------------------------------------------------- WebP

@@ -66,8 +66,8 @@ def bmp_header(data: bytes, name: str) -> Bmp:
 
 
 def _palette(data: bytes, name: str, table: int, start: int, bits: int, colours: int, each: int) -> np.ndarray:
-    count = min(colours or 1 << bits, 1 << bits, max(start - table, 0) // each)
-    if count < 1 or table + count * each > len(data):
+    count = min(colours or 1 << bits, max(start - table, 0) // each)
+    if colours > 1 << bits or count < 1 or table + count * each > len(data):
         raise damaged(name, "BMP", "its palette is missing")
     entries = np.frombuffer(data, np.uint8, count * each, table).reshape(count, each)
     return entries[:, 2::-1]  # BGR -> RGB
