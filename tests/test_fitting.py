@@ -231,7 +231,7 @@ def test_arrays_keep_the_numbers_they_were_given_under(tiny_backbone, scratch):
     pictures = [stripes(seed) for seed in range(12)]
     pictures[5] = np.zeros((4, 4), np.float32)
     limit = enough_for(detector, pictures, 4)
-    with pytest.warns(UserWarning, match=r"1 of 12 .* The first: array\[5\] must be a uint8"):
+    with pytest.warns(UserWarning, match=r"1 of 12 .* The first: array\[5\] must hold uint8"):
         detector.fit(pictures, memory=limit)
     assert detector.report_.chunks > 1
     assert [picture.path for picture in detector.bank_.pictures] == [f"array[{i}]" for i in range(12) if i != 5]
