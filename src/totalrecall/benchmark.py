@@ -17,6 +17,7 @@ from totalrecall.backbones import PUBLISHED, Backbone, available, load
 from totalrecall.benchmark_cell import Cell, Progress, measure_family
 from totalrecall.datasets import SETS, DataSet, open_dataset
 from totalrecall.errors import DataError, SettingError, TotalRecallError
+from totalrecall.files import LARGEST, read_regular
 from totalrecall.kinds import KINDS, detector_class
 
 __all__ = [
@@ -178,7 +179,7 @@ class Journal:
         self.path = path
         self.lines: dict[str, dict[str, Any]] = {}
         try:
-            text = path.read_bytes() if path.exists() else b""
+            text = read_regular(path, limit=LARGEST["journal"]) if path.exists() else b""
         except OSError as error:
             raise DataError(f"Cannot read {path}: {error.strerror or error}. Name another folder.") from None
         self._torn = bool(text) and not text.endswith(b"\n")

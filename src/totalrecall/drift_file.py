@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from totalrecall.errors import DataError
-from totalrecall.files import atomic_write
+from totalrecall.files import LARGEST, atomic_write, read_regular
 
 __all__ = ["Expected", "read_state", "write_state"]
 
 _KIND = "totalrecall-monitor"
 _FORMAT = 1
-_LARGEST = 64 << 20  # bytes; a monitor's own file stays under two megabytes
 _AGAIN = "Name another file, or remove it to begin again."
 _DAMAGE = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 
@@ -81,9 +80,7 @@ def read_state(path: str | Path, expected: Expected) -> dict[str, Any] | None:
 
 def _read_json(path: Path) -> Any:
     try:
-        if path.stat().st_size > _LARGEST:
-            raise DataError(f"{path} is no monitor file: it is too large. {_AGAIN}")
-        return json.loads(path.read_bytes(), parse_constant=_refuse)
+        return json.loads(read_regular(path, limit=LARGEST["monitor"]), parse_constant=_refuse)
     except FileNotFoundError:
         raise
     except OSError as error:

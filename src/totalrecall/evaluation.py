@@ -11,6 +11,7 @@ import numpy as np
 
 from totalrecall import metrics
 from totalrecall.datasets import FrameMask, MaskSource, Sample
+from totalrecall.datasets.base import open_array
 from totalrecall.errors import DataError, PictureError
 from totalrecall.images import Geometry
 from totalrecall.masks import read_mask
@@ -173,7 +174,7 @@ def read_defect_mask(source: MaskSource, shape: tuple[int, int]) -> Mask:
 
 def _read_frame(source: FrameMask) -> Mask:
     try:
-        frames = np.load(source.path, mmap_mode="r", allow_pickle=False)  # the one frame is read, not the whole video
+        frames = open_array(source.path)  # the one frame is read, not the whole video
         frame = np.array(frames[source.frame])
     except (OSError, ValueError, EOFError, IndexError) as error:
         raise DataError(f"Cannot read frame {source.frame} of {source.path}: {error}. Restore the file.") from None

@@ -15,16 +15,29 @@ from typing import BinaryIO
 from totalrecall.errors import DataError
 
 __all__ = [
+    "LARGEST",
     "atomic_write",
     "check_writable",
     "exclusive",
+    "file_sha256",
     "home",
     "is_special",
+    "open_regular",
     "read_regular",
     "sha256",
     "write_atomically",
 ]
 
+LARGEST = {  # bytes of a file of each kind, far above what one of ours has; a larger one is refused before it is read
+    "backbone": 2 << 30,  # that a graph's own format allows
+    "weights": 8 << 30,
+    "compiled graph": 1 << 30,
+    "monitor": 64 << 20,
+    "table": 256 << 20,
+    "journal": 1 << 30,
+    "list of heat maps": 64 << 20,
+    "picture": 4 << 30,  # where its bytes are only compared; `--max-pixels` guards those that are decoded
+}
 _ABANDONED = 600  # seconds: whoever writes a file for longer than that is writing to it now and then
 
 
@@ -107,9 +120,9 @@ def exclusive(path: str | Path) -> Iterator[str]:
     """
     path = Path(path)
     try:
-        file = path.open("rb")
+        file = open_regular(path)
     except OSError as error:
-        raise DataError(f"Cannot read {path}: {error.strerror}.") from None
+        raise DataError(f"Cannot read {path}: {error.strerror or error}.") from None
     with file:
         _lock(file, path)
         _remove_abandoned(Path(os.path.realpath(path)))
@@ -161,19 +174,43 @@ def read_regular(path: str | os.PathLike[str], *, limit: int | None = None) -> b
         FileNotFoundError: it is not there.
         OSError: it is no regular file, larger than the limit, or not readable.
     """
+    with open_regular(path, limit=limit) as file:
+        size = os.fstat(file.fileno()).st_size
+        parts = [file.read(size + 1)]
+        while parts[-1] and sum(map(len, parts)) > size:  # it grew meanwhile, or the system does not know its size
+            _check_size(sum(map(len, parts)), limit)
+            parts.append(file.read(1 << 20))
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def open_regular(path: str | Path, *, limit: int | None = None) -> BinaryIO:
+    """Open a file to read from it in pieces, with the checks and errors of `read_regular`."""
     try:
         _check_regular(os.stat(path), limit)  # noqa: PTH116  before it is opened: to open a device may do something
         # subtle: between the two another file may have taken the name; opened so, even a pipe does not wait
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except ValueError:
         raise OSError(errno.EINVAL, "its name holds a NUL byte") from None
-    with os.fdopen(handle, "rb") as file:
-        size = _check_regular(os.fstat(handle), limit)
-        parts = [file.read(size + 1)]
-        while parts[-1] and sum(map(len, parts)) > size:  # it grew meanwhile, or the system does not know its size
-            _check_size(sum(map(len, parts)), limit)
-            parts.append(file.read(1 << 20))
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    file = os.fdopen(handle, "rb")
+    try:
+        _check_regular(os.fstat(handle), limit)
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def file_sha256(path: str | Path, *, limit: int | None = None) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits, without holding it in memory.
+
+    Raises:
+        OSError: as for `read_regular`.
+    """
+    digest = hashlib.sha256()
+    with open_regular(path, limit=limit) as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def _check_regular(status: os.stat_result, limit: int | None) -> int:

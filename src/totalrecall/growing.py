@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from totalrecall.bank import BankPicture
 from totalrecall.errors import DataError, PictureError
-from totalrecall.files import sha256
+from totalrecall.files import LARGEST, file_sha256
 from totalrecall.fitting import Progress
 from totalrecall.images import Source
 from totalrecall.membership import Newcomer, is_last_update, named, read_newcomers, read_pictures, without
@@ -119,7 +119,7 @@ def _read_again(detector: "OnePass[Any, Any]", wanted: dict[int, str]) -> tuple[
 def _holds(path: str, picture: BankPicture) -> bool:
     """Tell whether a file holds a picture's bytes."""
     try:
-        return sha256(Path(path).read_bytes()) == picture.sha256
+        return file_sha256(path, limit=LARGEST["picture"]) == picture.sha256
     except (OSError, ValueError):
         return False
 

@@ -10,7 +10,7 @@ from totalrecall.calibration import Calibration
 from totalrecall.changing import Changing
 from totalrecall.detector_base import Digest
 from totalrecall.errors import PictureError, SettingError
-from totalrecall.files import read_regular, sha256
+from totalrecall.files import LARGEST, file_sha256
 from totalrecall.fitting import Progress, renumbered
 from totalrecall.images import LoadedPicture, Source
 from totalrecall.memory import available_memory, format_size
@@ -120,7 +120,7 @@ def named(pictures: Sequence[BankPicture], names: Sequence[str | Path]) -> tuple
         if not found and len(name) >= _SHORTEST_HASH:
             found = [at for at, one in enumerate(pictures) if one.sha256.startswith(name.lower())]
         try:
-            digest = sha256(read_regular(name)) if not found else ""
+            digest = file_sha256(name, limit=LARGEST["picture"]) if not found else ""
         except (OSError, ValueError):
             digest = ""
         found = found or [at for at, one in enumerate(pictures) if digest and one.sha256 == digest]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from totalrecall.errors import PictureError
-from totalrecall.files import sha256 as sha256_of
+from totalrecall.files import LARGEST, file_sha256
 from totalrecall.images import read_image
 from totalrecall.report_page import jpeg_uri, text
 
@@ -62,7 +62,7 @@ def _without(why: str) -> str:
 def _is_file(path: str | Path, digest: str) -> bool:
     """Tell whether a file is the one that was learnt: of a relative name, another folder's would be found."""
     try:
-        return sha256_of(Path(path).read_bytes()) == digest
+        return file_sha256(path, limit=LARGEST["picture"]) == digest
     except (OSError, ValueError):  # ValueError: a NUL byte in the name
         return False
 

@@ -6,7 +6,6 @@ The bytes themselves are received here, since it throws away what is there of a 
 
 import contextlib
 import errno
-import hashlib
 import os
 import re
 import shutil
@@ -17,13 +16,13 @@ from pathlib import Path
 
 from totalrecall.backbones.published import Remote
 from totalrecall.errors import BackboneError, MissingExtraError
+from totalrecall.files import file_sha256
 
-__all__ = ["Fetched", "fetch", "file_sha256"]
+__all__ = ["Fetched", "fetch"]
 
 _ATTEMPTS = 5  # in a row without one new byte
 _PAUSE = 1.0  # seconds before the second attempt; twice as long before each further one
 _WAIT = 600.0  # seconds for another process that fetches the same file
-_PIECE = 1 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _ETAG = re.compile(r"[0-9A-Za-z._-]{8,128}")
 
@@ -78,15 +77,6 @@ def fetch(remote: Remote, command: str) -> Fetched:
             f"(or copy the folder {remote.folder} of another machine's Hugging Face cache into "
             f"{constants.HF_HUB_CACHE})"
         ) from None
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file as 64 hexadecimal digits, without holding the file in memory."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def _installed() -> bool:

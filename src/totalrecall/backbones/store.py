@@ -1,5 +1,6 @@
 """Find a backbone by name, keep a new one: those built in first, then the per-user folder, then what the hub has."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 from totalrecall.backbones.published import PUBLISHED, Remote, architecture_of, parse_remote
 from totalrecall.backbones.spec import Backbone, Layer, parse_facts, read_metadata
 from totalrecall.errors import BackboneError, SettingError
-from totalrecall.files import atomic_write, home
+from totalrecall.files import LARGEST, atomic_write, file_sha256, home, open_regular, read_regular
 
 __all__ = ["BackboneInfo", "add", "available", "load", "places_of"]
 
@@ -58,7 +59,7 @@ def load(name: str | Path) -> Backbone:
             )
         path = found[0]
     try:
-        data = path.read_bytes()
+        data = read_regular(path, limit=LARGEST["backbone"])
     except OSError as error:
         raise BackboneError(
             f"Cannot read the backbone {path}: {error.strerror or error}. Name an .onnx file."
@@ -124,7 +125,8 @@ def _info(path: Path) -> BackboneInfo:
     built_in = path.parent == _BUILT_IN
     size = 0
     try:
-        size = path.stat().st_size
+        with open_regular(path, limit=LARGEST["backbone"]) as file:
+            size = os.fstat(file.fileno()).st_size
         # mapped, not read: the metadata lies behind what can be hundreds of megabytes of graph
         metadata = read_metadata(np.memmap(path, np.uint8, "r").data, f"The backbone {path}")
         layers, texts = parse_facts(metadata, f"The backbone {path}")
@@ -137,8 +139,6 @@ def _info(path: Path) -> BackboneInfo:
 
 def _weights(name: str, kept: str, weights: str | Path | None) -> tuple[Path, str, str]:
     """Return the weights file on this machine, fetched if need be, and its source and licence where they are known."""
-    from totalrecall.backbones.hub import file_sha256
-
     published = PUBLISHED[name]
     if weights is None:
         return _fetched(name, kept, published)
@@ -146,9 +146,17 @@ def _weights(name: str, kept: str, weights: str | Path | None) -> tuple[Path, st
     if remote is not None:
         return _fetched(name, kept, remote)
     path = Path(weights)
-    if published.sha256 and path.is_file() and file_sha256(path) == published.sha256:  # brought by hand
+    if published.sha256 and _hash_of(path) == published.sha256:  # brought by hand
         return path, f"{published}, sha256 {published.sha256}", published.licence
     return path, "", ""
+
+
+def _hash_of(path: Path) -> str:
+    """Return a weights file's SHA-256, or nothing where it cannot be read: whoever reads it says why."""
+    try:
+        return file_sha256(path, limit=LARGEST["weights"])
+    except OSError:
+        return ""
 
 
 def _fetched(name: str, kept: str, remote: Remote) -> tuple[Path, str, str]:

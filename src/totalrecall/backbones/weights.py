@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from totalrecall.errors import BackboneError
+from totalrecall.files import LARGEST, read_regular
 
 __all__ = ["Weights", "read_weights"]
 
@@ -75,7 +76,7 @@ def read_weights(path: str | Path) -> Weights:
 
     path = Path(path)
     try:
-        data = path.read_bytes()
+        data = read_regular(path, limit=LARGEST["weights"])
     except OSError as error:
         raise BackboneError(
             f"Cannot read the weights {path}: {error.strerror or error}. Name a .safetensors file."

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from totalrecall.cli.common import complain
 from totalrecall.errors import DataError, PictureError, SettingError
-from totalrecall.files import atomic_write, read_regular, sha256
+from totalrecall.files import LARGEST, atomic_write, file_sha256, read_regular, sha256
 
 if TYPE_CHECKING:
     from totalrecall.cli.paths import CommandFiles
@@ -24,18 +24,23 @@ if TYPE_CHECKING:
 __all__ = ["HeatmapFolder", "HeatmapNames"]
 
 _LIST = ".totalrecall-heatmaps"  # JSON lines; hidden, so that no command takes it for anything
-_LARGEST = 64 << 20  # bytes of it, and of a heat map
 
 
 class HeatmapFolder:
     """Writes heat maps, and knows those of earlier runs."""
 
     def __init__(self, folder: str) -> None:
-        """Look at what is there; nothing is changed yet."""
+        """Look at what is there; nothing is changed yet.
+
+        Raises:
+            DataError: the list of heat maps is no file.
+        """
         self.folder = Path(folder)
+        self._list = self.folder / _LIST
+        if os.path.lexists(self._list) and (self._list.is_symlink() or not self._list.is_file()):
+            raise DataError(f"{self._list} is no file of ours. Remove it, or name another folder for --heatmaps.")
         self.earlier = self._earlier()
         self._paths: Sequence[Path] = []
-        self._list = self.folder / _LIST
 
     def without_earlier(self, pictures: Sequence[Path]) -> list[Path]:
         """Return the pictures that are not heat maps of an earlier run: the folder may lie in one that is scored."""
@@ -95,7 +100,7 @@ class HeatmapFolder:
     def _earlier(self) -> list[Path]:
         """Return the heat maps that an earlier run wrote and nobody has changed."""
         try:
-            lines = read_regular(self.folder / _LIST, limit=_LARGEST).splitlines()
+            lines = read_regular(self.folder / _LIST, limit=LARGEST["list of heat maps"]).splitlines()
         except OSError:
             return []
         found: dict[Path, None] = {}
@@ -105,7 +110,7 @@ class HeatmapFolder:
                 name, digest = Path(str(entry["file"])), entry["sha256"]
                 path = self.folder / name
                 inside = not name.is_absolute() and ".." not in name.parts and name.suffix == ".png"
-                if inside and not path.is_symlink() and sha256(read_regular(path, limit=_LARGEST)) == digest:
+                if inside and not path.is_symlink() and file_sha256(path, limit=LARGEST["picture"]) == digest:
                     found[path] = None
         return list(found)
 

@@ -201,7 +201,7 @@ def _read(value: str, kind: PathArgument) -> Iterator[Path]:
 
 
 def _is_data(file: Path) -> bool:
-    from totalrecall.images import PICTURE_SUFFIXES
+    from totalrecall.picture_files import PICTURE_SUFFIXES
 
     return file.suffix.lower() in (*PICTURE_SUFFIXES, *_DATA) or file.name in _TABLES
 

@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
+from numpy.lib.format import open_memmap
 
 from totalrecall.errors import DataError, SettingError
+from totalrecall.files import open_regular
 from totalrecall.picture_files import PICTURE_SUFFIXES
 
 __all__ = [
@@ -19,6 +22,7 @@ __all__ = [
     "mask_warnings",
     "masks_by_stem",
     "name_some",
+    "open_array",
     "optional_pictures",
     "picture_paths",
     "seeded_split",
@@ -80,6 +84,18 @@ class DataSet:
     def test(self) -> list[Sample]:
         """The labelled pictures to evaluate on."""
         return [sample for sample in self.samples if sample.split == "test"]
+
+
+def open_array(path: Path) -> npt.NDArray[np.generic]:
+    """Return the array of a .npy file, mapped: nothing but the header is read until an element is looked at.
+
+    Raises:
+        OSError: it is not there, or no file.
+        ValueError: it is not an array, or cut short.
+    """
+    with open_regular(path):  # numpy would wait for a pipe
+        pass
+    return open_memmap(path, mode="r")
 
 
 def picture_paths(folder: Path) -> list[Path]:

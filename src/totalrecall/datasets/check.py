@@ -9,12 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from totalrecall.datasets.base import DataSet, FrameMask, MaskSource, Sample
+from totalrecall.datasets.base import DataSet, FrameMask, MaskSource, Sample, open_array
 from totalrecall.datasets.headers import picture_size
 from totalrecall.errors import DataError, PictureError
-from totalrecall.files import is_special
 from totalrecall.images import read_image
 from totalrecall.masks import read_mask
 
@@ -102,9 +99,7 @@ def _mask_size(path: Path, mask: MaskSource | None, decode: bool) -> tuple[int, 
     if not isinstance(mask, FrameMask):
         return _understood_size(path) if decode else picture_size(path)
     try:
-        if is_special(path):
-            raise OSError("it is no file")
-        frames = np.load(path, mmap_mode="r", allow_pickle=False)  # the header alone, until a frame is looked at
+        frames = open_array(path)  # the header alone, until a frame is looked at
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{path} is not an array of masks ({error}). Restore the file.") from None
     if frames.ndim != 3 or mask.frame >= len(frames):

@@ -8,7 +8,7 @@ import struct
 from pathlib import Path
 from typing import BinaryIO
 
-from totalrecall.files import is_special
+from totalrecall.files import open_regular
 from totalrecall.images import read_image
 
 __all__ = ["picture_size"]
@@ -29,9 +29,7 @@ def picture_size(path: Path) -> tuple[int, int]:
         PictureError: the file is missing, empty, cut short, or not a picture.
     """
     try:
-        if is_special(path):  # a pipe would wait; what it is, is said below
-            raise OSError
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             size = _from_header(file)
     except (OSError, struct.error, IndexError, ValueError):  # it ends early, or lengths in it are nonsense
         size = None

@@ -21,9 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cv2
-import numpy as np
 
-from totalrecall.datasets.base import DataSet, FrameMask, Sample, mask_warnings, picture_paths, subfolders
+from totalrecall.datasets.base import DataSet, FrameMask, Sample, mask_warnings, open_array, picture_paths, subfolders
 from totalrecall.datasets.official import SetInfo
 from totalrecall.errors import DataError
 
@@ -197,7 +196,7 @@ def _test_samples(root: Path, video: Path, scene: str, warnings: list[str]) -> l
     labels_path = _array(root, "test_frame_mask", video.name)
     frames = _frames(video)
     try:
-        labels = np.load(labels_path, allow_pickle=False).reshape(-1)
+        labels = open_array(labels_path).reshape(-1)
     except FileNotFoundError:
         warnings.append(f"The video {video.name} is left out: it has no {labels_path}.")
         return []

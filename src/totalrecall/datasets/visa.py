@@ -20,6 +20,7 @@ is "bad".
 """
 
 import csv
+import io
 from pathlib import Path
 
 from totalrecall.datasets.base import (
@@ -34,6 +35,7 @@ from totalrecall.datasets.base import (
 from totalrecall.datasets.mvtec import split_samples
 from totalrecall.datasets.official import Counts, SetInfo, count_warnings
 from totalrecall.errors import DataError
+from totalrecall.files import LARGEST, read_regular
 
 __all__ = ["VISA", "VISA_FOLDERS", "open_visa"]
 
@@ -127,7 +129,7 @@ def _defects(folder: Path) -> dict[str, str]:
 
 def _rows(table: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
+        with io.StringIO(read_regular(table, limit=LARGEST["table"]).decode("utf-8-sig"), newline="") as file:
             reader = csv.DictReader(file, restval="")
             absent = [column for column in columns if column not in (reader.fieldnames or ())]
             if absent:
