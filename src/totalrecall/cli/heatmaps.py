@@ -55,10 +55,11 @@ class HeatmapFolder:
         """
         names = HeatmapNames(self.folder, pictures)
         self._paths = [names.of(picture) for picture in pictures]
-        files.refuse("--heatmaps", str(self.folder), self._paths)
         ours = set(self.earlier)
-        for path in self._paths:
-            if os.path.lexists(path) and path not in ours:
+        others = [path for path in self._paths if path not in ours]
+        files.refuse("--heatmaps", str(self.folder), others)
+        for path in others:
+            if os.path.lexists(path):
                 raise SettingError(
                     f"--heatmaps {self.folder} would write over {path}, which no earlier run of this version wrote, "
                     "or which was changed since. Name another folder, or remove that file."
