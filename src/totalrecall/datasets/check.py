@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from totalrecall.datasets.base import DataSet, FrameMask, MaskSource, Sample, open_array
 from totalrecall.datasets.headers import picture_size
 from totalrecall.errors import DataError, PictureError
