@@ -24,6 +24,7 @@ from totalrecall.drift import Reference
 from totalrecall.drift_conditions import look
 from totalrecall.errors import ModelFileError, NotFittedError, PictureError, SettingError
 from totalrecall.extractor import FeatureExtractor
+from totalrecall.files import refuse_overwriting
 from totalrecall.fitting import FitReport
 from totalrecall.history import past_of, steps_of
 from totalrecall.images import Geometry, LoadedPicture, Recipe, Source, failure, load_picture
@@ -402,8 +403,11 @@ class Detector(ABC, Generic[Model, Digest]):
         Raises:
             DataError: the place cannot be written, or holds another file than expected.
             NotFittedError: there is nothing to save yet.
+            SettingError: it is a picture that the model learnt.
         """
         header, tensors = self._contents()
+        if replacing is None:  # else the file that is there is known to be the model
+            refuse_overwriting(path, (picture.path for picture in self._pictures), "a picture that the model learnt")
         if embed_backbone:
             tensors["backbone.graph"] = np.frombuffer(self.backbone.graph, np.uint8)
         return write_artifact(path, header, tensors, replacing=replacing)

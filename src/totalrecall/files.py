@@ -8,11 +8,11 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from totalrecall.errors import DataError
+from totalrecall.errors import DataError, SettingError
 
 __all__ = [
     "LARGEST",
@@ -24,6 +24,7 @@ __all__ = [
     "is_special",
     "open_regular",
     "read_regular",
+    "refuse_overwriting",
     "sha256",
     "write_atomically",
 ]
@@ -149,6 +150,30 @@ def check_writable(path: str | Path) -> None:
             pass
     except (OSError, ValueError) as error:
         raise _cannot_write(path, error, "Name a folder that can be written.") from None
+
+
+def refuse_overwriting(path: str | Path, inputs: Iterable[str | Path], what: str) -> None:
+    """Refuse to write a file over one of those that it is made from, by whatever name, links included.
+
+    Args:
+        path: of the file that is to be written.
+        inputs: that must stay.
+        what: they are, for the message.
+
+    Raises:
+        SettingError: it is one of them.
+    """
+    try:
+        target = os.stat(path)  # noqa: PTH116
+    except (OSError, ValueError):  # not there: nothing is lost
+        return
+    for one in inputs:
+        try:
+            same = os.path.samestat(target, os.stat(one))  # noqa: PTH116
+        except (OSError, ValueError):  # gone
+            continue
+        if same:
+            raise SettingError(f"{path} must name a file of its own, got {one}, {what}. Name another file.")
 
 
 def is_special(path: Path) -> bool:

@@ -16,7 +16,7 @@ import totalrecall
 from totalrecall.datasets import Sample
 from totalrecall.errors import PictureError
 from totalrecall.evaluation import Evaluation, evaluate
-from totalrecall.files import check_writable
+from totalrecall.files import check_writable, refuse_overwriting
 from totalrecall.picture_files import find_pictures
 from totalrecall.report import write_report
 from totalrecall.report_entry import ReportEntry
@@ -55,6 +55,7 @@ def report_pictures(
         NotFittedError: nothing was learnt yet.
     """
     report, found = ReportWriter(path, detector), find_pictures(pictures)
+    refuse_overwriting(path, found, "a picture to judge")
     for picture, outcome in zip(found, detector.predict_stream(found), strict=True):
         report.add(picture, outcome)
     return report.write(title, parts_a_day=parts_a_day)
@@ -87,6 +88,7 @@ def report_samples(
         NotFittedError: nothing was learnt yet.
     """
     report = ReportWriter(path, detector)
+    refuse_overwriting(path, (sample.path for sample in samples), "a picture to judge")
     measured = evaluate(detector, samples, progress=progress, heard=report.add_sample)
     report.write(title, parts_a_day=parts_a_day, measured=measured)
     return measured
