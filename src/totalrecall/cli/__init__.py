@@ -2,8 +2,7 @@
 
 Exit codes: 0 fine; 1 a picture or file was bad (named on stderr, the others are still done); 2 wrong usage; 3 a model
 or backbone file is unusable; with `predict --fail-on-anomaly` 10 a defect was found, 11 no defect but not every
-picture was judged; 130 interrupted, 128 + n ended by
-signal n.
+picture was judged; 130 interrupted, 128 + n ended by signal n.
 """
 
 import argparse
