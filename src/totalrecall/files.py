@@ -208,7 +208,7 @@ def read_regular(path: str | os.PathLike[str], *, limit: int | None = None) -> b
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def open_regular(path: str | Path, *, limit: int | None = None) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str], *, limit: int | None = None) -> BinaryIO:
     """Open a file to read from it in pieces, with the checks and errors of `read_regular`."""
     try:
         _check_regular(os.stat(path), limit)  # noqa: PTH116  before it is opened: to open a device may do something
@@ -225,7 +225,7 @@ def open_regular(path: str | Path, *, limit: int | None = None) -> BinaryIO:
     return file
 
 
-def file_sha256(path: str | Path, *, limit: int | None = None) -> str:
+def file_sha256(path: str | os.PathLike[str], *, limit: int | None = None) -> str:
     """Return the SHA-256 of a file as 64 hexadecimal digits, without holding it in memory.
 
     Raises:
