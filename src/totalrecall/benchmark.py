@@ -7,6 +7,7 @@ that was stopped goes on where it stopped, and a changed setting makes other cel
 import json
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
@@ -16,9 +17,11 @@ from typing import Any
 from totalrecall.backbones import PUBLISHED, Backbone, available, load
 from totalrecall.benchmark_cell import Cell, Progress, measure_family
 from totalrecall.datasets import SETS, DataSet, open_dataset
+from totalrecall.datasets.overlap import split_note
 from totalrecall.errors import DataError, SettingError, TotalRecallError
 from totalrecall.files import LARGEST, read_regular
 from totalrecall.kinds import KINDS, detector_class
+from totalrecall.notices import LearntPictureWarning
 
 __all__ = [
     "PRESETS",
@@ -313,6 +316,9 @@ def open_sets(benchmark: Benchmark) -> tuple[list[tuple[int, DataSet]], list[Bad
             except DataError as error:
                 bad.append(BadCell(f"{category} seed {seed}", str(error)))
                 continue
+            twice = split_note(data)
+            if twice:
+                warnings.warn(f"{category}: {twice}", LearntPictureWarning, stacklevel=2)
             sets.append((seed, data))
     return sets, bad
 

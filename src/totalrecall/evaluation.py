@@ -2,6 +2,7 @@
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,9 +13,11 @@ import numpy as np
 from totalrecall import metrics
 from totalrecall.datasets import FrameMask, MaskSource, Sample
 from totalrecall.datasets.base import open_array
+from totalrecall.datasets.overlap import learnt_note
 from totalrecall.errors import DataError, PictureError
 from totalrecall.images import Geometry
 from totalrecall.masks import read_mask
+from totalrecall.notices import LearntPictureWarning
 from totalrecall.types import AnomalyMap, Mask
 
 __all__ = ["BadPicture", "Evaluation", "Placed", "Scored", "Scorer", "evaluate", "read_defect_mask", "seen_pixels"]
@@ -118,9 +121,15 @@ def evaluate(
 
     Raises:
         DataError: there are no samples.
+
+    Warns:
+        LearntPictureWarning: some of the samples are pictures that the detector learnt, by path or by their bytes.
     """
     if not samples:
         raise DataError("There are no pictures to evaluate on, got 0. Check that the data set has pictures to test on.")
+    note = learnt_note(getattr(detector, "pictures_", ()), samples)
+    if note:
+        warnings.warn(note, LearntPictureWarning, stacklevel=2)
     start = time.perf_counter()
     pixels = metrics.PixelMetrics()
     scored: list[tuple[Sample, float]] = []

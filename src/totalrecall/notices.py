@@ -49,10 +49,10 @@ PICTURE_NOTICES = (PassedOverWarning, UnlikePictureWarning, LearntPictureWarning
 
 
 @contextlib.contextmanager
-def only_picture_notices() -> Iterator[None]:
-    """Silence all warnings but `PICTURE_NOTICES`, where a caller tells the others in its own words."""
+def only_picture_notices(*, quiet: bool = False) -> Iterator[None]:
+    """Silence warnings that a caller tells in its own words: all but `PICTURE_NOTICES`, and if quiet these too."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for category in PICTURE_NOTICES:
+        for category in () if quiet else PICTURE_NOTICES:
             warnings.simplefilter("always", category)
         yield

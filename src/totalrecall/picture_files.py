@@ -36,6 +36,7 @@ __all__ = [
     "plain_stem",
     "search_pictures",
     "some_names",
+    "unread_in",
     "walk_pictures",
 ]
 
@@ -140,6 +141,16 @@ def walk_pictures(folder: Path) -> FoundPictures:
     """
     aside = _Aside()
     return FoundPictures(list(_walk(folder, aside)), aside.kinds())
+
+
+def unread_in(folders: Iterable[Path]) -> list[PassedOver]:
+    """Return the pictures in some folders, not in those inside them, whose formats are not read."""
+    aside = _Aside()
+    for folder in folders:
+        for entry in _listed(folder, aside):
+            if Path(entry.name).suffix.lower() not in PICTURE_SUFFIXES and _asked(entry.is_file):
+                aside.look_at(folder / entry.name)
+    return aside.kinds()
 
 
 def passed_over_note(kinds: Sequence[PassedOver]) -> str:

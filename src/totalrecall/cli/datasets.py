@@ -18,6 +18,7 @@ from totalrecall.cli.common import (
 )
 from totalrecall.cli.paths import INPUT, OUTPUT
 from totalrecall.errors import DataError, SettingError
+from totalrecall.notices import only_picture_notices
 
 if TYPE_CHECKING:
     from totalrecall.datasets import Counts, DataSet, SetInfo
@@ -107,6 +108,7 @@ def _describe(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> int:
     from totalrecall.datasets import SETS, categories
     from totalrecall.datasets.check import check_files
+    from totalrecall.datasets.overlap import split_note
 
     info = SETS[args.layout]
     names = args.categories or categories(args.layout, args.root)
@@ -123,7 +125,9 @@ def _check(args: argparse.Namespace) -> int:
             )
             problems = check_files(data, decode=args.decode, progress=step)
             done += len(data.samples)
-            reports.append(_report(info, name, data, list(data.warnings), problems))
+            twice = split_note(data)
+            told = [*data.warnings, *data.passed_over, *([twice] if twice else [])]
+            reports.append(_report(info, name, data, told, problems))
     absent = [name for name in info.counts if name not in dict(opened)] if args.categories is None else []
     wrong = any(report["wrong"] for report in reports)
     _tell(args, reports, absent)
@@ -138,7 +142,8 @@ def _open(args: argparse.Namespace, name: str) -> "DataSet | DataError":
     from totalrecall.datasets import open_dataset
 
     try:
-        return open_dataset(args.layout, args.root, category=name)
+        with only_picture_notices(quiet=True):  # they are among what is wrong
+            return open_dataset(args.layout, args.root, category=name)
     except DataError as error:
         return error
 

@@ -24,9 +24,7 @@ from totalrecall.cli.paths import INPUT, OUTPUT
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from totalrecall.datasets import DataSet
     from totalrecall.evaluation import Evaluation
-    from totalrecall.kinds import AnyDetector
     from totalrecall.reporting import ReportWriter
 
 __all__ = ["add_parser"]
@@ -66,8 +64,7 @@ def run(args: argparse.Namespace) -> int:
     detector = load_detector(args.model, precision=args.precision, threads=args.threads)
     seed = detector.settings.seed if args.seed is None else args.seed
     data = open_dataset(args.layout, args.root, seed=seed)
-    warnings = (*data.warnings, *_leaks(detector, data))
-    for warning in warnings:
+    for warning in data.warnings:
         complain(f"warning: {warning}")
     report = ReportWriter(args.report, detector) if args.report else None
     with progress_bars(args) as progress:
@@ -77,10 +74,10 @@ def run(args: argparse.Namespace) -> int:
         complain(bad.message)
     _tell(args, evaluation)
     if args.json:
-        facts = {"model": args.model, "root": args.root, "seed": seed, "notices": [*warnings, *args.notices]}
+        facts = {"model": args.model, "root": args.root, "seed": seed, "notices": [*data.warnings, *args.notices]}
         write_json(args.json, {**evaluation.to_json(), **facts})
     if report:
-        _write_report(args, report, evaluation, warnings)
+        _write_report(args, report, evaluation, [*data.warnings, *args.notices])
     return 1 if evaluation.bad else 0
 
 
@@ -99,18 +96,6 @@ def _write_report(
         measured=measured,
     )
     say(args, f"Report in {path} ({human_bytes(path.stat().st_size)})")
-
-
-def _leaks(detector: "AnyDetector", data: "DataSet") -> list[str]:
-    """Say so when the model was fitted on pictures that it is now tested on: another seed, or another split."""
-    fitted = {Path(picture.path).resolve() for picture in detector.pictures_}
-    leaked = [sample.path for sample in data.test if sample.path.resolve() in fitted]
-    if not leaked:
-        return []
-    return [
-        f"{len(leaked)} of {len(data.test)} test pictures are among those that the model learnt "
-        f"(the first: {leaked[0]}); the figures flatter it. Fit and evaluate with the same --seed."
-    ]
 
 
 def _tell(args: argparse.Namespace, evaluation: "Evaluation") -> None:

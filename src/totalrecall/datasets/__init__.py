@@ -12,16 +12,21 @@ mtd.py          Magnetic Tile Defects
 mstc.py         ShanghaiTech Campus: every fifth frame, masks in arrays
 kolektor.py     KolektorSDD: the masks say which pictures are good
 headers.py      the size of a picture, from its first bytes
+leftover.py     sets of one's own: folders in folders, masks under any usual name, and what is not used
+overlap.py      pictures that are on both sides, learnt and measured on
 check.py        a thorough look at a set: sizes, and files that cannot be read
 """
 
+import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from totalrecall.datasets.base import DataSet, FrameMask, MaskSource, Sample, picture_paths
 from totalrecall.datasets.btad import BTAD, BTAD_FOLDERS, open_btad
 from totalrecall.datasets.folder import FOLDER, open_folder
 from totalrecall.datasets.kolektor import KOLEKTOR, open_kolektor
+from totalrecall.datasets.leftover import unread_beside
 from totalrecall.datasets.mstc import MSTC, mstc_categories, open_mstc
 from totalrecall.datasets.mtd import MTD, open_mtd
 from totalrecall.datasets.mvtec import MVTEC, MVTEC_FOLDERS, open_mvtec
@@ -30,6 +35,7 @@ from totalrecall.datasets.mvtec_loco import LOCO, LOCO_FOLDERS, open_loco
 from totalrecall.datasets.official import Counts, SetInfo
 from totalrecall.datasets.visa import VISA, VISA_FOLDERS, open_visa
 from totalrecall.errors import SettingError
+from totalrecall.notices import PassedOverWarning
 
 __all__ = [
     "LAYOUTS",
@@ -57,6 +63,7 @@ _WITH_CATEGORIES: dict[str, tuple[Callable[..., DataSet], Callable[[Path], list[
     "visa": (open_visa, VISA_FOLDERS.names),
     "mstc": (open_mstc, mstc_categories),
 }
+_OWN = ("folder", "mvtec")  # layouts of people's own sets: they are searched for what is left over
 _SEEDED: dict[str, Callable[..., DataSet]] = {"folder": open_folder, "mtd": open_mtd, "kolektor": open_kolektor}
 
 
@@ -72,13 +79,21 @@ def open_dataset(layout: str, root: str | Path, *, seed: int = 42, category: str
     Raises:
         SettingError: the layout is unknown, the seed is negative, or the layout has no categories.
         DataError: the folder is missing, or not of that layout.
+
+    Warns:
+        PassedOverWarning: files there look like pictures and are not used, with their number.
     """
     folder = _checked(layout, root)
     if layout in _WITH_CATEGORIES:
-        return _WITH_CATEGORIES[layout][0](folder, category=category)
-    data = _SEEDED[layout](folder, seed=seed)
-    if category not in (None, data.category):
-        raise SettingError(f"The layout {layout} has no categories, got {category!r}. Leave the category out.")
+        data = _WITH_CATEGORIES[layout][0](folder, category=category)
+    else:
+        data = _SEEDED[layout](folder, seed=seed)
+        if category not in (None, data.category):
+            raise SettingError(f"The layout {layout} has no categories, got {category!r}. Leave the category out.")
+    if layout not in _OWN:  # of a published set nobody can say what else belongs to it
+        data = replace(data, passed_over=unread_beside(data.samples))
+    for line in data.passed_over:
+        warnings.warn(line, PassedOverWarning, stacklevel=2)
     return data
 
 

@@ -11,7 +11,7 @@ from numpy.lib.format import open_memmap
 
 from totalrecall.errors import DataError, SettingError
 from totalrecall.files import open_regular
-from totalrecall.picture_files import PICTURE_SUFFIXES
+from totalrecall.picture_files import PICTURE_SUFFIXES, plain_stem
 
 __all__ = [
     "CategoryFolders",
@@ -62,13 +62,18 @@ class Sample:
 
 @dataclass(frozen=True)
 class DataSet:
-    """The samples found under a root, and one line for each thing there that is not as it should be."""
+    """The samples found under a root, and what else is there.
+
+    `warnings` has a line for each thing that is not as it should be, `passed_over` one for each kind of files that look
+    like pictures and are not used.
+    """
 
     name: str
     root: Path
     category: str
     samples: tuple[Sample, ...]
     warnings: tuple[str, ...] = ()
+    passed_over: tuple[str, ...] = ()
 
     @property
     def train(self) -> list[Path]:
@@ -227,7 +232,7 @@ def masks_by_stem(folder: Path) -> dict[str, Path]:
     """Return the masks of a folder by the stem of their picture: `000_mask.png` or `000.png` is that of `000`."""
     masks = optional_pictures(folder)
     plain = {mask.stem: mask for mask in masks}
-    return plain | {m.stem.removesuffix("_mask"): m for m in masks if m.stem.endswith("_mask")}
+    return plain | {plain_stem(mask): mask for mask in masks if plain_stem(mask) != mask.stem}
 
 
 def mask_warnings(samples: Iterable[Sample]) -> tuple[str, ...]:

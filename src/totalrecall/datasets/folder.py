@@ -2,16 +2,18 @@
 
     ROOT/good/*.png                                  good
     ROOT/<any other name>/*.png                      anomalous; the folder's name is the defect
-    ROOT/ground_truth/ or ROOT/masks/                optional masks
+    ROOT/ground_truth/ or ROOT/masks/                optional masks; other usual names, such as gt or labels, will do
 
 The mask of `scratch/007.png` is the first there of scratch/007_mask.png, scratch/007.png, 007_mask.png and 007.png in
-the folder of masks, of any picture type.
+the folder of masks, of any picture type, or 007_mask.png beside it. In place of _mask the ending may be _gt or _label.
+Folders inside these are read too: `defects/scratch/007.png` is of the defect `defects`, its first folder.
 
 Of the good pictures the seed takes 80 % to fit on and leaves 20 % for the test, as in `mtd`, so that `fit` and
 `evaluate` agree. Where there is ROOT/train/good and ROOT/test the split is already made, and is kept as in `mvtec`.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from totalrecall.datasets.base import (
@@ -19,13 +21,14 @@ from totalrecall.datasets.base import (
     Sample,
     mask_warnings,
     masks_by_stem,
-    picture_paths,
     seeded_split,
     subfolders,
 )
+from totalrecall.datasets.leftover import class_pictures, left_over, mask_folders, masks_of_class
 from totalrecall.datasets.mvtec import split_samples
 from totalrecall.datasets.official import SetInfo
 from totalrecall.errors import DataError
+from totalrecall.picture_files import is_mask_folder
 
 __all__ = ["FOLDER", "open_folder"]
 
@@ -36,8 +39,6 @@ FOLDER = SetInfo(
     licence="",
     note="good/ and any other folders; split by the seed: 80 % of the good pictures to fit on",
 )
-
-_MASK_FOLDERS = ("ground_truth", "masks")
 
 
 def open_folder(root: Path, *, seed: int) -> DataSet:
@@ -50,38 +51,52 @@ def open_folder(root: Path, *, seed: int) -> DataSet:
     category = root.resolve().name
     folders = subfolders(root)
     if (root / "train" / "good").is_dir() and (root / "test").is_dir():
-        split = split_samples(root, category=category, mask_folders=_MASK_FOLDERS)
-        return DataSet("folder", root, category, tuple(split), mask_warnings(split))
+        split = split_samples(root, category=category)
+        rest = left_over(root, split, "Where there are train/good and test, the layout folder takes these alone.")
+        return DataSet("folder", root, category, tuple(split), mask_warnings(split), rest)
     if not (root / "good").is_dir():
         there = ", ".join(p.name for p in folders) or "none"
         raise DataError(
             f"{root} has no folder named good; folders there: {there}. Put the good pictures in {root / 'good'}."
         )
-    good = picture_paths(root / "good")
+    good, _ = class_pictures(root / "good")
     if not good:
         raise DataError(f"There are no pictures in {root / 'good'}. Put the good ones there.")
     train, held_out = seeded_split(good, seed=seed)
     samples = [Sample(path, 0, "good", None, "train", category) for path in train]
     samples += [Sample(path, 0, "good", None, "test", category) for path in held_out]
-    defects = [path for p in folders if p.name not in ("good", *_MASK_FOLDERS) for path in picture_paths(p)]
-    masks = _masks(root, defects)
-    samples += [Sample(path, 1, path.parent.name, masks.get(path), "test", category) for path in defects]
-    return DataSet("folder", root, category, tuple(samples), mask_warnings(samples))
+    defects = [p for p in folders if p.name != "good" and not is_mask_folder(p.name)]
+    pictures = {folder: class_pictures(folder) for folder in defects}
+    masks = _masks(root, pictures)
+    samples += [
+        Sample(path, 1, folder.name, masks.get(path), "test", category)
+        for folder, (paths, _) in pictures.items()
+        for path in paths
+    ]
+    rest = left_over(root, samples, "The layout folder takes the pictures in good and in the other folders.")
+    return DataSet("folder", root, category, tuple(samples), mask_warnings(samples), rest)
 
 
-def _masks(root: Path, defects: list[Path]) -> dict[Path, Path]:
-    """Return the mask of each defective picture that has one."""
-    mask_root = next((root / name for name in _MASK_FOLDERS if (root / name).is_dir()), None)
-    if mask_root is None:
-        return {}
-    by_defect = {name: masks_by_stem(mask_root / name) for name in {path.parent.name for path in defects}}
-    found = {p: by_defect[p.parent.name][p.stem] for p in defects if p.stem in by_defect[p.parent.name]}
-    flat = masks_by_stem(mask_root)
-    rest = [path for path in defects if path not in found and path.stem in flat]
-    shared = [stem for stem, count in Counter(path.stem for path in rest).items() if count > 1]
-    if shared:
-        owners = ", ".join(f"{p.parent.name}/{p.name}" for p in rest if p.stem == shared[0])
-        raise DataError(
-            f"The mask {flat[shared[0]]} could be of {owners}. Sort the masks into folders named as the defects."
-        )
-    return found | {path: flat[path.stem] for path in rest}
+def _masks(root: Path, classes: Mapping[Path, tuple[list[Path], dict[Path, Path]]]) -> dict[Path, Path]:
+    """Return the mask of each defective picture that has one.
+
+    Args:
+        root: of the set.
+        classes: pictures of each folder of defects, and the masks beside them.
+    """
+    places = mask_folders(root)
+    found: dict[Path, Path] = {}
+    for folder, (pictures, beside) in classes.items():
+        found |= beside | masks_of_class(places, folder, pictures)
+    owners = {path: folder.name for folder, (pictures, _) in classes.items() for path in pictures}
+    for place in places:
+        flat = masks_by_stem(place)
+        rest = [path for path in owners if path not in found and path.stem in flat]
+        shared = [stem for stem, count in Counter(path.stem for path in rest).items() if count > 1]
+        if shared:
+            names = ", ".join(f"{owners[path]}/{path.name}" for path in rest if path.stem == shared[0])
+            raise DataError(
+                f"The mask {flat[shared[0]]} could be of {names}. Sort the masks into folders named as the defects."
+            )
+        found |= {path: flat[path.stem] for path in rest}
+    return found

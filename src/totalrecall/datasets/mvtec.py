@@ -5,7 +5,9 @@
     ROOT/<category>/test/<defect>/000.png                   anomalous
     ROOT/<category>/ground_truth/<defect>/000_mask.png      its mask; optional, without masks the pixel metrics are nan
 
-ROOT may be one category too. Pictures and masks may be of any picture type, `000.bmp` with `000_mask.png` too.
+ROOT may be one category too. Pictures and masks may be of any picture type, `000.bmp` with `000_mask.png` too. Folders
+inside these are read too: `test/scratch/deep/000.png` is a scratch. Masks may lie in a folder of another usual name,
+such as masks or gt, here or in test, or beside their pictures as `000_mask.png`.
 """
 
 from pathlib import Path
@@ -15,13 +17,13 @@ from totalrecall.datasets.base import (
     DataSet,
     Sample,
     mask_warnings,
-    masks_by_stem,
-    picture_paths,
     subfolders,
     test_warnings,
 )
+from totalrecall.datasets.leftover import class_pictures, left_over, mask_folders, masks_of_class
 from totalrecall.datasets.official import Counts, SetInfo, count_warnings
 from totalrecall.errors import DataError
+from totalrecall.picture_files import is_mask_folder
 
 __all__ = ["MVTEC", "MVTEC_FOLDERS", "open_mvtec", "split_samples"]
 
@@ -59,13 +61,14 @@ def open_mvtec(root: Path, *, category: str | None) -> DataSet:
     """
     folder, name = MVTEC_FOLDERS.locate(root, category)
     _check_kin(folder)
-    samples = split_samples(folder, category=name, mask_folders=("ground_truth",))
+    samples = split_samples(folder, category=name)
     warnings = (
         *count_warnings(MVTEC, name, samples),
         *mask_warnings(samples),
         *test_warnings(samples, folder / "test"),
     )
-    return DataSet("mvtec", folder, name, tuple(samples), warnings)
+    taken = "The layout mvtec takes train/good and test/<defect>."
+    return DataSet("mvtec", folder, name, tuple(samples), warnings, left_over(folder, samples, taken))
 
 
 def _check_kin(folder: Path) -> None:
@@ -77,22 +80,27 @@ def _check_kin(folder: Path) -> None:
         raise DataError(f"{folder} has a folder of masks for each picture, as MVTec LOCO. Use the layout mvtec-loco.")
 
 
-def split_samples(root: Path, *, category: str, mask_folders: tuple[str, ...]) -> list[Sample]:
-    """Return the samples of a root with `train/good` and `test/<defect>`, masks from the first of `mask_folders` there.
+def split_samples(root: Path, *, category: str, masks: bool = True) -> list[Sample]:
+    """Return the samples of a root with `train/good` and `test/<defect>`, at any depth of these folders.
+
+    Args:
+        root: of the category.
+        category: its name.
+        masks: look for masks, in the folders of masks in `root` and in `test`, and beside the pictures.
 
     Raises:
         DataError: there is no picture to fit on.
     """
-    train = picture_paths(root / "train" / "good")
+    train, _ = class_pictures(root / "train" / "good")
     if not train:
         raise DataError(f"There are no pictures in {root / 'train' / 'good'}. Put the good ones to fit on there.")
     samples = [Sample(path, 0, "good", None, "train", category) for path in train]
-    mask_root = next((root / name for name in mask_folders if (root / name).is_dir()), None)
+    places = mask_folders(root, root / "test") if masks else []
     for folder in subfolders(root / "test") if (root / "test").is_dir() else []:
+        if is_mask_folder(folder.name):
+            continue
+        pictures, beside = class_pictures(folder)
         good = folder.name == "good"
-        masks = {} if good or mask_root is None else masks_by_stem(mask_root / folder.name)
-        samples += [
-            Sample(path, int(not good), folder.name, masks.get(path.stem), "test", category)
-            for path in picture_paths(folder)
-        ]
+        found = {} if good or not masks else beside | masks_of_class(places, folder, pictures)
+        samples += [Sample(path, int(not good), folder.name, found.get(path), "test", category) for path in pictures]
     return samples

@@ -55,7 +55,7 @@ def open_loco(root: Path, *, category: str | None) -> DataSet:
     """
     folder, name = LOCO_FOLDERS.locate(root, category)
     samples = []
-    for sample in split_samples(folder, category=name, mask_folders=()):
+    for sample in split_samples(folder, category=name, masks=False):
         mask = _masks(folder / "ground_truth" / sample.defect / sample.path.stem) if sample.label else None
         samples.append(Sample(sample.path, sample.label, sample.defect, mask, sample.split, name))
     aside = optional_pictures(folder / "validation" / "good")

@@ -77,7 +77,7 @@ def open_visa(root: Path, *, category: str | None) -> DataSet:
     if (folder / "Data" / "Images").is_dir():
         samples, missing = _listed(folder, name)
     else:
-        samples, missing = split_samples(folder, category=name, mask_folders=("ground_truth",)), []
+        samples, missing = split_samples(folder, category=name), []
     warnings = (*count_warnings(VISA, name, samples), *mask_warnings(samples), *test_warnings(samples, folder))
     if missing:
         lost = f"{len(missing)} pictures of split_csv/1cls.csv are not here: {name_some(missing)}. Download them again."
