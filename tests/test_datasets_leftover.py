@@ -80,6 +80,19 @@ def test_a_folder_of_masks_under_any_usual_name_is_no_defect(small, name):
     assert data.passed_over == ()
 
 
+def test_a_mask_that_could_be_of_several_pictures_is_of_none(small):
+    layout, root, place = small
+    picture(place("dents") / "a" / "1.png")
+    picture(place("dents") / "b" / "1.png")
+    mask(root / "masks" / "dents" / "1.png")
+    mask(root / "masks" / "scratch" / "x" / "0.png")  # a folder for each picture, as another layout has
+    if layout == "mvtec":
+        assert set(by_defect(opened(layout, root)).values()) == {None}
+    else:
+        data = opened(layout, root)
+        assert [one.mask for one in data.test if one.defect == "dents"] == [None, None]
+
+
 def test_masks_in_the_folder_of_the_test_are_no_defect(tmp_path):
     for at in range(3):
         picture(tmp_path / "train" / "good" / f"{at}.png")

@@ -46,8 +46,8 @@ def mask_folders(*folders: Path) -> list[Path]:
 def masks_of_class(folders: Sequence[Path], folder: Path, pictures: Sequence[Path]) -> dict[Path, Path]:
     """Return the masks of a class's pictures, from the folder of the class's name in the folders of masks.
 
-    The mask of `scratch/deep/007.png` is the first of scratch/deep/007_mask.png, scratch/deep/007.png, and any of its
-    stem in scratch that no other picture has.
+    The mask of `scratch/deep/007.png` is the first of scratch/deep/007_mask.png, scratch/deep/007.png, and, where no
+    other picture has its stem, scratch/007_mask.png and scratch/007.png.
     """
     found: dict[Path, Path] = {}
     for masks in folders:
@@ -58,7 +58,8 @@ def masks_of_class(folders: Sequence[Path], folder: Path, pictures: Sequence[Pat
         at = {path.relative_to(inner).with_name(plain_stem(path)): path for path in named}
         exact = {one: at.get(one.relative_to(folder).with_name(one.stem)) for one in pictures}
         whole = {one: mask for one, mask in exact.items() if mask is not None}
-        found = _by_stem([one for one in pictures if one not in whole], every) | whole | found
+        flat = [mask for mask in every if mask.parent == inner]  # a folder for each picture is of another layout
+        found = _by_stem([one for one in pictures if one not in whole], flat) | whole | found
     return found
 
 
@@ -108,9 +109,11 @@ def unread_beside(samples: Iterable[Sample]) -> tuple[str, ...]:
 
 
 def _by_stem(pictures: Sequence[Path], masks: Iterable[Path]) -> dict[Path, Path]:
-    """Return the masks of the pictures whose stem no other picture has; a mask with an ending wins."""
+    """Return the masks of the pictures whose stem no other picture has, and but one mask; one with an ending wins."""
     stems = Counter(path.stem for path in pictures)
-    masks = sorted(masks, key=lambda path: plain_stem(path) != path.stem)
+    masks = list(masks)
+    names = Counter(path.stem for path in masks)
+    masks = sorted((path for path in masks if names[path.stem] == 1), key=lambda path: plain_stem(path) != path.stem)
     by_stem = {path.stem: path for path in masks} | {plain_stem(path): path for path in masks}
     return {one: by_stem[one.stem] for one in pictures if stems[one.stem] == 1 and one.stem in by_stem}
 
