@@ -2,15 +2,17 @@
 
 PYTHON ?= python3
 VENV := .venv
+LOWEST := .venv-lowest
 BIN := $(VENV)/bin
 # CI installs exact versions; a person gets the newest that fit the Python at hand
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(CI),-c constraints.txt)
 
-.PHONY: demo test lint format bench wheel clean help
+.PHONY: demo test test-lowest lint format bench wheel clean help
 
 help:
 	@echo "make demo    install, then fit, score and report on pictures that the program makes itself"
 	@echo "make test    install with the tools for development, then run the tests"
+	@echo "make test-lowest  the same with the lowest versions that are allowed (Python 3.10 or 3.11)"
 	@echo "make lint    style and types"
 	@echo "make bench   speed and memory of this machine"
 	@echo "make wheel   build dist/*.whl"
@@ -34,6 +36,14 @@ demo: $(VENV)/.base
 test: $(VENV)/.dev
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
+$(LOWEST)/.dev: pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-lowest.txt -e ".[dev,hub]"
+	@touch $@
+
+test-lowest: $(LOWEST)/.dev
+	OPENBLAS_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 2 --dist loadfile -p no:cacheprovider
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -50,4 +60,4 @@ wheel: $(VENV)/.dev
 	$(BIN)/python -m build --wheel
 
 clean:
-	rm -rf $(VENV) build dist totalrecall-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) build dist totalrecall-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -16,7 +16,7 @@ from totalrecall.backbones.resnet import build_resnet
 from totalrecall.engines import Engine, open_engine, openvino
 from totalrecall.engines.compiled_cache import CompiledCache
 from totalrecall.engines.openvino import OpenVinoEngine
-from totalrecall.errors import BackboneError, SettingError
+from totalrecall.errors import BackboneError, DataError, SettingError
 
 LAYERS = ("layer1", "layer2")
 
@@ -478,7 +478,7 @@ def test_every_bit_of_a_small_entry_counts(tmp_path):
 
 def test_a_user_without_a_home_has_no_cache_and_loses_nothing_else(backbone, monkeypatch):
     def nowhere():
-        raise RuntimeError("Could not determine home directory.")
+        raise DataError("This user has no home folder.")
 
     monkeypatch.setattr(openvino, "home", nowhere)
     assert open_engine(backbone, LAYERS).run(pictures(1))

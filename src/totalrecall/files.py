@@ -43,7 +43,20 @@ _ABANDONED = 600  # seconds: whoever writes a file for longer than that is writi
 
 
 def home() -> Path:
-    """Return the per-user folder for added backbones and compiled graphs; `TOTALRECALL_HOME` overrides it."""
+    """Return the per-user folder for added backbones and compiled graphs; `TOTALRECALL_HOME` overrides it.
+
+    Raises:
+        DataError: nobody says which it is: a container's user, for example, may have no home folder.
+    """
+    try:
+        return _home()
+    except RuntimeError:  # neither HOME nor an entry in the list of users
+        raise DataError(
+            "This user has no home folder. Set TOTALRECALL_HOME to a folder for added backbones and compiled graphs."
+        ) from None
+
+
+def _home() -> Path:
     override = os.environ.get("TOTALRECALL_HOME")
     if override:
         return Path(override).expanduser()

@@ -9,7 +9,7 @@ import numpy as np
 
 from totalrecall.backbones.published import PUBLISHED, Remote, architecture_of, parse_remote
 from totalrecall.backbones.spec import Backbone, Layer, parse_facts, read_metadata
-from totalrecall.errors import BackboneError, SettingError
+from totalrecall.errors import BackboneError, DataError, SettingError
 from totalrecall.files import LARGEST, atomic_write, file_sha256, home, open_regular, read_regular
 
 __all__ = ["BackboneInfo", "add", "available", "load", "places_of"]
@@ -48,7 +48,7 @@ def load(name: str | Path) -> Backbone:
         path = Path(name)
     else:
         _check_name(str(name))
-        found = [folder / f"{name}.onnx" for folder in _folders() if (folder / f"{name}.onnx").is_file()]
+        found = [folder / f"{name}.onnx" for folder in _folders() if _is_file(folder / f"{name}.onnx")]
         if not found and str(name) in PUBLISHED:
             return add(str(name))
         if not found:
@@ -116,7 +116,11 @@ def available() -> list[BackboneInfo]:
     """Return the backbones that are here, those built in first, each folder by name."""
     infos: dict[str, BackboneInfo] = {}
     for folder in _folders():
-        for path in sorted(folder.glob("[!.]*.onnx")):
+        try:
+            paths = sorted(folder.glob("[!.]*.onnx"))
+        except OSError:  # another user's folder, which may not be looked into
+            continue
+        for path in paths:
             infos.setdefault(path.stem, _info(path))  # as `load` does: one built in hides one added
     return list(infos.values())
 
@@ -167,12 +171,19 @@ def _fetched(name: str, kept: str, remote: Remote) -> tuple[Path, str, str]:
     return fetched.path, fetched.source, remote.licence
 
 
+def _is_file(path: Path) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113  is_file raises where another user's folder may not be looked into
+
+
 def _added() -> Path:
     return home() / "backbones"
 
 
-def _folders() -> tuple[Path, Path]:
-    return _BUILT_IN, _added()
+def _folders() -> tuple[Path, ...]:
+    try:
+        return _BUILT_IN, _added()
+    except DataError:  # a user without a home folder has added none
+        return (_BUILT_IN,)
 
 
 def _check_name(name: str) -> None:

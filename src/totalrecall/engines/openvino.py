@@ -18,7 +18,7 @@ from totalrecall.backbones.graph_check import check_activations, check_graph
 from totalrecall.backbones.spec import Backbone
 from totalrecall.engines.base import Token, check_layers, check_picture, check_pictures
 from totalrecall.engines.compiled_cache import CompiledCache
-from totalrecall.errors import BackboneError, SettingError
+from totalrecall.errors import BackboneError, DataError, SettingError
 from totalrecall.files import home, sha256
 from totalrecall.forks import abandon, generation, in_child, renew_in_child, undivided, wait_before_fork
 from totalrecall.threads import check_not_forked
@@ -272,6 +272,14 @@ class _Compiled:
         return {layer: request.get_tensor(layer).data.copy() for layer in self._layers}
 
 
+def _home_cache() -> Path | None:
+    """Return the per-user folder of compiled graphs; None for a user without a home, as in a container."""
+    try:
+        return home() / "cache"
+    except DataError:
+        return None
+
+
 _running: dict[int, Any] = {}  # the requests of all streams that may be computing
 
 
@@ -283,14 +291,6 @@ def _wait_for_all() -> None:
 
 
 wait_before_fork(_wait_for_all)
-
-
-def _home_cache() -> Path | None:
-    """Return the per-user folder of compiled graphs; None for a user without a home, as in a container."""
-    try:
-        return home() / "cache"
-    except RuntimeError:
-        return None
 
 
 @contextlib.contextmanager
