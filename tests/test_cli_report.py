@@ -9,7 +9,7 @@ from tests.test_cli import run, small, spoil
 from tests.test_cli_errors import complaint
 from tests.test_cli_interrupted import interrupt_after_one_picture
 from tests.test_report import Reader
-from totalrecall import load_detector
+from totalrecall import PatchCore, load_detector
 from totalrecall.cli import main
 from totalrecall.datasets import open_dataset
 from totalrecall.errors import DataError
@@ -38,7 +38,7 @@ def models(added, parts, model, tmp_path_factory):
 
 def test_predict_writes_scores_threshold_overlays_and_patches(capsys, model, parts, tmp_path):
     target = tmp_path / "new" / "report.html"
-    options = ["--report", target, "--parts-per-day", "11"]
+    options = ["--report", target, "--parts-per-day", "11", "--good-pictures", parts / "train"]
     code, out, err = run(capsys, "predict", model, parts / "test", *options)
     assert (code, err) == (0, [])
     assert re.fullmatch(rf"Report in {re.escape(str(target))} \(\d+ kB\)", out[-1])
@@ -78,6 +78,60 @@ def test_every_method_has_its_report_and_so_has_a_model_without_threshold(capsys
         assert ("no verdict" in words) is (kind == "unjudged")
         assert ("PaDiM compares with statistics of all good pictures, so there is no nearest good picture to show."
                 in words) is (kind == "padim")  # fmt: skip
+
+
+def test_a_loaded_model_opens_no_picture_that_it_names_unless_its_folder_is_named(capsys, model, parts, tmp_path):
+    """A stranger's model could name any file of this machine; its bytes would show in the report."""
+    options = ["predict", model, parts / "test", "--report", tmp_path / "r.html"]
+    assert run(capsys, *options)[0] == 0
+    text, words = read(tmp_path / "r.html")
+    assert "Nearest good patch" not in text
+    assert sum("name the folder of the good pictures" in word for word in words) == 0  # the test folder was named
+    pictures = sorted((parts / "test").rglob("*.png"))
+    assert run(capsys, *options[:2], *pictures, *options[3:])[0] == 0
+    assert sum("--good-pictures DIR" in word for word in read(tmp_path / "r.html")[1]) == 6
+    moved = shutil.copytree(parts / "train" / "good", tmp_path / "moved" / "elsewhere")
+    assert run(capsys, *options, "--good-pictures", moved)[0] == 0
+    assert read(tmp_path / "r.html")[0].count('alt="Nearest good patch, of ') == 6
+
+
+def test_a_detector_that_was_fitted_here_shows_the_pictures_that_it_was_given(added, parts, tmp_path):
+    detector = PatchCore(backbone=added, size=64, coreset=0.1, at_least=1, precision="f32")
+    detector.fit(parts / "train" / "good")
+    text = report_pictures(detector, parts / "test", tmp_path / "p.html").read_text(encoding="utf-8")
+    assert text.count('alt="Nearest good patch, of ') == 6
+    loaded = PatchCore.load(detector.save(tmp_path / "m.trecall"))
+    text = report_pictures(loaded, parts / "test", tmp_path / "p.html").read_text(encoding="utf-8")
+    assert text.count('alt="Nearest good patch, of ') == 0
+    text = report_pictures(loaded, parts / "test", tmp_path / "p.html", good_pictures=parts).read_text(encoding="utf-8")
+    assert text.count('alt="Nearest good patch, of ') == 6
+
+
+@pytest.mark.parametrize(
+    "name", ["/etc/hostname", "../../../etc/hostname", "C:\\x\\a.png", "..", "", "a\0b", "//h/s/a.png"]
+)
+def test_no_path_of_a_model_leads_out_of_the_folder_that_was_named(tmp_path, name):
+    from types import SimpleNamespace
+
+    from totalrecall.report_good import GoodPictures
+
+    learnt = SimpleNamespace(report_=None, pictures_=[SimpleNamespace(path=name, sha256="0")])
+    for place in GoodPictures(learnt, [tmp_path])._places(name):
+        assert place.resolve().is_relative_to(tmp_path.resolve())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--good-pictures", "."], "--good-pictures is for --report only, got .. Write --report FILE.html."),
+        (["--report", "r.html", "--good-pictures", "no"], "--good-pictures must be a folder, got no. Name that of the"),
+    ],
+)
+def test_good_pictures_are_a_folder_and_for_a_report(capsys, model, parts, tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(capsys, "predict", model, parts / "test", *options)
+    assert code == 2
+    assert message in err[-1]
 
 
 def test_broken_pictures_are_named_in_the_report_and_the_exit_code_is_1(capsys, model, parts, tmp_path):
@@ -123,7 +177,8 @@ def test_a_good_picture_that_is_gone_or_another_file_now_is_not_shown_beside(cap
         path.unlink()
         if number % 2:
             shutil.copy(parts / "test" / "good" / "000.png", path)
-    assert run(capsys, "predict", fitted, parts / "test", "--report", tmp_path / "r.html")[0] == 0
+    options = ["--report", tmp_path / "r.html", "--good-pictures", good]
+    assert run(capsys, "predict", fitted, parts / "test", *options)[0] == 0
     text, words = read(tmp_path / "r.html")
     assert "Worst patch of" not in text
     assert sum("is not there any more, or is another file now" in word for word in words) == 6

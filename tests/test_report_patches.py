@@ -34,7 +34,7 @@ def defect(tmp_path) -> ReportEntry:
     own = picture(tmp_path / "crack" / "one.png", RED, (400, 100))
     good = picture(tmp_path / "good" / "two.png", BLUE, (60, 250))
     entry = ReportEntry(own, 3.0, 2.0, True, overlay=GREY, nearest=str(good))
-    return replace(entry, worst=(400, 100), nearest_at=(60, 250))
+    return replace(entry, worst=(400, 100), nearest_at=(60, 250), nearest_file=good)
 
 
 def shown(text: str) -> dict[str, np.ndarray]:
@@ -66,7 +66,14 @@ def test_what_is_not_known_shows_no_patches(tmp_path, defect, unknown):
     assert list(shown(page(tmp_path, [replace(defect, **{unknown: None})]))) == ["Overlay of crack/one.png"]
 
 
-@pytest.mark.parametrize("gone", ["path", "nearest"])
+def test_without_its_file_the_good_picture_is_named_and_how_to_see_it(tmp_path, defect):
+    text = page(tmp_path, [replace(defect, nearest_file=None, good_named=False)])
+    assert list(shown(text)) == ["Overlay of crack/one.png"]
+    assert "--good-pictures DIR" in text
+    assert "is not there any more, or is another file now" in page(tmp_path, [replace(defect, nearest_file=None)])
+
+
+@pytest.mark.parametrize("gone", ["path", "nearest_file"])
 @pytest.mark.parametrize("name", ["nowhere.png", HOSTILE, "a\0b.png", "array[3]"])
 def test_a_file_that_cannot_be_read_any_more_shows_no_patches(tmp_path, defect, gone, name):
     pictures = shown(page(tmp_path, [replace(defect, **{gone: name})]))
@@ -135,6 +142,8 @@ def test_what_a_fitted_model_says_leads_to_both_files(model, parts, tmp_path):
     detector = PatchCore.load(model)
     judged = detector.predict(sorted((parts / "test").rglob("*.png"))[0])
     row = ReportEntry.of(replace(judged, is_anomalous=True), overlay=GREY)
+    assert row.nearest_file is None  # what a model says opens no file by itself
+    row = replace(row, nearest_file=judged.nearest.path)
     pictures = shown(page(tmp_path, [row], calibration=detector.calibration_))
     good = "/".join(Path(judged.nearest.path).parts[-2:])
     assert list(pictures)[2] == f"Nearest good patch, of {good}"

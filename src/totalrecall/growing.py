@@ -97,7 +97,9 @@ def _read_again(detector: "OnePass[Any, Any]", wanted: dict[int, str]) -> tuple[
     errors: list[PictureError] = []
     for at, name in wanted.items():
         picture = detector.pictures_[at]
-        places = [Path(one) for one in dict.fromkeys((name, picture.path)) if _holds(one, picture)]
+        # the path that a loaded model tells may be a stranger's: only what the person typed is opened
+        told = (name, picture.path) if detector.report_ is not None else (name,)
+        places = [Path(one) for one in dict.fromkeys(told) if _holds(one, picture)]
         if places:
             found[at] = places[0]
         else:

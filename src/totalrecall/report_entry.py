@@ -28,7 +28,8 @@ class ReportEntry:
         nearest: the good picture that the worst patch was nearest to.
         worst: x and y of the worst patch, in the picture's pixels; None shows no patches.
         nearest_at: x and y of the good patch, in pixels of `nearest`; None shows no patches.
-        nearest_sha256: of the file `nearest`, as it was learnt; where it is another file now, no patches are shown.
+        nearest_file: of `nearest`, which is opened; None shows no patches, and says in the page why.
+        good_named: whether a folder was named to find it in.
         defect: the name of what is wrong with an anomalous picture, as its data set has it.
     """
 
@@ -43,7 +44,8 @@ class ReportEntry:
     nearest: str | None = None
     worst: tuple[int, int] | None = None
     nearest_at: tuple[int, int] | None = None
-    nearest_sha256: str | None = None
+    nearest_file: str | Path | None = None
+    good_named: bool = True
     defect: str | None = None
 
     @classmethod

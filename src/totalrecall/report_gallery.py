@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from totalrecall.report_entry import ReportEntry, short_name, truth, verdict
 from totalrecall.report_page import jpeg_uri, number
 from totalrecall.report_page import text as safe
-from totalrecall.report_patches import patch_pair
+from totalrecall.report_patches import no_patches, patch_pair
 
 __all__ = ["FULL_WIDTH", "MOST_FULL", "MOST_TELLING", "gallery"]
 
@@ -132,4 +132,6 @@ def _patches(entry: ReportEntry) -> str:
     if entry.worst is None or entry.nearest is None or entry.nearest_at is None:
         return ""
     names = (short_name(entry.path), short_name(entry.nearest))
-    return patch_pair(entry.path, entry.worst, entry.nearest, entry.nearest_at, names, sha256=entry.nearest_sha256)
+    if entry.nearest_file is None:
+        return no_patches(names[1], named=entry.good_named)
+    return patch_pair(entry.path, entry.worst, entry.nearest_file, entry.nearest_at, names)

@@ -8,11 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from totalrecall.errors import PictureError
-from totalrecall.files import LARGEST, file_sha256
 from totalrecall.images import read_image
 from totalrecall.report_page import jpeg_uri, text
 
-__all__ = ["cut_patch", "patch_pair"]
+__all__ = ["cut_patch", "no_patches", "patch_pair"]
 
 Picture: TypeAlias = NDArray[np.uint8]  # (h, w, 3) RGB; not `types.Image`, for sizes change here
 
@@ -27,8 +26,6 @@ def patch_pair(
     nearest: str | Path,
     nearest_at: tuple[int, int],
     names: tuple[str, str],
-    *,
-    sha256: str | None = None,
 ) -> str:
     """Return both patches as HTML, or in a line why there are none.
 
@@ -38,11 +35,8 @@ def patch_pair(
         nearest: the good picture's file.
         nearest_at: x and y of the good patch, in pixels of that file.
         names: what the two pictures are called.
-        sha256: of the good picture's file when it was learnt; None takes whatever file is there.
     """
     own, good = text(names[0]), text(names[1])
-    if sha256 and not _is_file(nearest, sha256):
-        return _without(f"the good picture <bdi>{good}</bdi> is not there any more, or is another file now")
     try:
         patches = cut_patch(read_image(path), worst), cut_patch(read_image(nearest), nearest_at)
     except PictureError:  # moved away since
@@ -55,16 +49,23 @@ def patch_pair(
     )
 
 
+def no_patches(name: str, *, named: bool) -> str:
+    """Say in a line of HTML why the nearest good picture is not shown.
+
+    Args:
+        name: what it is called.
+        named: whether a folder was named to find it in.
+    """
+    if named:
+        return _without(f"the good picture <bdi>{text(name)}</bdi> is not there any more, or is another file now")
+    return _without(
+        f"the nearest good picture is <bdi>{text(name)}</bdi>. To see it, name the folder of the good pictures: "
+        "--good-pictures DIR"
+    )
+
+
 def _without(why: str) -> str:
     return f'<p class="gone">No patches side by side: {why}.</p>'
-
-
-def _is_file(path: str | Path, digest: str) -> bool:
-    """Tell whether a file is the one that was learnt: of a relative name, another folder's would be found."""
-    try:
-        return file_sha256(path, limit=LARGEST["picture"]) == digest
-    except (OSError, ValueError):  # ValueError: a NUL byte in the name
-        return False
 
 
 def cut_patch(image: Picture, at: tuple[int, int]) -> Picture:

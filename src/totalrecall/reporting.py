@@ -20,6 +20,7 @@ from totalrecall.files import check_writable, refuse_overwriting
 from totalrecall.picture_files import find_pictures
 from totalrecall.report import write_report
 from totalrecall.report_entry import ReportEntry
+from totalrecall.report_good import GoodPictures
 from totalrecall.report_overlays import WorstOverlays
 from totalrecall.results import Result
 
@@ -36,6 +37,7 @@ def report_pictures(
     *,
     title: str = "Total Recall",
     parts_a_day: int | None = None,
+    good_pictures: str | Path | Sequence[str | Path] = (),
 ) -> Path:
     """Score pictures, write an HTML report of them and return its path.
 
@@ -49,12 +51,13 @@ def report_pictures(
         path: the HTML file; its folder is made.
         title: the page's heading.
         parts_a_day: good parts that pass, for the expected false alarms a day; None assumes a number and says so.
+        good_pictures: folders in which the pictures that a loaded model learnt are looked for, to be shown.
 
     Raises:
         DataError: the file cannot be written, or a folder holds no picture; before anything is scored.
         NotFittedError: nothing was learnt yet.
     """
-    report, found = ReportWriter(path, detector), find_pictures(pictures)
+    report, found = ReportWriter(path, detector, good_pictures=good_pictures), find_pictures(pictures)
     refuse_overwriting(path, found, "a picture to judge")
     for picture, outcome in zip(found, detector.predict_stream(found), strict=True):
         report.add(picture, outcome)
@@ -68,6 +71,7 @@ def report_samples(
     *,
     title: str = "Total Recall",
     parts_a_day: int | None = None,
+    good_pictures: str | Path | Sequence[str | Path] = (),
     progress: Callable[[int, int], object] | None = None,
 ) -> Evaluation:
     """Measure a detector on labelled pictures, write an HTML report and return the metrics.
@@ -81,13 +85,14 @@ def report_samples(
         path: the HTML file; its folder is made.
         title: the page's heading.
         parts_a_day: as for `report_pictures`.
+        good_pictures: as for `report_pictures`.
         progress: called as `progress(done, total)` after each picture.
 
     Raises:
         DataError: the file cannot be written, or there are no samples; before anything is scored.
         NotFittedError: nothing was learnt yet.
     """
-    report = ReportWriter(path, detector)
+    report = ReportWriter(path, detector, good_pictures=good_pictures)
     refuse_overwriting(path, (sample.path for sample in samples), "a picture to judge")
     measured = evaluate(detector, samples, progress=progress, heard=report.add_sample)
     report.write(title, parts_a_day=parts_a_day, measured=measured)
@@ -97,12 +102,15 @@ def report_samples(
 class ReportWriter:
     """Takes in what a detector says, picture by picture, and writes the page at the end; until then no file changes."""
 
-    def __init__(self, path: str | Path, detector: "AnyDetector") -> None:
+    def __init__(
+        self, path: str | Path, detector: "AnyDetector", *, good_pictures: str | Path | Sequence[str | Path] = ()
+    ) -> None:
         """Begin a report.
 
         Args:
             path: the HTML file.
             detector: that judges.
+            good_pictures: folders in which the pictures that a loaded model learnt are looked for, to be shown.
 
         Raises:
             DataError: the file cannot be written.
@@ -110,7 +118,8 @@ class ReportWriter:
         check_writable(path)
         self.path = path
         self._detector = detector
-        self._learnt = {picture.path: picture.sha256 for picture in detector.pictures_}
+        folders = [good_pictures] if isinstance(good_pictures, (str, Path)) else good_pictures
+        self._good = GoodPictures(detector, folders)
         self._entries: list[ReportEntry] = []
         self._bad: list[tuple[str, str]] = []
         self._overlays = WorstOverlays(detector)
@@ -130,7 +139,8 @@ class ReportWriter:
         self._overlays.offer(len(self._entries), outcome, sample)
         known = (None, None) if sample is None else (sample.label, sample.defect)
         entry = ReportEntry.of(outcome, label=known[0], defect=known[1])
-        self._entries.append(replace(entry, nearest_sha256=self._learnt.get(entry.nearest or "")))
+        file = None if entry.nearest is None else self._good.file(entry.nearest)
+        self._entries.append(replace(entry, nearest_file=file, good_named=self._good.named))
 
     def write(
         self,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from totalrecall.cli.paths import OUTPUT
+from totalrecall.cli.paths import INPUT, OUTPUT
 from totalrecall.errors import SettingError, TotalRecallError
 from totalrecall.files import atomic_write, check_writable
 from totalrecall.notices import PICTURE_NOTICES
@@ -83,6 +83,13 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--parts-per-day", type=int, metavar="N", help="good parts a day, for the report's false alarms a day"
     )
+    parser.add_argument(
+        "--good-pictures",
+        metavar="DIR",
+        type=INPUT,
+        action="append",
+        help="folder of the learnt pictures, for the report to show the nearest; may be given several times",
+    )
 
 
 def check_report(args: argparse.Namespace) -> None:
@@ -99,11 +106,25 @@ def check_report(args: argparse.Namespace) -> None:
         raise SettingError(f"--parts-per-day is for --report only, got {args.parts_per_day}. Write --report FILE.html.")
     if args.parts_per_day is not None and args.parts_per_day < 1:
         raise SettingError(f"--parts-per-day must be at least 1, got {args.parts_per_day}.")
+    if args.good_pictures and args.report is None:
+        raise SettingError(
+            f"--good-pictures is for --report only, got {args.good_pictures[0]}. Write --report FILE.html."
+        )
+    for folder in args.good_pictures or ():
+        if not _is_folder(folder):
+            raise SettingError(f"--good-pictures must be a folder, got {folder}. Name that of the pictures learnt.")
     if args.report is None:
         return
     if args.report == "-":
         raise SettingError(f"--report must name a file of its own, got {args.report}. Write --report FILE.html.")
     check_target("--report", args.report)
+
+
+def _is_folder(name: str) -> bool:
+    try:
+        return Path(name).is_dir()
+    except (OSError, ValueError):  # too long, or with a NUL byte
+        return False
 
 
 def fraction(text: str) -> float:

@@ -210,12 +210,17 @@ def _report(
     judged: "list[tuple[Sample, Result]]",
     overlays: "list[tuple[Image, Path]]",
 ) -> None:
+    from dataclasses import replace
+
     from totalrecall.report import ReportEntry, write_report
 
     fit = detector.report_
     assert fit is not None
     entries = [
-        ReportEntry.of(result, overlay=overlay, label=sample.label, defect=sample.defect)
+        replace(
+            ReportEntry.of(result, overlay=overlay, label=sample.label, defect=sample.defect),
+            nearest_file=None if result.nearest is None else result.nearest.path,  # made by this very command
+        )
         for (sample, result), (overlay, _) in zip(judged, overlays, strict=True)
     ]
     model = folder / f"{kind}.trecall"

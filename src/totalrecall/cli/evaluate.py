@@ -66,7 +66,8 @@ def run(args: argparse.Namespace) -> int:
     data = open_dataset(args.layout, args.root, seed=seed)
     for warning in data.warnings:
         complain(f"warning: {warning}")
-    report = ReportWriter(args.report, detector) if args.report else None
+    folders = [*(args.good_pictures or ()), args.root]
+    report = ReportWriter(args.report, detector, good_pictures=folders) if args.report else None
     with progress_bars(args) as progress:
         step = None if progress is None else (lambda done, total: progress("scoring", done, total))
         evaluation = evaluate(detector, data.test, progress=step, heard=report.add_sample if report else None)

@@ -180,7 +180,8 @@ def _results(detector: "AnyDetector", pictures: Sequence[Path], conditions: bool
 def _report(args: argparse.Namespace, detector: "AnyDetector") -> "ReportWriter | None":
     from totalrecall.reporting import ReportWriter
 
-    return ReportWriter(args.report, detector) if args.report else None
+    folders = [*(args.good_pictures or ()), *filter(os.path.isdir, args.pictures)]
+    return ReportWriter(args.report, detector, good_pictures=folders) if args.report else None
 
 
 def _write_report(args: argparse.Namespace, report: "ReportWriter", seconds: float) -> None:
