@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tests.test_cli import run
-from totalrecall.audit import audit
-from totalrecall.audit_checks import Duplicates, describe, find_duplicates, looks, odd_looks
+from totalrecall.audit import SamePicture, audit
+from totalrecall.audit_checks import describe, find_duplicates, looks, odd_looks
 from totalrecall.audit_sheet import VERDICT, draw_tile, write_page_of, write_picture_of
 from totalrecall.bank import BankPicture
 from totalrecall.errors import DataError
@@ -142,9 +142,7 @@ def test_a_region_of_interest_hides_what_lies_outside():
 
 def test_the_same_file_and_the_nearly_same_picture_are_named_apart(folder):
     found = audit(folder, size=128, precision="f32")
-    named = [
-        (group.exact, {found.pictures[at].path.rsplit("/")[-1] for at in group.pictures}) for group in found.duplicates
-    ]
+    named = [(group.exact, {path.rsplit("/")[-1] for path in group.paths}) for group in found.duplicates]
     assert (True, {"003.png", "003_copy.png"}) in named
     assert (False, {"005.png", "005_again.jpg"}) in named
     assert len(named) == 2
@@ -155,25 +153,21 @@ def test_groups_of_the_same_join_and_strangers_stay_apart():
     described = rng.normal(size=(20, 16)).astype(np.float32)
     described[7] = described[3] + 0.01
     described[12] = described[7] + 0.01
-    hashes = [str(i) for i in range(20)]
-    hashes[18] = hashes[19] = "same"
-    found = find_duplicates(hashes, described)
-    assert found == [Duplicates((18, 19), exact=True), Duplicates((3, 7, 12), exact=False)]
-    assert find_duplicates(hashes[:5], described[:5]) == []  # of so few nothing is usual
+    assert find_duplicates(described) == [(3, 7, 12)]
+    assert find_duplicates(described[:5]) == []  # of so few nothing is usual
 
 
 def test_many_copies_do_not_hide_each_other():
     rng = np.random.default_rng(0)
     once = rng.normal(size=(20, 16)).astype(np.float32)
     described = np.concatenate([once, once + 0.01])
-    found = find_duplicates([str(i) for i in range(40)], described)
-    assert [group.pictures for group in found] == [(i, i + 20) for i in range(20)]
+    assert find_duplicates(described) == [(i, i + 20) for i in range(20)]
 
 
 def test_of_a_large_group_some_are_named_and_the_others_counted(dirty):
-    crowd = Duplicates(tuple(range(9)), exact=False)
+    crowd = SamePicture(tuple(f"array[{at}]" for at in range(9)), exact=False)
     assert dirty.names_of(crowd) == ", ".join(f"array[{at}]" for at in range(6)) + " and 3 more"
-    assert dirty.names_of(Duplicates((1, 4), exact=True)) == "array[1], array[4]"
+    assert dirty.names_of(SamePicture(("array[1]", "array[4]"), exact=True)) == "array[1], array[4]"
 
 
 def test_a_description_is_the_means_of_sixteenths():
@@ -288,10 +282,11 @@ def test_the_command_names_all_and_writes_both_sheets(capsys, folder, tmp_path):
     assert out[-1] == f"Contact sheet: {sheets / 'audit.html'} and {sheets / 'audit.png'}"
     assert sorted(path.name for path in sheets.iterdir()) == ["audit.html", "audit.png"]
     told = json.loads(facts.read_text())
-    assert told["pictures"] == len(told["entries"]) == 20
+    assert told["pictures"] == len(told["entries"]) == 18
+    assert {one["same"] for one in told["repeats"]} == {"bytes", "nearly"}
     ranked = [entry["path"].rsplit("/")[-1] for entry in told["entries"]]
     assert "damaged.png" in ranked[:2]
-    assert Counter("reason" in entry for entry in told["entries"]) == {True: 3, False: 17}
+    assert Counter("reason" in entry for entry in told["entries"]) == {True: 3, False: 15}
     assert len(told["skipped"]) == 1
 
 

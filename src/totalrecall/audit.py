@@ -8,15 +8,16 @@ against it without its own vectors. Nothing is decided: the pictures come ranked
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import cv2
 import numpy as np
 
-from totalrecall.audit_checks import Duplicates, describe, find_duplicates, looks, odd_looks
+from totalrecall.audit_checks import describe, find_duplicates, looks, odd_looks
 from totalrecall.backbones import Backbone
 from totalrecall.bank import BankPicture
+from totalrecall.copies import Repeat
 from totalrecall.detector import PatchCore
 from totalrecall.errors import DataError, PictureError
 from totalrecall.extractor import PatchExtractor
@@ -34,7 +35,7 @@ from totalrecall.scoring import anomaly_map
 from totalrecall.sources import Sources, expand
 from totalrecall.types import AnomalyMap, Image
 
-__all__ = ["Audit", "Entry", "Shown", "audit"]
+__all__ = ["Audit", "Entry", "SamePicture", "Shown", "audit"]
 
 _VECTORS = (2000, 10_000)  # of the small bank: at least and at most, and a hundredth of the patches between
 _MOST_OF_IT = 0.4  # share of a picture from which it is no longer a spot
@@ -61,6 +62,14 @@ class Entry:
     stands_out: bool
     like: str
     part: int
+
+
+@dataclass(frozen=True)
+class SamePicture:
+    """Paths of pictures that are the same: by the bytes of their files where `exact`, else by what there is to see."""
+
+    paths: tuple[str, ...]
+    exact: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,8 +100,9 @@ class Audit:
         entries: all pictures that could be read, the worst first.
         limit: level above which a picture stands out; infinite where the pictures are too few to tell.
         usual: the level of the middle picture.
-        pictures: those that could be read, in the order given; `duplicates` and `sizes` name them by number.
-        duplicates: groups of the same picture.
+        pictures: those that could be read and are different, in the order given; `sizes` names them by number.
+        duplicates: groups of the same picture. Of a group that `report.repeats` names, the first was compared; of one
+            that only looks much alike (see `audit_checks`) all.
         sizes: pictures of an unusual size.
         skipped: why pictures could not be read.
         report: what the work took.
@@ -102,7 +112,7 @@ class Audit:
     limit: float
     usual: float
     pictures: Sequence[BankPicture]
-    duplicates: list[Duplicates]
+    duplicates: list[SamePicture]
     sizes: list[OddSize]
     skipped: list[PictureError]
     report: FitReport
@@ -116,11 +126,10 @@ class Audit:
         """How many parts the pictures seem to show; as many as there are pictures where none is shown twice."""
         return len({entry.part for entry in self.entries})
 
-    def names_of(self, group: Duplicates) -> str:
+    def names_of(self, group: SamePicture) -> str:
         """Return the paths of a group, of a large one the first, and how many more there are."""
-        paths = [self.pictures[at].path for at in group.pictures]
-        more = len(paths) - _NAMED
-        return ", ".join(paths[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+        more = len(group.paths) - _NAMED
+        return ", ".join(group.paths[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
     @property
     def outliers(self) -> list[Entry]:
@@ -146,10 +155,8 @@ class Audit:
             "usual": self.usual,
             "parts": self.parts,
             "entries": [_entry_json(entry, more.get(entry.number)) for entry in self.entries],
-            "duplicates": [
-                {"exact": group.exact, "paths": [self.pictures[at].path for at in group.pictures]}
-                for group in self.duplicates
-            ],
+            "duplicates": [{"exact": group.exact, "paths": list(group.paths)} for group in self.duplicates],
+            "repeats": [asdict(one) for one in self.report.repeats],
             "sizes": [
                 {
                     "path": self.pictures[size.picture].path,
@@ -246,7 +253,9 @@ def audit(
         learnt, reader = learn(extractor, sources, memory=memory, progress=progress)
     if len(learnt.pictures) < 3:
         why = f" The first that could not be read: {reader.skipped[0]}" if reader.skipped else ""
-        raise DataError(f"An audit needs at least 3 good pictures that can be read, got {len(learnt.pictures)}.{why}")
+        repeats = len(reader.report.repeats)
+        why = f", and {repeats} that repeat them.{why}" if repeats else f".{why}"
+        raise DataError(f"An audit needs at least 3 good pictures that can be read, got {len(learnt.pictures)}{why}")
     reader.tally.warn()
     for note in mixed_notes(learnt.pictures, sizes=False):  # of sizes it says more
         warnings.warn(note, UnlikePictureWarning, stacklevel=2)
@@ -267,13 +276,13 @@ def _audited(learnt: Learnt, reader: Reader, progress: Progress | None) -> Audit
         limit=limit,
         usual=float(np.median(levels)),
         pictures=learnt.pictures,
-        duplicates=_twice(learnt.pictures, described),
+        duplicates=_twice(learnt.pictures, described, reader.report.repeats),
         sizes=odd_sizes(learnt.pictures),
         skipped=reader.skipped,
         report=reader.report,
         _explained=explained,
         _learnt=learnt,
-        _sources=reader.sources,
+        _sources=reader.given,
         _recipe=reader.extractor.recipe,
     )
 
@@ -304,11 +313,21 @@ def _compare(learnt: Learnt, others: Others, progress: Progress | None) -> tuple
     return explained, described
 
 
-def _twice(pictures: Sequence[BankPicture], described: dict[int, np.ndarray]) -> list[Duplicates]:
-    """Return the groups of the same picture, of those whose files had not gone when they were read again."""
+def _twice(
+    pictures: Sequence[BankPicture], described: dict[int, np.ndarray], repeats: Sequence[Repeat]
+) -> list[SamePicture]:
+    """Return the groups of the same bytes, then those that look the same: the repeats that were left out, and of the
+    pictures that were compared, those whose files had not gone when they were read again."""
+    exact: dict[str, list[str]] = {}
+    near: dict[str, list[str]] = {}
+    for one in repeats:
+        (exact if one.same == "bytes" else near).setdefault(one.first, [one.first]).append(one.path)
     known = sorted(described)
-    groups = find_duplicates([pictures[at].sha256 for at in known], np.stack([described[at] for at in known]))
-    return [Duplicates(tuple(known[at] for at in group.pictures), group.exact) for group in groups]
+    for group in find_duplicates(np.stack([described[at] for at in known])):
+        paths = [pictures[known[at]].path for at in group]
+        near[paths[0]] = [*paths, *(more for path in paths for more in near.pop(path, [])[1:])]
+    groups = [SamePicture(tuple(paths), exact=True) for paths in exact.values()]
+    return groups + [SamePicture(tuple(paths), exact=False) for paths in near.values()]
 
 
 def _ranked(pictures: Sequence[BankPicture], explained: Explained, limit: float) -> list[Entry]:

@@ -4,19 +4,18 @@ Two pictures are nearly the same when they are much nearer to each other than pi
 than 0.4 of what lies, in the middle of all pictures, between a picture and its fourth nearest. They are compared by
 their features, averaged over the cells of a coarse grid. A hash of the pixels (the sign of DCT coefficients, or of
 differences) is no use here: all pictures of one kind of part have nearly the same. On 209 bottles and 761 magnetic
-tiles this names one and five pairs, the same part in the same place, and a copy that was saved again as JPEG of
-quality 95, or has 5 percent more light.
+tiles this names one and five pairs, the same part in the same place. Copies, saved again as JPEG or with some more
+light, are told before that and more strictly (see `copies`): a fit leaves these out.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
 from totalrecall.types import Image, Matrix, Patches
 
-__all__ = ["Duplicates", "describe", "find_duplicates", "looks", "odd_looks"]
+__all__ = ["describe", "find_duplicates", "looks", "odd_looks"]
 
 _BINS = 4  # a side, of the coarse grid
 _DIRECTIONS = 64  # of the patches' main ones
@@ -26,19 +25,6 @@ _LEAST = 8  # pictures: of fewer nothing is usual
 _BLOCK = 1024  # pictures compared at a time
 _GREY, _CONTRAST, _SHARP = 12.0, 0.25, 0.4  # least differences that are worth a word: grey levels, and shares
 _ODD = 5.0  # robust standard deviations
-
-
-@dataclass(frozen=True)
-class Duplicates:
-    """Pictures that are the same.
-
-    Attributes:
-        pictures: numbers of two or more, ascending.
-        exact: their files hold the same bytes; otherwise they only look nearly the same.
-    """
-
-    pictures: tuple[int, ...]
-    exact: bool
 
 
 # ---------------------------------------------------------------------- the same picture twice
@@ -58,25 +44,17 @@ def describe(patches: Patches, cells: np.ndarray, grid: tuple[int, int]) -> np.n
     return np.asarray((member @ patches[:, :_DIRECTIONS]).ravel())  # (16, p) @ (p, 64)
 
 
-def find_duplicates(hashes: Sequence[str], described: Matrix) -> list[Duplicates]:
-    """Return the groups of pictures whose files are the same, then those of pictures that look nearly the same.
+def find_duplicates(described: Matrix) -> list[tuple[int, ...]]:
+    """Return the groups of pictures that look nearly the same, each ascending: each within the limit of another.
 
     Args:
-        hashes: SHA-256 of each picture.
-        described: (n, f) from `describe`.
+        described: (n, f) from `describe`; of different pictures (see `copies`).
     """
-    first: dict[str, list[int]] = {}
-    for number, sha256 in enumerate(hashes):
-        first.setdefault(sha256, []).append(number)
-    exact = [Duplicates(tuple(group), exact=True) for group in first.values() if len(group) > 1]
-    single = np.array([group[0] for group in first.values()], np.int64)
-    near = [Duplicates(tuple(sorted(group)), exact=False) for group in _alike(single, described[single])]
-    return exact + sorted(near, key=lambda group: group.pictures)
+    return sorted(tuple(group) for group in _alike(described))
 
 
-def _alike(numbers: np.ndarray, described: Matrix) -> list[list[int]]:
-    """Return groups of pictures, each within the limit of another of its group."""
-    count = len(numbers)
+def _alike(described: Matrix) -> list[list[int]]:
+    count = len(described)
     if count < _LEAST:
         return []
     norms = np.einsum("nf,nf->n", described, described)
@@ -100,7 +78,7 @@ def _alike(numbers: np.ndarray, described: Matrix) -> list[list[int]]:
         if distance < limit:
             group[group == group[one]] = group[other]
     groups = [np.flatnonzero(group == name) for name in np.unique(group)]
-    return [numbers[members].tolist() for members in groups if len(members) > 1]
+    return [members.tolist() for members in groups if len(members) > 1]
 
 
 # ---------------------------------------------------------------------- light and focus

@@ -191,10 +191,11 @@ class PatchCore(Changing[Bank, _Patches]):
             SettingError: not even the bank fits into that memory.
 
         Warns:
-            SkippedPictureWarning: some pictures could not be read; OutlierWarning: some are unlike the others, and
-                `ignore_outliers` was not set; RepeatedPartsWarning: many show the same part, and `new_parts` was not
-                set; UnlikePictureWarning: some are of another size or colour than the others; PassedOverWarning: some
-                files or pages of files are not read; ChunkedFitWarning: see there.
+            SkippedPictureWarning: some pictures could not be read; RepeatedPictureWarning: some repeat earlier ones,
+                and count once (see `copies`); OutlierWarning: some are unlike the others, and `ignore_outliers` was not
+                set; RepeatedPartsWarning: many show the same part, and `new_parts` was not set; UnlikePictureWarning:
+                some are of another size or colour than the others; PassedOverWarning: some files or pages of files are
+                not read; ChunkedFitWarning: see there.
         """
         sources = expand(pictures)
         learnt, reader = learn(self.extractor, sources, memory=memory, announce=announce, progress=progress)
@@ -213,7 +214,7 @@ class PatchCore(Changing[Bank, _Patches]):
         known = math.isfinite(choice.radius)  # of a random choice it is not
         self._evidence, self._coverage = evidence, Coverage(choice.radius, len(bank.pictures)) if known else None
         self.report_, self.skipped_ = reader.report, reader.skipped
-        self._warn_of_skipped(len(sources))
+        self._warn_of_left_out(len(sources))
         self._warn_of_odd(reader.tally)
         repeated = repeated_note(calibration)
         if repeated:

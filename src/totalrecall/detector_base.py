@@ -20,6 +20,7 @@ from totalrecall.artifact import Contents, Layout, read_artifact, write_artifact
 from totalrecall.backbones import Backbone, load
 from totalrecall.bank import BankPicture
 from totalrecall.calibration import OF_PARTS, Calibration
+from totalrecall.copies import repeats_note
 from totalrecall.drift import Reference
 from totalrecall.drift_conditions import look
 from totalrecall.errors import ModelFileError, NotFittedError, PictureError, SettingError
@@ -30,7 +31,7 @@ from totalrecall.history import past_of, steps_of
 from totalrecall.images import Geometry, LoadedPicture, Recipe, Source, failure, load_picture
 from totalrecall.masks import RoiSource, read_roi
 from totalrecall.model_schema import DAMAGE, check_layout, check_values, reason_of
-from totalrecall.notices import SkippedPictureWarning, UnlikePictureWarning
+from totalrecall.notices import RepeatedPictureWarning, SkippedPictureWarning, UnlikePictureWarning
 from totalrecall.odd_pictures import LearntKinds, PictureTally, mixed_notes
 from totalrecall.patches import covered_cells
 from totalrecall.results import NearestPatch, Result, judged, patch_centre, worst_patch
@@ -368,8 +369,11 @@ class Detector(ABC, Generic[Model, Digest]):
             )
         return self._drift
 
-    def _warn_of_skipped(self, given: int) -> None:
-        """Say that pictures were left out of a fit; called by `fit` itself, for the caller's line to be named."""
+    def _warn_of_left_out(self, given: int) -> None:
+        """Say which pictures were left out of a fit; called by `fit` itself, for the caller's line to be named."""
+        if self.report_ is not None and self.report_.repeats:
+            note = repeats_note(self.report_.repeats, given)
+            warnings.warn(note, RepeatedPictureWarning, stacklevel=3)
         if self.skipped_:
             warnings.warn(
                 f"{len(self.skipped_)} of {given} pictures were left out. The first: {self.skipped_[0]}",

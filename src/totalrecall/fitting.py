@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from totalrecall.bank import Bank, BankPicture
+from totalrecall.copies import Repeat, Repeats, inspected
 from totalrecall.coreset import Coreset, budget, project, subsample
 from totalrecall.drift_conditions import Glance, look
 from totalrecall.errors import DataError, PictureError
@@ -58,6 +59,7 @@ class FitReport:
 
     Attributes:
         pictures: read and learnt from; `calibration_pictures` of them also set the threshold.
+        repeats: pictures that were left out, being the same as an earlier one (see `copies`).
         patches: gathered from them, of `dimensions` numbers each; `vectors` were chosen.
         radius: covering radius of the coreset, in the projected space where there is one; with more than one chunk a
             bound of it, that of the merge and the largest chunk's together.
@@ -69,6 +71,7 @@ class FitReport:
     """
 
     pictures: int = 0
+    repeats: list[Repeat] = field(default_factory=list)
     calibration_pictures: int = 0
     patches: int = 0
     dimensions: int = 0
@@ -155,13 +158,14 @@ class Learnt(Protocol):
 
 
 class Reader:
-    """Reads pictures for a fit, notes which could not be read, and counts."""
+    """Reads the different pictures of a fit, notes which could not be read, and counts."""
 
     def __init__(
-        self, extractor: PatchExtractor, sources: Sequence[Source], report: FitReport, progress: Progress | None
+        self, extractor: PatchExtractor, repeats: Repeats, report: FitReport, progress: Progress | None
     ) -> None:
         self.extractor = extractor
-        self.sources = sources
+        self.given, self.sources = repeats.sources, repeats.distinct
+        self._repeats, self._places = repeats, repeats.places
         self.report = report
         self.progress = progress
         self.errors: dict[int, PictureError] = {}
@@ -180,7 +184,7 @@ class Reader:
         positions = range(len(self.sources)) if which is None else which
         stream = self.extractor.stream((self.sources[at] for at in positions), hashes=not again)
         for at, (found, grid) in zip(positions, stream, strict=True):
-            loaded = renumbered(found, self.sources[at], at)
+            loaded = renumbered(found, self.sources[at], self._places[at])
             if not again:
                 self._done += 1
                 self.tally.observe(loaded)
@@ -192,6 +196,9 @@ class Reader:
                 continue
             assert grid is not None  # whatever has no error was prepared
             assert loaded.geometry is not None
+            assert loaded.prepared is not None
+            if not again:
+                self._repeats.look(self._places[at], loaded.prepared, inspected(self.extractor.recipe, loaded.geometry))
             patches, cells = flatten_grid(grid, self.extractor.recipe.prepared_roi(loaded.geometry))
             self.grid = (grid.shape[1], grid.shape[2])
             picture = BankPicture(loaded.path, loaded.sha256, *loaded.geometry.original, loaded.grey)

@@ -7,18 +7,21 @@ import numpy as np
 __all__ = ["CROSSED_AT_MOST", "fold_count", "held_out", "make_folds"]
 
 CROSSED_AT_MOST = 1000  # pictures: a part of so many is a calibration set of its own, and few of them need a search
+_LEAST = 3  # different pictures, or parts, of which one can be scored by the others
 _HELD_AT_MOST = 500  # pictures: a quantile at a rate of 1 percent is settled by then, and each costs a search
 
 
 def held_out(count: int, share: float, seed: int) -> np.ndarray:
     """Return indices, ascending, of the pictures that set the threshold where they are held out together.
 
-    The share is rounded down, but at least one picture is taken where there are three or more, and at most 500: with
-    those a rate of 1 percent is known to within half a percent, and more would only cost time.
+    The share is rounded down, but at least one picture is taken where there are three or more, none where there are
+    fewer, and at most 500: with those a rate of 1 percent is known to within half a percent, and more would only cost
+    time.
     """
-    held = min(int(count * share), _HELD_AT_MOST)
-    if share > 0 and count >= 3:
-        held = max(held, 1)
+    held = min(int(count * share), _HELD_AT_MOST, count - 1)
+    if share <= 0 or count < _LEAST:
+        return np.empty(0, np.int64)
+    held = max(held, 1)
     return np.sort(np.random.default_rng(seed).permutation(count)[:held])
 
 
@@ -28,7 +31,7 @@ def fold_count(count: int, share: float, folds: int | None) -> int:
     A bank without a fold lacks the fold's kinds of good parts, so more folds err less; and the banks of 20 take, all
     together, less time than the coreset took (see `refill`).
     """
-    if share <= 0 or count < 3:
+    if share <= 0 or count < _LEAST:
         return 0
     if folds is None:
         folds = 20 if count <= CROSSED_AT_MOST else 1
@@ -64,7 +67,7 @@ def _folds_of_parts(parts: np.ndarray, share: float, folds: int | None, seed: in
     """
     sizes = np.bincount(parts)
     number = min(fold_count(len(parts), share, folds), len(sizes))
-    if number == 0 or len(sizes) < 3:
+    if number == 0 or len(sizes) < _LEAST:
         return []
     order = np.random.default_rng(seed).permutation(len(sizes))
     fold = np.full(len(sizes), -1)

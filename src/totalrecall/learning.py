@@ -2,8 +2,10 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from totalrecall.chunks import take_chunks
+from totalrecall.copies import Repeats
 from totalrecall.errors import SettingError
 from totalrecall.estimate import timed
 from totalrecall.extractor import PatchExtractor
@@ -37,7 +39,8 @@ def learn(
     """Read good pictures; see `PatchCore.fit`, which this is the first half of, and `Settings.new_parts`.
 
     Returns:
-        What banks can be chosen from, and the reader with its report and the pictures that it had to skip.
+        What banks can be chosen from, and the reader with its report and the pictures that it had to skip. Those that
+        repeat an earlier one are left out, and named in the report.
 
     Raises:
         DataError: no picture could be read, or the disk cannot hold the patches.
@@ -46,16 +49,33 @@ def learn(
     Warns:
         ChunkedFitWarning: memory was not given, and what is free does not hold all patches at once.
     """
-    plan = make_plan(extractor, sources, memory)
+    repeats = Repeats(sources)
+    plan = make_plan(extractor, repeats.distinct, memory)
     if announce:
-        plan = timed(plan, extractor, sources)
+        plan = timed(plan, extractor, repeats.distinct)
         announce(plan)
+    if memory is None and plan.way == "chunks":
+        warnings.warn(chunked_note(plan), ChunkedFitWarning, stacklevel=3)
+    report = FitReport(plan=plan.facts())
+    learnt, reader = _read(extractor, repeats, plan, report, progress)
+    if repeats.search(extractor.recipe):
+        # what was decided with the repeats among the others, folds and chunks and coresets, is decided without them
+        del learnt, reader
+        plan = replace(make_plan(extractor, repeats.distinct, memory), seconds=plan.seconds)
+        report.plan = plan.facts()
+        learnt, reader = _read(extractor, repeats, plan, report, progress)
+    report.repeats = repeats.told
+    return learnt, reader
+
+
+def _read(
+    extractor: PatchExtractor, repeats: Repeats, plan: Plan, report: FitReport, progress: Progress | None
+) -> tuple[Learnt, Reader]:
+    """Read the pictures that count, in the way that the plan says."""
     if extractor.settings.new_parts and plan.way == "chunks":
         raise SettingError(
             f"new_parts needs all patches at once, {format_size(plan.exact)} of memory, got {format_size(plan.limit)}. "
             "Give more memory, or fewer pictures of each part."
         )
-    if memory is None and plan.way == "chunks":
-        warnings.warn(chunked_note(plan), ChunkedFitWarning, stacklevel=3)
-    reader = Reader(extractor, sources, FitReport(plan=plan.facts()), progress)
+    reader = Reader(extractor, repeats, report, progress)
     return (take_chunks(reader, plan) if plan.way == "chunks" else gather(reader, plan)), reader

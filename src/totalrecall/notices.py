@@ -11,6 +11,7 @@ __all__ = [
     "OutlierWarning",
     "PassedOverWarning",
     "RepeatedPartsWarning",
+    "RepeatedPictureWarning",
     "SkippedPictureWarning",
     "UnlikePictureWarning",
     "only_picture_notices",
@@ -31,6 +32,10 @@ class OutlierWarning(UserWarning):
 
 class RepeatedPartsWarning(UserWarning):
     """Many good pictures show a part that others show, too: the stated rate is not for new parts (see `same_part`)."""
+
+
+class RepeatedPictureWarning(UserWarning):
+    """Some good pictures are the same as earlier ones and count once. `report_.repeats` of the detector names them."""
 
 
 class PassedOverWarning(UserWarning):

@@ -16,6 +16,7 @@ from totalrecall.backbones import Backbone
 from totalrecall.bank import BankPicture
 from totalrecall.calibration import Calibration
 from totalrecall.changing import Changing
+from totalrecall.copies import Repeats, inspected
 from totalrecall.detector_base import Digest, Model
 from totalrecall.drift import Reference
 from totalrecall.drift_conditions import Glance, look
@@ -174,26 +175,21 @@ class OnePass(Changing[Model, Digest]):
             SettingError: the model does not fit into that memory.
 
         Warns:
-            SkippedPictureWarning: some pictures could not be read; UnlikePictureWarning: some are of another size or
-                colour than the others; PassedOverWarning: some files or pages of files are not read.
+            SkippedPictureWarning: some pictures could not be read; RepeatedPictureWarning: some repeat earlier ones,
+                and count once; UnlikePictureWarning: some are of another size or colour than the others;
+                PassedOverWarning: some files or pages of files are not read.
         """
         sources = expand(pictures)
-        plan = self._plan(sources, memory)
+        repeats = Repeats(sources)
+        plan = self._plan(repeats.distinct, memory)
         if announce:
             announce(plan)
-        reading = _Reading(self, sources, FitReport(plan=plan.facts()), progress)
-        held = held_out(len(sources), self.settings.holdout, self.settings.seed)
-        learner, report = self._learner(len(sources)), reading.report
-        with report.timing("features"):
-            for at, digest in reading.others(np.setdiff1d(np.arange(len(sources)), held)):
-                learner.add(at, digest)
-        with report.timing("calibration"):
-            for at, digest in reading.held(held, self._ready(learner.so_far()) if reading.found else None):
-                learner.add_held(at, digest)
-        skipped = [reading.errors[at] for at in sorted(reading.errors)]
-        if not reading.found:
-            raise DataError(nothing_readable(skipped))
-        learnt = learner.finish()
+        report = FitReport(plan=plan.facts())
+        learnt, reading = self._learnt(_Reading(self, repeats, report, progress))
+        if repeats.search(self.recipe):
+            del learnt, reading  # which pictures are held out depends on how many there are
+            report.plan = self._plan(repeats.distinct, memory).facts()
+            learnt, reading = self._learnt(_Reading(self, repeats, report, progress))
         scores, peaks = np.array(reading.scores), np.array(reading.peaks)
         which = np.searchsorted(sorted(reading.found), reading.scored).astype(np.int32)
         calibration = Calibration(scores, peaks, self.settings.false_alarm_rate, 1, which)
@@ -201,11 +197,30 @@ class OnePass(Changing[Model, Digest]):
         self._drift = Reference.learn(reading.looked)
         report.pictures, report.calibration_pictures = len(self._pictures), len(scores)
         report.patches, report.dimensions, report.vectors = self._counts()
-        report.peak_memory = peak_memory()
-        self.report_, self.skipped_ = report, skipped
-        self._warn_of_skipped(len(sources))
+        report.peak_memory, report.repeats = peak_memory(), repeats.told
+        self.report_, self.skipped_ = report, reading.skipped
+        self._warn_of_left_out(len(sources))
         self._warn_of_odd(reading.tally)
         return self
+
+    def _learnt(self, reading: "_Reading[Model, Digest]") -> "tuple[Model, _Reading[Model, Digest]]":
+        """Return the model of the pictures that count, and what was noted when they were read.
+
+        Raises:
+            DataError: no picture could be read.
+        """
+        count = len(reading.sources)
+        held = held_out(count, self.settings.holdout, self.settings.seed)
+        learner, report = self._learner(count), reading.report
+        with report.timing("features"):
+            for at, digest in reading.others(np.setdiff1d(np.arange(count), held)):
+                learner.add(at, digest)
+        with report.timing("calibration"):
+            for at, digest in reading.held(held, self._ready(learner.so_far()) if reading.found else None):
+                learner.add_held(at, digest)
+        if not reading.found:
+            raise DataError(nothing_readable(reading.skipped))
+        return learner.finish(), reading
 
     def _plan(self, sources: Sequence[Source], memory: int | None) -> OnePassPlan:
         """Return what a fit will take.
@@ -239,12 +254,13 @@ class _Reading(Generic[Model, Digest]):
     def __init__(
         self,
         detector: OnePass[Model, Digest],
-        sources: Sequence[Source],
+        repeats: Repeats,
         report: FitReport,
         progress: Progress | None,
     ) -> None:
         self.detector = detector
-        self.sources = sources
+        self.sources = repeats.distinct
+        self._repeats, self._places = repeats, repeats.places
         self.report = report
         self.progress = progress
         self.found: dict[int, BankPicture] = {}
@@ -254,6 +270,11 @@ class _Reading(Generic[Model, Digest]):
         self.peaks: list[float] = []
         self.looked: list[tuple[Glance, float, float]] = []  # a look at each of them, mean distance, score
         self.scored: list[int] = []  # places among those given
+
+    @property
+    def skipped(self) -> list[PictureError]:
+        """Why pictures were left out, in the order given."""
+        return [self.errors[at] for at in sorted(self.errors)]
 
     def others(self, positions: np.ndarray) -> Iterator[tuple[int, Digest]]:
         """Yield the readable pictures among those at some positions."""
@@ -299,12 +320,14 @@ class _Reading(Generic[Model, Digest]):
         stream = detector.extractor.stream_maps(judge, (self.sources[at] for at in positions), hashes=True)
         for at, (found, digest, judged, error) in zip(positions.tolist(), stream, strict=True):
             self.report.seconds["decode"] = self.report.seconds.get("decode", 0.0) + found.seconds
-            loaded = renumbered(replace(found, error=error), self.sources[at], at)
+            loaded = renumbered(replace(found, error=error), self.sources[at], self._places[at])
             self.tally.observe(loaded)
             if loaded.error is not None:
                 self.errors[at] = loaded.error
             else:
                 assert loaded.geometry is not None
+                assert loaded.prepared is not None
+                self._repeats.look(self._places[at], loaded.prepared, inspected(detector.recipe, loaded.geometry))
                 self.found[at] = BankPicture(loaded.path, loaded.sha256, *loaded.geometry.original, loaded.grey)
             if self.progress:
                 self.progress("features", len(self.found) + len(self.errors), len(self.sources))

@@ -149,6 +149,9 @@ def _tell(args: argparse.Namespace, found: "Audit", shown: "Sequence[Shown]") ->
     say(args, _summary(found))
     if found.parts < len(found.pictures):
         say(args, f"They seem to show {found.parts} parts, some several times; ranked is by all photographs of a part.")
+    if found.report.repeats:
+        count = len(found.report.repeats)
+        say(args, f"{count} more {'repeats another and is' if count == 1 else 'repeat others and are'} not compared.")
     _name(args, [_duplicates(found, exact=True), _duplicates(found, exact=False), _sizes(found)])
     seconds = found.report.seconds
     say(

@@ -299,6 +299,7 @@ def _tell(args: argparse.Namespace, detector: "AnyDetector", output: Path) -> No
         f"(of which decoding, in threads beside it, {seconds['decode']:.1f}), "
         f"{coreset}calibration {seconds['calibration']:.1f}; peak memory {human_bytes(report.peak_memory)}",
     )
+    _tell_repeats(args, detector)
     warn_of_floor(args, detector)
     _tell_repeated(args, detector)
     _tell_outliers(args, detector)
@@ -314,6 +315,17 @@ def _tell(args: argparse.Namespace, detector: "AnyDetector", output: Path) -> No
         write_json(
             args.json, {**facts, **asdict(report), "skipped": skipped, "outliers": outliers, "notices": args.notices}
         )
+
+
+def _tell_repeats(args: argparse.Namespace, detector: "AnyDetector") -> None:
+    """Say which pictures were left out as repeats of others."""
+    from totalrecall.copies import repeats_note
+
+    assert detector.report_ is not None
+    repeats = detector.report_.repeats
+    if repeats:
+        given = len(repeats) + len(detector.pictures_) + len(detector.skipped_)
+        say(args, f"Note: {repeats_note(repeats, given)}")
 
 
 def _tell_repeated(args: argparse.Namespace, detector: "AnyDetector") -> None:
