@@ -86,8 +86,11 @@ def in_other_names(folder, where):
     return {name: sorted((where / name).iterdir()) for name in ("copies", "links", "hard", "bmp")}
 
 
-@pytest.mark.parametrize("method", ["patchcore", "padim", "spade"])
-@pytest.mark.parametrize("way", ["copies", "links", "hard", "bmp", "relative", "arrays", "other arrays"])
+@pytest.mark.parametrize(
+    ("method", "way"),
+    [("patchcore", way) for way in ("copies", "links", "hard", "bmp", "relative", "arrays", "other arrays")]
+    + [(method, way) for method in ("padim", "spade") for way in ("copies", "bmp")],
+)
 def test_the_same_picture_under_any_name_counts_once(detectors, folder, tmp_path, monkeypatch, method, way):
     files = sorted(folder.iterdir())
     arrays = [np.ascontiguousarray(cv2.imread(str(path))[..., ::-1]) for path in files]
@@ -143,9 +146,7 @@ def test_the_order_of_the_first_ones_is_kept_and_each_repeat_names_its_first(det
     assert [picture.path for picture in twice.pictures_] == [f"array[{at}]" for at in (0, 1, 3, 4, 6, 8)]
 
 
-@pytest.mark.parametrize(
-    "options", [{"folds": 1}, {"folds": 3}, {"holdout": 0.5, "folds": 1}, {"projection": 8}], ids=str
-)
+@pytest.mark.parametrize("options", [{"folds": 1}, {"folds": 3}, {"projection": 8}], ids=str)
 def test_however_the_threshold_is_set(detectors, options):
     pictures = [stripes(at) for at in range(COUNT)]
     alone = fitted(detectors["patchcore"](**options), pictures)
@@ -184,8 +185,7 @@ def test_a_stuck_camera_blames_no_real_picture_and_hides_no_defect(tiny_backbone
 
 
 @pytest.mark.parametrize("method", ["patchcore", "padim", "spade"])
-@pytest.mark.parametrize("share", [0.2, 0.9])
-@pytest.mark.parametrize("different", [1, 2])
+@pytest.mark.parametrize(("different", "share"), [(1, 0.2), (2, 0.9)])
 def test_copies_of_one_or_two_pictures_give_no_threshold(detectors, method, different, share):
     pictures = [stripes(at % different) for at in range(20)]
     with repeats_expected(20 - different):
@@ -368,7 +368,7 @@ def test_of_real_pictures_none_is_taken_for_a_copy_and_every_copy_is(shared):
 def test_real_bottles_with_copies_have_the_threshold_of_the_bottles_alone(shared, tmp_path, again):
     from totalrecall.images import find_pictures
 
-    bottles = find_pictures(shared / "data" / "mvtec_ad" / "bottle" / "train" / "good")[:20]
+    bottles = find_pictures(shared / "data" / "mvtec_ad" / "bottle" / "train" / "good")[:10]
     for at, path in enumerate(bottles if again != "stuck" else [bottles[4]] * 40):
         if again == "jpeg":
             cv2.imwrite(str(tmp_path / f"{at}.jpg"), cv2.imread(str(path)), [cv2.IMWRITE_JPEG_QUALITY, 95])
