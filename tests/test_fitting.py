@@ -80,11 +80,7 @@ def enough_for(detector, sources, pictures):
     numbers = whole.walked if whole.projected else whole.dimensions
     a_picture = whole.per_picture * (planning._PER_POINT + 4 * numbers)
     patches = len(sources) * whole.per_picture
-    refilled = (
-        4 * whole.walked * planning._ORPHANS * patches // len(whole.folds)
-        if len(whole.folds) > 1 and pictures < len(sources)
-        else 0
-    )
+    refilled = planning.refilling(patches, whole.walked, whole.folds) if pictures < len(sources) else 0
     return whole.exact - refilled - (len(sources) - pictures) * a_picture + 24 * whole.vectors
 
 

@@ -1,11 +1,15 @@
 """outliers: what a fit does about a dirty picture among the good ones."""
 
+import numpy as np
 import pytest
 
 from tests.test_detector import damaged, make, stripes
 from tests.test_fitting import enough_for
+from totalrecall.bank import BankPicture
+from totalrecall.calibration import Calibration
 from totalrecall.notices import OutlierWarning
-from totalrecall.outliers import outlier_note
+from totalrecall.outliers import bar_note, outlier_note, unlike_the_others
+from totalrecall.ranking import limit_of
 
 DIRTY = 7  # which of the pictures
 
@@ -68,3 +72,28 @@ def test_the_note_counts_and_names():
     note = outlier_note(list("abcde"), 9)
     assert "5 of 9 good pictures are unlike the others: a, b, c and 2 more." in note
     assert "leaves their bad patches out" in note
+
+
+def test_where_one_or_two_good_pictures_set_the_threshold_it_is_said():
+    pictures = [BankPicture(f"{at}.png", str(at), 9, 9) for at in range(30)]
+    even = np.linspace(1.0, 1.2, 30)
+
+    def note(*highest, rate=0.05):
+        scores = np.concatenate([even[: 30 - len(highest)], highest])
+        return bar_note(Calibration(scores, scores, rate, 20, np.arange(30, dtype=np.int32)), pictures)
+
+    assert note() is None
+    one, two = note(3.0, rate=0.01), note(3.0, 3.1, rate=0.03)
+    assert one.startswith("The threshold is set by one good picture: 29.png. Without it it would be 1.")
+    assert two.startswith("The threshold is set by two good pictures: 29.png, 28.png. Without them it would be 1.")
+    assert note(3.0, 3.1, 3.2, 3.3, rate=0.03) is None  # four are a kind
+    nothing = Calibration(np.empty(0), np.empty(0), 0.01, 1, np.empty(0, np.int32))
+    assert bar_note(nothing, []) is None
+
+
+def test_a_fit_and_an_audit_have_one_limit():
+    scores = np.exp(np.random.default_rng(0).normal(0, 0.3, 60))
+    scores[5] = 1.01 * limit_of(scores)
+    pictures = [BankPicture(f"{at}.png", str(at), 9, 9) for at in range(60)]
+    calibration = Calibration(scores, scores, 0.05, 20, np.arange(60, dtype=np.int32))
+    assert unlike_the_others(calibration, pictures) == ["5.png"]

@@ -1,5 +1,7 @@
 """refill: what is left of a coreset once some points have gone covers the rest as it did."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -106,3 +108,42 @@ def test_where_others_cover_all_that_the_lost_ones_did_nothing_is_added():
     coreset = Coreset(np.array([0, 1, 3, 5]), 1.0, 1, 1.0, np.array([0, 1, 1, 2, 2, 3], np.int32))
     gone = np.array([False, True, False, False, False, False])
     assert refill(points, coreset, gone).tolist() == [0, 3, 5]
+
+
+def ground(pictures=30, each=2000, d=48):
+    """Patches of parts on one plain ground: nine in ten are ground, much alike, of which few centres cover all."""
+    rng = np.random.default_rng(7)
+    points = 20 + 0.2 * rng.standard_normal((pictures * each, d))
+    part = np.arange(len(points)) % 10 == 0
+    points[part] += 4 * rng.standard_normal((int(part.sum()), d))
+    return points.astype(np.float32), np.repeat(np.arange(pictures), each)
+
+
+def gone_with_the_ground(points, picture, coreset):
+    """Return which points go: the picture whose centre covers most of all."""
+    most = np.bincount(coreset.coverer).argmax()
+    return picture == picture[coreset.indices[most]]
+
+
+@pytest.mark.parametrize("least", [0.97, 0.1], ids=["ground that another centre covers", "ground that none does"])
+def test_a_ground_that_one_centre_covers_in_all_pictures_is_not_copied_whole(least, monkeypatch):
+    monkeypatch.setattr("totalrecall.refill._FINEST", least)
+    points, picture = ground()
+    coreset = coreset_of(points, 200)
+    gone = gone_with_the_ground(points, picture, coreset)
+    monkeypatch.setattr("totalrecall.refill.AT_ONCE", 10**9)
+    whole, much = traced(points, coreset, gone)
+    monkeypatch.setattr("totalrecall.refill.AT_ONCE", 1000)
+    rows, little = traced(points, coreset, gone)
+    assert much > points.nbytes / 4  # else there was nothing to save
+    assert little < much / 3
+    assert np.array_equal(rows, whole)
+
+
+def traced(points, coreset, gone):
+    """Return what `refill` does, and the most bytes that it held at a time."""
+    tracemalloc.start()
+    rows = refill(points, coreset, gone)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return rows, peak

@@ -8,8 +8,6 @@ tiles this names one and five pairs, the same part in the same place. Copies, sa
 light, are told before that and more strictly (see `copies`): a fit leaves these out.
 """
 
-from collections.abc import Sequence
-
 import cv2
 import numpy as np
 

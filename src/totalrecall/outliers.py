@@ -1,6 +1,9 @@
 """What a fit does about good pictures that are unlike the others, or of the same part: says so, or acts on it."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
 
 from totalrecall.bank import BankPicture
 from totalrecall.calibration import Calibration
@@ -8,10 +11,11 @@ from totalrecall.fitting import Choice, Learnt, Progress
 from totalrecall.guard import Others, dirty_patches, explain
 from totalrecall.ranking import standing_out
 
-__all__ = ["outlier_note", "repeated_note", "unlike_the_others", "without_outliers"]
+__all__ = ["bar_note", "outlier_note", "repeated_note", "unlike_the_others", "without_outliers"]
 
+_LEAST_JUDGED = 8  # pictures: of fewer each sets the threshold
 _MANY = 0.2  # of the pictures that show a part once more: worth a word
-_STRICT = 4.5  # robust standard deviations: a fit names fewer than an audit, which is there to be looked at
+_BAR = 0.85  # of the threshold: without one or two pictures it would be under this share, so they set it
 
 
 def without_outliers(learnt: Learnt, choice: Choice, progress: Progress | None) -> tuple[Choice, list[str]]:
@@ -48,10 +52,13 @@ def without_outliers(learnt: Learnt, choice: Choice, progress: Progress | None) 
 
 
 def unlike_the_others(calibration: Calibration, pictures: Sequence[BankPicture]) -> list[str]:
-    """Return the paths of good pictures that a bank without them explains badly, the worst first."""
+    """Return the paths of good pictures that a bank without them explains badly, the worst first.
+
+    The limit is that of an audit, which has other levels: there a picture is held against its like.
+    """
     if calibration.pictures is None:
         return []
-    return [pictures[int(calibration.pictures[at])].path for at in standing_out(calibration.scores, _STRICT)]
+    return [pictures[int(calibration.pictures[at])].path for at in standing_out(calibration.scores)]
 
 
 def outlier_note(names: Sequence[str], total: int) -> str:
@@ -63,6 +70,23 @@ def outlier_note(names: Sequence[str], total: int) -> str:
         f"{'it' if one else 'them'} with `totalrecall audit`; --ignore-outliers leaves {'its' if one else 'their'} bad "
         "patches out."
     )
+
+
+def bar_note(calibration: Calibration, pictures: Sequence[BankPicture]) -> str | None:
+    """Say where one or two good pictures set the threshold, and what it would be without them; None where none does."""
+    order = np.argsort(-calibration.scores, kind="stable")
+    if calibration.pictures is None or len(order) < _LEAST_JUDGED:
+        return None
+    for count in (1, 2):
+        rest = replace(calibration, scores=calibration.scores[order[count:]])
+        if rest.threshold < _BAR * calibration.threshold:
+            names = ", ".join(pictures[int(calibration.pictures[at])].path for at in order[:count])
+            which, them = ("one good picture", "it") if count == 1 else ("two good pictures", "them")
+            return (
+                f"The threshold is set by {which}: {names}. Without {them} it would be {rest.threshold:.4g}, not "
+                f"{calibration.threshold:.4g}. Look at {them}: a defect among the good pictures would hide others."
+            )
+    return None
 
 
 def repeated_note(calibration: Calibration) -> str | None:

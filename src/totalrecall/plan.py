@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from totalrecall.backbones import Backbone
+from totalrecall.copies import FINGERPRINT
 from totalrecall.coreset import budget
 from totalrecall.errors import DataError, SettingError
 from totalrecall.extractor import FeatureExtractor, PatchExtractor
@@ -24,9 +25,10 @@ from totalrecall.images import Recipe, Source, load_pictures
 from totalrecall.memory import available_memory, check_scratch, format_size, resident_memory
 from totalrecall.patches import covered_cells
 from totalrecall.read_ahead import READ_AHEAD
+from totalrecall.refill import AT_ONCE
 from totalrecall.settings import Settings
 
-__all__ = ["Plan", "baseline", "expected_grid", "make_plan", "spread", "walked_dimensions"]
+__all__ = ["Plan", "baseline", "expected_grid", "make_plan", "refilling", "spread", "walked_dimensions"]
 
 # A projection to 128 dimensions, the paper's, errs by some percent in every distance. On 384 numbers it saves two
 # thirds of the coreset's time and costs 0.2 to 0.4 points of image AUROC on magnetic tiles (mean of several seeds,
@@ -43,9 +45,9 @@ _GRIDS = 9  # patch grids, or as much in feature maps, on their way at a time
 _PER_POINT = 72  # of the coreset's walk, beside the point itself
 _NOTED = 18  # where each patch is from, what covers it, and which are left out
 _BLOCKS = 48 << 20  # of products
-_PER_PICTURE = 6000  # path, hash and size, and a look at it (see `drift_conditions`)
+_PER_PICTURE = 6000 + FINGERPRINT  # path, hash and size, and a look at it (see `drift_conditions` and `copies`)
 _SEARCHED = 4.5  # times the bank: its vectors, the search structure, and what making it takes
-_ORPHANS = 4  # times a fold's patches, copied while its bank is refilled (see `refill`)
+_ORPHANS = 4  # times a fold's patches, copied while its bank is refilled, or what `refill` copies at a time
 _SAVED = 1.5  # times the bank: its vectors, and what choosing and writing them takes
 
 
@@ -225,8 +227,15 @@ class _Sizes:
         """Bytes that one chunk takes."""
         numbers = (0 if scratch else self.dimensions) + (self.walked if self.projected else 0)
         walk = _PER_POINT * self.patches + _BLOCKS
-        orphans = 4 * self.walked * _ORPHANS * self.patches // len(self.folds) if len(self.folds) > 1 else 0
+        orphans = refilling(self.patches, self.walked, self.folds)
         return self.base + 4 * numbers * self.patches + max(walk, _NOTED * self.patches + self.bank) + orphans
+
+
+def refilling(patches: int, walked: int, folds: Sequence[int]) -> int:
+    """Return the bytes that it takes to refill the bank without a fold, of so many patches of so many numbers."""
+    if len(folds) < 2:
+        return 0
+    return 4 * walked * _ORPHANS * max(patches // len(folds), min(patches, AT_ONCE))
 
 
 def _whole(sizes: _Sizes) -> Plan | None:

@@ -20,11 +20,12 @@ from totalrecall.coreset import Coreset
 from totalrecall.threads import one_blas_thread, workers
 from totalrecall.types import Matrix, Patches
 
-__all__ = ["refill"]
+__all__ = ["AT_ONCE", "refill"]
 
 _NEAREST = 64  # centres that an uncovered patch meets first: most need no more
 _MEETING = 512  # at a time then
 _LOST = 256  # lost centres whose distances to the others are held at once
+AT_ONCE = 8192  # points, at most, that are copied at a time
 _FINEST = 0.97  # of the radius; on tiles and bottle as many as have gone are added before
 
 
@@ -65,7 +66,11 @@ def _uncovered(
     """
     assert coreset.coverer is not None
     owners, starts = np.unique(coreset.coverer[orphans], return_index=True)
-    groups = np.split(orphans, starts[1:])
+    # subtle: one centre may cover the plain ground of all pictures, not of those that have gone alone
+    groups = [
+        group[at : at + AT_ONCE] for group in np.split(orphans, starts[1:]) for at in range(0, len(group), AT_ONCE)
+    ]
+    owners = coreset.coverer[[group[0] for group in groups]]
     centres = points[kept]
     # |x|^2 + |c|^2 - 2xc loses digits far from the origin; see `coreset`
     mean = centres.mean(axis=0) if len(centres) else np.zeros(points.shape[1], points.dtype)
@@ -129,9 +134,9 @@ def _greedy(points: Patches, left: np.ndarray, bound: np.ndarray, radius: float,
         radius: within which every point is covered in the end.
         count: how many are chosen, more where the radius asks for more, fewer where all are within 0.97 of it.
     """
-    chosen: list[int] = []
+    chosen, left, bound = _thinned(points, left, bound, radius, count)
     if not len(left):
-        return np.empty(0, np.int64)
+        return np.array(chosen, np.int64)
     some = points[left]
     some -= some.mean(axis=0)
     norms = np.einsum("ud,ud->u", some, some)
@@ -150,3 +155,24 @@ def _greedy(points: Patches, left: np.ndarray, bound: np.ndarray, radius: float,
         if 2 * np.count_nonzero(rest) < len(left):  # what is covered is done with, but a copy at each step would cost
             left, some, norms, bound = left[rest], some[rest], norms[rest], bound[rest]
     return np.array(chosen, np.int64)
+
+
+def _thinned(
+    points: Patches, left: np.ndarray, bound: np.ndarray, radius: float, count: int
+) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """Do as `_greedy`, without a copy of the points, until few enough are left; returns what is chosen and left."""
+    chosen: list[int] = []
+    finest = (_FINEST * radius) ** 2
+    while len(left) > AT_ONCE:
+        at = int(bound.argmax())
+        if bound[at] <= (radius**2 if len(chosen) >= count else finest):
+            return chosen, left[:0], bound[:0]
+        chosen.append(int(left[at]))
+        for first in range(0, len(left), AT_ONCE):
+            apart = points[left[first : first + AT_ONCE]] - points[chosen[-1]]
+            part = bound[first : first + AT_ONCE]
+            np.minimum(part, np.einsum("nd,nd->n", apart, apart), out=part)
+        bound[at] = 0
+        rest = bound > finest
+        left, bound = left[rest], bound[rest]
+    return chosen, left, bound

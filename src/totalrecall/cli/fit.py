@@ -338,9 +338,12 @@ def _tell_repeated(args: argparse.Namespace, detector: "AnyDetector") -> None:
 
 
 def _tell_outliers(args: argparse.Namespace, detector: "AnyDetector") -> None:
-    """Name good pictures that are unlike the others, or say what was left out of them."""
-    from totalrecall.outliers import outlier_note
+    """Name good pictures that set the threshold alone, and those unlike the others, or what was left out of them."""
+    from totalrecall.outliers import bar_note, outlier_note
 
+    note = bar_note(detector.calibration_, detector.pictures_)
+    if note:
+        say(args, f"Note: {note}")
     names = getattr(detector, "outliers_", [])
     if not names:
         return
