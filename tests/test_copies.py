@@ -50,7 +50,7 @@ def repeats_expected(count):
         warnings.simplefilter("always")
         warnings.simplefilter("ignore", OutlierWarning)
         yield
-    assert [one.category for one in caught] == [RepeatedPictureWarning]
+    assert [one.category for one in caught] == [RepeatedPictureWarning], [str(one.message) for one in caught]
     assert str(caught[0].message).startswith(f"{count} of ")
 
 
