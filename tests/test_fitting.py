@@ -225,7 +225,7 @@ def test_unreadable_pictures_leave_the_order_of_the_others_alone(tiny_backbone, 
 def test_arrays_keep_the_numbers_they_were_given_under(tiny_backbone, scratch):
     detector = make(tiny_backbone)
     pictures = [stripes(seed) for seed in range(12)]
-    pictures[5] = np.zeros((4, 4), np.float32)
+    pictures[5] = np.zeros((4, 4), np.int32)
     limit = enough_for(detector, pictures, 4)
     with pytest.warns(UserWarning, match=r"1 of 12 .* The first: array\[5\] must hold uint8"):
         detector.fit(pictures, memory=limit)

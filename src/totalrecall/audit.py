@@ -23,7 +23,7 @@ from totalrecall.errors import DataError, PictureError
 from totalrecall.extractor import PatchExtractor
 from totalrecall.fitting import FitReport, Learnt, Progress, Reader, Seen
 from totalrecall.guard import Explained, Others, explain, laid_out, smoothed
-from totalrecall.images import Geometry, Recipe, Source, read_image
+from totalrecall.images import Geometry, Recipe, Source, load_picture, read_image
 from totalrecall.learning import learn
 from totalrecall.masks import RoiSource
 from totalrecall.notices import ChunkedFitWarning, UnlikePictureWarning
@@ -172,10 +172,9 @@ class Audit:
     def _image(self, path: str) -> Image | None:
         """Return a picture's pixels, or None where its file has gone meanwhile."""
         if path.startswith("array["):
-            array = np.asarray(self._sources[int(path[6:-1])])
-            return np.repeat(array[:, :, None], 3, axis=2) if array.ndim == 2 else array
+            return load_picture(self._sources[int(path[6:-1])], self._recipe).image
         try:
-            return read_image(path)
+            return read_image(path, self._recipe.depth)
         except PictureError:
             return None
 
@@ -211,6 +210,7 @@ def audit(
     crop: int | None = None,
     tile: int = 1,
     roi: RoiSource | None = None,
+    bit_depth: int | str | None = "auto",
     precision: str = "auto",
     seed: int = 42,
     threads: int | None = None,
@@ -221,7 +221,7 @@ def audit(
 
     Args:
         pictures: as for `PatchCore.fit`.
-        backbone, layers, size, resize, crop, tile, roi, precision, seed, threads: as for `PatchCore`.
+        backbone, layers, size, resize, crop, tile, roi, bit_depth, precision, seed, threads: as for `PatchCore`.
         memory: bytes that the process may hold; half of what is free if not given.
         progress: called with (step, done, total); steps are `features`, `coreset` and `comparing`.
 
@@ -242,12 +242,15 @@ def audit(
         crop=crop,
         tile=tile,
         roi=roi,
+        bit_depth=bit_depth,
         holdout=0.0,  # nothing is calibrated
         precision=precision,
         seed=seed,
     )
+    with detector._depth_of(sources, progress):
+        recipe = detector.recipe
     settings = replace(detector.settings, coreset=_share(detector, len(sources)))
-    extractor = PatchExtractor(detector.backbone, detector.recipe, settings, threads=threads)
+    extractor = PatchExtractor(detector.backbone, recipe, settings, threads=threads)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ChunkedFitWarning)  # a ranking loses nothing by it
         learnt, reader = learn(extractor, sources, memory=memory, progress=progress)

@@ -291,7 +291,7 @@ def _thumbnails(cell: Cell, detector: "AnyDetector", recorder: _Recorder, folder
     shown = []
     for number, (why, sample, score) in enumerate(_extremes(recorder.scored)):
         try:
-            result, image = detector.predict(sample.path), read_image(sample.path)
+            result, image = detector.predict(sample.path), read_image(sample.path, detector.recipe.depth)
         except PictureError:  # gone meanwhile; it was scored, so it is told without a picture
             continue
         overlay = draw_overlay(

@@ -70,6 +70,7 @@ class PatchCore(Changing[Bank, _Patches]):
         tile: prepare the picture this many times as large each way and let the backbone see it in tile x tile pieces.
         roi: region of interest, a mask picture or array of the pictures' shape (see `masks`); what lies outside is
             neither seen nor scored.
+        bit_depth: bits that the camera of 16-bit pictures has, 8 to 16, or "auto": found over all pictures of the fit.
         patch_size: p, side of the neighbourhood that a patch averages, odd.
         stride: s, step of the patch grid.
         descriptor: `concat` or `paper-code`.
@@ -123,6 +124,7 @@ class PatchCore(Changing[Bank, _Patches]):
         crop: int | None = None,
         tile: int = 1,
         roi: RoiSource | None = None,
+        bit_depth: int | str | None = "auto",
         patch_size: int = 3,
         stride: int = 1,
         descriptor: str = "concat",
@@ -139,7 +141,7 @@ class PatchCore(Changing[Bank, _Patches]):
         seed: int = 42,
         threads: int | None = None,
     ) -> None:
-        super().__init__(backbone, size=size, resize=resize, crop=crop, tile=tile, roi=roi)
+        super().__init__(backbone, size=size, resize=resize, crop=crop, tile=tile, roi=roi, bit_depth=bit_depth)
         self.settings = Settings(
             backbone=self.backbone.name,
             layers=tuple(layers),
@@ -198,33 +200,34 @@ class PatchCore(Changing[Bank, _Patches]):
                 not read; ChunkedFitWarning: see there.
         """
         sources = expand(pictures)
-        learnt, reader = learn(self.extractor, sources, memory=memory, announce=announce, progress=progress)
-        with reader.report.timing("coreset"):
-            choice = learnt.choose()
-        left_out: list[str] = []
-        if self.settings.ignore_outliers:
-            with reader.report.timing("comparing"):
-                choice, left_out = without_outliers(learnt, choice, progress)
-        with reader.report.timing("calibration"):
-            calibration, evidence, levels = self._calibrate(learnt, progress)
-        bank = learnt.bank(choice)  # last, so that no other bank is in memory beside it
-        bank = bank if levels is None else bank.with_levels(levels)
-        reader.report.finish(bank, learnt.patch_count, choice.radius, len(calibration.scores))
-        self._take(bank, bank.pictures, calibration)
-        known = math.isfinite(choice.radius)  # of a random choice it is not
-        self._evidence, self._coverage = evidence, Coverage(choice.radius, len(bank.pictures)) if known else None
-        self.report_, self.skipped_ = reader.report, reader.skipped
-        self._warn_of_left_out(len(sources))
-        self._warn_of_odd(reader.tally)
-        repeated = repeated_note(calibration)
-        if repeated:
-            warnings.warn(repeated, RepeatedPartsWarning, stacklevel=2)
-        self.outliers_ = left_out
-        if not self.settings.ignore_outliers:
-            self.outliers_ = unlike_the_others(calibration, learnt.pictures)
-            if self.outliers_:
-                note = outlier_note(self.outliers_, len(calibration.scores))
-                warnings.warn(note, OutlierWarning, stacklevel=2)
+        with self._depth_of(sources, progress):
+            learnt, reader = learn(self.extractor, sources, memory=memory, announce=announce, progress=progress)
+            with reader.report.timing("coreset"):
+                choice = learnt.choose()
+            left_out: list[str] = []
+            if self.settings.ignore_outliers:
+                with reader.report.timing("comparing"):
+                    choice, left_out = without_outliers(learnt, choice, progress)
+            with reader.report.timing("calibration"):
+                calibration, evidence, levels = self._calibrate(learnt, progress)
+            bank = learnt.bank(choice)  # last, so that no other bank is in memory beside it
+            bank = bank if levels is None else bank.with_levels(levels)
+            reader.report.finish(bank, learnt.patch_count, choice.radius, len(calibration.scores))
+            self._take(bank, bank.pictures, calibration)
+            known = math.isfinite(choice.radius)  # of a random choice it is not
+            self._evidence, self._coverage = evidence, Coverage(choice.radius, len(bank.pictures)) if known else None
+            self.report_, self.skipped_ = reader.report, reader.skipped
+            self._warn_of_left_out(len(sources))
+            self._warn_of_odd(reader.tally)
+            repeated = repeated_note(calibration)
+            if repeated:
+                warnings.warn(repeated, RepeatedPartsWarning, stacklevel=2)
+            self.outliers_ = left_out
+            if not self.settings.ignore_outliers:
+                self.outliers_ = unlike_the_others(calibration, learnt.pictures)
+                if self.outliers_:
+                    note = outlier_note(self.outliers_, len(calibration.scores))
+                    warnings.warn(note, OutlierWarning, stacklevel=2)
         return self
 
     def _calibrate(

@@ -9,6 +9,7 @@ import time
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -19,6 +20,7 @@ import numpy as np
 from totalrecall.artifact import Contents, Layout, read_artifact, write_artifact
 from totalrecall.backbones import Backbone, load
 from totalrecall.bank import BankPicture
+from totalrecall.bit_depth import BitDepth, checked_bit_depth, find_bit_depth
 from totalrecall.calibration import OF_PARTS, Calibration
 from totalrecall.copies import repeats_note
 from totalrecall.drift import Reference
@@ -26,7 +28,7 @@ from totalrecall.drift_conditions import look
 from totalrecall.errors import ModelFileError, NotFittedError, PictureError, SettingError
 from totalrecall.extractor import FeatureExtractor
 from totalrecall.files import refuse_overwriting
-from totalrecall.fitting import FitReport
+from totalrecall.fitting import FitReport, Progress
 from totalrecall.history import past_of, steps_of
 from totalrecall.images import Geometry, LoadedPicture, Recipe, Source, failure, load_picture
 from totalrecall.masks import RoiSource, read_roi
@@ -80,7 +82,9 @@ class Detector(ABC, Generic[Model, Digest]):
         crop: int | None,
         tile: int,
         roi: RoiSource | None,
+        bit_depth: int | str | None,
     ) -> None:
+        self._asked_depth = checked_bit_depth(bit_depth)
         self.region = read_roi(roi)
         mask = None if self.region is None else self.region.mask
         self.recipe = Recipe(size=size, resize=resize, crop=crop, tile=tile, roi=mask)
@@ -369,6 +373,23 @@ class Detector(ABC, Generic[Model, Digest]):
             )
         return self._drift
 
+    @contextmanager
+    def _depth_of(self, sources: Sequence[Source], progress: Progress | None) -> Iterator[None]:
+        """Find how many bits the pictures of a fit use, before they are learnt from; a failed fit changes nothing."""
+        former, depth = self.recipe.depth, find_bit_depth(sources, self._asked_depth, progress=progress)
+        if depth.note:
+            warnings.warn(depth.note, UnlikePictureWarning, stacklevel=4)
+        self._set_depth(depth)
+        try:
+            yield
+        except BaseException:
+            self._set_depth(former)
+            raise
+
+    def _set_depth(self, depth: BitDepth | None) -> None:
+        self.recipe = replace(self.recipe, depth=depth)
+        self.extractor.recipe = self.recipe
+
     def _warn_of_left_out(self, given: int) -> None:
         """Say which pictures were left out of a fit; called by `fit` itself, for the caller's line to be named."""
         if self.report_ is not None and self.report_.repeats:
@@ -478,7 +499,9 @@ class Detector(ABC, Generic[Model, Digest]):
             settings["backbone"] = Backbone.from_header(header["backbone"], data, origin=f"The backbone of {path}")
             mask = None if roi is None else roi.astype(bool)
             make: Any = cls  # each kind's own settings
-            detector: Own = make(**settings, **header["recipe"], roi=mask, threads=threads)
+            recipe = {name: value for name, value in header["recipe"].items() if name not in BitDepth.KEYS}
+            detector: Own = make(**settings, **recipe, roi=mask, threads=threads)
+            detector._set_depth(BitDepth.from_json(header["recipe"]))
             detector._put((header, tensors))
         except DAMAGE as error:
             raise ModelFileError(f"{path} is damaged: {reason_of(error)}. Copy or fit it again.") from None

@@ -21,11 +21,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from totalrecall.decode import Pixels, decode_image, decode_layers, open_picture, to_8_bits
+from totalrecall.bit_depth import BitDepth
+from totalrecall.decode import Pixels, decode_layers, decode_pixels, open_picture, to_8_bits
 from totalrecall.errors import PictureError, SettingError
 from totalrecall.files import read_regular, sha256
 from totalrecall.formats import file_limit
-from totalrecall.in_memory import ArrayInterface, ArrayLike, ReadableFile, pixels_in_memory, source_name
+from totalrecall.in_memory import ArrayInterface, ArrayLike, ReadableFile, is_float, pixels_in_memory, source_name
 from totalrecall.pages import page_count
 from totalrecall.picture_files import PICTURE_SUFFIXES, find_pictures
 from totalrecall.read_ahead import ReadAhead
@@ -138,6 +139,7 @@ class Recipe:
         tile: the picture is prepared `tile` times as large each way, and the backbone sees tile x tile pieces of it,
             each of the size given: for small defects on large pictures.
         roi: region of interest, a mask of any size with the pictures' framing; outside it nothing is seen or scored.
+        depth: what 16-bit pictures are scaled to 8 bits by; None: their full range.
     """
 
     size: int = 256
@@ -145,6 +147,7 @@ class Recipe:
     crop: int | None = None
     tile: int = 1
     roi: Mask | None = field(default=None, repr=False)
+    depth: BitDepth | None = None
 
     def __post_init__(self) -> None:
         if not 32 <= self.size <= 4096:
@@ -242,7 +245,8 @@ class Recipe:
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings without the mask, which a model file keeps as a tensor."""
-        return {"size": self.size, "resize": self.resize, "crop": self.crop, "tile": self.tile}
+        depth = {} if self.depth is None else self.depth.to_json()
+        return {"size": self.size, "resize": self.resize, "crop": self.crop, "tile": self.tile, **depth}
 
 
 @lru_cache(maxsize=16)  # pictures of one line share one size; Recipe hashes by identity (eq=False)
@@ -278,16 +282,16 @@ class LoadedPicture:
     grey: bool = False
 
 
-def read_image(path: str | Path) -> Image:
+def read_image(path: str | Path, depth: BitDepth | None = None) -> Image:
     """Read a picture file as uint8 RGB (h, w, 3), turned upright as its EXIF orientation says.
 
-    16-bit pictures are scaled to 8 bits by their full range (never by their own minimum and maximum, which would make
-    two pictures incomparable); transparent pixels show white.
+    16-bit pictures are scaled to 8 bits by the depth of their camera, by their full range if it is not given (never by
+    their own minimum and maximum, which would make two pictures incomparable); transparent pixels show white.
 
     Raises:
         PictureError: the file is missing, empty, truncated, or not a picture.
     """
-    return decode_image(_read_bytes(path), str(path))
+    return _reduced(decode_pixels(_read_bytes(path), str(path)), depth, str(path))
 
 
 def read_layers(path: str | Path) -> tuple[Pixels, np.ndarray | None]:
@@ -355,7 +359,7 @@ def _load(
     name = source_name(source, index)
     began = time.perf_counter()
     try:
-        image, digest, pages = _pixels(source, name, index, hashes, ahead, max_pixels)
+        image, digest, pages = _pixels(source, name, index, hashes, ahead, max_pixels, recipe.depth)
         prepared, geometry = recipe.prepare(image)
         grey = is_grey(image)
         ahead.hold(index, image.nbytes + prepared.nbytes)
@@ -366,6 +370,10 @@ def _load(
         return LoadedPicture(name, error=failure(name, error))
     seconds = time.perf_counter() - began
     return LoadedPicture(name, image, prepared, geometry, digest, None, seconds, pages, grey)
+
+
+def _reduced(pixels: Pixels, depth: BitDepth | None, name: str) -> Image:
+    return to_8_bits(pixels, name) if depth is None else depth.to_8_bits(pixels, name)
 
 
 def is_grey(image: Image) -> bool:
@@ -386,11 +394,19 @@ def failure(name: str, error: Exception) -> PictureError:
 
 
 def _pixels(
-    source: Source, name: str, index: int, hashes: bool, ahead: ReadAhead, max_pixels: int | None
+    source: Source,
+    name: str,
+    index: int,
+    hashes: bool,
+    ahead: ReadAhead,
+    max_pixels: int | None,
+    depth: BitDepth | None,
 ) -> tuple[Image, str, int]:
     """Return a picture's pixels, the SHA-256 of its file (of its pixels where it has none), and its pages."""
     if not isinstance(source, (str, os.PathLike)):
-        image = to_8_bits(pixels_in_memory(source, name, max_pixels=max_pixels), name)
+        pixels = pixels_in_memory(source, name, max_pixels=max_pixels)
+        # numbers from 0 to 1 are of no camera's depth
+        image = pixels if is_float(source) else _reduced(pixels, depth, name)
         of = source if isinstance(source, (bytes, bytearray, memoryview)) else np.ascontiguousarray(image)
         return image, sha256(bytes(of)) if hashes else "", 1
     with contextlib.suppress(OSError, ValueError):  # it will be named when it is read
@@ -399,7 +415,7 @@ def _pixels(
     file = open_picture(data, name, max_pixels=max_pixels)
     if not ahead.hold(index, len(data) + 2 * file.header.decoded_bytes):  # as decoded, and as turned to RGB
         raise PictureError(f"{name} was not read: nobody waits for it any more.")
-    return to_8_bits(file.decode(), name), sha256(data) if hashes else "", page_count(data)
+    return _reduced(file.decode(), depth, name), sha256(data) if hashes else "", page_count(data)
 
 
 def _read_bytes(path: str | os.PathLike[str]) -> bytes:

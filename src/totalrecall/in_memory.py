@@ -20,6 +20,7 @@ __all__ = [
     "ReadableFile",
     "array_depth",
     "held",
+    "is_float",
     "is_in_memory",
     "pixels_in_memory",
     "source_name",
@@ -154,7 +155,7 @@ def _of_array(array: np.ndarray, name: str) -> Pixels:
 
 
 def array_depth(array: np.ndarray, name: str, got: str) -> Pixels:
-    """Return an array as uint8 or uint16, whose full range is black to white.
+    """Return an array as uint8 or uint16; of bool and float from 0 to 1 in uint8.
 
     Raises:
         PictureError: the range of its type is not known.
@@ -163,9 +164,30 @@ def array_depth(array: np.ndarray, name: str, got: str) -> Pixels:
         return array.astype(np.uint8) * np.uint8(255)
     if array.dtype.type is np.uint16:
         return array.astype(np.uint16)  # in the machine's order of bytes
+    if array.dtype.kind == "f":
+        return _of_float(array, name)
     if array.dtype != np.uint8:
-        raise PictureError(f"{name} must hold uint8 (0 to 255) or uint16 (0 to 65535), got {got}. Convert it first.")
+        allowed = "uint8 (0 to 255), uint16, or float from 0 to 1"
+        raise PictureError(f"{name} must hold {allowed}, got {got}. Convert it first.")
     return array
+
+
+def is_float(source: Any) -> bool:
+    """Tell whether a picture in memory holds numbers from 0 to 1, which are of no camera's depth."""
+    if isinstance(source, _BYTES) or (isinstance(source, ReadableFile) and not isinstance(source, np.ndarray)):
+        return False
+    return source.mode == "F" if _is_pil(source) else np.asarray(source).dtype.kind == "f"
+
+
+def _of_float(array: np.ndarray, name: str) -> Pixels:
+    low, high = float(array.min()), float(array.max())
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise PictureError(f"{name} holds values that are nan or infinite. Give numbers from 0 to 1.")
+    if low < 0 or high > 1:
+        advice = "Divide by the largest value that the camera can give, such as 255 or 4095, or give uint8 or uint16."
+        got = f"{array.dtype} values from {low:g} to {high:g}"
+        raise PictureError(f"{name} holds {got}; from 0 to 1 are allowed. {advice}")
+    return np.rint(array * 255).astype(np.uint8)
 
 
 # ---------------------------------------------------------------------- PIL

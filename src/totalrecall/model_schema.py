@@ -96,7 +96,15 @@ _HEADER: dict[str, dict[str, Rule]] = {
         "new_parts?": _flag,
         "dimensions?": _OPTIONAL,
     },
-    "recipe": {"size": _whole(32, 4096), "resize": _text, "crop": _OPTIONAL, "tile?": _whole(1, 16)},
+    "recipe": {
+        "size": _whole(32, 4096),
+        "resize": _text,
+        "crop": _OPTIONAL,
+        "tile?": _whole(1, 16),
+        "bit_depth?": _or_none(_whole(8, 16)),
+        "bit_shift?": _whole(0, 8),
+        "eight_bit?": _flag,
+    },
     "calibration?": {
         "folds?": _POSITIVE,
         "parts?": _or_none(_whole(0)),

@@ -180,27 +180,28 @@ class OnePass(Changing[Model, Digest]):
                 PassedOverWarning: some files or pages of files are not read.
         """
         sources = expand(pictures)
-        repeats = Repeats(sources)
-        plan = self._plan(repeats.distinct, memory)
-        if announce:
-            announce(plan)
-        report = FitReport(plan=plan.facts())
-        learnt, reading = self._learnt(_Reading(self, repeats, report, progress))
-        if repeats.search(self.recipe):
-            del learnt, reading  # which pictures are held out depends on how many there are
-            report.plan = self._plan(repeats.distinct, memory).facts()
+        with self._depth_of(sources, progress):
+            repeats = Repeats(sources)
+            plan = self._plan(repeats.distinct, memory)
+            if announce:
+                announce(plan)
+            report = FitReport(plan=plan.facts())
             learnt, reading = self._learnt(_Reading(self, repeats, report, progress))
-        scores, peaks = np.array(reading.scores), np.array(reading.peaks)
-        which = np.searchsorted(sorted(reading.found), reading.scored).astype(np.int32)
-        calibration = Calibration(scores, peaks, self.settings.false_alarm_rate, 1, which)
-        self._take(learnt, [reading.found[at] for at in sorted(reading.found)], calibration)
-        self._drift = Reference.learn(reading.looked)
-        report.pictures, report.calibration_pictures = len(self._pictures), len(scores)
-        report.patches, report.dimensions, report.vectors = self._counts()
-        report.peak_memory, report.repeats = peak_memory(), repeats.told
-        self.report_, self.skipped_ = report, reading.skipped
-        self._warn_of_left_out(len(sources))
-        self._warn_of_odd(reading.tally)
+            if repeats.search(self.recipe):
+                del learnt, reading  # which pictures are held out depends on how many there are
+                report.plan = self._plan(repeats.distinct, memory).facts()
+                learnt, reading = self._learnt(_Reading(self, repeats, report, progress))
+            scores, peaks = np.array(reading.scores), np.array(reading.peaks)
+            which = np.searchsorted(sorted(reading.found), reading.scored).astype(np.int32)
+            calibration = Calibration(scores, peaks, self.settings.false_alarm_rate, 1, which)
+            self._take(learnt, [reading.found[at] for at in sorted(reading.found)], calibration)
+            self._drift = Reference.learn(reading.looked)
+            report.pictures, report.calibration_pictures = len(self._pictures), len(scores)
+            report.patches, report.dimensions, report.vectors = self._counts()
+            report.peak_memory, report.repeats = peak_memory(), repeats.told
+            self.report_, self.skipped_ = report, reading.skipped
+            self._warn_of_left_out(len(sources))
+            self._warn_of_odd(reading.tally)
         return self
 
     def _learnt(self, reading: "_Reading[Model, Digest]") -> "tuple[Model, _Reading[Model, Digest]]":

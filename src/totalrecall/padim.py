@@ -45,7 +45,7 @@ class PaDiM(OnePass[Gaussians, _Embedding]):
         layers: whose features are joined; all of 1, 2 and 3 that the backbone has if not given.
         dimensions: how many of all their channels are drawn; 100 of up to 512, 550 of more (the paper's choices for
             ResNet-18 and WideResNet50-2) if not given. Memory and file grow with its square.
-        size, resize, crop, tile, roi: see `PatchCore`.
+        size, resize, crop, tile, roi, bit_depth: see `PatchCore`.
         false_alarm_rate, holdout, min_area: see `PatchCore`.
         precision: of the backbone: `auto` (bf16 where the processor has it), `f32` or `bf16`.
         seed: of the pictures held out and the channels drawn.
@@ -74,6 +74,7 @@ class PaDiM(OnePass[Gaussians, _Embedding]):
         crop: int | None = None,
         tile: int = 1,
         roi: RoiSource | None = None,
+        bit_depth: int | str | None = "auto",
         false_alarm_rate: float = 0.01,
         holdout: float = 0.2,
         min_area: int = 1,
@@ -81,7 +82,7 @@ class PaDiM(OnePass[Gaussians, _Embedding]):
         seed: int = 42,
         threads: int | None = None,
     ) -> None:
-        super().__init__(backbone, size=size, resize=resize, crop=crop, tile=tile, roi=roi)
+        super().__init__(backbone, size=size, resize=resize, crop=crop, tile=tile, roi=roi, bit_depth=bit_depth)
         self.settings = PadimSettings(
             backbone=self.backbone.name,
             layers=pyramid_layers(self.backbone, layers),

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from totalrecall.bit_depth import BitDepth
 from totalrecall.report_page import text
 from totalrecall.results import Result
 from totalrecall.types import Image
@@ -31,6 +32,7 @@ class ReportEntry:
         nearest_file: of `nearest`, which is opened; None shows no patches, and says in the page why.
         good_named: whether a folder was named to find it in.
         defect: the name of what is wrong with an anomalous picture, as its data set has it.
+        depth: of the model, which 16-bit pictures are shown by.
     """
 
     path: str | Path
@@ -47,6 +49,7 @@ class ReportEntry:
     nearest_file: str | Path | None = None
     good_named: bool = True
     defect: str | None = None
+    depth: BitDepth | None = None
 
     @classmethod
     def of(

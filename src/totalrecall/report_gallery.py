@@ -134,4 +134,4 @@ def _patches(entry: ReportEntry) -> str:
     names = (short_name(entry.path), short_name(entry.nearest))
     if entry.nearest_file is None:
         return no_patches(names[1], named=entry.good_named)
-    return patch_pair(entry.path, entry.worst, entry.nearest_file, entry.nearest_at, names)
+    return patch_pair(entry.path, entry.worst, entry.nearest_file, entry.nearest_at, names, depth=entry.depth)

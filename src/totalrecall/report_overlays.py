@@ -46,7 +46,7 @@ def overlay_of(
     Raises:
         PictureError: the file cannot be read any more, or is another picture now.
     """
-    image = read_image(result.path) if image is None else image
+    image = read_image(result.path, detector.recipe.depth) if image is None else image
     if image.shape[:2] != result.anomaly_map.shape:
         raise PictureError(f"{result.path} was replaced by another picture after it was scored. Score it again.")
     return draw_overlay(
@@ -103,7 +103,7 @@ class WorstOverlays:
         return {number: drawn for few in kept for _, number, drawn in few.held}
 
     def _draw(self, result: Result, sample: Sample | None) -> bytes:
-        image = read_image(result.path)
+        image = read_image(result.path, self._detector.recipe.depth)
         overlay = overlay_of(self._detector, result, image, truth=_truth(sample, image.shape[:2]))
         drawn = jpeg(overlay, FULL_WIDTH)
         assert drawn is not None  # pixels, not a file that may have gone

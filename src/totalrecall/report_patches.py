@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from totalrecall.bit_depth import BitDepth
 from totalrecall.errors import PictureError
 from totalrecall.images import read_image
 from totalrecall.report_page import jpeg_uri, text
@@ -26,6 +27,8 @@ def patch_pair(
     nearest: str | Path,
     nearest_at: tuple[int, int],
     names: tuple[str, str],
+    *,
+    depth: BitDepth | None = None,
 ) -> str:
     """Return both patches as HTML, or in a line why there are none.
 
@@ -35,10 +38,11 @@ def patch_pair(
         nearest: the good picture's file.
         nearest_at: x and y of the good patch, in pixels of that file.
         names: what the two pictures are called.
+        depth: of the model, for 16-bit pictures.
     """
     own, good = text(names[0]), text(names[1])
     try:
-        patches = cut_patch(read_image(path), worst), cut_patch(read_image(nearest), nearest_at)
+        patches = cut_patch(read_image(path, depth), worst), cut_patch(read_image(nearest, depth), nearest_at)
     except PictureError:  # moved away since
         return _without(f"<bdi>{own}</bdi>, or the good picture <bdi>{good}</bdi>, is not there any more")
     first, second = (jpeg_uri(_enlarged(patch), _SHOWN) for patch in patches)

@@ -140,7 +140,8 @@ class ReportWriter:
         known = (None, None) if sample is None else (sample.label, sample.defect)
         entry = ReportEntry.of(outcome, label=known[0], defect=known[1])
         file = None if entry.nearest is None else self._good.file(entry.nearest)
-        self._entries.append(replace(entry, nearest_file=file, good_named=self._good.named))
+        depth = self._detector.recipe.depth
+        self._entries.append(replace(entry, nearest_file=file, good_named=self._good.named, depth=depth))
 
     def write(
         self,

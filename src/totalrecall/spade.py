@@ -47,7 +47,7 @@ class SPADE(OnePass[Gallery, _Pyramid]):
         backbone: a name (see `totalrecall backbones list`) or a `Backbone`.
         layers: of the feature pyramid; all of 1, 2 and 3 that the backbone has if not given.
         neighbours: K, good pictures looked at; with fewer good pictures than that, all of them.
-        size, resize, crop, tile, roi: see `PatchCore`.
+        size, resize, crop, tile, roi, bit_depth: see `PatchCore`.
         false_alarm_rate, holdout, min_area: see `PatchCore`.
         precision: of the backbone: `auto` (bf16 where the processor has it), `f32` or `bf16`.
         seed: of the pictures held out.
@@ -77,6 +77,7 @@ class SPADE(OnePass[Gallery, _Pyramid]):
         crop: int | None = None,
         tile: int = 1,
         roi: RoiSource | None = None,
+        bit_depth: int | str | None = "auto",
         false_alarm_rate: float = 0.01,
         holdout: float = 0.2,
         min_area: int = 1,
@@ -84,7 +85,7 @@ class SPADE(OnePass[Gallery, _Pyramid]):
         seed: int = 42,
         threads: int | None = None,
     ) -> None:
-        super().__init__(backbone, size=size, resize=resize, crop=crop, tile=tile, roi=roi)
+        super().__init__(backbone, size=size, resize=resize, crop=crop, tile=tile, roi=roi, bit_depth=bit_depth)
         self.settings = SpadeSettings(
             backbone=self.backbone.name,
             layers=pyramid_layers(self.backbone, layers),

@@ -92,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
             crop=args.crop,
             tile=args.tile,
             roi=args.roi,
+            bit_depth=args.bit_depth,
             precision=args.precision,
             seed=args.seed,
             threads=args.threads,

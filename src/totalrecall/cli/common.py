@@ -44,6 +44,7 @@ __all__ = [
 LAYOUTS = ("folder", "mvtec", "mvtec-loco", "mvtec-ad2", "btad", "visa", "mtd", "mstc", "kolektor")
 
 _STEPS = {
+    "depth": "Finding the bit depth",
     "features": "Reading features",
     "coreset": "Choosing the coreset",
     "calibration": "Calibrating",

@@ -173,9 +173,15 @@ def add_preparation_options(group: "argparse._ArgumentGroup") -> None:
         type=INPUT,
         help="picture that marks the region to inspect: white on black, or painted on transparent",
     )
+    group.add_argument(
+        "--bit-depth",
+        default="auto",
+        metavar="BITS",
+        help="that the camera of 16-bit pictures has: 8 to 16, or auto: found over all of them (default auto)",
+    )
 
 
-_PREPARATION = ("size", "resize", "crop", "tile", "roi")
+_PREPARATION = ("size", "resize", "crop", "tile", "roi", "bit_depth")
 _COMMON = ("backbone", *_PREPARATION, "false_alarm_rate", "holdout", "min_area", "precision", "seed")
 _BANK = ("coreset", "at_least", "coreset_radius", "ignore_outliers", "folds", "new_parts")
 _OWN = ("layers", *_BANK, "patch_size", "stride", "descriptor", "scoring")
@@ -292,6 +298,9 @@ def _tell(args: argparse.Namespace, detector: "AnyDetector", output: Path) -> No
     seconds = report.seconds
     coreset = f"coreset {seconds['coreset']:.1f}, " if "coreset" in seconds else ""
     say(args, detector.summary())
+    depth = detector.recipe.depth
+    if depth is not None and depth.words():
+        say(args, depth.words() or "")
     say(args, threshold_words(detector.calibration_))
     say(
         args,
