@@ -84,3 +84,15 @@ def test_the_image_level_takes_the_deepest_layer_whatever_the_order(tiny_backbon
 def test_no_neighbour_is_too_few(tiny_backbone):
     with pytest.raises(SettingError, match=r"^neighbours must be at least 1, got 0\. The paper uses 50\.$"):
         SPADE(backbone=tiny_backbone, neighbours=0)
+
+
+def test_a_backbone_whose_maps_end_with_the_last_whole_cell_takes_a_region_of_interest():
+    from tests.old_models import picture, tiny_graph
+    from totalrecall.backbones import Backbone
+
+    roi = np.zeros((48, 40), bool)
+    roi[4:40, 6:36] = True
+    detector = SPADE(backbone=Backbone.from_onnx(tiny_graph()), layers=(1, 2), size=34, roi=roi, precision="f32")
+    detector.fit([picture(seed) for seed in range(6)])  # of 34 pixels, 8 cells of 4, where the plan counts 9
+    assert detector.gallery_.shape == (8, 8)
+    assert detector.score([picture(9, stain=True)])[0] > detector.score([picture(9)])[0]

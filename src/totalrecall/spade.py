@@ -112,7 +112,7 @@ class SPADE(OnePass[Gallery, _Pyramid]):
 
     def _digest(self, maps: Sequence[LayerMap], geometry: Geometry) -> _Pyramid:
         deepest = maps[int(np.argmax(self.settings.layers))]
-        rows, columns, _ = max(self.extractor.shapes())
+        rows, columns = max(one.shape[1:3] for one in maps)
         inside = self._inside(geometry, (rows, columns))
         return _Pyramid(maps, pooled(deepest, self._inside(geometry, deepest.shape[1:3])), inside)
 
