@@ -245,7 +245,7 @@ def test_fit_predict_and_audit_name_pictures_of_another_shape_than_the_region(ti
     with pytest.raises(PictureError, match="which is another shape"):
         detector.predict(square)
     with pytest.raises(DataError, match=r"None of the 2 pictures could be read. The first: .*which is another shape"):
-        PaDiM(**options).fit([square, square])
+        PaDiM(**options).fit([square, 255 - square])
     assert len(audit([*good, square], **options).skipped) == 1
 
 
