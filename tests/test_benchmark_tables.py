@@ -15,6 +15,7 @@ from totalrecall.benchmark_tables import (
     resource_table,
     shots_table,
     summary_table,
+    verdict_table,
 )
 from totalrecall.reference import PublishedValue
 
@@ -179,8 +180,23 @@ def test_the_csv_holds_every_figure():
         "method": "patchcore", "shots": "all", "category": "bottle", "metric": "image_auroc", "mean": "95",
         "spread": "7.07107", "seeds": "2", "published": "100", "difference": "-5",
         "published_backbone": "wide_resnet50_2", "published_protocol": "paper-10", "published_source": "the paper",
+        "found": "", "defects": "", "false_alarms": "", "good": "",
     }  # fmt: skip
     assert rows[1]["published"] == rows[1]["difference"] == ""
+
+
+def test_verdicts_are_summed_over_seeds_in_the_table_and_in_the_csv():
+    counts = {"found": 3, "defects": 4, "false_alarms": 1, "good": 9}
+    lines = [{**one, "verdicts": counts} for one in TWO_BY_TWO]
+    found = figures(lines, [])
+    rows = [row for row in csv.DictReader(csv_text(found, lines).splitlines()) if row["category"] == "bottle"]
+    assert (rows[0]["found"], rows[0]["defects"], rows[0]["false_alarms"], rows[0]["good"]) == ("6", "8", "2", "18")
+    table = verdict_table(lines)
+    assert table is not None
+    assert table.rows[0][1:] == ["bottle", "6 / 8", "2 / 18"]
+    assert verdict_table(TWO_BY_TWO) is None  # lines of an older version have none
+    unjudged = [{**one, "verdicts": {**counts, "found": None}} for one in TWO_BY_TWO]
+    assert verdict_table(unjudged) is None
 
 
 def test_a_name_cannot_break_the_markdown():

@@ -16,7 +16,6 @@ from totalrecall.cli import main
 from totalrecall.errors import PictureError, SettingError
 from totalrecall.images import Recipe, load_picture, read_image
 from totalrecall.notices import UnlikePictureWarning
-from totalrecall.report_overlays import overlay_of
 from totalrecall.report_patches import patch_pair
 from totalrecall.spade import SPADE
 
@@ -237,7 +236,7 @@ def test_overlays_and_patches_of_a_report_show_what_the_camera_saw(tiny_backbone
         folder = save(tmp_path / name, pictures)
         detector = make(PatchCore, tiny_backbone).fit(sorted(folder.iterdir())[:5])
         result, depth = detector.predict(folder / "5.png"), detector.recipe.depth
-        shown.append(overlay_of(detector, result, title="x"))
+        shown.append(result.overlay(title="x"))
         pairs.append(patch_pair(folder / "5.png", (30, 20), folder / "0.png", (9, 9), ("x", "y"), depth=depth))
     assert np.array_equal(shown[0], shown[1])
     assert np.array_equal(shown[0], shown[2])

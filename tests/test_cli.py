@@ -48,14 +48,18 @@ def test_fit_says_what_it_did_and_writes_the_model(capsys, added, parts, tmp_pat
     assert out[0].endswith(" s")
     assert "no scratch" in out[0]
     assert out[1] == "Bank: 64 of 640 patches (384 numbers each) from 10 pictures"  # 8 x 8 patches, a tenth of them
-    assert out[2].startswith("Threshold: score ")
-    assert "from 10 good pictures, each scored without its fold of 10; false-alarm rate at most 0.0909 on" in out[2]
-    assert out[3].startswith("Seconds: features ")
-    assert out[4] == (
-        "Note: a false-alarm rate of 0.01 cannot be promised from 10 good pictures, only 0.091; "
-        "the threshold is their highest score. 99 good pictures would do."
+    assert re.fullmatch(
+        r"Threshold \d+\.\d+, set by 10-fold cross-validation on 10 good pictures\. "
+        r"False alarms: at most 9\.09 % on average\.",
+        out[2],
     )
-    assert out[5] == f"Wrote {output} ({human_bytes(output.stat().st_size)})"
+    assert out[3].startswith("Thresholds by false-alarm rate: 1 % ")
+    assert out[4].startswith("Seconds: features ")
+    assert out[5] == (
+        "Note: 10 good pictures are too few for a false-alarm rate of 1 % (the lowest possible is 9.09 %). "
+        "The threshold is their highest score. Use at least 99 good pictures."
+    )
+    assert out[6] == f"Wrote {output} ({human_bytes(output.stat().st_size)})"
     assert [path.name for path in output.parent.iterdir()] == ["part.trecall"]
 
 
@@ -256,8 +260,14 @@ def test_evaluate_measures_the_mvtec_layout(capsys, model, parts):
 def test_evaluate_prints_the_metrics_even_when_quiet(capsys, model, parts):
     code, out, err = run(capsys, "evaluate", model, parts, "--layout", "mvtec", "--quiet")
     assert (code, err) == (0, [])
-    assert [line[:16].strip() for line in out] == ["image AUROC", "image F1 (best)", "pixel AUROC", "pixel AUPRO 0.3"]
-    assert all(0 <= float(line[16:]) <= 1 for line in out)
+    assert [line[:16].strip() for line in out[:4]] == [
+        "image AUROC",
+        "image F1 (best)",
+        "pixel AUROC",
+        "pixel AUPRO 0.3",
+    ]
+    assert all(0 <= float(line[16:]) <= 1 for line in out[:4])
+    assert re.fullmatch(r"found \d of 3 defects, \d false alarms in 3 good \(at the model's threshold\)", out[4])
 
 
 def test_evaluate_takes_a_plain_folder_and_says_what_a_set_without_masks_cannot_give(capsys, added, parts, tmp_path):
@@ -329,7 +339,9 @@ def test_what_is_not_known_is_null_in_json(capsys, added, parts, tmp_path):
         capsys, "fit", parts / "train", "-o", path, "--holdout", 0, "--json", tmp_path / "f.json", *small(added)
     )
     assert code == 0
-    assert "Note: no picture was held out, so there is no threshold and no verdict; scores alone are given." in out
+    assert any(
+        line.startswith("Note: no picture was held out, so there is no threshold and no verdict; ") for line in out
+    )
     assert json.loads((tmp_path / "f.json").read_text(), parse_constant=pytest.fail)["threshold"] is None
     _, out, _ = run(capsys, "info", path, "--json", "-")
     assert json.loads("\n".join(out), parse_constant=pytest.fail)["threshold"] is None

@@ -227,7 +227,8 @@ def test_teach_says_what_it_costs_and_applies_it_on_request(capsys, added, parts
     assert "false alarms" in out[1]
     assert out[-1].endswith("Nothing was changed: --apply sets it.")
     code, out, _ = run(capsys, "teach", own, "--defect", missed, "--apply")
-    assert (code, out[-1][:17]) == (0, "Threshold: score ")
+    assert (code, out[-2][:17]) == (0, "Threshold: score ")
+    assert ", taught by known defects" in out[-1]
     detector = load_detector(own)
     assert detector.threshold_ < threshold
     assert detector.predict(missed).is_anomalous

@@ -29,7 +29,7 @@ ALSO = {
 HELPERS = {"artifact", "detector_base", "extractor", "fitting", "learning", "memory", "plan", "results", "search_plan"}
 HELPERS |= {"settings", "changing", "evidence", "joining", "leaving", "update", "drift", "drift_conditions"}
 HELPERS |= {"odd_pictures", "picture_files", "notices", "outliers", "sources", "wording"}
-HELPERS |= {"bit_depth", "in_memory", "masks", "model_schema", "read_ahead", "copies"}
+HELPERS |= {"bit_depth", "in_memory", "masks", "model_schema", "promise", "read_ahead", "copies"}
 OPTIONAL = ("torch", "onnx", "openvino", "cv2", "fastapi", "ray", "jaxtyping", "beartype", "timm", "huggingface_hub")
 
 

@@ -13,7 +13,6 @@ from totalrecall import PatchCore
 from totalrecall.cli import main
 from totalrecall.errors import DataError, SettingError
 from totalrecall.notices import RepeatedPartsWarning
-from totalrecall.report_calibration import promise
 
 PARTS, LIGHTS = 12, 4
 
@@ -83,8 +82,8 @@ def test_the_choice_and_what_was_seen_are_kept_in_the_model(apart, tmp_path):
 
 
 def test_the_report_says_for_which_parts_the_rate_is(plain, apart):
-    assert "for those fit with --new-parts" in promise(plain.calibration_)["as long as"]
-    words = promise(apart.calibration_)
+    assert "for those fit with --new-parts" in plain.promise_.rows()["as long as"]
+    words = apart.promise_.rows()
     assert "the photographs of each of 12 parts were held out together" in words["set by"]
     assert "--new-parts" not in words["as long as"]
 
@@ -120,8 +119,8 @@ def test_the_command_tells_and_takes_the_option(added, photographs, tmp_path, ca
     given = ["fit", str(folder), "-o", str(tmp_path / "b.trecall"), "--new-parts", "--json", str(file), *options]
     assert main(given) == 0
     out = capsys.readouterr().out
-    assert "the photographs of each of 12 parts held out together" in out
-    assert "Note: 48" not in out
+    assert "all pictures of each of 12 parts in one fold" in out
+    assert "seem to show" not in out
     facts = json.loads(file.read_text())
     assert (facts["parts"], facts["new_parts"]) == (12, True)
     assert main(["info", str(tmp_path / "b.trecall")]) == 0

@@ -7,7 +7,8 @@ import pytest
 
 from tests.test_report import Reader, entry, page
 from totalrecall.calibration import Calibration
-from totalrecall.report_calibration import calibration_section, promise
+from totalrecall.promise import Promise
+from totalrecall.report_calibration import calibration_section
 
 HUNDRED = np.arange(1, 101) / 10  # 0.1 to 10
 
@@ -15,6 +16,14 @@ HUNDRED = np.arange(1, 101) / 10  # 0.1 to 10
 def calibration(rate: float, scores=HUNDRED, folds: int = 1) -> Calibration:
     scores = np.asarray(scores, np.float64)
     return Calibration(scores, scores, rate, folds)
+
+
+def promised(scores: Calibration, threshold: float | None = None) -> Promise:
+    return Promise(scores, scores.threshold) if threshold is None else Promise(scores, threshold, "taught")
+
+
+def promise(scores: Calibration, threshold: float | None = None, parts_a_day: int | None = None) -> dict[str, str]:
+    return promised(scores, threshold).rows(parts_a_day)
 
 
 def test_a_rate_that_ranks_can_give_is_guaranteed_and_the_alarms_are_counted():
@@ -37,8 +46,8 @@ def test_the_parts_a_day_may_be_given_and_else_are_said_to_be_assumed():
 
 
 def test_a_rate_that_is_a_whole_rank_is_guaranteed_itself():
-    promised = promise(calibration(0.05, np.arange(19)))["promise"]
-    assert promised == "5 % expected on average; guaranteed by rank, whatever the distribution: 5 %"
+    words = promise(calibration(0.05, np.arange(19)))["promise"]
+    assert words == "5 % expected on average; guaranteed by rank, whatever the distribution: 5 %"
 
 
 def test_folds_are_named_and_that_nothing_is_proved_of_them():
@@ -72,8 +81,6 @@ def test_a_taught_threshold_promises_nothing_and_its_alarms_are_counted_from_the
     assert facts["threshold"] == "score 5, as it was taught; the good pictures alone would set 9.594"
     assert facts["promise"] == "none for a threshold that was taught"
     assert facts["false alarms"].startswith("about 505 a day (50.5 %)")  # 51 of 101
-    own = calibration(0.05)
-    assert promise(own, threshold=own.threshold) == promise(own)
 
 
 @pytest.mark.parametrize("threshold", [None, 2.5])
@@ -84,12 +91,12 @@ def test_without_scores_nothing_is_promised(threshold):
         "none, so there is no verdict" if threshold is None else "score 2.5, as it was taught"
     )
     assert "nothing is promised" in facts["set by"]
-    assert "<svg" not in calibration_section(nothing, threshold=threshold)
+    assert "<svg" not in calibration_section(promised(nothing, threshold))
 
 
 def test_the_histogram_holds_every_score_and_marks_the_threshold_in_use():
     for threshold, words in ((None, "threshold 9.59"), (5.0, "threshold 5")):
-        section = calibration_section(calibration(0.05), threshold=threshold)
+        section = calibration_section(promised(calibration(0.05), threshold))
         Reader(section)
         assert f'aria-label="Histogram of 100 scores of good pictures from 0.1 to 10, {words}"' in section
         assert section.count('<line class="limit"') == 1
@@ -104,7 +111,7 @@ def test_the_histogram_holds_every_score_and_marks_the_threshold_in_use():
 
 
 def test_the_page_shows_the_promise_where_a_calibration_is_given(tmp_path):
-    text = page(tmp_path, [entry(1, 3.0)], calibration=calibration(0.05), threshold=2.0, parts_a_day=500)
+    text = page(tmp_path, [entry(1, 3.0)], promise=promised(calibration(0.05), 2.0), parts_a_day=500)
     words = Reader(text).words
     assert "What the threshold promises" in words
     assert any("500 good parts pass a day" in word for word in words)
@@ -113,5 +120,5 @@ def test_the_page_shows_the_promise_where_a_calibration_is_given(tmp_path):
 
 
 def test_the_pattern_that_marks_defects_is_defined_once(tmp_path):
-    text = page(tmp_path, [entry(1, 3.0, label=1), entry(2, 1.0, label=0)], calibration=calibration(0.05))
+    text = page(tmp_path, [entry(1, 3.0, label=1), entry(2, 1.0, label=0)], promise=promised(calibration(0.05)))
     assert text.count('id="hatch"') == 1

@@ -11,7 +11,7 @@ from totalrecall import load_detector
 from totalrecall.datasets import Sample, open_dataset
 from totalrecall.errors import PictureError
 from totalrecall.report_gallery import MOST_FULL, MOST_TELLING
-from totalrecall.report_overlays import _SMALL, WorstOverlays, overlay_of
+from totalrecall.report_overlays import _SMALL, WorstOverlays
 
 ROOM = MOST_FULL + _SMALL
 
@@ -44,7 +44,7 @@ def sample(label: int) -> Sample:
 
 
 def test_the_highest_scores_are_kept_and_few_others_are_ever_drawn(detector, result, drawn):
-    overlays = WorstOverlays(detector)
+    overlays = WorstOverlays()
     scores = np.random.default_rng(0).permutation(10_000).astype(float).tolist()
     for number, score in enumerate(scores):
         overlays.offer(number, replace(result, score=score))
@@ -55,7 +55,7 @@ def test_the_highest_scores_are_kept_and_few_others_are_ever_drawn(detector, res
 
 
 def test_of_labelled_pictures_the_low_defects_and_the_high_good_ones_are_kept_too(detector, result, drawn):
-    overlays = WorstOverlays(detector)
+    overlays = WorstOverlays()
     for number in range(1000):  # every fourth is good, and scores as high as its neighbours
         overlays.offer(number, replace(result, score=float(number % 500)), sample(int(number % 4 > 0)))
     kept = {(number % 500, number % 4 > 0) for number in overlays.of()}
@@ -66,20 +66,20 @@ def test_of_labelled_pictures_the_low_defects_and_the_high_good_ones_are_kept_to
 
 
 def test_a_score_that_is_no_number_is_not_drawn(detector, result, drawn):
-    overlays = WorstOverlays(detector)
+    overlays = WorstOverlays()
     overlays.offer(0, replace(result, score=float("nan")))
     assert overlays.of() == {}
 
 
 def test_a_picture_that_has_gone_or_changed_meanwhile_has_no_overlay(detector, result, tmp_path):
     cv2.imwrite(str(tmp_path / "other.png"), np.zeros((9, 9, 3), np.uint8))
-    overlays = WorstOverlays(detector)
+    overlays = WorstOverlays()
     overlays.offer(0, replace(result, path=str(tmp_path / "gone.png")))
     overlays.offer(1, replace(result, path=str(tmp_path / "other.png")))
     overlays.offer(2, result)
     assert list(overlays.of()) == [2]
     with pytest.raises(PictureError, match="was replaced by another picture after it was scored"):
-        overlay_of(detector, replace(result, path=str(tmp_path / "other.png")))
+        replace(result, path=str(tmp_path / "other.png")).overlay()
 
 
 def test_the_marked_defect_is_outlined_and_a_mask_that_cannot_be_read_is_not(detector, parts, tmp_path):
@@ -87,7 +87,7 @@ def test_the_marked_defect_is_outlined_and_a_mask_that_cannot_be_read_is_not(det
     result = detector.predict(marked.path)
     pictures = []
     for one in (None, marked, replace(marked, mask=tmp_path / "gone.png")):
-        overlays = WorstOverlays(detector)
+        overlays = WorstOverlays()
         overlays.offer(0, result, one)
         pictures.append(cv2.imdecode(np.frombuffer(overlays.of()[0], np.uint8), 1)[..., ::-1].astype(int))
     blue = [int((picture[..., 2] - picture[..., 0] > 90).sum()) for picture in pictures]

@@ -134,7 +134,7 @@ def test_without_neighbours_no_place_is_claimed():
 
 
 def test_without_a_threshold_a_result_has_no_verdict():
-    row = ReportEntry.of(result(threshold=float("nan"), is_anomalous=False))
+    row = ReportEntry.of(result(threshold=float("nan"), is_anomalous=None))
     assert (row.threshold, row.is_anomalous) == (None, None)
 
 
@@ -144,7 +144,7 @@ def test_what_a_fitted_model_says_leads_to_both_files(model, parts, tmp_path):
     row = ReportEntry.of(replace(judged, is_anomalous=True), overlay=GREY)
     assert row.nearest_file is None  # what a model says opens no file by itself
     row = replace(row, nearest_file=judged.nearest.path)
-    pictures = shown(page(tmp_path, [row], calibration=detector.calibration_))
+    pictures = shown(page(tmp_path, [row], promise=detector.promise_))
     good = "/".join(Path(judged.nearest.path).parts[-2:])
     assert list(pictures)[2] == f"Nearest good patch, of {good}"
     cut = cut_patch(read_image(judged.nearest.path), (judged.nearest.x, judged.nearest.y))

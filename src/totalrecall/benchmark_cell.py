@@ -35,12 +35,13 @@ from totalrecall.wording import counted
 if TYPE_CHECKING:
     from totalrecall.kinds import AnyDetector
 
-__all__ = ["Cell", "few_shots", "fingerprint", "measure_family", "words_of_settings"]
+__all__ = ["VERDICTS", "Cell", "few_shots", "fingerprint", "measure_family", "words_of_settings"]
 
 Progress = Callable[[str, int, int], None]
 Line = dict[str, Any]
 
 _TIMED = 20  # single predicts whose median is the latency
+VERDICTS = ("found", "defects", "false_alarms", "good")  # at the detector's own threshold
 _THUMBNAIL = 400  # pixels wide
 
 
@@ -174,6 +175,8 @@ def measure_family(
         fitted: Any = detector
         fitted.settings = cell.detector().settings
         line = _line(cell, detector, folder, progress)
+        if cell is not first:
+            line["verdicts"] = None  # the threshold was set by the first one's scores
         line["peak_of"] = "cell" if own_peak else "process"
         line["pictures"]["train"] = len(chosen)
         yield cell, line
@@ -189,6 +192,7 @@ def _line(cell: Cell, detector: "AnyDetector", folder: Path | None, progress: Pr
         "key": cell.key,
         "setup": cell.setup,
         "metrics": _metrics(evaluation),
+        "verdicts": {name: getattr(evaluation, name) for name in VERDICTS},
         "reasons": evaluation.reasons,
         "seconds": _seconds(detector, evaluation, recorder),
         "latency_ms": _latency(detector, cell.data.test),

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from totalrecall.benchmark_cell import VERDICTS
 from totalrecall.reference import MEAN, PROTOCOLS, PublishedValue
 from totalrecall.spreadsheet import csv_line
 from totalrecall.wording import counted
@@ -29,6 +30,7 @@ __all__ = [
     "resource_table",
     "shots_table",
     "summary_table",
+    "verdict_table",
 ]
 
 METRICS = {
@@ -234,6 +236,34 @@ def shots_table(found: Sequence[Figure]) -> Table | None:
     return Table("Low shot: average over categories, percent", heads, rows)
 
 
+def verdict_table(lines: Sequence[Line]) -> Table | None:
+    """Return what the thresholds found that the detectors set from good pictures alone, summed over seeds."""
+    rows = []
+    for group in _groups(lines):
+        for category in _unique(line["setup"]["category"] for line in lines):
+            counts = _verdicts(lines, group, category)
+            if counts is not None:
+                found, defects, alarms, good = counts
+                rows.append([group_name(group), category, f"{found} / {defects}", f"{alarms} / {good}"])
+    heads = ["method", "category", "defects found", "false alarms in good"]
+    note = "By the threshold that each fit set from its good pictures, at its false-alarm rate. Summed over seeds."
+    return Table("Verdicts", heads, rows, note) if rows else None
+
+
+def _verdicts(lines: Sequence[Line], group: Group, category: str) -> list[int] | None:
+    """Return defects found, defects, false alarms and good pictures of a category; None where no verdict was given."""
+    mine = [line for line in lines if _group(line) == group and line["setup"]["category"] == category]
+    given = [line["verdicts"] for line in mine if line.get("verdicts")]  # lines of older versions have none
+    if not given or any(value is None for one in given for value in one.values()):
+        return None
+    return [sum(one[name] for one in given) for name in VERDICTS]
+
+
+def _verdict_cells(lines: Sequence[Line], figure: Figure) -> list[str]:
+    counts = _verdicts(lines, figure.group, figure.category)
+    return [""] * len(VERDICTS) if counts is None else list(map(str, counts))
+
+
 def resource_table(lines: Sequence[Line]) -> Table:
     """Return seconds by stage, latency, peak memory and size of the model, means over seeds."""
     stages = ("features", "coreset", "calibration", "evaluate")
@@ -275,8 +305,8 @@ def markdown(title: str, notes: Sequence[str], tables: Sequence[Table]) -> str:
     return "\n".join(parts).rstrip() + "\n"
 
 
-def csv_text(found: Sequence[Figure]) -> str:
-    """Return all figures, a row each; what is not known is empty."""
+def csv_text(found: Sequence[Figure], lines: Sequence[Line] = ()) -> str:
+    """Return all figures, a row each, with the verdicts of its category's `lines`; what is not known is empty."""
     target = io.StringIO()
     target.write(
         csv_line(
@@ -293,6 +323,7 @@ def csv_text(found: Sequence[Figure]) -> str:
                 "published_backbone",
                 "published_protocol",
                 "published_source",
+                *VERDICTS,
             ]
         )
     )
@@ -312,6 +343,7 @@ def csv_text(found: Sequence[Figure]) -> str:
                     "" if beside is None else beside.backbone,
                     "" if beside is None else beside.protocol,
                     "" if beside is None else beside.source,
+                    *_verdict_cells(lines, figure),
                 ]
             )
         )

@@ -36,7 +36,7 @@ class Changing(Detector[Model, Digest]):
 
     @property
     def taught_(self) -> float | None:
-        """The threshold that `teach` set; None where the calibration's holds."""
+        """The threshold that `teach` or a person set; None where the calibration's holds."""
         return self._taught
 
     def undo(self) -> Step:
@@ -72,7 +72,7 @@ class Changing(Detector[Model, Digest]):
         missed = [one for one in told if one.caught is not True]
         if apply and missed:
             with self._changing() as note:
-                self._taught = catching_threshold([one.score for one in missed])
+                self._set_threshold(catching_threshold([one.score for one in missed]), "taught")
                 note("teach", [{"path": one.path, "sha256": one.sha256, "score": one.score} for one in told])
         return told, skipped
 
@@ -106,6 +106,8 @@ class Changing(Detector[Model, Digest]):
         *,
         add: Sources | None = None,
         remove: str | Path | Sequence[str | Path] | None = None,
+        false_alarm_rate: float | None = None,
+        threshold: float | None = None,
         progress: Progress | None = None,
     ) -> "Change":
         """Let good pictures join, false alarms for instance, or learnt ones leave; `save` keeps it, `undo` reverts it.
@@ -118,24 +120,47 @@ class Changing(Detector[Model, Digest]):
             add: as for `fit`.
             remove: pictures that were learnt, each by its path as given then, its SHA-256 (8 digits or more), or a
                 file of the same bytes. Just those of the last update: it is undone.
+            false_alarm_rate: judge at another rate from now on; in place of what `teach` or a person set.
+            threshold: judge by this score from now on; it stays through updates.
             progress: called with (step, done, total); steps are `features` and `calibration`.
 
         Returns:
             What was done, and which pictures could not be used.
 
         Raises:
-            SettingError: neither or both were given, or memory does not hold so many at once.
+            SettingError: none or several of the four were given, or one is outside what is allowed; or memory
+                does not hold so many at once.
             DataError: nothing would be left.
             NotFittedError: nothing was learnt yet.
         """
-        if (add is None) == (remove is None):
-            raise SettingError("update takes either add or remove. For both, call it twice.")
+        given = [one for one in (add, remove, false_alarm_rate, threshold) if one is not None]
+        if len(given) != 1:
+            raise SettingError(
+                "update takes one of add, remove, false_alarm_rate and threshold. For several, call it several times."
+            )
+        if false_alarm_rate is not None or threshold is not None:
+            return self._judged_by(false_alarm_rate, threshold)
         names = [remove] if isinstance(remove, (str, Path)) else list(remove or ())
         with self._changing() as note:
             change = self._leave(names, progress) if add is None else self._join(expand(add), progress)
             if change.pictures and change.what != "undo":
                 note(change.what, [one.note() for one in change.pictures])
         return change
+
+    def _judged_by(self, false_alarm_rate: float | None, threshold: float | None) -> "Change":
+        """Set the threshold at another rate, or by hand."""
+        from totalrecall.update import Change
+
+        before, size = self.threshold_, self._size
+        self._fitted()
+        with self._changing() as note:
+            if threshold is not None:
+                self._set_threshold(threshold, "given")
+            elif false_alarm_rate is not None:
+                self._set_rate(false_alarm_rate)
+            note("threshold", [])
+        now = self.threshold_
+        return Change("threshold", [], vectors=(size, size), threshold=(before, now), lowest=now)
 
     @abstractmethod
     def _join(self, sources: Sequence[Source], progress: Progress | None) -> "Change":

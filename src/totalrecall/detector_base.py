@@ -5,6 +5,7 @@ Everything else is here, once: reading, the map in original pixels, regions, ver
 """
 
 import math
+import re
 import time
 import warnings
 from abc import ABC, abstractmethod
@@ -36,6 +37,7 @@ from totalrecall.model_schema import DAMAGE, check_layout, check_values, reason_
 from totalrecall.notices import RepeatedPictureWarning, SkippedPictureWarning, UnlikePictureWarning
 from totalrecall.odd_pictures import LearntKinds, PictureTally, mixed_notes
 from totalrecall.patches import covered_cells
+from totalrecall.promise import Promise
 from totalrecall.results import NearestPatch, Result, judged, patch_centre, worst_patch
 from totalrecall.scoring import Region, anomaly_map, find_regions, marked_regions
 from totalrecall.settings import CommonSettings, check_precision
@@ -47,6 +49,8 @@ __all__ = ["Detector", "Digest", "Measured", "Model"]
 Model = TypeVar("Model")
 Digest = TypeVar("Digest")
 Own = TypeVar("Own", bound="Detector[Any, Any]")
+
+_IN_MEMORY = re.compile(r"\w+\[\d+\]")  # `array[3]`: the name of a picture that is no file
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +98,7 @@ class Detector(ABC, Generic[Model, Digest]):
         self._calibration: Calibration | None = None
         self._drift: Reference | None = None
         self._taught: float | None = None  # a threshold in place of the calibration's
+        self._origin = "taught"  # of that: `taught` or `given`, see `promise.ORIGINS`
         self._past: Contents = ({}, {})  # the steps since the fit, as `history` keeps them
         self._read: dict[str, Any] | None = None  # the header as it was read, until something changes
         self.report_: FitReport | None = None
@@ -261,6 +266,9 @@ class Detector(ABC, Generic[Model, Digest]):
             geometry=geometry,
             conditions=taken,
             worst=worst_patch(geometry, measured.grid),
+            pixel_threshold=self.pixel_threshold_,
+            recipe=self.recipe,
+            picture=loaded.image if _IN_MEMORY.fullmatch(loaded.path) else None,
         )
 
     def _measured(self, model: Model, digest: Digest) -> Measured:
@@ -358,6 +366,62 @@ class Detector(ABC, Generic[Model, Digest]):
         self._model, self._pictures, self._calibration = model, pictures, calibration
         self._taught, self._past, self._read = None, ({}, {}), None
         self._told_odd = set()
+
+    def _set_threshold(self, threshold: float, origin: str) -> None:
+        """Judge by a threshold in place of the calibration's.
+
+        Raises:
+            SettingError: it is not a finite number.
+        """
+        self._fitted()
+        if not math.isfinite(threshold):
+            raise SettingError(f"threshold must be a finite score, got {threshold:g}. `predict` shows scores.")
+        self._taught, self._origin, self._read = float(threshold), origin, None
+
+    def _set_rate(self, rate: float) -> None:
+        """Judge at another false-alarm rate: by the threshold that the scores of good pictures give for it.
+
+        Raises:
+            SettingError: it is not between 0 and 1, or the model has no scores of good pictures.
+        """
+        calibration = self.calibration_
+        settings = replace(self.settings, false_alarm_rate=float(rate))
+        if not len(calibration.scores):
+            raise SettingError(
+                "false_alarm_rate needs scores of good pictures, and this model has none: it was fitted on fewer than "
+                "3, or with holdout 0. Fit it again, or set a threshold."
+            )
+        self.settings, self._calibration = settings, replace(calibration, rate=float(rate))
+        self._taught, self._read = None, None
+
+    def judging(self: Own, *, false_alarm_rate: float | None = None, threshold: float | None = None) -> Own:
+        """Return the same model judging at another rate, or by another threshold; this one stays as it is.
+
+        The copy shares all that was learnt. To keep the change in the model file, with its history: `update`.
+
+        Args:
+            false_alarm_rate: of good pictures; the thresholds of scores and of pixels follow.
+            threshold: a score; the pixel threshold stays.
+
+        Raises:
+            SettingError: neither or both were given, or the value is outside what is allowed.
+            NotFittedError: nothing was learnt yet.
+        """
+        if (false_alarm_rate is None) == (threshold is None):
+            raise SettingError("judging takes either false_alarm_rate or threshold.")
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        if threshold is not None:
+            other._set_threshold(threshold, "given")
+        elif false_alarm_rate is not None:
+            other._set_rate(false_alarm_rate)
+        return other
+
+    @property
+    def promise_(self) -> Promise:
+        """What the threshold in use promises."""
+        calibration = self.calibration_
+        return Promise(calibration, self.threshold_, "calibrated" if self._taught is None else self._origin)
 
     @property
     def drift_(self) -> Reference:
@@ -458,6 +522,7 @@ class Detector(ABC, Generic[Model, Digest]):
             tensors["calibration.pictures"] = calibration.pictures
         if self._taught is not None:
             header["taught"] = {"threshold": self._taught}
+            header["taught"] |= {} if self._origin == "taught" else {"by": self._origin}  # `taught` as ever
         tensors |= {} if self._drift is None else self._drift.tensors()
         if self.recipe.roi is not None:
             tensors["recipe.roi"] = self.recipe.roi.astype(np.uint8)
@@ -527,6 +592,7 @@ class Detector(ABC, Generic[Model, Digest]):
         check_layout(header, {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()})
         check_values(header, tensors)
         how = header.get("calibration", {})
+        self.settings = replace(self.settings, false_alarm_rate=header["settings"]["false_alarm_rate"])
         calibration = Calibration(
             tensors["calibration.scores"],
             tensors["calibration.peaks"],
@@ -542,6 +608,7 @@ class Detector(ABC, Generic[Model, Digest]):
         self._pictures, self._calibration = pictures, calibration  # `_restored` looks at them
         self._take(self._restored(header, tensors), pictures, calibration)
         self._taught = float(header["taught"]["threshold"]) if "taught" in header else None
+        self._origin = header.get("taught", {}).get("by", "taught")
         if self._taught is not None and not math.isfinite(self._taught):
             raise ValueError("taught.threshold (not a finite number)")
         self._drift = Reference.restored(tensors)

@@ -4,7 +4,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -20,7 +20,17 @@ from totalrecall.masks import read_mask
 from totalrecall.notices import LearntPictureWarning
 from totalrecall.types import AnomalyMap, Mask
 
-__all__ = ["BadPicture", "Evaluation", "Placed", "Scored", "Scorer", "evaluate", "read_defect_mask", "seen_pixels"]
+__all__ = [
+    "BadPicture",
+    "Evaluation",
+    "Judged",
+    "Placed",
+    "Scored",
+    "Scorer",
+    "evaluate",
+    "read_defect_mask",
+    "seen_pixels",
+]
 
 
 @runtime_checkable
@@ -32,6 +42,14 @@ class Scored(Protocol):
 
     @property
     def anomaly_map(self) -> AnomalyMap: ...
+
+
+@runtime_checkable
+class Judged(Scored, Protocol):
+    """A result with a verdict; None where there is no threshold."""
+
+    @property
+    def is_anomalous(self) -> bool | None: ...
 
 
 @runtime_checkable
@@ -64,6 +82,9 @@ class Evaluation:
     `defect_auroc` is the image AUROC of each defect alone against all good pictures. `images` counts the pictures
     scored, `pixel_images` those of them in the pixel metrics. `pixel_error` bounds the error of the pixel metrics (see
     `metrics.PixelMetrics`). `image_f1` is reached by `score > image_f1_threshold`.
+
+    At the detector's own threshold `found` of `defects` were called anomalous, and `false_alarms` of `good`; None where
+    it gave no verdict at all. `no_verdict` pictures got none.
     """
 
     image_auroc: float
@@ -80,6 +101,21 @@ class Evaluation:
     defect_auroc: dict[str, float] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     bad: tuple[BadPicture, ...] = ()
+    found: int | None = None
+    defects: int = 0
+    false_alarms: int | None = None
+    good: int = 0
+    no_verdict: int = 0
+
+    def verdicts_in_words(self) -> str:
+        """Say in a line how many defects the detector's own threshold found, and how many good pictures it called."""
+        if self.found is None or self.false_alarms is None:
+            return f"no verdicts on {self.defects} defects and {self.good} good: the model has no threshold"
+        unjudged = f", {self.no_verdict} without a verdict" if self.no_verdict else ""
+        return (
+            f"found {self.found} of {self.defects} defects, {self.false_alarms} false alarms in {self.good} good"
+            f"{unjudged} (at the model's threshold)"
+        )
 
     def to_json(self) -> dict[str, object]:
         """Return a dictionary that is valid JSON once dumped: `nan` is null, a path is text."""
@@ -90,6 +126,11 @@ class Evaluation:
             "pixel_aupro": _null(self.pixel_aupro),
             "images": self.images,
             "seconds": self.seconds,
+            "found": self.found,
+            "defects": self.defects,
+            "false_alarms": self.false_alarms,
+            "good": self.good,
+            "no_verdict": self.no_verdict,
             "image_average_precision": _null(self.image_average_precision),
             "image_f1_threshold": _null(self.image_f1_threshold),
             "pixel_average_precision": _null(self.pixel_average_precision),
@@ -133,6 +174,7 @@ def evaluate(
     start = time.perf_counter()
     pixels = metrics.PixelMetrics()
     scored: list[tuple[Sample, float]] = []
+    verdicts: list[tuple[int, bool | None]] = []
     bad: list[BadPicture] = []
     outcomes = detector.predict_stream(sample.path for sample in samples)
     for done, (sample, outcome) in enumerate(zip(samples, outcomes, strict=True), start=1):
@@ -142,6 +184,7 @@ def evaluate(
             bad.append(BadPicture(sample.path, str(outcome)))
         else:
             scored.append((sample, float(outcome.score)))
+            verdicts.append((sample.label, outcome.is_anomalous if isinstance(outcome, Judged) else None))
             try:
                 found = seen_pixels(sample, outcome, seen_only=seen_only)
                 if found is not None:
@@ -150,7 +193,7 @@ def evaluate(
                 bad.append(BadPicture(sample.path, str(error)))  # its score still counts, its pixels cannot
         if progress is not None:
             progress(done, len(samples))
-    return _summary(scored, pixels, bad, start)
+    return replace(_summary(scored, pixels, bad, start), **_counted(verdicts))
 
 
 def read_defect_mask(source: MaskSource, shape: tuple[int, int]) -> Mask:
@@ -247,6 +290,19 @@ def _summary(
         bad=tuple(bad),
         seconds=time.perf_counter() - start,
     )
+
+
+def _counted(verdicts: Sequence[tuple[int, bool | None]]) -> dict[str, Any]:
+    """Return how many verdicts on pictures of label 0 and 1 were which, as `Evaluation` has them."""
+    good, defects = ([verdict for label, verdict in verdicts if label == wanted] for wanted in (0, 1))
+    given = any(verdict is not None for _, verdict in verdicts)
+    return {
+        "found": sum(verdict is True for verdict in defects) if given else None,
+        "defects": len(defects),
+        "false_alarms": sum(verdict is True for verdict in good) if given else None,
+        "good": len(good),
+        "no_verdict": sum(verdict is None for _, verdict in verdicts),
+    }
 
 
 def _by_defect(scored: list[tuple[Sample, float]]) -> dict[str, float]:

@@ -26,7 +26,7 @@ class Step:
     """One change of a model.
 
     Attributes:
-        what: `add`, `remove` or `teach`.
+        what: `add`, `remove`, `teach` or `threshold` (set at another rate, or by hand).
         when: in UTC, ISO 8601.
         library: version of Total Recall that did it.
         pictures: by which: path as given and SHA-256 of each, and how many vectors entered or left.
@@ -62,7 +62,7 @@ def steps_of(header: dict[str, Any]) -> list[Step]:
     steps = []
     for one in header.get(_KEY, []):
         (m, n), (low, high) = one["vectors"], one["threshold"]
-        if one["what"] not in ("add", "remove", "teach") or not isinstance(one["pictures"], list):
+        if one["what"] not in ("add", "remove", "teach", "threshold") or not isinstance(one["pictures"], list):
             raise ValueError(_KEY)
         steps.append(Step(one["what"], one["when"], one["library"], one["pictures"], (m, n), (low, high)))
     return steps

@@ -114,12 +114,12 @@ _HEADER: dict[str, dict[str, Rule]] = {
     "backbone": {"name": is_name, "sha256": _text},
     "search?": {"levels": _list_of(_whole(1, 1 << 20), 2)},
     "coreset?": {"radius": _number(0, 1e300), "pictures": _whole(0)},
-    "taught?": {"threshold": _FINITE},
+    "taught?": {"threshold": _FINITE, "by?": lambda value: value in ("taught", "given")},
 }
 _PICTURE: dict[str, Rule] = {"path": _text, "sha256": _text, "height": _whole(1, _SIDE), "width": _whole(1, _SIDE)}
 _PICTURE |= {"grey?": _flag}
 _STEP: dict[str, Rule] = {
-    "what": lambda value: value in ("add", "remove", "teach"),
+    "what": lambda value: value in ("add", "remove", "teach", "threshold"),
     "when": _text,
     "library": _text,
     "pictures": _list_of(lambda value: isinstance(value, dict), _LARGEST),

@@ -8,8 +8,8 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from totalrecall.calibration import Calibration
 from totalrecall.evaluation import Evaluation
+from totalrecall.promise import Promise
 from totalrecall.report_calibration import calibration_section
 from totalrecall.report_entry import ReportEntry, counts, short_name, truth, verdict
 from totalrecall.report_gallery import gallery
@@ -32,8 +32,7 @@ def write_report(
     summary: Mapping[str, str] | None = None,
     bad_files: Sequence[tuple[str, str]] = (),
     notes: Sequence[str] = (),
-    calibration: Calibration | None = None,
-    threshold: float | None = None,
+    promise: Promise | None = None,
     parts_a_day: int | None = None,
     measured: Evaluation | None = None,
 ) -> Path:
@@ -47,8 +46,7 @@ def write_report(
         summary: the few numbers to see first, name by name; counts of pictures and verdicts are put before them.
         bad_files: files that could not be scored, each with the reason.
         notes: sentences to print under the heading, such as "The pictures are synthetic."
-        calibration: of the detector; its scores and what they promise are shown.
-        threshold: that the detector judged by, where it is not the calibration's own but was taught.
+        promise: of the threshold that the detector judged by; it is shown with the scores behind it.
         parts_a_day: good parts that pass, for the expected false alarms a day; None assumes a number and says so.
         measured: the metrics, where the pictures are labelled.
 
@@ -63,7 +61,7 @@ def write_report(
         _tiles(counts(ranked, len(bad_files)) | ({} if measured is None else figures(measured)) | dict(summary or {})),
         _bad_files(bad_files),
         _facts(model_info),
-        "" if calibration is None else calibration_section(calibration, threshold=threshold, parts_a_day=parts_a_day),
+        "" if promise is None else calibration_section(promise, parts_a_day=parts_a_day),
         _histogram(ranked),
         measured_section(ranked, measured),
         pictures,

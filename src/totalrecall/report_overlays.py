@@ -6,68 +6,25 @@ pictures also the defects with the lowest scores and the good ones with the high
 
 import heapq
 import math
-from typing import TYPE_CHECKING
 
 from totalrecall.datasets import Sample
 from totalrecall.errors import DataError, PictureError
 from totalrecall.evaluation import read_defect_mask
 from totalrecall.images import read_image
-from totalrecall.overlay import Picture, draw_overlay
 from totalrecall.report_gallery import FULL_WIDTH, MOST_FULL, MOST_TELLING
 from totalrecall.report_page import jpeg
 from totalrecall.results import Result
 from totalrecall.types import Mask
 
-if TYPE_CHECKING:
-    from totalrecall.kinds import AnyDetector
-
-__all__ = ["WorstOverlays", "overlay_of"]
+__all__ = ["WorstOverlays"]
 
 _SMALL = 48  # overlays beside those in full
-
-
-def overlay_of(
-    detector: "AnyDetector",
-    result: Result,
-    image: Picture | None = None,
-    *,
-    title: str | None = None,
-    truth: Mask | None = None,
-) -> Picture:
-    """Return the picture with heat map, regions, score and verdict drawn.
-
-    Args:
-        detector: that gave the result.
-        result: of the picture.
-        image: the picture; read again from its file if not given.
-        title: a line under the verdict; the file's name if not given.
-        truth: where a person marked the defect, in the picture's pixels.
-
-    Raises:
-        PictureError: the file cannot be read any more, or is another picture now.
-    """
-    image = read_image(result.path, detector.recipe.depth) if image is None else image
-    if image.shape[:2] != result.anomaly_map.shape:
-        raise PictureError(f"{result.path} was replaced by another picture after it was scored. Score it again.")
-    return draw_overlay(
-        image,
-        result.anomaly_map,
-        threshold=detector.pixel_threshold_,
-        score=result.score,
-        score_threshold=result.threshold,
-        is_anomalous=result.is_anomalous,
-        regions=result.regions,
-        roi=detector.recipe.original_roi(image.shape[0], image.shape[1]),
-        title=result.path.replace("\\", "/").rpartition("/")[2] if title is None else title,
-        truth=truth,
-    )
 
 
 class WorstOverlays:
     """Keeps the overlays of the pictures that are worth a look; at most 88, some 6 MB."""
 
-    def __init__(self, detector: "AnyDetector") -> None:
-        self._detector = detector
+    def __init__(self) -> None:
         self._highest = _Few(MOST_FULL + _SMALL)
         self._lowest_defects = _Few(MOST_TELLING)
         self._highest_good = _Few(MOST_TELLING)
@@ -103,8 +60,9 @@ class WorstOverlays:
         return {number: drawn for few in kept for _, number, drawn in few.held}
 
     def _draw(self, result: Result, sample: Sample | None) -> bytes:
-        image = read_image(result.path, self._detector.recipe.depth)
-        overlay = overlay_of(self._detector, result, image, truth=_truth(sample, image.shape[:2]))
+        depth = None if result.recipe is None else result.recipe.depth
+        image = read_image(result.path, depth)
+        overlay = result.overlay(image, truth=_truth(sample, image.shape[:2]))
         drawn = jpeg(overlay, FULL_WIDTH)
         assert drawn is not None  # pixels, not a file that may have gone
         return drawn

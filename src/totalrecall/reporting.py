@@ -122,7 +122,7 @@ class ReportWriter:
         self._good = GoodPictures(detector, folders)
         self._entries: list[ReportEntry] = []
         self._bad: list[tuple[str, str]] = []
-        self._overlays = WorstOverlays(detector)
+        self._overlays = WorstOverlays()
 
     def add(self, picture: str | Path, outcome: Result | PictureError) -> None:
         """Take in what was said of a picture; of the result nothing large is kept."""
@@ -173,8 +173,7 @@ class ReportWriter:
             entries=[replace(entry, overlay=overlays.get(number)) for number, entry in enumerate(self._entries)],
             bad_files=bad,
             notes=(*notes, *self._notes()),
-            calibration=detector.calibration_,
-            threshold=detector.threshold_,
+            promise=detector.promise_,
             parts_a_day=parts_a_day,
             measured=measured,
         )

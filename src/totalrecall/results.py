@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from totalrecall.drift_conditions import Conditions
-from totalrecall.images import Geometry
+from totalrecall.errors import PictureError
+from totalrecall.images import Geometry, Recipe, read_image
 from totalrecall.scoring import Region
-from totalrecall.types import AnomalyMap
+from totalrecall.types import AnomalyMap, Image, Mask
 from totalrecall.wording import counted
 
 __all__ = ["NearestPatch", "Result", "judged", "patch_centre", "verdict_in_words", "worst_patch"]
@@ -68,6 +69,9 @@ class Result:
         milliseconds: wall time; in a stream, since the result before it.
         geometry: how the picture was prepared.
         conditions: how it was taken, for `drift.Monitor`; None unless asked for.
+        pixel_threshold: map value above which regions are marked; nan if there is none.
+        recipe: of the detector, for its region of interest.
+        picture: original pixels of a picture that was given in memory; a file is read again where it is drawn.
         worst: x and y of the worst patch's centre, original pixels: the one that `nearest` is nearest to.
     """
 
@@ -83,6 +87,9 @@ class Result:
     geometry: Geometry = field(repr=False)
     conditions: Conditions | None = field(default=None, repr=False)
     worst: tuple[int, int] | None = None
+    pixel_threshold: float = math.nan
+    recipe: Recipe | None = field(default=None, repr=False)
+    picture: Image | None = field(default=None, repr=False)
 
     @property
     def verdict(self) -> str:
@@ -94,6 +101,39 @@ class Result:
         p_value = f", p-value {self.p_value:.2g}" if math.isfinite(self.p_value) else ""
         marked = counted(len(self.regions), "region")
         return f"<Result {self.path}: {self.verdict}, score {self.score:.4g}, {limit}{p_value}, {marked}>"
+
+    def overlay(
+        self, picture: Image | None = None, *, title: str | None = None, truth: Mask | None = None
+    ) -> np.ndarray:  # subtle: not `Image`, whose height and width are those of the picture
+        """Return the picture with its heat map, regions, score and verdict drawn, uint8 RGB (height, width, 3).
+
+        Args:
+            picture: original pixels; read again from its file, or kept from memory, if not given.
+            title: a line under the verdict; the file's name if not given.
+            truth: where a person marked the defect, in the picture's pixels.
+
+        Raises:
+            PictureError: the file cannot be read any more, or is another picture now.
+        """
+        from totalrecall.overlay import draw_overlay
+
+        image = self.picture if picture is None else picture
+        depth = None if self.recipe is None else self.recipe.depth
+        image = read_image(self.path, depth) if image is None else image
+        if image.shape[:2] != self.anomaly_map.shape:
+            raise PictureError(f"{self.path} was replaced by another picture after it was scored. Score it again.")
+        return draw_overlay(
+            image,
+            self.anomaly_map,
+            threshold=self.pixel_threshold,
+            score=self.score,
+            score_threshold=self.threshold,
+            is_anomalous=self.is_anomalous,
+            regions=self.regions,
+            roi=None if self.recipe is None else self.recipe.original_roi(image.shape[0], image.shape[1]),
+            title=self.path.replace("\\", "/").rpartition("/")[2] if title is None else title,
+            truth=truth,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return everything but the map as JSON types; nan becomes None."""

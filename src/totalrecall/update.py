@@ -47,7 +47,7 @@ class Change:
     """What an update did.
 
     Attributes:
-        what: `add` or `remove`; `undo` where removing the pictures of the last update took it back.
+        what: `add`, `remove` or `threshold`; `undo` where removing the pictures of the last update took it back.
         pictures: that joined or left.
         known: paths that were left out, being in the model already.
         skipped: why pictures could not be used.

@@ -195,10 +195,12 @@ def _write(
         lines, _reference(benchmark), protocols=benchmark.protocols, whole=benchmark.whole and not bad
     )
     summary, low = tables_of.summary_table(found), tables_of.shots_table(found)
-    tables = [summary, *tables_of.metric_tables(found), *([low] if low else []), tables_of.resource_table(lines)]
+    verdicts = tables_of.verdict_table(lines)
+    tables = [summary, *tables_of.metric_tables(found), *(one for one in (low, verdicts) if one is not None)]
+    tables.append(tables_of.resource_table(lines))
     title = f"Benchmark: {args.layout}, {benchmark.backbone}"
     page = _Page(title, _notes(benchmark, lines, bad), tables, lines, lines, bad, summary)
-    _write_report(args, page, tables_of.csv_text(found), out)
+    _write_report(args, page, tables_of.csv_text(found, lines), out)
 
 
 def _write_ablation(args: argparse.Namespace, benchmark: "Benchmark", ablation: "Ablation", out: Path) -> None:

@@ -20,8 +20,11 @@ from totalrecall.wording import escaped_json, printable
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from totalrecall.kinds import AnyDetector
+
 __all__ = [
     "add_output_options",
+    "add_rate_options",
     "add_reading_options",
     "add_report_options",
     "add_split_options",
@@ -32,6 +35,7 @@ __all__ = [
     "fraction",
     "human_bytes",
     "in_words_of_options",
+    "judging",
     "print_table",
     "progress_bars",
     "say",
@@ -74,6 +78,26 @@ def add_split_options(parser: argparse.ArgumentParser, *, seed: bool = True) -> 
     parser.add_argument("--layout", choices=LAYOUTS, help="how the data set's folder is laid out")
     if seed:
         parser.add_argument("--seed", type=int, default=42, help="of the split and of all random choices (default 42)")
+
+
+def add_rate_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that set another threshold than the model's, for this run only."""
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
+        "--false-alarm-rate", type=fraction, metavar="RATE", help="judge at this rate (default: the model's), this once"
+    )
+    group.add_argument(
+        "--threshold", type=fraction, metavar="SCORE", help="judge by this score (default: the model's), this once"
+    )
+
+
+def judging(args: argparse.Namespace, detector: "AnyDetector") -> "AnyDetector":
+    """Return the detector at the rate or threshold that `add_rate_options` asks for, and say what that promises."""
+    if args.false_alarm_rate is None and args.threshold is None:
+        return detector
+    other = detector.judging(false_alarm_rate=args.false_alarm_rate, threshold=args.threshold)
+    say(args, f"For this run: {other.promise_.in_words()}")
+    return other
 
 
 def add_report_options(parser: argparse.ArgumentParser) -> None:

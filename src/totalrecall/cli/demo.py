@@ -176,7 +176,7 @@ def _show_kind(
             for sample, outcome in zip(data.test, recorder.outcomes, strict=True)
             if not isinstance(outcome, PictureError)
         ]
-        overlays = _draw(detector, judged, folder / "overlays", step)
+        overlays = _draw(judged, folder / "overlays", step)
     bad = [(str(file.path), file.message) for file in evaluation.bad]
     for _, message in bad:
         complain(message)
@@ -186,16 +186,13 @@ def _show_kind(
     return row, bad
 
 
-def _draw(
-    detector: "PatchCore", judged: "list[tuple[Sample, Result]]", folder: Path, step: "Progress"
-) -> "list[tuple[Image, Path]]":
+def _draw(judged: "list[tuple[Sample, Result]]", folder: Path, step: "Progress") -> "list[tuple[Image, Path]]":
     """Write an overlay for each picture, such as `overlays/scratch-000.png`."""
     from totalrecall.overlay import save_overlay
-    from totalrecall.report_overlays import overlay_of
 
     overlays = []
     for done, (sample, result) in enumerate(judged, start=1):
-        overlay = overlay_of(detector, result, title=f"{sample.defect}/{sample.path.name}")
+        overlay = result.overlay(title=f"{sample.defect}/{sample.path.name}")
         overlays.append((overlay, save_overlay(folder / f"{sample.defect}-{sample.path.stem}.png", overlay)))
         step("drawing", done, len(judged))
     return overlays
@@ -238,7 +235,7 @@ def _report(
         entries=entries,
         bad_files=[(str(file.path), file.message) for file in evaluation.bad],
         notes=(_SYNTHETIC,),
-        calibration=detector.calibration_,
+        promise=detector.promise_,
         measured=evaluation,
     )
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from totalrecall.cli.common import (
     LAYOUTS,
     add_output_options,
+    add_rate_options,
     add_reading_options,
     add_report_options,
     check_report,
@@ -15,6 +16,7 @@ from totalrecall.cli.common import (
     complain,
     emit,
     human_bytes,
+    judging,
     progress_bars,
     say,
     write_json,
@@ -44,6 +46,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--seed", type=int, help="of the split, for layouts that have none of their own (default: the fit's)"
     )
     parser.add_argument("--json", metavar="FILE", type=OUTPUT, help="write the metrics as JSON ('-' for stdout)")
+    add_rate_options(parser)
     add_report_options(parser)
     parser.add_argument("--precision", metavar="NAME", help="auto, f32 or bf16 (default: the model's)")
     parser.add_argument("--threads", type=int, metavar="N", help="of the backbone (default: all cores)")
@@ -61,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
     check_target("--json", args.json)
     check_report(args)
-    detector = load_detector(args.model, precision=args.precision, threads=args.threads)
+    detector = judging(args, load_detector(args.model, precision=args.precision, threads=args.threads))
     seed = detector.settings.seed if args.seed is None else args.seed
     data = open_dataset(args.layout, args.root, seed=seed)
     for warning in data.warnings:
@@ -109,6 +112,8 @@ def _tell(args: argparse.Namespace, evaluation: "Evaluation") -> None:
     for name, value in rows:
         if args.json != "-":  # a result, so --quiet keeps it
             emit(f"{name:<16} {value:.4f}")
+    if args.json != "-":
+        emit(evaluation.verdicts_in_words())
     for level, reason in evaluation.reasons.items():
         if reason:
             say(args, f"{level} metrics: {reason}")

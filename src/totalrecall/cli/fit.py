@@ -23,7 +23,6 @@ from totalrecall.notices import only_picture_notices
 from totalrecall.wording import counted
 
 if TYPE_CHECKING:
-    from totalrecall.calibration import Calibration
     from totalrecall.kinds import AnyDetector
     from totalrecall.masks import Marking
     from totalrecall.onepass import OnePassPlan
@@ -36,9 +35,7 @@ __all__ = [
     "make_detector",
     "memory_size",
     "tell_region",
-    "threshold_words",
     "training_pictures",
-    "warn_of_floor",
 ]
 
 
@@ -301,7 +298,11 @@ def _tell(args: argparse.Namespace, detector: "AnyDetector", output: Path) -> No
     depth = detector.recipe.depth
     if depth is not None and depth.words():
         say(args, depth.words() or "")
-    say(args, threshold_words(detector.calibration_))
+    promise = detector.promise_
+    say(args, promise.in_words())
+    levels = promise.levels_in_words()
+    if levels:
+        say(args, f"{levels}. To change it: totalrecall update {output} --false-alarm-rate RATE")
     say(
         args,
         f"Seconds: features {seconds['features']:.1f} "
@@ -309,7 +310,9 @@ def _tell(args: argparse.Namespace, detector: "AnyDetector", output: Path) -> No
         f"{coreset}calibration {seconds['calibration']:.1f}; peak memory {human_bytes(report.peak_memory)}",
     )
     _tell_repeats(args, detector)
-    warn_of_floor(args, detector)
+    note = promise.note()
+    if note:
+        say(args, f"Note: {note}")
     _tell_repeated(args, detector)
     _tell_outliers(args, detector)
     say(args, f"Wrote {output} ({human_bytes(output.stat().st_size)})")
@@ -317,7 +320,7 @@ def _tell(args: argparse.Namespace, detector: "AnyDetector", output: Path) -> No
         from dataclasses import asdict
 
         calibration = detector.calibration_
-        facts = {"model": str(output), "threshold": detector.threshold_, "guaranteed_rate": calibration.guaranteed_rate}
+        facts = {"model": str(output), **promise.facts()}
         facts |= {"parts": calibration.parts, "new_parts": calibration.new_parts}
         skipped = [str(error) for error in detector.skipped_]
         outliers = getattr(detector, "outliers_", [])
@@ -362,39 +365,3 @@ def _tell_outliers(args: argparse.Namespace, detector: "AnyDetector") -> None:
         say(args, f"Left out the bad patches of {which} unlike the others: {shown}")
     else:
         say(args, f"Note: {outlier_note(names, len(detector.calibration_.scores))}")
-
-
-def threshold_words(calibration: "Calibration") -> str:
-    """Say in one line what the threshold is and what stands behind it."""
-    count, rate = len(calibration.scores), calibration.rate
-    if not count:
-        return "No threshold: no good picture was scored without it"
-    how = f"each scored without its fold of {calibration.folds}" if calibration.folds > 1 else "scored without them"
-    if calibration.new_parts:
-        how += f"; the photographs of each of {calibration.parts} parts held out together"
-    text = f"Threshold: score {calibration.threshold:.4g}, from {count} good pictures, {how}"
-    if calibration.interval is not None:
-        low, high = calibration.interval
-        return f"{text}; estimated false-alarm rate {rate:g} (90 % interval {low:.2g} to {high:.2g})"
-    if calibration.below_floor:
-        return f"{text}; false-alarm rate at most {calibration.guaranteed_rate:.3g} on average"
-    return f"{text}; expected false-alarm rate {rate:g}, at most {calibration.guaranteed_rate:.3g} on average"
-
-
-def warn_of_floor(args: argparse.Namespace, detector: "AnyDetector") -> None:
-    """Say so when the good pictures are too few to promise the stated false-alarm rate."""
-    calibration = detector.calibration_
-    count, rate = len(calibration.scores), calibration.rate
-    if not count:
-        say(args, "Note: no picture was held out, so there is no threshold and no verdict; scores alone are given.")
-    elif calibration.below_floor:
-        threshold = (
-            "the threshold is extrapolated beyond the highest score by a generalised Pareto tail"
-            if calibration.estimated
-            else "the threshold is their highest score"
-        )
-        say(
-            args,
-            f"Note: a false-alarm rate of {rate:g} cannot be promised from {count} good pictures, only "
-            f"{calibration.floor:.2g}; {threshold}. {math.ceil(1 / rate - 1e-9) - 1} good pictures would do.",
-        )

@@ -18,7 +18,6 @@ from totalrecall.files import LARGEST, atomic_write, file_sha256, read_regular, 
 
 if TYPE_CHECKING:
     from totalrecall.cli.paths import CommandFiles
-    from totalrecall.kinds import AnyDetector
     from totalrecall.results import Result
 
 __all__ = ["HeatmapFolder", "HeatmapNames"]
@@ -75,18 +74,17 @@ class HeatmapFolder:
                 folder.rmdir()
         atomic_write(self._list, b"")
 
-    def write(self, number: int, detector: "AnyDetector", result: "Result") -> None:
+    def write(self, number: int, result: "Result") -> None:
         """Write the heat map of picture `number`; a picture that has gone meanwhile is named, not fatal.
 
         Raises:
             DataError: it cannot be written.
         """
         from totalrecall.overlay import encode_overlay
-        from totalrecall.report_overlays import overlay_of
 
         path = self._paths[number]
         try:
-            data = encode_overlay(overlay_of(detector, result))
+            data = encode_overlay(result.overlay())
         except PictureError as error:
             complain(error)
             return

@@ -9,13 +9,14 @@ from totalrecall.errors import SettingError
 from totalrecall.wording import counted
 
 if TYPE_CHECKING:
-    from totalrecall.calibration import Calibration
     from totalrecall.kinds import AnyDetector
+    from totalrecall.promise import Promise
 
 __all__ = ["add_parser", "describe"]
 
 _SCORES = "scores_of_good_pictures"
 _HISTORY = "history"
+_LEVELS = "thresholds"
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -45,7 +46,10 @@ def run(args: argparse.Namespace) -> int:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in facts.items():
-        if name not in (_SCORES, _HISTORY):
+        if name == _LEVELS:
+            for level in value:
+                table.add_row(f"threshold at {level['false_alarm_rate']:.0%}", _level(level))
+        elif name not in (_SCORES, _HISTORY):
             table.add_row(name.replace("_", " "), _words(name, value))
     print_table(table)
     if _SCORES in facts:
@@ -67,7 +71,6 @@ def describe(path: str, *, parts: int = 1000) -> dict[str, Any]:
 
     detector = load_detector(path)  # also proves that the file is whole, and what its header must hold
     header = read_header(path)
-    calibration = detector.calibration_
     settings = dict(header["settings"])
     return {
         "model": path,
@@ -88,10 +91,15 @@ def describe(path: str, *, parts: int = 1000) -> dict[str, Any]:
         "threshold": detector.threshold_,
         **_changes(detector),
         "pixel_threshold": detector.pixel_threshold_,
-        "false_alarm_rate": calibration.rate,
-        **_promise(calibration, parts),
+        **_promise(detector.promise_, parts),
         "drift": _drift(detector),
     }
+
+
+def _level(level: dict[str, Any]) -> str:
+    """Say which threshold another rate gives, and whether the number of pictures supports it."""
+    support = "" if level["by_rank"] else ", an estimate" if level["estimated"] else ", the highest score"
+    return f"{level['threshold']:.4g}{support}"
 
 
 def _changes(detector: "AnyDetector") -> dict[str, Any]:
@@ -99,14 +107,15 @@ def _changes(detector: "AnyDetector") -> dict[str, Any]:
     steps = [step.to_json() for step in detector.history_]
     if not steps:
         return {}
-    taught = {} if detector.taught_ is None else {"threshold_was_taught": True}
+    taught = {"threshold_was_taught": True} if detector.promise_.origin == "taught" else {}
     return {**taught, _HISTORY: steps}
 
 
 def _told(step: dict[str, Any], kind: str) -> str:
     """Say in a line what a step did."""
     (m, n), (before, after), count = step["vectors"], step["threshold"], len(step["pictures"])
-    text = f"{step['when']} {step['what']}, {counted(count, 'picture')}"
+    by = "" if step["what"] == "threshold" else f", {counted(count, 'picture')}"
+    text = f"{step['when']} {step['what']}{by}"
     text += "" if m == n else f", {told_size(kind, m, n, then='then')}"
     return text if before is None or after is None else f"{text}, threshold {before:.4g}, then {after:.4g}"
 
@@ -119,21 +128,20 @@ def _drift(detector: "AnyDetector") -> str:
         return str(error)
 
 
-def _promise(calibration: "Calibration", parts: int) -> dict[str, Any]:
-    """Return what stands behind the threshold: how many scores, what their ranks promise, and how they lie."""
+def _promise(promise: "Promise", parts: int) -> dict[str, Any]:
+    """Return what stands behind the threshold in use: how many scores, what they promise, and how they lie."""
     import numpy as np
 
+    calibration = promise.calibration
     count = len(calibration.scores)
     facts: dict[str, Any] = {"calibration_pictures": count, "calibration_folds": calibration.folds}
+    facts |= {"promise": promise.in_words(), **promise.facts()}
     if not count:
         return facts
     if calibration.parts is not None:
         facts |= {"parts_seemingly_shown": calibration.parts, "rate_is_for_new_parts": calibration.new_parts}
-    facts |= {"smallest_rate_by_rank": calibration.floor, "guaranteed_rate": calibration.guaranteed_rate}
-    if calibration.interval is not None:
-        facts["estimated_rate_90_percent_interval"] = list(calibration.interval)
-    rate = calibration.expected_rate(calibration.threshold)
-    facts |= {"parts_a_day": parts, "false_alarms_a_day": rate * parts}
+    facts["smallest_rate_by_rank"] = calibration.floor
+    facts |= {"parts_a_day": parts, "false_alarms_a_day": promise.expected_rate * parts}
     counts, edges = np.histogram(calibration.scores, bins=min(max(count // 5, 5), 20))
     facts[_SCORES] = {"counts": counts.tolist(), "edges": edges.tolist()}
     return facts
@@ -156,6 +164,8 @@ def _words(name: str, value: Any) -> str:
         return human_bytes(value)
     if name == "header_protected_by_hash" and not value:
         return "no, an older version wrote it: a damaged bit there may go unseen. Saved again it is"
+    if value is None:
+        return "none"
     if isinstance(value, dict):
         return ", ".join(f"{key} {_words(key, item)}" for key, item in value.items() if item is not None)
     if isinstance(value, bool):

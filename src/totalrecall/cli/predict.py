@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from totalrecall.cli.common import (
     add_output_options,
+    add_rate_options,
     add_reading_options,
     add_report_options,
     check_report,
@@ -20,6 +21,7 @@ from totalrecall.cli.common import (
     complain,
     emit,
     human_bytes,
+    judging,
     progress_bars,
     say,
 )
@@ -66,6 +68,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--heatmaps", metavar="DIR", type=OUTPUT, help="write the picture with its heat map, regions and verdict there"
     )
+    add_rate_options(parser)
     add_report_options(parser)
     parser.add_argument(
         "--monitor", metavar="FILE", type=CHANGED, help="say when light, focus or position has moved; goes on with FILE"
@@ -89,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     from totalrecall.picture_files import find_pictures
 
     _check_targets(args)
-    detector = load_detector(args.model, precision=args.precision, threads=args.threads)
+    detector = judging(args, load_detector(args.model, precision=args.precision, threads=args.threads))
     pictures, heatmaps = _pictures(args, find_pictures(args.pictures))
     report = _report(args, detector)
     began = time.perf_counter()
@@ -111,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
                 if watch:
                     watch(result)
                 if heatmaps:
-                    heatmaps.write(done - 1, detector, result)
+                    heatmaps.write(done - 1, result)
             if progress:
                 progress("scoring", done, len(pictures))
     seconds = time.perf_counter() - began

@@ -8,6 +8,7 @@ from totalrecall.cli.common import add_output_options, add_reading_options, chec
 from totalrecall.cli.paths import CHANGED, INPUT, OUTPUT
 
 if TYPE_CHECKING:
+    from totalrecall.calibration import Calibration
     from totalrecall.kinds import AnyDetector
     from totalrecall.teaching import Lesson
 
@@ -83,7 +84,7 @@ def _tell(
         if one.caught is not True:
             say(
                 args,
-                f"  a threshold of {one.threshold:.4g} catches it; {_cost(one.false_alarm_rate, calibration.floor)}",
+                f"  a threshold of {one.threshold:.4g} catches it; {_cost(calibration, one.threshold)}",
             )
     missed = [one for one in told if one.caught is not True]
     if not told:
@@ -96,20 +97,18 @@ def _tell(
     if changed:
         was = "there was none" if none else f"was {before:.4g}"
         say(args, f"Threshold: score {detector.threshold_:.4g}, {was}; take it back with: update --undo")
+        say(args, detector.promise_.in_words())
     else:
         now = "there is none" if none else f"it is {before:.4g}"
         say(
             args,
             f"To catch all of them the threshold must be {lowest.threshold:.4g}, {now}; "
-            f"{_cost(lowest.false_alarm_rate, calibration.floor)}. Nothing was changed: --apply sets it.",
+            f"{_cost(calibration, lowest.threshold)}. Nothing was changed: --apply sets it.",
         )
 
 
-def _cost(rate: float, floor: float) -> str:
+def _cost(calibration: "Calibration", threshold: float) -> str:
     """Say how many good pictures a threshold calls anomalous."""
-    if rate != rate:  # nan
-        return "what that costs in false alarms is not known, no good picture was held out"
-    text = f"{rate:.2g} of good pictures are then false alarms"
-    if rate < floor:
-        return f"an estimated {text}"
-    return f"about {text}" if rate < 0.5 else f"about {text}: it cannot be told from them by this model"
+    from totalrecall.promise import Promise
+
+    return f"false alarms are then {Promise(calibration, threshold, 'taught').rate_in_words()}"

@@ -9,6 +9,7 @@ from totalrecall.cli.common import (
     add_reading_options,
     check_target,
     complain,
+    fraction,
     progress_bars,
     say,
     told_size,
@@ -73,6 +74,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         type=INPUT,
         help="learnt pictures: paths as given then, files of the same bytes, or SHA-256 (8 digits or more)",
     )
+    what.add_argument(
+        "--false-alarm-rate", type=fraction, metavar="RATE", help="judge at this rate from now on, such as 0.05"
+    )
+    what.add_argument("--threshold", type=fraction, metavar="SCORE", help="judge by this score from now on")
     what.add_argument("--undo", action="store_true", help="take back the last change, of update or teach")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done and leave the file as it is")
     parser.add_argument("--json", metavar="FILE", type=OUTPUT, help="write what was done as JSON ('-' for stdout)")
@@ -99,12 +104,18 @@ def _update(args: argparse.Namespace) -> int:
     with exclusive(args.model) as found:
         detector = load_detector(args.model, threads=args.threads)
         with progress_bars(args) as progress:
-            change = detector.update(add=pictures, remove=args.remove, progress=progress)
-        if change.pictures and not args.dry_run:
+            change = detector.update(
+                add=pictures,
+                remove=args.remove,
+                false_alarm_rate=args.false_alarm_rate,
+                threshold=args.threshold,
+                progress=progress,
+            )
+        if (change.pictures or change.what == "threshold") and not args.dry_run:
             save_over(detector, args.model, found)
     for error in change.skipped:
         complain(error)
-    _tell(args, change, detector.kind)
+    _tell(args, change, detector)
     if args.json:
         facts = {"model": args.model, "dry_run": args.dry_run, "notices": args.notices}
         write_json(args.json, {**facts, **change.to_json()})
@@ -127,10 +138,17 @@ def save_over(detector: "AnyDetector", path: str, found: str) -> None:
     detector.save(path, embed_backbone="backbone.graph" in read_header(path)["tensors"], replacing=found)
 
 
-def _tell(args: argparse.Namespace, change: "Change", kind: str) -> None:
+def _tell(args: argparse.Namespace, change: "Change", detector: "AnyDetector") -> None:
     """Say what was done."""
+    kind = detector.kind
     for path in change.known:
         say(args, f"{path}: in the model already, left out")
+    if change.what == "threshold":
+        _tell_threshold(args, change.threshold)
+        say(args, detector.promise_.in_words())
+        if args.dry_run:
+            say(args, f"Dry run: {args.model} was left as it is")
+        return
     if not change.pictures:
         say(args, "Nothing was changed")
         return
@@ -216,7 +234,10 @@ def _check_undone(header: dict[str, Any], tensors: "dict[str, np.ndarray]") -> N
 def _words_of(step: "Step", kind: str) -> str:
     """Say what was taken back."""
     count = len(step.pictures)
-    text = f"Undid {step.what} of {step.when} ({counted(count, 'picture')})"
+    if step.what == "threshold":
+        text = f"Undid the change of the threshold of {step.when}"
+    else:
+        text = f"Undid {step.what} of {step.when} ({counted(count, 'picture')})"
     before, after = step.vectors
     if before != after:
         text += f": {told_size(kind, after, before)}"
