@@ -329,3 +329,14 @@ def test_an_exif_block_that_is_cut_short_turns_nothing():
         block = tiff_header(6)[:length]
         data = png(2, 8, 2, bytes(6), chunk(b"eXIf", block))
         assert decode_image(data, "x").shape[:2] in ((1, 2), (2, 1))
+
+
+@pytest.mark.parametrize("kind", [b"\tHDR", b"XDAT", b"CgBI"])
+def test_a_png_with_a_part_that_whoever_does_not_know_it_must_refuse_is_refused(kind):
+    data = png(8, 8, 0, bytes(range(8)), chunk(kind, b"1234"))
+    assert "a part of it is of no known kind" in refusal(data)
+
+
+def test_a_png_with_a_part_that_is_no_matter_is_read():
+    data = png(8, 8, 0, bytes(range(8)), chunk(b"prVt", b"1234"))
+    assert decode_pixels(data, "part").shape == (1, 8, 3)

@@ -263,3 +263,21 @@ def test_bytes_changed_at_random_give_what_tifffile_has_or_a_one_line_error():
             assert "\n" not in str(error)  # noqa: PT017
         else:
             assert pixels.dtype == np.uint8
+
+
+@pytest.mark.parametrize("compression", ["lzw", "zlib", "packbits"])
+def test_a_strip_that_holds_more_rows_than_the_file_states_is_refused(compression):
+    data = bytearray(written(COLOUR, compression=compression, rowsperstrip=len(COLOUR)))
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        places = [file.pages[0].tags[tag].valueoffset for tag in (257, 278)]
+    for place in places:
+        data[place : place + 2] = (len(COLOUR) - 3).to_bytes(2, "little")
+    assert "a strip or tile of it does not decode" in refusal(bytes(data))
+
+
+def test_runs_of_bytes_that_end_amid_a_run_or_go_on_are_refused():
+    four = tags(4, 1, 8, 1, compression=32773, extra=[(278, 3, [1])])
+    assert decoded(raw(four, [bytes([3, 1, 2, 3, 4])]))[0, :, 0].tolist() == [1, 2, 3, 4]
+    assert decoded(raw(four, [bytes([3, 1, 2, 3, 4, 0])]))[0, :, 0].tolist() == [1, 2, 3, 4]  # filled to even length
+    for strip in ([7, 1, 2, 3, 4], [3, 1, 2, 3, 4, 5], [3, 1, 2, 3, 4, 0, 5], [253, 9, 200]):
+        assert "a strip or tile of it does not decode" in refusal(raw(four, [bytes(strip)]))

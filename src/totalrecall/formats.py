@@ -170,6 +170,9 @@ def png_chunks(data: bytes, name: str) -> list[tuple[bytes, int, int]]:
         needed = kind in (b"IHDR", b"PLTE", b"IDAT", b"tRNS")
         if needed and zlib.crc32(view[position + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
             raise PictureError(f"{name} is damaged: a checksum inside it is wrong. Copy it again.")
+        if not kind.isalpha() or (kind[:1].isupper() and not needed and kind != b"IEND"):
+            # a name in capitals: whoever does not know it cannot show the picture
+            raise damaged(name, "PNG", "a part of it is of no known kind")
         chunks.append((kind, position, end))
         if kind == b"IEND":
             return chunks

@@ -330,7 +330,7 @@ def _segment(data: bytes, name: str, tiff: Tiff, place: tuple[int, int], shape: 
 
 
 def _unpack(packed: bytes, name: str, compression: int, needed: int, most: int) -> bytes:
-    """Return what a strip or tile holds, `needed` bytes at least."""
+    """Return what a strip or tile holds: at least `needed` bytes, and packed ones at most `most`."""
     plain, whole = packed, True
     if compression == _LZW:
         try:
@@ -346,18 +346,21 @@ def _unpack(packed: bytes, name: str, compression: int, needed: int, most: int) 
         except zlib.error:
             whole = False
     elif compression == _PACKBITS:
-        plain = _packbits(packed, needed)
+        plain, whole = _packbits(packed, most)
     if compression == _NONE and len(plain) < needed:
         raise truncated(name)
-    if not whole or len(plain) < needed or (compression == _LZW and len(plain) > most):
+    if not whole or len(plain) < needed or (compression != _NONE and len(plain) > most):
         raise damaged(name, "TIFF", "a strip or tile of it does not decode")
     return plain
 
 
-def _packbits(packed: bytes, needed: int) -> bytes:
+def _packbits(packed: bytes, most: int) -> tuple[bytes, bool]:
+    """Return what runs of bytes hold, up to more than `most`, and whether the last of them is whole."""
     out, at = bytearray(), 0
-    while len(out) < needed and at < len(packed):
+    while len(out) <= most and at < len(packed):
         code = packed[at]
+        if at + 1 == len(packed) and code != 128:
+            return bytes(out), code == 0  # some writers fill up to an even number of bytes
         if code < 128:
             out += packed[at + 1 : at + 2 + code]
             at += 2 + code
@@ -366,7 +369,7 @@ def _packbits(packed: bytes, needed: int) -> bytes:
             at += 2
         else:
             at += 1
-    return bytes(out)
+    return bytes(out), at <= len(packed)
 
 
 def _unpacked(rows: np.ndarray, bits: int) -> np.ndarray:
