@@ -1,5 +1,6 @@
 """`totalrecall demo`: pictures, models, overlays, reports and an index, from nothing."""
 
+import os
 import re
 import subprocess
 import sys
@@ -132,3 +133,17 @@ def test_to_show_its_help_it_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_first_command_that_it_prints_works_as_printed_where_the_shell_does_not_know_the_program(
+    shown, backbone, few, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("PATH", os.defpath)
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo", "--out", str(shown), "--kinds", "washer", "--backbone", backbone]) == 0
+    told = capsys.readouterr().out.splitlines()
+    command = told[told.index("Judge the demo's pictures again:") + 1].strip()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "heatmaps").glob("*"))) > 0

@@ -4,7 +4,10 @@ import argparse
 import contextlib
 import json
 import math
+import os
 import re
+import shlex
+import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -37,6 +40,7 @@ __all__ = [
     "in_words_of_options",
     "judging",
     "print_table",
+    "program_name",
     "progress_bars",
     "say",
     "telling_notices",
@@ -270,6 +274,18 @@ def print_table(table: "Table") -> None:
 
 def _lines(text: str) -> str:
     return "\n".join(map(printable, text.split("\n")))
+
+
+def program_name() -> str:
+    """Return what a shell here calls this program by: its name, or where it lies if the shell would not find it."""
+    beside = Path(sys.executable).with_name("totalrecall")
+    found = shutil.which("totalrecall")
+    if found is not None and (not beside.is_file() or os.path.realpath(found) == os.path.realpath(beside)):
+        return "totalrecall"
+    if not beside.is_file():
+        return f"{shlex.quote(sys.executable)} -m totalrecall"
+    here = os.path.relpath(beside)
+    return shlex.quote(here if not here.startswith(os.pardir) else str(beside))
 
 
 def human_bytes(count: float) -> str:

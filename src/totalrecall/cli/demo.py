@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from totalrecall.cli.common import add_output_options, complain, human_bytes, progress_bars, say
+from totalrecall.cli.common import add_output_options, complain, human_bytes, program_name, progress_bars, say
 from totalrecall.cli.paths import BACKBONE, OUTPUT
 from totalrecall.errors import PictureError
 from totalrecall.notices import only_picture_notices
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     _make_pictures(args, kinds, out)
     say(args, f"Fitting and scoring with the backbone {backbone.name}. {_promise()}")
     outcomes = [_show_kind(args, kind, out, backbone) for kind in kinds]
-    commands = _commands(backbone.name)
+    commands = _commands(backbone.name, out / kinds[0])
     seconds = time.perf_counter() - began
     index = write_index(
         out / "index.html",
@@ -104,11 +104,14 @@ def _promise() -> str:
     )
 
 
-def _commands(backbone: str) -> dict[str, str]:
+def _commands(backbone: str, shown: Path) -> dict[str, str]:
     option = "" if backbone == "compact" else f" --backbone {shlex.quote(backbone)}"
+    program = program_name()
+    model, pictures = (shlex.quote(str(shown / name)) for name in (f"{shown.name}.trecall", "pictures/test"))
     return {
-        "Learn from your own good parts:": f"totalrecall fit FOLDER_OF_GOOD_PICTURES -o part.trecall{option}",
-        "Then judge new ones:": "totalrecall predict part.trecall NEW_PICTURES --heatmaps heatmaps",
+        "Judge the demo's pictures again:": f"{program} predict {model} {pictures} --heatmaps heatmaps",
+        "Learn from your own good parts:": f"{program} fit FOLDER_OF_GOOD_PICTURES -o part.trecall{option}",
+        "Then judge new ones:": f"{program} predict part.trecall NEW_PICTURES --heatmaps heatmaps",
     }
 
 
