@@ -1,11 +1,14 @@
 """A fit of many pictures under a limit of memory: what was announced against what it took.
 
     python -m benchmarks.bounded [PICTURES] [LIMIT]        1000 500MB if not given; the issue's is 20000 2GB
+    python -m benchmarks.bounded 260 1.5GB pills           one part on a plain ground, 800 px fitted at 384
 
 The pictures are made here: 256 px JPEGs of 40 synthetic boards, each shifted, lit and grained anew, so that no two
-patches are the same. The fit runs as a process of its own, as a person types it; its memory is the operating system's
-count, its scratch is looked up in the file that it holds open. The answer that is asserted: the bank has the size asked
-for, and every patch of a sample of pictures lies within the radius that the fit states.
+patches are the same; or PNGs of a speckled pill on a plain dark ground, of which few vectors of the bank cover most of
+all pictures (what is covered by one that leaves the bank is copied while the threshold is calibrated). The fit runs as
+a process of its own, as a person types it; its memory is the operating system's count, its scratch is looked up in the
+file that it holds open. The answer that is asserted: the bank has the size asked for, and every patch of a sample of
+pictures lies within the radius that the fit states.
 """
 
 import json
@@ -30,18 +33,21 @@ from totalrecall.synthetic import good
 
 PICTURES, LIMIT = 1000, "500MB"
 _SIDE, _SHIFT, _BOARDS = 256, 16, 40
+_PILL_SIDE, _PILL_SIZE = 800, 384  # pixels of the picture, and prepared
 
 
 def main(arguments: Sequence[str]) -> None:
     """Print and record."""
     count = int(arguments[0]) if arguments else PICTURES
     limit = arguments[1] if len(arguments) > 1 else LIMIT
+    pills = arguments[2:] == ["pills"]
     with tempfile.TemporaryDirectory(prefix="totalrecall-bench-") as folder:
         pictures, model, scratch = Path(folder) / "good", Path(folder) / "m.trecall", Path(folder) / "scratch"
         pictures.mkdir()
         scratch.mkdir()
-        _paint(pictures, count)
-        facts, seconds, peak, held = _fit(pictures, model, scratch, limit)
+        (_paint_pills if pills else _paint)(pictures, count)
+        options = ["--size", str(_PILL_SIZE)] if pills else []
+        facts, seconds, peak, held = _fit(pictures, model, scratch, limit, options)
         assert not list(scratch.iterdir())
         assert facts["pictures"] == count
         assert facts["vectors"] == int(0.01 * facts["patches"])
@@ -66,8 +72,8 @@ def main(arguments: Sequence[str]) -> None:
         "radius_stated": facts["radius"],
         "farthest_of_sample": farthest,
     }
-    record("bounded", [row])
-    assert peak < 1.15 * parse_size(limit), "more memory than allowed"
+    record("bounded_pills" if pills else "bounded", [row])
+    assert peak <= (1.0 if pills else 1.15) * parse_size(limit), "more memory than allowed"
     assert held == plan["scratch"], "another scratch file than announced"
 
 
@@ -84,9 +90,22 @@ def _paint(folder: Path, count: int) -> None:
         cv2.imwrite(str(folder / f"{i:05}.jpg"), np.clip(picture, 0, 255).astype(np.uint8)[:, :, ::-1])
 
 
-def _fit(pictures: Path, model: Path, scratch: Path, limit: str) -> tuple[dict, float, int, int]:
+def _paint_pills(folder: Path, count: int) -> None:
+    rows, columns = np.mgrid[:_PILL_SIDE, :_PILL_SIDE].astype(np.float32) / _PILL_SIDE - 0.5
+    for i in range(count):
+        rng = np.random.default_rng([2, i])
+        y, x = rng.uniform(-0.02, 0.02, 2)
+        inside = ((rows - y) / 0.16) ** 2 + ((columns - x) / 0.36) ** 2 < 1
+        speckles = cv2.GaussianBlur(rng.normal(0, 1, inside.shape).astype(np.float32), (0, 0), 3) > 0.2
+        picture = np.where(inside, 215 - 70 * speckles, 18.0) + rng.normal(0, 1.5, inside.shape)
+        cv2.imwrite(str(folder / f"{i:05}.png"), np.clip(picture, 0, 255).astype(np.uint8))
+
+
+def _fit(
+    pictures: Path, model: Path, scratch: Path, limit: str, options: Sequence[str]
+) -> tuple[dict, float, int, int]:
     """Return what the fit reports, its seconds, its peak memory and its scratch file's largest size, both in bytes."""
-    command = [sys.executable, "-m", "totalrecall", "fit", str(pictures), "-o", str(model), "--memory", limit]
+    command = [sys.executable, "-m", "totalrecall", "fit", str(pictures), "-o", str(model), "--memory", limit, *options]
     began = time.perf_counter()
     process = subprocess.Popen(
         [*command, "--json", "-"], stdout=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(scratch)}

@@ -379,3 +379,13 @@ def test_real_bottles_with_copies_have_the_threshold_of_the_bottles_alone(shared
         twice = PatchCore(size=128).fit([*bottles, tmp_path])
     assert twice.threshold_ == alone.threshold_
     assert np.array_equal(twice.bank_.vectors, alone.bank_.vectors)
+
+
+def test_copies_of_what_was_learnt_that_join_later_leave_the_threshold_as_it_was(detectors, folder, tmp_path):
+    for path in sorted(folder.iterdir()):
+        cv2.imwrite(str(tmp_path / f"{path.stem}.bmp"), cv2.imread(str(path)))
+        cv2.imwrite(str(tmp_path / f"{path.stem}.jpg"), cv2.imread(str(path)), [cv2.IMWRITE_JPEG_QUALITY, 95])
+    detector = fitted(detectors["patchcore"](), folder)
+    before = detector.threshold_
+    detector.update(add=tmp_path)
+    assert detector.threshold_ == before

@@ -1,7 +1,10 @@
 """plan: what a fit will take is known before it starts, and what does not fit is refused with what would do."""
 
+import json
 import math
 import re
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -215,3 +218,28 @@ def test_the_seconds_grow_as_the_work_does():
     five = expected_seconds(make_plan(extractor(folds=5), MANY[:500], 200 * GB), speeds)
     assert one < five < 5 * one
     assert math.isnan(expected_seconds(plans[0], Speeds(math.nan, 1e11)))
+
+
+FIT = """
+import json
+import cv2, numpy as np
+from totalrecall import PatchCore
+rows, columns = np.mgrid[:160, :160]
+inside = (rows - 80) ** 2 + (columns - 80) ** 2 < 40**2
+def pill(at):
+    rng = np.random.default_rng(at)
+    speckles = cv2.GaussianBlur(rng.normal(0, 1, inside.shape), (0, 0), 2) > 0.1
+    picture = np.where(inside, 210 - 60 * speckles, 18.0) + rng.normal(0, 1.5, inside.shape)
+    return np.clip(picture, 0, 255).astype(np.uint8)
+report = PatchCore(size=160, ignore_outliers=IGNORED).fit([pill(at) for at in range(120)], memory=4 * 10**9).report_
+print(json.dumps([report.peak_memory, report.plan["memory"], report.plan["way"]]))
+"""
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_fit_of_parts_on_a_plain_ground_holds_no_more_than_was_planned(ignored):
+    code = FIT.replace("IGNORED", str(ignored))
+    made = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    peak, planned, way = json.loads(made.stdout)
+    assert way == "memory"
+    assert 0 < peak <= planned
