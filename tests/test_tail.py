@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from totalrecall.calibration import Calibration
 from totalrecall.tail import LEAST, Tail, fit_tail, rate_interval
 
 
@@ -81,3 +82,26 @@ def test_ties_at_the_start_do_not_break_it():
     tail = fit_tail(np.concatenate([np.full(38, 2.0), [2.5, 3.0]]))
     assert math.isfinite(tail.score(0.001))
     assert tail.scale > 0
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        [0.0] * 20,
+        [1.0] * 40,
+        [0.0] * 19 + [1.0],
+        [1.0] * 30 + [1.0 + 1e-12] * 3,
+        [0.0] * 30 + [2.0] * 10,
+        [0.5] * 12 + [1.0] * 12 + [3.0],
+        [1e-300] * 20 + [1e-290] * 20,
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("rate", [0.001, 0.01, 0.05, 0.5])
+def test_ties_break_neither_the_threshold_nor_the_tail(scores, rate):
+    calibration = Calibration(np.array(scores), np.array(scores), rate)
+    assert min(scores) <= calibration.threshold < math.inf
+    above = float((np.array(scores) > calibration.threshold).mean())
+    assert above <= calibration.guaranteed_rate
+    assert calibration.interval is None or 0 <= calibration.interval[0] <= calibration.interval[1] <= 1
+    assert 0 <= calibration.expected_rate(calibration.threshold) <= 1
