@@ -43,9 +43,10 @@ def test_fit_says_what_it_did(capsys, added, parts, tmp_path, method, line):
     assert (code, err) == (0, [])
     assert out[0].startswith("Plan: 10 pictures, a model of ")
     assert out[1] == line
-    assert "from 2 good pictures, scored without them; false-alarm rate at most 0.333 on average" in out[2]
-    assert out[3].startswith("Seconds: features ")
-    assert "coreset" not in out[3]
+    assert "set on 2 good pictures held out together. False alarms: at most 33.3 % on average." in out[2]
+    assert out[3].startswith("Thresholds by false-alarm rate: ")
+    assert out[4].startswith("Seconds: features ")
+    assert "coreset" not in out[4]
     assert out[-1].startswith(f"Wrote {output}")
 
 

@@ -351,7 +351,7 @@ def test_a_lesson_that_is_known_changes_nothing(detector):
 
 def test_wrong_use_is_named(detector, tiny_backbone, alarms):
     for given in ({}, {"add": alarms, "remove": alarms}):
-        with pytest.raises(SettingError, match="update takes either add or remove"):
+        with pytest.raises(SettingError, match="update takes one of add, remove, false_alarm_rate and threshold"):
             detector.update(**given)
     with pytest.raises(NotFittedError):
         make(tiny_backbone).update(add=alarms)
