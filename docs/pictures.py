@@ -6,7 +6,6 @@ import numpy as np
 
 from totalrecall import PatchCore
 from totalrecall.overlay import save_overlay
-from totalrecall.report_overlays import overlay_of
 from totalrecall.synthetic import defective, good
 
 HERE = Path(__file__).resolve().parent
@@ -18,7 +17,7 @@ def main() -> None:
     picture, _ = defective("board", "scratch", np.random.default_rng([2, 3]))
     detector = PatchCore(false_alarm_rate=0.12).fit(boards)
     result = detector.predict(picture)
-    save_overlay(HERE / "heatmap.png", overlay_of(detector, result, picture, title="synthetic board, scratched"))
+    save_overlay(HERE / "heatmap.png", result.overlay(picture, title="synthetic board, scratched"))
 
 
 if __name__ == "__main__":
