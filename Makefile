@@ -1,7 +1,10 @@
 # The same thin targets for people and CI. Needs Python 3.10+ and make; everything else is installed into .venv.
 
 PYTHON ?= python3
-VENV := .venv
+# a source tree that this user cannot write (a container's, for example) stays as it is: all goes to the temporary folder
+WRITABLE := $(shell test -w . && test -w src && echo yes)
+PLACE := $(if $(WRITABLE),,$(or $(TMPDIR),/tmp)/totalrecall-$(shell id -u)/)
+VENV := $(PLACE).venv
 LOWEST := .venv-lowest
 BIN := $(VENV)/bin
 # CI installs exact versions; a person gets the newest that fit the Python at hand
@@ -21,7 +24,12 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.base: $(VENV)/bin/python pyproject.toml constraints.txt
+ifeq ($(WRITABLE),yes)
 	$(PIP) -e .
+else
+	mkdir -p $(PLACE)source && cp -rf pyproject.toml README.md LICENSE src $(PLACE)source && chmod -R u+w $(PLACE)source
+	$(PIP) $(PLACE)source
+endif
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
@@ -29,7 +37,7 @@ $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt
 	@touch $@ $(VENV)/.base
 
 demo: $(VENV)/.base
-	$(BIN)/totalrecall demo --out totalrecall-demo
+	$(BIN)/totalrecall demo --out $(PLACE)totalrecall-demo
 
 # one BLAS thread: on the tests' small arrays more of them only wait for each other; two files of tests at once: most
 # keep one core busy, and a file's fits are made once for all of its tests

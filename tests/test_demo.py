@@ -146,4 +146,4 @@ def test_the_first_command_that_it_prints_works_as_printed_where_the_shell_does_
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, shell=True, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    assert len(list((tmp_path / "heatmaps").glob("*"))) > 0
+    assert len(list((shown / "washer" / "heatmaps").glob("*"))) > 0

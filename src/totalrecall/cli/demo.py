@@ -107,9 +107,10 @@ def _promise() -> str:
 def _commands(backbone: str, shown: Path) -> dict[str, str]:
     option = "" if backbone == "compact" else f" --backbone {shlex.quote(backbone)}"
     program = program_name()
-    model, pictures = (shlex.quote(str(shown / name)) for name in (f"{shown.name}.trecall", "pictures/test"))
+    names = (f"{shown.name}.trecall", "pictures/test", "heatmaps")
+    model, pictures, heatmaps = (shlex.quote(str(shown / name)) for name in names)
     return {
-        "Judge the demo's pictures again:": f"{program} predict {model} {pictures} --heatmaps heatmaps",
+        "Judge the demo's pictures again:": f"{program} predict {model} {pictures} --heatmaps {heatmaps}",
         "Learn from your own good parts:": f"{program} fit FOLDER_OF_GOOD_PICTURES -o part.trecall{option}",
         "Then judge new ones:": f"{program} predict part.trecall NEW_PICTURES --heatmaps heatmaps",
     }
