@@ -29,7 +29,6 @@ from totalrecall.kinds import detector_class
 from totalrecall.masks import read_roi
 from totalrecall.memory import peak_memory
 from totalrecall.notices import only_picture_notices
-from totalrecall.overlay import draw_overlay
 from totalrecall.wording import counted
 
 if TYPE_CHECKING:
@@ -298,16 +297,7 @@ def _thumbnails(cell: Cell, detector: "AnyDetector", recorder: _Recorder, folder
             result, image = detector.predict(sample.path), read_image(sample.path, detector.recipe.depth)
         except PictureError:  # gone meanwhile; it was scored, so it is told without a picture
             continue
-        overlay = draw_overlay(
-            image,
-            result.anomaly_map,
-            threshold=detector.pixel_threshold_,
-            score=result.score,
-            score_threshold=result.threshold,
-            is_anomalous=result.is_anomalous,
-            regions=result.regions,
-            roi=detector.recipe.original_roi(image.shape[0], image.shape[1]),
-        )
+        overlay = result.overlay(picture=image, title="")
         size = (_THUMBNAIL, round(_THUMBNAIL * overlay.shape[0] / overlay.shape[1]))
         small = cv2.cvtColor(cv2.resize(overlay, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2BGR)
         file = folder / f"{cell.key}-{number}.jpg"
