@@ -10,13 +10,14 @@ BIN := $(VENV)/bin
 # CI installs exact versions; a person gets the newest that fit the Python at hand
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(CI),-c constraints.txt)
 
-.PHONY: demo test test-lowest lint format bench wheel clean help
+.PHONY: demo test test-lowest lint format bench docs wheel clean help
 
 help:
 	@echo "make demo    install, then fit, score and report on pictures that the program makes itself"
 	@echo "make test    install with the tools for development, then run the tests"
 	@echo "make test-lowest  the same with the lowest versions that are allowed (Python 3.10 or 3.11)"
 	@echo "make lint    style and types"
+	@echo "make docs    build the docs as a site in site/, which needs no network to read"
 	@echo "make bench   speed and memory of this machine"
 	@echo "make wheel   build dist/*.whl"
 
@@ -64,8 +65,16 @@ format: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks
 
+$(VENV)/.docs: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) -e ".[docs]"
+	@touch $@ $(VENV)/.base
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site
+	@echo "The docs are in site/. Open site/index.html"
+
 wheel: $(VENV)/.dev
 	$(BIN)/python -m build --wheel
 
 clean:
-	rm -rf $(VENV) $(LOWEST) build dist totalrecall-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) build dist site totalrecall-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

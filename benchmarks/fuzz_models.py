@@ -84,7 +84,7 @@ def joined(header: dict[str, Any], listed: dict[str, Any], body: bytes, *, hashe
             header["backbone"] = {**header["backbone"], "sha256": digests["backbone.graph"]}
         header["tensors"] = digests
         parts = (json.dumps(part, sort_keys=True).encode() for part in (header, layout))
-        header["sha256"] = sha256(b"".join(parts))  # as docs/model-file.md says
+        header["sha256"] = sha256(b"".join(parts))  # as docs/reference/model-file.md says
     text = json.dumps(header, sort_keys=True)
     head = json.dumps({"__metadata__": {"totalrecall": text}, **listed}, separators=(",", ":")).encode()
     head += b" " * (-len(head) % 8)

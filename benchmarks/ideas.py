@@ -1,4 +1,4 @@
-"""What was tried beyond the paper, training-free, and what each idea brings; docs/ablation.md says which were kept.
+"""What was tried beyond the paper, training-free, and what each idea brings; docs/why/ablation.md says which were kept.
 
     python -m benchmarks.ideas --sets bottle mtd washer --shots 5 16 --seeds 42
 

@@ -1,7 +1,7 @@
 """Thirty false alarms added to a model: do they pass, what becomes of the rest, and what does a refit say?
 
     python -m benchmarks.update [FOLDER]        fitted models are kept in FOLDER, so that a run can go on
-    python -m benchmarks.update --docs          the last results as the table of docs/updating.md
+    python -m benchmarks.update --docs          the last results as the table of docs/why/updating.md
 
 On magnetic tiles and on bottle of ../shared (without them there is nothing to measure). The 30 are the highest-scoring
 good pictures among those held out; every figure before and after is of the others. At the fitted rate of 1 percent few
@@ -80,12 +80,12 @@ def _arguments(description: str) -> argparse.Namespace:
     """Return what the command line says."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path, metavar="FOLDER", help="keeps fitted models")
-    parser.add_argument("--docs", action="store_true", help="write the last results into docs/updating.md")
+    parser.add_argument("--docs", action="store_true", help="write the last results into docs/why/updating.md")
     return parser.parse_args()
 
 
 def _write_docs() -> None:
-    """Put the last results between the marks of docs/updating.md."""
+    """Put the last results between the marks of docs/why/updating.md."""
     rows = _last_rows("update", 2 * len(RATES))
     table = _table(rows, [f"{row['set']}, {100 * float(row['stated_rate']):g} %" for row in rows], _SHOWN)
     (kills,) = _last_rows("update_kills", 1)
@@ -112,8 +112,8 @@ def _table(
 
 
 def _put_between(mark: str, text: str) -> None:
-    """Put a text between two marks of docs/updating.md."""
-    page = Path(__file__).resolve().parents[1] / "docs" / "updating.md"
+    """Put a text between two marks of docs/why/updating.md."""
+    page = Path(__file__).resolve().parents[1] / "docs" / "why" / "updating.md"
     before, _, rest = page.read_text(encoding="utf-8").partition(f"<!-- {mark} -->")
     after = rest.partition(f"<!-- /{mark} -->")[2]
     page.write_text(f"{before}<!-- {mark} -->\n{text}\n<!-- /{mark} -->{after}", encoding="utf-8")

@@ -1,7 +1,7 @@
 """Thirty high-scoring good pictures added to PaDiM and SPADE: how many pass, and what becomes of the rest.
 
     python -m benchmarks.update_methods [FOLDER]     fitted models are kept in FOLDER, so that a run can go on
-    python -m benchmarks.update_methods --docs       the last results as the table of docs/updating.md
+    python -m benchmarks.update_methods --docs       the last results as the table of docs/why/updating.md
 
 On bottle, and on magnetic tiles of which a hundred are fitted and some test pictures taken (SPADE is slow), split as
 for `benchmarks.update`. The 30 are the highest-scoring of the good pictures held out; figures of the rest are of the
@@ -110,7 +110,7 @@ def _measure(name: str, method: str, folder: Path) -> dict[str, object]:
 
 
 def _write_docs() -> None:
-    """Put the last results between the marks of docs/updating.md."""
+    """Put the last results between the marks of docs/why/updating.md."""
     rows = _last_rows("update_methods", 2 * len(_METHODS))
     table = _table(rows, [f"{row['set']}, {row['method']}" for row in rows], _SHOWN)
     first = [next(row for row in rows if row["set"] == name) for name in ("bottle", "mtd")]

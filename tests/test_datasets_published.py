@@ -24,7 +24,7 @@ def test_every_layout_has_a_tree_and_the_help_names_them_all():
 
 
 def test_the_docs_name_every_layout():
-    page = (Path(__file__).resolve().parents[1] / "docs" / "datasets.md").read_text(encoding="utf-8")
+    page = (Path(__file__).resolve().parents[1] / "docs" / "reference" / "datasets.md").read_text(encoding="utf-8")
     assert [line.split("`")[1] for line in page.splitlines() if line.startswith("| `")] == list(LAYOUTS)
 
 

@@ -1,7 +1,7 @@
 """The one-file model format `.trecall`: safetensors with a JSON header. Never pickle: a model file cannot run code.
 
     metadata["totalrecall"]   JSON: format, kind, library, settings, recipe, backbone, calibration, pictures
-    tensors                   see `docs/model-file.md`
+    tensors                   see `docs/reference/model-file.md`
 
 The same detector gives the same bytes: no date, no timing, keys in order.
 

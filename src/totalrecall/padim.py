@@ -40,13 +40,13 @@ class PaDiM(OnePass[Gaussians, _Embedding]):
     The score of a picture is the largest value of its anomaly map. Distances are Mahalanobis distances: standard
     deviations, not feature units. There is no nearest good patch, so `Result.nearest` is None.
 
+    The other settings (`size` to `bit_depth`, `false_alarm_rate`, `holdout`, `min_area`) are those of `PatchCore`.
+
     Args:
         backbone: a name (see `totalrecall backbones list`) or a `Backbone`.
         layers: whose features are joined; all of 1, 2 and 3 that the backbone has if not given.
         dimensions: how many of all their channels are drawn; 100 of up to 512, 550 of more (the paper's choices for
             ResNet-18 and WideResNet50-2) if not given. Memory and file grow with its square.
-        size, resize, crop, tile, roi, bit_depth: see `PatchCore`.
-        false_alarm_rate, holdout, min_area: see `PatchCore`.
         precision: of the backbone: `auto` (bf16 where the processor has it), `f32` or `bf16`.
         seed: of the pictures held out and the channels drawn.
         threads: of the engine; all cores if not given. Not kept in the model.

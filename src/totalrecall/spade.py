@@ -43,12 +43,12 @@ class SPADE(OnePass[Gallery, _Pyramid]):
     The anomaly map holds the distance of each position to the nearest of all positions of those pictures, by the
     features of all layers.
 
+    The other settings (`size` to `bit_depth`, `false_alarm_rate`, `holdout`, `min_area`) are those of `PatchCore`.
+
     Args:
         backbone: a name (see `totalrecall backbones list`) or a `Backbone`.
         layers: of the feature pyramid; all of 1, 2 and 3 that the backbone has if not given.
         neighbours: K, good pictures looked at; with fewer good pictures than that, all of them.
-        size, resize, crop, tile, roi, bit_depth: see `PatchCore`.
-        false_alarm_rate, holdout, min_area: see `PatchCore`.
         precision: of the backbone: `auto` (bf16 where the processor has it), `f32` or `bf16`.
         seed: of the pictures held out.
         threads: of the engine; all cores if not given. Not kept in the model.

@@ -95,7 +95,7 @@ _WINDOW = {name: _ints(1, _WIDEST) for name in ("kernel_shape", "strides", "dila
 _POOL = {**_WINDOW, "kernel_shape": _ints(1, _WIDEST_POOL), "ceil_mode": _int(0, 1), "dilations": _ints(1, 1)}
 _NONE: dict[str, Rule] = {}
 
-# Each operator with the fewest and the most inputs, and its attributes. `docs/backbones.md` lists them.
+# Each operator with the fewest and the most inputs, and its attributes. `docs/reference/backbones.md` lists them.
 OPERATORS: dict[str, tuple[int, int, dict[str, Rule]]] = {
     # what the builders of this library write
     "Cast": (1, 1, {"to": lambda one: one.kind == 2 and one.whole in (_FLOAT, _HALF), "saturate": _int(0, 1)}),
