@@ -21,14 +21,14 @@ ROAD = re.findall(r"^    (\w+) {2,}\S", totalrecall.__doc__.partition("reading o
 EVERYWHERE = {"types", "errors", "files", "forks", "threads"}
 # Steps and parts of steps: what each may import besides EVERYWHERE and the steps before it.
 ALSO = {
-    "images": {"bit_depth", "decode", "formats", "in_memory", "pages", "picture_files", "read_ahead"},
+    "images": {"bit_depth", "decode", "formats", "in_memory", "pages", "path_patterns", "picture_files", "read_ahead"},
     "settings": {"coreset", "patches", "scoring"},
     "calibration": {"tail"},
     "guard": {"ranking", "same_part"},
 }
 HELPERS = {"artifact", "detector_base", "extractor", "fitting", "learning", "memory", "plan", "results", "search_plan"}
 HELPERS |= {"settings", "changing", "evidence", "joining", "leaving", "update", "drift", "drift_conditions"}
-HELPERS |= {"odd_pictures", "picture_files", "notices", "outliers", "sources", "wording"}
+HELPERS |= {"odd_pictures", "path_patterns", "picture_files", "notices", "outliers", "sources", "wording"}
 HELPERS |= {"bit_depth", "in_memory", "masks", "model_schema", "promise", "read_ahead", "copies"}
 OPTIONAL = ("torch", "onnx", "openvino", "cv2", "fastapi", "ray", "jaxtyping", "beartype", "timm", "huggingface_hub")
 

@@ -15,12 +15,13 @@ import glob
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from totalrecall.errors import DataError
 from totalrecall.notices import PassedOverWarning
+from totalrecall.path_patterns import fixed_part, matching_paths, walk
 
 __all__ = [
     "MASK_ENDINGS",
@@ -140,14 +141,18 @@ def walk_pictures(folder: Path) -> FoundPictures:
     searched is among what was passed over.
     """
     aside = _Aside()
-    return FoundPictures(list(_walk(folder, aside)), aside.kinds())
+    return FoundPictures(_walk(folder, aside), aside.kinds())
 
 
 def unread_in(folders: Iterable[Path]) -> list[PassedOver]:
     """Return the pictures in some folders, not in those inside them, whose formats are not read."""
     aside = _Aside()
     for folder in folders:
-        for entry in _listed(folder, aside):
+        _, listed = next(walk(folder, set()))
+        if isinstance(listed, OSError):
+            aside.closed(folder)
+            continue
+        for entry in listed:
             if Path(entry.name).suffix.lower() not in PICTURE_SUFFIXES and _asked(entry.is_file):
                 aside.look_at(folder / entry.name)
     return aside.kinds()
@@ -256,67 +261,58 @@ def _matches(given: str | Path, aside: _Aside) -> tuple[list[Path], str]:
     """
     path = Path(given)
     if _is_folder(path):
-        return list(_walk(path, aside)), str(path)
+        return _walk(path, aside), str(path)
     if _exists(path) or not glob.has_magic(str(given)):
         if not _exists(path) and path.suffix.lower() not in PICTURE_SUFFIXES:
             raise DataError(f"{given} does not exist. Give picture files, folders or globs such as 'parts/*.png'.")
         return [path], ""
-    return _glob(str(given), aside), ""
+    return _glob(str(given), aside), str(fixed_part(str(given)))
 
 
-def _walk(folder: Path, aside: _Aside) -> Iterator[Path]:
-    """Yield the pictures in a folder at any depth, sorted; each folder once, by its own path rather than a link's."""
+def _walk(folder: Path, aside: _Aside, seen: set[tuple[int, int]] | None = None) -> list[Path]:
+    """Return the pictures in a folder at any depth, sorted; folders that were seen are not entered again."""
     found: list[Path] = []
-    seen: set[tuple[int, int]] = set()
-    links = [folder]
-    while links:  # the folders themselves before those that links lead to
-        waiting, links = links, []
-        while waiting:
-            here = waiting.pop()
-            if not _first_visit(here, seen):
+    for here, listed in walk(folder, set() if seen is None else seen):
+        if isinstance(listed, OSError):
+            aside.closed(here)
+            continue
+        for entry in listed:
+            path = here / entry.name
+            if _asked(entry.is_dir):
                 continue
-            for entry in _listed(here, aside):
-                path = here / entry.name
-                if _asked(entry.is_dir):
-                    (links if entry.is_symlink() else waiting).append(path)
-                elif path.suffix.lower() not in PICTURE_SUFFIXES:
-                    aside.look_at(path)
-                elif _asked(entry.is_file):
-                    found.append(path)
-                else:
-                    aside.lost(path)
-    yield from sorted(found)
-
-
-def _first_visit(folder: Path, seen: set[tuple[int, int]]) -> bool:
-    try:
-        status = folder.stat()
-    except OSError:
-        return True  # listing it says what is wrong
-    key = (status.st_dev, status.st_ino)
-    if status.st_ino and key in seen:  # some file systems number nothing
-        return False
-    seen.add(key)
-    return True
-
-
-def _listed(folder: Path, aside: _Aside) -> "list[os.DirEntry[str]]":
-    """Return what is in a folder, by name, without what is hidden."""
-    try:
-        with os.scandir(folder) as entries:  # it knows folders from files without a question to the disk for each
-            return sorted((one for one in entries if not one.name.startswith(".")), key=lambda one: one.name)
-    except OSError:
-        aside.closed(folder)
-        return []
+            if path.suffix.lower() not in PICTURE_SUFFIXES:
+                aside.look_at(path)
+            elif _asked(entry.is_file):
+                found.append(path)
+            else:
+                aside.lost(path)
+    return sorted(found)
 
 
 def _glob(pattern: str, aside: _Aside) -> list[Path]:
+    """Return the pictures that a pattern matches, and in the folders that it matches, as a shell's has it."""
     try:
-        names = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  Path.glob takes no absolute pattern
+        paths = [path for path in matching_paths(pattern) if not path.name.startswith(".")]
     except (OSError, ValueError):
         return []
-    paths = [Path(name) for name in names if not Path(name).name.startswith(".")]
-    return [path for path in paths if not _is_folder(path) and _is_picture(path, aside)]
+    found: list[Path] = []
+    seen: set[tuple[int, int]] = set()
+    for path in paths:
+        if _is_folder(path):
+            found.extend(_walk(path, aside, seen))
+        elif _is_picture(path, aside):
+            found.append(path)
+    return _each_folder_once(found)
+
+
+def _each_folder_once(paths: Sequence[Path]) -> list[Path]:
+    """Return each file once, sorted: of several ways to its folder the shortest, a link's the last."""
+    ways: dict[tuple[str, str], Path] = {}
+    own = {parent: os.path.realpath(parent) for parent in {path.parent for path in paths}}
+    linked = {parent: os.path.abspath(parent) != real for parent, real in own.items()}  # noqa: PTH100  no link followed
+    for path in sorted(paths, key=lambda path: (linked[path.parent], len(path.parts), path)):
+        ways.setdefault((own[path.parent], path.name), path)
+    return sorted(ways.values())
 
 
 def _is_picture(path: Path, aside: _Aside) -> bool:

@@ -195,7 +195,10 @@ def _read(value: str, kind: PathArgument) -> Iterator[Path]:
         elif os.path.lexists(path) or not glob.has_magic(value):
             yield path
         else:
-            yield from map(Path, glob.iglob(value, recursive=True))  # noqa: PTH207  Path.glob takes no absolute pattern
+            from totalrecall.path_patterns import matching_paths
+
+            for match in matching_paths(value):
+                yield from filter(_is_data, _walk(match)) if match.is_dir() else [match]
     except (OSError, ValueError):  # too long a name, or a NUL byte: whoever reads it says so
         return
 
