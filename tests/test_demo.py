@@ -47,7 +47,7 @@ def shown(backbone, few, tmp_path_factory):
 
 
 def test_it_writes_pictures_a_model_overlays_a_report_and_an_index(shown):
-    assert {path.name for path in shown.iterdir()} == {"index.html", "washer"}
+    assert {path.name for path in shown.iterdir()} == {".totalrecall-demo", "index.html", "washer"}
     assert {path.name for path in (shown / "washer").iterdir()} == {
         "overlays",
         "pictures",
@@ -98,6 +98,7 @@ def test_a_folder_with_other_pictures_is_refused_before_any_fit(backbone, few, t
     stranger = tmp_path / "wood" / "pictures" / "train" / "good" / "mine.png"
     stranger.parent.mkdir(parents=True)
     stranger.write_bytes(b"mine")
+    (tmp_path / ".totalrecall-demo").write_bytes(b"")  # an earlier demo wrote this folder
     assert main(["demo", "--out", str(tmp_path), "--kinds", "wood", "--backbone", backbone, "--quiet"]) == 1
     error = capsys.readouterr().err
     assert "already holds 1 other pictures, such as" in error
@@ -147,3 +148,25 @@ def test_the_first_command_that_it_prints_works_as_printed_where_the_shell_does_
     done = subprocess.run(command, shell=True, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert len(list((shown / "washer" / "heatmaps").glob("*"))) > 0
+
+
+@pytest.mark.parametrize("name", ["index.html", "washer/washer.trecall", "washer/pictures/train/good/000.png"])
+def test_a_demo_is_not_written_among_files_of_somebody_else(tmp_path, name, capsys):
+    theirs = tmp_path / "mine" / name
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(b"a week's work")
+    assert main(["demo", "--out", str(tmp_path / "mine"), "--kinds", "washer"]) == 2
+    assert f"would write among files that no demo wrote, such as {theirs}. Name another" in capsys.readouterr().err
+    assert [path for path in (tmp_path / "mine").rglob("*") if path.is_file()] == [theirs]
+    assert theirs.read_bytes() == b"a week's work"
+
+
+def test_a_demo_is_written_over_an_earlier_one_also_of_a_version_that_left_no_mark(backbone, few, tmp_path):
+    out = tmp_path / "demo"
+    typed = ["demo", "--out", str(out), "--kinds", "washer", "--backbone", backbone, "--quiet"]
+    assert main(typed) == 0
+    (out / "index.html").unlink()  # as after a demo that was ended early
+    assert main(typed) == 0
+    (out / ".totalrecall-demo").unlink()
+    assert main(typed) == 0
+    assert (out / ".totalrecall-demo").is_file()

@@ -1,6 +1,7 @@
 """`totalrecall demo`: the whole road on pictures that the program makes itself; no file and no network is needed."""
 
 import argparse
+import os
 import shlex
 import time
 from collections.abc import Iterable, Iterator
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from totalrecall.cli.common import add_output_options, complain, human_bytes, program_name, progress_bars, say
 from totalrecall.cli.paths import BACKBONE, OUTPUT
-from totalrecall.errors import PictureError
+from totalrecall.errors import PictureError, SettingError
 from totalrecall.notices import only_picture_notices
 from totalrecall.wording import counted
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["add_parser"]
 
 _KINDS = ("washer", "textile", "board", "wood", "blister")  # as `synthetic.KINDS`, without importing it to show --help
+_TITLE = "Total Recall demo"
+_MARK = ".totalrecall-demo"  # hidden, in the folder of a demo
 _GOOD, _TEST_GOOD, _DEFECTIVE = 50, 10, 12
 _RATE = 0.1  # 50 pictures can promise 1/51 at best: the usual 1 % would be an estimate
 _SYNTHETIC = (
@@ -70,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
     out, kinds = Path(args.out), list(dict.fromkeys(args.kinds))
     backbone = load(args.backbone)  # first: without it the pictures are of no use
     parts = f"{len(kinds)} kinds of parts" if len(kinds) > 1 else "1 kind of part"
+    _claim(out, kinds)
     say(args, f"Making synthetic pictures of {parts} in {out}, for each:")
     say(args, f"{_GOOD} good ones to learn from, {_TEST_GOOD} good and {_DEFECTIVE} damaged ones to test on")
     _make_pictures(args, kinds, out)
@@ -79,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     seconds = time.perf_counter() - began
     index = write_index(
         out / "index.html",
-        title="Total Recall demo",
+        title=_TITLE,
         rows=[row for row, _ in outcomes],
         notes=(
             _SYNTHETIC,
@@ -95,6 +99,30 @@ def run(args: argparse.Namespace) -> int:
         say(args, what)
         say(args, f"    {command}")
     return 1 if any(bad for _, bad in outcomes) else 0
+
+
+def _claim(out: Path, kinds: list[str]) -> None:
+    """Mark the folder as the demo's, unless somebody else's files lie where the demo would write.
+
+    Raises:
+        SettingError: they do.
+        DataError: the folder cannot be written.
+    """
+    from totalrecall.files import LARGEST, atomic_write, read_regular
+
+    mark, index = out / _MARK, out / "index.html"
+    try:
+        earlier = _TITLE.encode() in read_regular(index, limit=LARGEST["table"])  # of a version without the mark
+    except OSError:
+        earlier = False
+    if not earlier and not mark.is_file():
+        taken = [index, *(file for kind in kinds for file in sorted((out / kind).rglob("*")) if not file.is_dir())]
+        for file in taken:
+            if os.path.lexists(file):
+                raise SettingError(
+                    f"--out {out} would write among files that no demo wrote, such as {file}. Name another folder."
+                )
+    atomic_write(mark, b"Pictures, models and reports of `totalrecall demo`, which writes over them.\n")
 
 
 def _promise() -> str:
