@@ -1,5 +1,6 @@
 """cli update and teach: as a person types them, and what is left when they are killed."""
 
+import argparse
 import hashlib
 import json
 import os
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -17,8 +19,11 @@ import pytest
 from tests.test_cli import run
 from totalrecall import load_detector
 from totalrecall.artifact import read_header
+from totalrecall.cli.common import told_size
+from totalrecall.cli.update import _tell
 from totalrecall.errors import DataError
 from totalrecall.files import exclusive
+from totalrecall.update import Change, Changed
 
 
 def digest(path):
@@ -54,6 +59,15 @@ def fitted_by(capsys, method, backbone, pictures, folder):
     options = ["--method", method, "--backbone", backbone, "--size", "64", "--precision", "f32", "--quiet"]
     run(capsys, "fit", pictures if (pictures / "good").is_dir() else pictures / "train", "-o", own, *options)
     return own
+
+
+def test_one_vector_is_said_as_one(capsys):
+    assert told_size("patchcore", 1, 2) == "bank of 1 vector, now 2"
+    assert told_size("padim", 1, 2) == "model of 1 picture, now 2"
+    entered = Changed("a.png", "0" * 64, 1, before=1.0, after=0.5)
+    change = Change("add", [entered], vectors=(9, 10), threshold=(1.0, 1.0))
+    _tell(argparse.Namespace(quiet=False, dry_run=False), change, SimpleNamespace(kind="patchcore"))
+    assert "  a.png: score 1, now 0.5; 1 vector" in capsys.readouterr().out.splitlines()
 
 
 def test_update_says_what_it_did(capsys, own, fresh, model):

@@ -15,7 +15,7 @@ from totalrecall import SPADE, PaDiM, PatchCore, load_detector
 from totalrecall.calibration import Calibration
 from totalrecall.datasets import open_dataset
 from totalrecall.errors import NotFittedError, SettingError
-from totalrecall.evaluation import evaluate
+from totalrecall.evaluation import Evaluation, evaluate
 from totalrecall.promise import Promise
 
 HUNDRED = np.arange(1, 101) / 10  # 0.1 to 10
@@ -256,7 +256,8 @@ def test_evaluate_counts_defects_found_and_false_alarms_at_the_models_threshold(
     found = sum(one.is_anomalous is True for one, sample in zip(results, samples, strict=True) if sample.label == 1)
     alarms = sum(one.is_anomalous is True for one, sample in zip(results, samples, strict=True) if sample.label == 0)
     _, out, _ = run(capsys, "evaluate", model, parts, "--layout", "mvtec", "-q")
-    assert f"found {found} of 3 defects, {alarms} false alarms in 3 good (at the model's threshold)" in out
+    plural = "" if alarms == 1 else "s"
+    assert f"found {found} of 3 defects, {alarms} false alarm{plural} in 3 good (at the model's threshold)" in out
     _, out, _ = run(capsys, "evaluate", model, parts, "--layout", "mvtec", "--json", "-", "--threshold", "0.0001")
     facts = json.loads("\n".join(out))
     assert {name: facts[name] for name in ("found", "defects", "false_alarms", "good", "no_verdict")} == {
@@ -266,6 +267,33 @@ def test_evaluate_counts_defects_found_and_false_alarms_at_the_models_threshold(
         "good": 3,
         "no_verdict": 0,
     }
+
+
+def test_evaluate_at_another_threshold_names_that_one_and_not_the_models(capsys, model, parts, tmp_path):
+    at = ["evaluate", model, parts, "--layout", "mvtec", "--json", tmp_path / "e.json"]
+    _, out, _ = run(capsys, *at, "--threshold", "0.0001")
+    assert "found 3 of 3 defects, 3 false alarms in 3 good (at threshold 0.0001)" in out
+    facts = json.loads((tmp_path / "e.json").read_text())
+    assert (facts["threshold"], facts["threshold_is"]) == (0.0001, "given")
+    run(capsys, *at)
+    facts = json.loads((tmp_path / "e.json").read_text())
+    assert (facts["threshold"], facts["threshold_is"]) == (load_detector(model).threshold_, "calibrated")
+
+
+@pytest.mark.parametrize(
+    ("found", "defects", "alarms", "words"),
+    [
+        (1, 1, 1, "found 1 of 1 defect, 1 false alarm in 9 good (at the model's threshold)"),
+        (0, 2, 0, "found 0 of 2 defects, 0 false alarms in 9 good (at the model's threshold)"),
+        (None, 1, None, "no verdicts on 1 defect and 9 good: the model has no threshold"),
+    ],
+)
+def test_one_false_alarm_is_said_as_one(found, defects, alarms, words):
+    nothing = math.nan
+    measured = Evaluation(
+        nothing, nothing, nothing, nothing, 0, 0.0, found=found, defects=defects, false_alarms=alarms, good=9
+    )
+    assert measured.verdicts_in_words() == words
 
 
 def test_without_a_threshold_evaluate_counts_nothing(tiny_backbone, parts):

@@ -80,11 +80,11 @@ def test_of_one_or_two_pictures_there_is_no_verdict(tiny_backbone, count):
 
 
 def test_predict_says_no_verdict_everywhere_and_fails_with_11_where_asked(capsys, unjudged, folder, tmp_path):
-    code, out, _ = run(capsys, "predict", unjudged, folder)
+    code, out, err = run(capsys, "predict", unjudged, folder)
     assert code == 0
     assert [line.split("  ")[0] for line in out[:2]] == ["no verdict"] * 2
     assert "0 anomalous, 0 good, 2 no verdict" in out[2]
-    assert "holdout over 0" in out[3]
+    assert "holdout over 0" in err[-1]
     assert run(capsys, "predict", unjudged, folder, "--fail-on-anomaly")[0] == 11
     lines, rows = tmp_path / "r.json", tmp_path / "r.csv"
     report = tmp_path / "r.html"
@@ -140,8 +140,25 @@ def test_update_of_a_model_without_a_threshold_says_that_there_is_none(capsys, u
     code, out, _ = run(capsys, "update", unjudged, "--add", folder / "a.png", "--dry-run", "--json", "-")
     assert code == 0
     assert json.loads("\n".join(out))["still_anomalous"] is None
-    _, out, _ = run(capsys, "update", unjudged, "--add", folder / "a.png", "--dry-run")
-    assert "No threshold: the model gives no verdict" in out
+    for quiet in ([], ["-q"]):
+        _, _, err = run(capsys, "update", unjudged, "--add", folder / "a.png", "--dry-run", *quiet)
+        assert err[-1] == "totalrecall: warning: no threshold: the model gives no verdict"
+
+
+@pytest.mark.parametrize("quiet", [[], ["-q"]])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_fit_that_sets_no_threshold_warns_of_it_even_when_quiet(capsys, added, parts, tmp_path, count, quiet):
+    good = [parts / "train" / "good" / f"00{at}.png" for at in range(count)]
+    code, _, err = run(capsys, "fit", *good, "-o", tmp_path / "m.trecall", *small(added), *quiet)
+    assert code == 0
+    assert err[-1].startswith("totalrecall: warning: no picture was held out, so there is no threshold and no verdict;")
+
+
+def test_a_prediction_without_verdict_warns_of_it_even_when_quiet(capsys, unjudged, folder, tmp_path):
+    for quiet in ([], ["-q"], ["-q", "--json", tmp_path / "r.jsonl"]):
+        code, _, err = run(capsys, "predict", unjudged, folder, *quiet)
+        assert code == 0
+        assert err[-1].startswith("totalrecall: warning: the model has no threshold, so it gives no verdict. ")
 
 
 # ---------------------------------------------------------------------- a score that is no number

@@ -19,6 +19,7 @@ from totalrecall.images import Geometry
 from totalrecall.masks import read_mask
 from totalrecall.notices import LearntPictureWarning
 from totalrecall.types import AnomalyMap, Mask
+from totalrecall.wording import counted
 
 __all__ = [
     "BadPicture",
@@ -107,14 +108,19 @@ class Evaluation:
     good: int = 0
     no_verdict: int = 0
 
-    def verdicts_in_words(self) -> str:
-        """Say in a line how many defects the detector's own threshold found, and how many good pictures it called."""
+    def verdicts_in_words(self, at: str = "the model's threshold") -> str:
+        """Say in a line how many defects the detector's own threshold found, and how many good pictures it called.
+
+        Args:
+            at: what that threshold is called.
+        """
+        defects = counted(self.defects, "defect")
         if self.found is None or self.false_alarms is None:
-            return f"no verdicts on {self.defects} defects and {self.good} good: the model has no threshold"
+            return f"no verdicts on {defects} and {self.good} good: the model has no threshold"
         unjudged = f", {self.no_verdict} without a verdict" if self.no_verdict else ""
         return (
-            f"found {self.found} of {self.defects} defects, {self.false_alarms} false alarms in {self.good} good"
-            f"{unjudged} (at the model's threshold)"
+            f"found {self.found} of {defects}, {counted(self.false_alarms, 'false alarm')} in {self.good} good"
+            f"{unjudged} (at {at})"
         )
 
     def to_json(self) -> dict[str, object]:

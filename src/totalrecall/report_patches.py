@@ -61,7 +61,10 @@ def no_patches(name: str, *, named: bool) -> str:
         named: whether a folder was named to find it in.
     """
     if named:
-        return _without(f"the good picture <bdi>{text(name)}</bdi> is not there any more, or is another file now")
+        return _without(
+            f"the nearest good picture, <bdi>{text(name)}</bdi>, was not found where pictures were looked for, or is "
+            "another file by now. To see it, name its folder: --good-pictures DIR"
+        )
     return _without(
         f"the nearest good picture is <bdi>{text(name)}</bdi>. To see it, name the folder of the good pictures: "
         "--good-pictures DIR"

@@ -18,7 +18,7 @@ from totalrecall.cli.paths import INPUT, OUTPUT
 from totalrecall.errors import SettingError, TotalRecallError
 from totalrecall.files import atomic_write, check_writable
 from totalrecall.notices import PICTURE_NOTICES
-from totalrecall.wording import escaped_json, printable
+from totalrecall.wording import counted, escaped_json, printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -299,7 +299,8 @@ def human_bytes(count: float) -> str:
 
 def told_size(kind: str, before: int, after: int, *, then: str = "now") -> str:
     """Say how large a model of a kind was and is: in vectors of its bank, or where it has none in pictures."""
-    return f"{f'bank of {before} vectors' if kind == 'patchcore' else f'model of {before} pictures'}, {then} {after}"
+    what = f"bank of {counted(before, 'vector')}" if kind == "patchcore" else f"model of {counted(before, 'picture')}"
+    return f"{what}, {then} {after}"
 
 
 @contextlib.contextmanager

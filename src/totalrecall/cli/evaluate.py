@@ -22,6 +22,7 @@ from totalrecall.cli.common import (
     write_json,
 )
 from totalrecall.cli.paths import INPUT, OUTPUT
+from totalrecall.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,9 +77,12 @@ def run(args: argparse.Namespace) -> int:
         evaluation = evaluate(detector, data.test, progress=step, heard=report.add_sample if report else None)
     for bad in evaluation.bad:
         complain(bad.message)
-    _tell(args, evaluation)
+    promise = detector.promise_
+    own = args.false_alarm_rate is None and args.threshold is None
+    _tell(args, evaluation, "the model's threshold" if own else f"threshold {promise.threshold:.4g}")
     if args.json:
         facts = {"model": args.model, "root": args.root, "seed": seed, "notices": [*data.warnings, *args.notices]}
+        facts |= {"threshold": promise.threshold, "threshold_is": promise.origin}
         write_json(args.json, {**evaluation.to_json(), **facts})
     if report:
         _write_report(args, report, evaluation, [*data.warnings, *args.notices])
@@ -102,7 +106,7 @@ def _write_report(
     say(args, f"Report in {path} ({human_bytes(path.stat().st_size)})")
 
 
-def _tell(args: argparse.Namespace, evaluation: "Evaluation") -> None:
+def _tell(args: argparse.Namespace, evaluation: "Evaluation", threshold: str) -> None:
     rows = [
         ("image AUROC", evaluation.image_auroc),
         ("image F1 (best)", evaluation.image_f1),
@@ -113,7 +117,7 @@ def _tell(args: argparse.Namespace, evaluation: "Evaluation") -> None:
         if args.json != "-":  # a result, so --quiet keeps it
             emit(f"{name:<16} {value:.4f}")
     if args.json != "-":
-        emit(evaluation.verdicts_in_words())
+        emit(evaluation.verdicts_in_words(threshold))
     for level, reason in evaluation.reasons.items():
         if reason:
             say(args, f"{level} metrics: {reason}")
@@ -121,4 +125,4 @@ def _tell(args: argparse.Namespace, evaluation: "Evaluation") -> None:
         if not math.isnan(value):
             say(args, f"  {defect:<14} {value:.4f}  (image AUROC)")
     rate = evaluation.images / evaluation.seconds
-    say(args, f"{evaluation.images} pictures in {evaluation.seconds:.1f} s ({rate:.1f} pictures/s)")
+    say(args, f"{counted(evaluation.images, 'picture')} in {evaluation.seconds:.1f} s ({rate:.1f} pictures/s)")

@@ -311,7 +311,9 @@ def _tell(args: argparse.Namespace, detector: "AnyDetector", output: Path) -> No
     )
     _tell_repeats(args, detector)
     note = promise.note()
-    if note:
+    if note and math.isnan(promise.threshold):
+        complain(f"warning: {note}")  # with --quiet too: such a model judges nothing
+    elif note:
         say(args, f"Note: {note}")
     _tell_repeated(args, detector)
     _tell_outliers(args, detector)

@@ -229,9 +229,9 @@ def _tell(args: argparse.Namespace, verdicts: "Counter[str]", bad: int, seconds:
         told += f", {verdicts['no verdict']} no verdict"
     say(args, f"{counted(done, 'picture')} in {seconds:.1f} s{rate}: {told}{failed}")
     if verdicts["no verdict"]:
-        say(
-            args,
-            "The model has no threshold. Fit it with at least 3 good pictures and --holdout over 0.",
+        complain(  # with --quiet too: the exit code alone does not tell it
+            "warning: the model has no threshold, so it gives no verdict. Fit it with at least 3 good pictures and "
+            "--holdout over 0."
         )
     if args.heatmaps:
         say(args, f"Heat maps in {args.heatmaps}")

@@ -161,7 +161,7 @@ def _tell(args: argparse.Namespace, change: "Change", detector: "AnyDetector") -
             vectors = sum(one.forced for one in forced)
             say(args, f"  {vectors} of these were near the bank already, and entered for {len(forced)} of them to pass")
         for one in change.pictures[:_SHOWN]:
-            entered = f"; {one.vectors} vectors" if kind == "patchcore" else ""
+            entered = f"; {counted(one.vectors, 'vector')}" if kind == "patchcore" else ""
             say(args, f"  {one.path}: score {one.before:.4g}, now {one.after:.4g}{entered}")
         if count > _SHOWN:
             say(args, f"  and {count - _SHOWN} more")
@@ -185,7 +185,7 @@ def _tell(args: argparse.Namespace, change: "Change", detector: "AnyDetector") -
 def _tell_threshold(args: argparse.Namespace, threshold: tuple[float, float]) -> None:
     before, after = threshold
     if math.isnan(after):
-        say(args, "No threshold: the model gives no verdict")
+        complain("warning: no threshold: the model gives no verdict")  # with --quiet too
         return
     say(args, f"Threshold: score {after:.4g}" + ("" if before == after else f", was {before:.4g}"))
 
