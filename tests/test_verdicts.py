@@ -145,6 +145,13 @@ def test_update_of_a_model_without_a_threshold_says_that_there_is_none(capsys, u
         assert err[-1] == "totalrecall: warning: no threshold: the model gives no verdict"
 
 
+def test_a_threshold_given_to_a_model_that_had_none_says_so(capsys, unjudged):
+    code, out, _ = run(capsys, "update", unjudged, "--threshold", 1, "--dry-run")
+    assert code == 0
+    assert "Threshold: score 1, there was none" in out
+    assert "nan" not in "\n".join(out)
+
+
 @pytest.mark.parametrize("quiet", [[], ["-q"]])
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_fit_that_sets_no_threshold_warns_of_it_even_when_quiet(capsys, added, parts, tmp_path, count, quiet):

@@ -187,7 +187,8 @@ def _tell_threshold(args: argparse.Namespace, threshold: tuple[float, float]) ->
     if math.isnan(after):
         complain("warning: no threshold: the model gives no verdict")  # with --quiet too
         return
-    say(args, f"Threshold: score {after:.4g}" + ("" if before == after else f", was {before:.4g}"))
+    was = "there was none" if math.isnan(before) else f"was {before:.4g}"
+    say(args, f"Threshold: score {after:.4g}" + ("" if before == after else f", {was}"))
 
 
 def _undo(args: argparse.Namespace) -> int:
