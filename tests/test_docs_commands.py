@@ -1,0 +1,42 @@
+"""Every command and every Python block in the docs runs, page by page, in a folder as the docs suppose it."""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.docs_folder import make_docs_folder
+from totalrecall.cli import main
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+BLOCK = re.compile(r"^( *)```(sh|python)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
+WITH_COMMANDS = sorted(page for page in DOCS.rglob("*.md") if BLOCK.search(page.read_text(encoding="utf-8")))
+ELSEWHERE = ("pip ", "make ", "totalrecall demo", "#")  # other programs; the demo has tests of its own
+
+
+@pytest.fixture(scope="module")
+def master(tmp_path_factory):
+    return make_docs_folder(tmp_path_factory.mktemp("docs"))
+
+
+def expected_codes(line):
+    codes = re.search(r"# exit code ([\d, or]+)", line)
+    return {int(code) for code in re.findall(r"\d+", codes[1])} if codes else {0}
+
+
+@pytest.mark.parametrize("page", WITH_COMMANDS, ids=lambda page: str(page.relative_to(DOCS)))
+def test_the_blocks_of_a_page_run(page, master, tmp_path, monkeypatch, capfd):
+    shutil.copytree(master, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    for _, language, block in BLOCK.findall(page.read_text(encoding="utf-8")):
+        if language == "python":
+            exec(compile(block, page.name, "exec"), {})
+            continue
+        for line in block.strip().splitlines():
+            command = line.strip()
+            if not command.startswith(ELSEWHERE):
+                assert command.startswith("totalrecall "), command
+                code = main(shlex.split(command, comments=True)[1:])
+                assert code in expected_codes(command), f"{command}: {code}, {capfd.readouterr().err}"
