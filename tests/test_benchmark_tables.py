@@ -203,3 +203,9 @@ def test_a_name_cannot_break_the_markdown():
     text = markdown("a|b", ["one\ntwo"], metric_tables(figures([line(category="x|y\nz")]))[:1])
     assert text.splitlines()[:3] == ["# a/b", "", "one two"]
     assert "| x/y z | 90.00 |" in text
+
+
+def test_no_control_character_of_a_name_reaches_the_terminal_that_shows_a_report():
+    page = markdown("cat\x1b[31m", ["a\u202egnp"], [])
+    assert "\x1b" not in page and "\u202e" not in page
+    assert "# cat\\x1b[31m" in page

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import reference
+from totalrecall.errors import BackboneError
 from totalrecall.gaussians import EPSILON, Gaussians, choose_channels, default_channels, embed
 
 
@@ -135,3 +136,11 @@ def test_embedding_repeats_coarse_cells_and_takes_the_chosen_channels():
     maps = [rng.normal(size=(2, h, h + 1, c)).astype(np.float32) for h, c in ((8, 5), (4, 6), (3, 4))]
     channels = np.array([0, 4, 5, 9, 10, 11, 14])
     assert np.array_equal(embed(maps, channels), reference.pyramid(maps)[..., channels].astype(np.float32))
+
+
+def test_features_too_large_for_a_covariance_are_one_line_of_ours():
+    good = np.repeat(
+        vectors(0, 12)[:, :, :1] * np.float32(1e14), 20, axis=2
+    )  # of rank 1, and epsilon is lost beside it
+    with pytest.raises(BackboneError, match="features, of up to .*e\\+14, leave no covariance .* Use another backbone"):
+        fitted(good).distances(good[0])

@@ -14,7 +14,7 @@ from typing import Any
 from totalrecall.benchmark_cell import VERDICTS
 from totalrecall.reference import MEAN, PROTOCOLS, PublishedValue
 from totalrecall.spreadsheet import csv_line
-from totalrecall.wording import counted
+from totalrecall.wording import counted, printable
 
 __all__ = [
     "AVERAGE",
@@ -445,5 +445,5 @@ def _exact(value: float) -> str:
 
 
 def _plain(value: str) -> str:
-    """Return words that cannot break a Markdown table."""
-    return " ".join(value.split()).replace("|", "/")
+    """Return words that neither break a Markdown table nor are obeyed by a terminal that shows it."""
+    return printable(" ".join(value.split()).replace("|", "/"))

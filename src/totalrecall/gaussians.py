@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from totalrecall.errors import BackboneError
 from totalrecall.forks import renew_in_child
 from totalrecall.patches import repeated_cells
 from totalrecall.threads import in_worker, one_blas_thread, workers
@@ -218,7 +219,14 @@ class Gaussians:
         def block(part: slice) -> None:
             whitening[part] = _inverse_of_triangles(np.linalg.cholesky(self.covariance(part)))
 
-        self._in_blocks(block, 4 * self.dimensions**2)
+        try:
+            self._in_blocks(block, 4 * self.dimensions**2)
+        except np.linalg.LinAlgError:
+            largest = float(np.abs(self.mean).max())
+            raise BackboneError(
+                f"The backbone's features, of up to {largest:.3g}, leave no covariance that has a root; PaDiM needs "
+                "features of a usual size, such as 1. Use another backbone, or --method patchcore."
+            ) from None
         return whitening
 
     def _full_scatter(self, part: slice) -> np.ndarray:
