@@ -207,5 +207,6 @@ def test_a_name_cannot_break_the_markdown():
 
 def test_no_control_character_of_a_name_reaches_the_terminal_that_shows_a_report():
     page = markdown("cat\x1b[31m", ["a\u202egnp"], [])
-    assert "\x1b" not in page and "\u202e" not in page
+    assert "\x1b" not in page
+    assert "\u202e" not in page
     assert "# cat\\x1b[31m" in page

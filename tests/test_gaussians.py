@@ -139,8 +139,6 @@ def test_embedding_repeats_coarse_cells_and_takes_the_chosen_channels():
 
 
 def test_features_too_large_for_a_covariance_are_one_line_of_ours():
-    good = np.repeat(
-        vectors(0, 12)[:, :, :1] * np.float32(1e14), 20, axis=2
-    )  # of rank 1, and epsilon is lost beside it
-    with pytest.raises(BackboneError, match="features, of up to .*e\\+14, leave no covariance .* Use another backbone"):
+    good = np.repeat(vectors(0, 12)[:, :, :1] * np.float32(1e14), 20, axis=2)  # of rank 1, epsilon is lost
+    with pytest.raises(BackboneError, match=r"features, of up to .*e\+14, leave no covariance"):
         fitted(good).distances(good[0])
