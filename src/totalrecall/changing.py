@@ -45,6 +45,13 @@ class Changing(Detector[Model, Digest]):
         Raises:
             SettingError: nothing was changed since the fit.
             ModelFileError: what was kept for it is damaged.
+
+        Examples:
+            >>> from totalrecall import PatchCore
+            >>> detector = PatchCore.load("part.trecall")
+            >>> change = detector.update(false_alarm_rate=0.2)
+            >>> detector.undo().what
+            'threshold'
         """
         contents = undone(self._contents())
         step = self.history_[-1]
@@ -67,6 +74,13 @@ class Changing(Detector[Model, Digest]):
 
         Raises:
             NotFittedError: nothing was learnt yet.
+
+        Examples:
+            >>> from totalrecall import PatchCore
+            >>> detector = PatchCore.load("part.trecall")
+            >>> lessons, skipped = detector.teach("missed.png")
+            >>> lessons[0].caught, lessons[0].threshold < detector.threshold_
+            (False, True)
         """
         told, skipped = self._told(expand(defects))
         missed = [one for one in told if one.caught is not True]
@@ -132,6 +146,13 @@ class Changing(Detector[Model, Digest]):
                 does not hold so many at once.
             DataError: nothing would be left.
             NotFittedError: nothing was learnt yet.
+
+        Examples:
+            >>> from totalrecall import PatchCore
+            >>> detector = PatchCore.load("part.trecall")
+            >>> change = detector.update(add="false_alarms")
+            >>> len(change.pictures), change.still_anomalous
+            (2, 0)
         """
         given = [one for one in (add, remove, false_alarm_rate, threshold) if one is not None]
         if len(given) != 1:

@@ -56,6 +56,15 @@ class _Patches:
 class PatchCore(Changing[Bank, _Patches]):
     """Anomaly detection from good pictures alone (Roth et al., CVPR 2022).
 
+    Examples:
+        >>> from totalrecall import PatchCore
+        >>> detector = PatchCore(false_alarm_rate=0.2, seed=42).fit("parts/good")
+        >>> result = detector.predict("part.png")
+        >>> result.is_anomalous
+        True
+        >>> len(detector.pictures_), len(detector.bank_)
+        (6, 2000)
+
     Args:
         backbone: a name (see `totalrecall backbones list`) or a `Backbone`.
         layers: whose features are joined.
@@ -198,6 +207,11 @@ class PatchCore(Changing[Bank, _Patches]):
                 set; RepeatedPartsWarning: many show the same part, and `new_parts` was not set; UnlikePictureWarning:
                 some are of another size or colour than the others; PassedOverWarning: some files or pages of files are
                 not read; ChunkedFitWarning: see there.
+
+        Examples:
+            >>> detector = PatchCore(false_alarm_rate=0.2).fit("parts/good")
+            >>> detector.report_.pictures, detector.report_.vectors
+            (6, 2000)
         """
         sources = expand(pictures)
         with self._depth_of(sources, progress):

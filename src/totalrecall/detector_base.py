@@ -161,6 +161,13 @@ class Detector(ABC, Generic[Model, Digest]):
         Warns:
             UnlikePictureWarning: it is far from all learnt ones in shape or size, or grey where they are colour, or the
                 reverse; once for each of these. PassedOverWarning: it holds more than one page; once.
+
+        Examples:
+            >>> from totalrecall import PatchCore
+            >>> detector = PatchCore.load("part.trecall")
+            >>> result = detector.predict("part.png")
+            >>> result.verdict, result.score > result.threshold
+            ('defect', True)
         """
         self._ready(self._fitted())
         began = time.perf_counter()
@@ -192,6 +199,14 @@ class Detector(ABC, Generic[Model, Digest]):
 
         Warns:
             UnlikePictureWarning, PassedOverWarning: as `predict`, with their number, after the last picture.
+
+        Examples:
+            >>> from totalrecall import PatchCore
+            >>> detector = PatchCore.load("part.trecall")
+            >>> for result in detector.predict_stream(["part.png", "missed.png"]):
+            ...     print(result.path, result.verdict)
+            part.png defect
+            missed.png good
         """
         self._ready(self._fitted())
         return self._judge_stream(expand(pictures), conditions=conditions)
@@ -202,6 +217,11 @@ class Detector(ABC, Generic[Model, Digest]):
         Raises:
             PictureError: one of them cannot be read.
             NotFittedError: nothing was learnt yet.
+
+        Examples:
+            >>> from totalrecall import PatchCore
+            >>> PatchCore.load("part.trecall").score(["part.png", "missed.png"]).shape
+            (2,)
         """
         scores = []
         for result in self.predict_stream(pictures):
@@ -406,6 +426,14 @@ class Detector(ABC, Generic[Model, Digest]):
         Raises:
             SettingError: neither or both were given, or the value is outside what is allowed.
             NotFittedError: nothing was learnt yet.
+
+        Examples:
+            >>> from totalrecall import PatchCore
+            >>> detector = PatchCore.load("part.trecall")  # at a false-alarm rate of 10 %
+            >>> detector.judging(false_alarm_rate=0.2).threshold_ < detector.threshold_
+            True
+            >>> detector.judging(threshold=9.0).predict("part.png").is_anomalous
+            False
         """
         if (false_alarm_rate is None) == (threshold is None):
             raise SettingError("judging takes either false_alarm_rate or threshold.")
@@ -493,6 +521,12 @@ class Detector(ABC, Generic[Model, Digest]):
             DataError: the place cannot be written, or holds another file than expected.
             NotFittedError: there is nothing to save yet.
             SettingError: it is a picture that the model learnt.
+
+        Examples:
+            >>> from totalrecall import PatchCore
+            >>> detector = PatchCore.load("part.trecall")
+            >>> detector.save("copy.trecall").name
+            'copy.trecall'
         """
         header, tensors = self._contents()
         if replacing is None:  # else the file that is there is known to be the model
@@ -540,6 +574,11 @@ class Detector(ABC, Generic[Model, Digest]):
         Raises:
             ModelFileError: the file is missing, damaged, of another kind, or from a newer version.
             BackboneError: the backbone was not embedded, and the one of that name here is missing or another.
+
+        Examples:
+            >>> from totalrecall import PatchCore
+            >>> PatchCore.load("part.trecall").backbone.name
+            'compact'
         """
         if precision is not None:
             check_precision(precision)  # here, or the caller's mistake would be taken for damage

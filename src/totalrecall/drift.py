@@ -159,6 +159,16 @@ class Monitor:
     After an alarm, its measure rests until the last 20 pictures lie nearer to the good ones than to where they were at
     the alarm; then the alarm has ended and the watch goes on. That end is a description, without an error rate.
 
+    Examples:
+        >>> from totalrecall import Monitor, PatchCore
+        >>> detector = PatchCore.load("part.trecall")
+        >>> monitor = Monitor(detector.drift_, detector.threshold_)
+        >>> for result in detector.predict_stream("parts/new", conditions=True):
+        ...     for alarm in monitor.observe(result.conditions, result.is_anomalous, result.path):
+        ...         print(alarm.words)
+        >>> monitor.pictures
+        4
+
     Args:
         reference: of the model.
         threshold: of the model: calibration pictures that it rejects are left out, as rejected pictures are.
@@ -313,6 +323,13 @@ class Monitor:
         Raises:
             DataError: the file cannot be read, is no monitor's, is damaged, or watches another model or rate.
             SettingError: as for the constructor.
+
+        Examples:
+            >>> from totalrecall import Monitor, PatchCore
+            >>> detector = PatchCore.load("part.trecall")
+            >>> monitor = Monitor.open("line.monitor", detector.drift_, detector.threshold_)
+            >>> monitor.save("line.monitor").name
+            'line.monitor'
         """
         monitor = cls(reference, threshold, rate=rate)
         watches = [_key(watch) for watch in _WATCHES]

@@ -12,6 +12,15 @@
 
 Messages have one form: what is wrong, the value got, what is allowed, what to do next. They are one line, since the
 command line prints them as they are.
+
+Examples:
+    >>> from totalrecall import PatchCore
+    >>> from totalrecall.errors import TotalRecallError
+    >>> try:
+    ...     PatchCore(coreset=10)
+    ... except TotalRecallError as error:
+    ...     print(error.exit_code, error)
+    2 coreset must be over 0 and at most 1, got 10. ...
 """
 
 __all__ = [

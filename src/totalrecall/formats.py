@@ -75,6 +75,10 @@ def set_max_pixels(pixels: int) -> None:
 
     Raises:
         SettingError: it is not at least 1.
+
+    Examples:
+        >>> from totalrecall import set_max_pixels
+        >>> set_max_pixels(20_000_000)  # a camera of 12 megapixels gives no larger ones
     """
     global _limit
     if pixels < 1:

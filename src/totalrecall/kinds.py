@@ -43,6 +43,12 @@ def load_detector(path: str | Path, *, precision: str | None = None, threads: in
     Raises:
         ModelFileError: the file is missing, damaged, of a kind that is not known, or from a newer version.
         BackboneError: the backbone was not embedded, and the one of that name here is missing or another.
+
+    Examples:
+        >>> from totalrecall import load_detector
+        >>> detector = load_detector("part.trecall")
+        >>> detector.kind
+        'patchcore'
     """
     kind = read_header(path).get("kind")
     if not isinstance(kind, str) or kind not in KINDS:

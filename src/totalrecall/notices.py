@@ -19,7 +19,19 @@ __all__ = [
 
 
 class SkippedPictureWarning(UserWarning):
-    """Some pictures could not be read; the others were used. `skipped_` of the detector holds the reasons."""
+    """Some pictures could not be read; the others were used. `skipped_` of the detector holds the reasons.
+
+    Examples:
+        >>> import warnings
+        >>> from totalrecall import PatchCore, SkippedPictureWarning
+        >>> with open("parts/good/broken.png", "wb") as file:
+        ...     _ = file.write(b"no picture")
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("ignore", SkippedPictureWarning)
+        ...     detector = PatchCore(false_alarm_rate=0.2).fit("parts/good")
+        >>> len(detector.skipped_)
+        1
+    """
 
 
 class ChunkedFitWarning(UserWarning):

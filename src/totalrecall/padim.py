@@ -42,6 +42,13 @@ class PaDiM(OnePass[Gaussians, _Embedding]):
 
     The other settings (`size` to `bit_depth`, `false_alarm_rate`, `holdout`, `min_area`) are those of `PatchCore`.
 
+    Examples:
+        >>> from totalrecall import PaDiM
+        >>> detector = PaDiM(false_alarm_rate=0.2, holdout=0.5).fit("parts/good")
+        >>> result = detector.predict("part.png")
+        >>> result.nearest is None
+        True
+
     Args:
         backbone: a name (see `totalrecall backbones list`) or a `Backbone`.
         layers: whose features are joined; all of 1, 2 and 3 that the backbone has if not given.

@@ -54,6 +54,14 @@ def verdict_in_words(is_anomalous: bool | None) -> str:
 class Result:
     """Three layers of judgement, kept apart: the raw score, what good pictures score, the verdict.
 
+    Examples:
+        >>> from totalrecall import PatchCore
+        >>> result = PatchCore.load("part.trecall").predict("part.png")
+        >>> result
+        <Result part.png: defect, score ..., threshold ..., p-value ..., 1 region>
+        >>> result.anomaly_map.shape
+        (96, 96)
+
     Attributes:
         path: of the picture, or `array[i]`.
         score: Euclidean distance units (PaDiM: Mahalanobis, standard deviations), bigger is more anomalous.
@@ -114,6 +122,12 @@ class Result:
 
         Raises:
             PictureError: the file cannot be read any more, or is another picture now.
+
+        Examples:
+            >>> from totalrecall import PatchCore
+            >>> picture = PatchCore.load("part.trecall").predict("part.png").overlay(title="the worst part of today")
+            >>> picture.dtype, picture.ndim
+            (dtype('uint8'), 3)
         """
         from totalrecall.overlay import draw_overlay
 
@@ -136,7 +150,13 @@ class Result:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return everything but the map as JSON types; nan becomes None."""
+        """Return everything but the map as JSON types; nan becomes None.
+
+        Examples:
+            >>> from totalrecall import PatchCore
+            >>> list(PatchCore.load("part.trecall").predict("part.png").to_json())
+            ['path', 'score', 'threshold', 'is_anomalous', 'p_value', 'regions', 'nearest', 'milliseconds']
+        """
         return {
             "path": self.path,
             "score": self.score,

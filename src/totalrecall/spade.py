@@ -45,6 +45,14 @@ class SPADE(OnePass[Gallery, _Pyramid]):
 
     The other settings (`size` to `bit_depth`, `false_alarm_rate`, `holdout`, `min_area`) are those of `PatchCore`.
 
+    Examples:
+        >>> from totalrecall import SPADE
+        >>> detector = SPADE(neighbours=3, false_alarm_rate=0.2, holdout=0.5).fit("parts/good")
+        >>> detector.neighbours_
+        3
+        >>> detector.predict("part.png").anomaly_map.shape
+        (96, 96)
+
     Args:
         backbone: a name (see `totalrecall backbones list`) or a `Backbone`.
         layers: of the feature pyramid; all of 1, 2 and 3 that the backbone has if not given.

@@ -82,6 +82,12 @@ def open_dataset(layout: str, root: str | Path, *, seed: int = 42, category: str
 
     Warns:
         PassedOverWarning: files there look like pictures and are not used, with their number.
+
+    Examples:
+        >>> from totalrecall.datasets import open_dataset
+        >>> data = open_dataset("mvtec", "mvtec_ad", category="bottle")
+        >>> len(data.train), len(data.test)
+        (6, 9)
     """
     folder = _checked(layout, root)
     if layout in _WITH_CATEGORIES:
@@ -105,6 +111,11 @@ def categories(layout: str, root: str | Path) -> list[str]:
     Raises:
         SettingError: the layout is unknown.
         DataError: the folder is missing, or not of that layout.
+
+    Examples:
+        >>> from totalrecall.datasets import categories
+        >>> categories("mvtec", "mvtec_ad")
+        ['bottle']
     """
     folder = _checked(layout, root)
     if layout in _WITH_CATEGORIES:

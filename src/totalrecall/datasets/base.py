@@ -50,6 +50,12 @@ class Sample:
     """One labelled picture. `label` is 0 good, 1 anomalous; `mask` marks the defect.
 
     `split` is "train", "test", or "validation" for the good pictures that MVTec LOCO and AD 2 keep aside.
+
+    Examples:
+        >>> from totalrecall.datasets import open_dataset
+        >>> sample = open_dataset("mvtec", "mvtec_ad").test[0]
+        >>> sample.defect, sample.label
+        ('crack', 1)
     """
 
     path: Path
@@ -66,6 +72,12 @@ class DataSet:
 
     `warnings` has a line for each thing that is not as it should be, `passed_over` one for each kind of files that look
     like pictures and are not used.
+
+    Examples:
+        >>> from totalrecall.datasets import open_dataset
+        >>> data = open_dataset("mvtec", "mvtec_ad")
+        >>> data.name, data.category
+        ('mvtec', 'bottle')
     """
 
     name: str
