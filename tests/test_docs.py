@@ -55,7 +55,10 @@ def test_the_command_reference_is_what_help_says():
 
 
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
-LINKING = [*PAGES, *(ROOT / name for name in ("README.md", "benchmarks/README.md", "training/README.md"))]
+LINKING = [
+    *PAGES,
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "benchmarks/README.md", "training/README.md")),
+]
 
 
 def prose(page):
