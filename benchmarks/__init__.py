@@ -4,4 +4,4 @@ A benchmark prints a ratio against a named baseline of the same run, and adds it
 results/*.csv.
 """
 
-import totalrecall  # noqa: F401  before NumPy, as a program of one's own would: see `totalrecall.threads`
+import totalrecall  # noqa: F401  before NumPy, as a program of one's own would: see `totalrecall.system.threads`

@@ -20,15 +20,16 @@ import numpy as np
 
 from benchmarks.common import RESULTS, SHARED, record
 from totalrecall import PatchCore
-from totalrecall.coreset import greedy_k_center
-from totalrecall.fitting import Gathered, as_bank
-from totalrecall.guard import Others, dirty_patches, explain
-from totalrecall.images import Source
-from totalrecall.learning import learn
-from totalrecall.metrics import auroc
-from totalrecall.ranking import standing_out
-from totalrecall.scoring import picture_score, smooth_distances
-from totalrecall.synthetic import defective, good
+from totalrecall.demo.pictures import defective, good
+from totalrecall.evaluation.metrics import auroc
+from totalrecall.outliers.explain import Others, dirty_patches, explain, standing_out
+from totalrecall.patchcore.coreset import greedy_k_center
+from totalrecall.patchcore.fitting import learn
+from totalrecall.patchcore.gathered import Gathered
+from totalrecall.patchcore.judge import picture_score
+from totalrecall.patchcore.reading import as_bank
+from totalrecall.pictures.loading import Source
+from totalrecall.scoring import smooth_distances
 
 DATA = ("bottle", "mtd", "washer", "wood")
 _KEYS = ("data", "backbone", "planted_share", "seed")

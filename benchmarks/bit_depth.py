@@ -16,9 +16,8 @@ import numpy as np
 from benchmarks.common import SHARED, record
 from totalrecall import PatchCore
 from totalrecall.datasets import open_dataset
-from totalrecall.images import read_image
-from totalrecall.metrics import auroc
-from totalrecall.plan import spread
+from totalrecall.evaluation.metrics import auroc
+from totalrecall.pictures.loading import read_image, spread
 
 WAYS = {"8 bits": 8, "12 low": 12, "12 high": 12, "12 low, noise": 12, "12 low, full range": 16}
 

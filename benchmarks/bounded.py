@@ -26,10 +26,10 @@ import numpy as np
 
 from benchmarks.common import record
 from totalrecall import PatchCore
-from totalrecall.memory import parse_size
-from totalrecall.picture_files import find_pictures
-from totalrecall.plan import spread
-from totalrecall.synthetic import good
+from totalrecall.demo.pictures import good
+from totalrecall.pictures.files import find_pictures
+from totalrecall.pictures.loading import spread
+from totalrecall.system.text import parse_size
 
 PICTURES, LIMIT = 1000, "500MB"
 _SIDE, _SHIFT, _BOARDS = 256, 16, 40

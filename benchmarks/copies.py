@@ -24,9 +24,9 @@ import cv2
 import numpy as np
 
 from benchmarks.common import SHARED, record
-from totalrecall import copies
-from totalrecall.images import find_pictures
-from totalrecall.kinds import KINDS, detector_class
+from totalrecall.pictures import copies
+from totalrecall.pictures.files import find_pictures
+from totalrecall.registry import KINDS, detector_class
 
 _GOOD, _NEW, _STUCK = 40, 20, (20, 80)
 

@@ -7,7 +7,7 @@ covering radius is the plain loop's to 1e-5.
 import numpy as np
 
 from benchmarks.common import SHARED, record, seconds_of
-from totalrecall.coreset import greedy_k_center, project
+from totalrecall.patchcore.coreset import greedy_k_center, project
 
 POINTS, SHARE = 214_016, 0.1  # all of bottle
 PLAIN = 200  # selections that the plain loop is timed on: each costs the same
@@ -60,7 +60,7 @@ def _points() -> np.ndarray:
     if bottle.is_dir() and weights.is_file():
         from totalrecall import PatchCore
         from totalrecall.backbones.resnet import build_resnet
-        from totalrecall.picture_files import find_pictures
+        from totalrecall.pictures.files import find_pictures
 
         detector = PatchCore(backbone=build_resnet("resnet18", weights))
         pictures = find_pictures(bottle / "train")[: POINTS // 1024 + 1]

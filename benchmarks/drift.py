@@ -20,11 +20,11 @@ import numpy as np
 
 from benchmarks.common import SHARED, record
 from totalrecall import PatchCore
-from totalrecall.drift import Alarm, Monitor
-from totalrecall.images import read_image
-from totalrecall.picture_files import find_pictures
-from totalrecall.results import Result
-from totalrecall.synthetic import KINDS, good
+from totalrecall.demo.pictures import KINDS, good
+from totalrecall.drift.monitor import Alarm, Monitor
+from totalrecall.pictures.files import find_pictures
+from totalrecall.pictures.loading import read_image
+from totalrecall.scoring import Result
 
 RUNS = 20
 AFTER = 50  # pictures within which an alarm must come

@@ -8,8 +8,8 @@ import numpy as np
 
 from benchmarks.common import SHARED, record, seconds_of
 from totalrecall import PatchCore
-from totalrecall.images import load_pictures
-from totalrecall.synthetic import good
+from totalrecall.demo.pictures import good
+from totalrecall.pictures.loading import load_pictures
 
 
 def main() -> None:

@@ -282,7 +282,7 @@ class Reader:
         return ("DISAGREE", refused) if refused else ("verdict", "")
 
     def _masks(self, rng: Rng) -> tuple[str, str]:
-        from totalrecall.masks import read_mask
+        from totalrecall.pictures.masks import read_mask
 
         data = mutate(_picture(rng), rng)
         self.file.write_bytes(data)

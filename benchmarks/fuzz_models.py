@@ -69,7 +69,7 @@ def split(data: bytes) -> tuple[dict[str, Any], dict[str, dict[str, Any]], bytes
 
 def joined(header: dict[str, Any], listed: dict[str, Any], body: bytes, *, hashes: bool = True) -> bytes:
     """Return the file of such parts, whatever they are; with hashes that fit, as far as they can."""
-    from totalrecall.files import sha256
+    from totalrecall.system.files import sha256
 
     header = {key: value for key, value in header.items() if not hashes or key != "sha256"}
     if hashes:

@@ -19,16 +19,17 @@ import numpy as np
 
 from benchmarks.common import SHARED, record
 from totalrecall import PatchCore
-from totalrecall.bank import Bank
-from totalrecall.benchmark_cell import few_shots
-from totalrecall.coreset import budget, subsample
+from totalrecall.benchmark.cell import few_shots
 from totalrecall.datasets import DataSet, Sample, open_dataset
-from totalrecall.evaluation import read_defect_mask
-from totalrecall.fitting import as_bank
-from totalrecall.images import Recipe, read_image
-from totalrecall.metrics import PixelMetrics, auroc
+from totalrecall.demo.pictures import make_dataset
+from totalrecall.evaluation.evaluate import read_defect_mask
+from totalrecall.evaluation.metrics import PixelMetrics, auroc
+from totalrecall.patchcore.bank import Bank
+from totalrecall.patchcore.coreset import budget, subsample
+from totalrecall.patchcore.reading import as_bank
+from totalrecall.pictures.geometry import Recipe
+from totalrecall.pictures.loading import read_image
 from totalrecall.scoring import anomaly_map, smooth_distances, smoothing_sigma
-from totalrecall.synthetic import make_dataset
 
 SIZES = (192, 256, 320, 384)
 FOLDS = 5

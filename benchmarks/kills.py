@@ -68,7 +68,7 @@ def _prepare(folder: Path) -> None:
 
     from totalrecall.backbones import add
     from totalrecall.cli import main as totalrecall
-    from totalrecall.synthetic import make_dataset
+    from totalrecall.demo.pictures import make_dataset
 
     save_file(random_weights("resnet18"), str(folder / "tiny.safetensors"))
     add("resnet18", folder / "tiny.safetensors", save_as="tiny")
@@ -171,7 +171,7 @@ def _broken(case: Case, place: Path, before: dict[str, str], after: dict[str, st
 
 def _model_whole(path: Path) -> None:
     from totalrecall.errors import TotalRecallError
-    from totalrecall.kinds import load_detector
+    from totalrecall.registry import load_detector
 
     try:
         load_detector(str(path))  # refuses a damaged file

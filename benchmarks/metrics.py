@@ -17,8 +17,8 @@ import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from benchmarks.common import paired, record
-from totalrecall.memory import peak_memory
-from totalrecall.metrics import PixelMetrics
+from totalrecall.evaluation.metrics import PixelMetrics
+from totalrecall.system.memory import peak_memory
 from totalrecall.types import AnomalyMap, Mask
 
 _COMPARED = 12  # maps that scikit-learn sorts, too

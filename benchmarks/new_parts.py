@@ -21,8 +21,8 @@ import numpy as np
 from benchmarks.calibration import pictures_of
 from benchmarks.common import record
 from totalrecall import PatchCore
-from totalrecall.patches import flatten_grid
-from totalrecall.same_part import part_numbers, same_part, surface
+from totalrecall.features.patches import flatten_grid
+from totalrecall.outliers.same_part import part_numbers, same_part, surface
 
 _RATES = (0.01, 0.05, 0.1)
 

@@ -19,10 +19,10 @@ import numpy as np
 
 from benchmarks.common import SHARED, paired, record
 from totalrecall import PatchCore
-from totalrecall.images import load_pictures, read_image
-from totalrecall.picture_files import find_pictures
-from totalrecall.synthetic import good
-from totalrecall.threads import cores, in_order
+from totalrecall.demo.pictures import good
+from totalrecall.pictures.files import find_pictures
+from totalrecall.pictures.loading import load_pictures, read_image
+from totalrecall.system.threads import cores, in_order
 
 PICTURES = 500
 

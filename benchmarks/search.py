@@ -13,9 +13,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from benchmarks.common import SHARED, paired, record
-from totalrecall.coreset import greedy_k_center, project
-from totalrecall.search import ExactSearch
-from totalrecall.search_plan import choose_levels
+from totalrecall.patchcore.coreset import greedy_k_center, project
+from totalrecall.search.exact import ExactSearch
+from totalrecall.search.levels import choose_levels
 
 PATCHES = 1024  # of a picture
 ROUNDS = 9
@@ -111,7 +111,7 @@ def _sets() -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         return
     from totalrecall import PatchCore
     from totalrecall.backbones.resnet import build_resnet
-    from totalrecall.picture_files import find_pictures
+    from totalrecall.pictures.files import find_pictures
 
     for name in sys.argv[1:] or weights:
         extractor = PatchCore(backbone=build_resnet(name, weights[name])).extractor

@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.common import record
 from totalrecall import PatchCore
-from totalrecall.synthetic import good
+from totalrecall.demo.pictures import good
 
 BASE = [
     "numpy",

@@ -28,10 +28,10 @@ import numpy as np
 
 from benchmarks.common import RESULTS, SHARED, record, seconds_of
 from totalrecall import PatchCore
-from totalrecall.artifact import read_artifact, write_artifact
 from totalrecall.datasets import open_dataset
-from totalrecall.images import Source
-from totalrecall.metrics import auroc
+from totalrecall.detectors.model_file import read_artifact, write_artifact
+from totalrecall.evaluation.metrics import auroc
+from totalrecall.pictures.loading import Source
 
 ALARMS = 30
 RATES = (0.01, 0.25)  # stated; the first is the fit's

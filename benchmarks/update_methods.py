@@ -19,7 +19,7 @@ import numpy as np
 from benchmarks.common import SHARED, record
 from benchmarks.update import ALARMS, RATES, _arguments, _auroc, _last_rows, _put_between, _sha, _split, _table
 from totalrecall import SPADE, PaDiM, load_detector
-from totalrecall.images import Source
+from totalrecall.pictures.loading import Source
 
 _FITTED = 100  # of the magnetic tiles
 _EVERY = {"good": 2, "defects": 8}  # of their test pictures

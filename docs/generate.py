@@ -10,7 +10,7 @@ from pathlib import Path
 
 from totalrecall import SPADE, PaDiM, PatchCore
 from totalrecall.cli import build_parser
-from totalrecall.files import atomic_write
+from totalrecall.system.files import atomic_write
 
 HERE = Path(__file__).resolve().parent
 DETECTORS = (PatchCore, PaDiM, SPADE)

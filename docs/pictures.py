@@ -8,7 +8,7 @@ import numpy as np
 
 from totalrecall import PatchCore
 from totalrecall.cli import main
-from totalrecall.synthetic import defective, good
+from totalrecall.demo.pictures import defective, good
 
 IMAGES = Path(__file__).resolve().parent / "images"
 

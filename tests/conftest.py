@@ -101,7 +101,7 @@ def added(session_home, tmp_path_factory) -> str:
 @pytest.fixture(scope="session")
 def parts(tmp_path_factory) -> Path:
     """A small synthetic set in the MVTec layout: 10 good pictures to fit on, 3 good and 3 damaged ones to test on."""
-    from totalrecall.synthetic import make_dataset
+    from totalrecall.demo.pictures import make_dataset
 
     folder = tmp_path_factory.mktemp("parts")
     return make_dataset(folder, kind="washer", good=10, test_good=3, defective=3, seed=0, size=(80, 96))

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from totalrecall import PatchCore
-from totalrecall.synthetic import make_dataset
+from totalrecall.demo.pictures import make_dataset
 
 
 def make_docs_folder(root: Path, *, good: int = 6) -> Path:

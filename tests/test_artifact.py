@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from totalrecall.artifact import FORMAT, is_protected, read_artifact, read_header, write_artifact
+from totalrecall.detectors.model_file import FORMAT, is_protected, read_artifact, read_header, write_artifact
 from totalrecall.errors import ModelFileError
-from totalrecall.files import sha256
+from totalrecall.system.files import sha256
 
 RNG = np.random.default_rng(0)
 TENSORS = {
@@ -144,7 +144,7 @@ def test_a_header_longer_than_any_is_not_read(tmp_path):
 
 def test_a_model_that_memory_does_not_hold_is_refused_before_it_is_read(tmp_path, monkeypatch):
     path = write_artifact(tmp_path / "m.trecall", HEADER, TENSORS)
-    monkeypatch.setattr("totalrecall.artifact.available_memory", lambda: 100)
+    monkeypatch.setattr("totalrecall.detectors.model_file.available_memory", lambda: 100)
     with pytest.raises(ModelFileError, match="of memory are free"):
         read_artifact(path)
     assert read_header(path)["kind"] == "patchcore"

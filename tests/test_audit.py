@@ -10,15 +10,14 @@ import numpy as np
 import pytest
 
 from tests.test_cli import run
-from totalrecall.audit import SamePicture, audit
-from totalrecall.audit_checks import describe, find_duplicates, looks, odd_looks
-from totalrecall.audit_sheet import VERDICT, draw_tile, write_page_of, write_picture_of
-from totalrecall.bank import BankPicture
+from totalrecall.audit.audit import SamePicture, audit
+from totalrecall.audit.checks import describe, find_duplicates, looks, odd_looks
+from totalrecall.audit.sheet import VERDICT, draw_tile, write_page_of, write_picture_of
+from totalrecall.demo.pictures import defective, good, make_dataset
 from totalrecall.errors import DataError
-from totalrecall.images import read_image
-from totalrecall.odd_pictures import OddSize, odd_sizes
-from totalrecall.overlay import draw_overlay
-from totalrecall.synthetic import defective, good, make_dataset
+from totalrecall.pictures.loading import LearntPicture, read_image
+from totalrecall.pictures.overlay import draw_overlay
+from totalrecall.pictures.unlike import OddSize, odd_sizes
 
 SIZE = (96, 96)
 GOOD = 24
@@ -118,7 +117,7 @@ def test_fewer_than_three_pictures_are_refused(tmp_path):
 
 
 def test_little_memory_gives_the_same_outliers(monkeypatch, dirty):
-    from totalrecall import plan as planning
+    from totalrecall.patchcore import plan as planning
 
     monkeypatch.setattr(planning, "_whole", lambda _: None)
     monkeypatch.setattr(planning, "_cut", lambda pictures, _: np.array_split(pictures, 3) if len(pictures) else [])
@@ -178,7 +177,7 @@ def test_a_description_is_the_means_of_sixteenths():
 
 
 def sized(*sizes):
-    return [BankPicture(f"{i}.png", "", height, width) for i, (width, height) in enumerate(sizes)]
+    return [LearntPicture(f"{i}.png", "", height, width) for i, (width, height) in enumerate(sizes)]
 
 
 def test_sizes_that_most_have_not_are_odd():

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from tests.test_cli import run
-from totalrecall import benchmark_cell
 from totalrecall.backbones import load
-from totalrecall.benchmark import (
+from totalrecall.benchmark import cell as benchmark_cell
+from totalrecall.benchmark.cell import Cell, few_shots
+from totalrecall.benchmark.page import write_benchmark_page
+from totalrecall.benchmark.run import (
     Benchmark,
     Journal,
     check_settings,
@@ -21,13 +23,11 @@ from totalrecall.benchmark import (
     run_benchmark,
     weights_note,
 )
-from totalrecall.benchmark_cell import Cell, few_shots
-from totalrecall.benchmark_page import write_benchmark_page
-from totalrecall.benchmark_tables import figures, metric_tables
+from totalrecall.benchmark.tables import figures, metric_tables
 from totalrecall.datasets import open_dataset
 from totalrecall.errors import SettingError
-from totalrecall.evaluation import evaluate
-from totalrecall.kinds import KINDS, detector_class
+from totalrecall.evaluation.evaluate import evaluate
+from totalrecall.registry import KINDS, detector_class
 
 SMALL = {"size": 64, "coreset": 0.1, "precision": "f32", "threads": 1}
 OPTIONS = ["--size", "64", "--coreset", "0.1", "--precision", "f32", "--threads", "1"]
@@ -36,7 +36,7 @@ OPTIONS = ["--size", "64", "--coreset", "0.1", "--precision", "f32", "--threads"
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
     """Two categories of a few tiny pictures in the MVTec layout."""
-    from totalrecall.synthetic import make_dataset
+    from totalrecall.demo.pictures import make_dataset
 
     folder = tmp_path_factory.mktemp("two")
     for seed, kind in enumerate(("washer", "wood")):
@@ -151,7 +151,7 @@ def test_the_markdown_names_the_settings_and_has_a_table_a_metric(done):
 
 def test_a_second_run_measures_nothing_again(capsys, monkeypatch, done, root, added):
     before = (done / "cells.jsonl").read_bytes()
-    monkeypatch.setattr("totalrecall.benchmark.measure_family", None)  # a call would be an error
+    monkeypatch.setattr("totalrecall.benchmark.run.measure_family", None)  # a call would be an error
     code, out, err = run(capsys, "benchmark", "mvtec", root, "--backbone", added, "--out", done, *OPTIONS)
     assert (code, err) == (0, [])
     assert out[0] == f"6 of 6 cells are done already, see {done / 'cells.jsonl'}"
@@ -168,7 +168,7 @@ def test_a_stopped_run_goes_on_where_it_stopped(root, added, tmp_path, monkeypat
         measured.append(family[0].seed)
         return real(family, folder, progress)
 
-    monkeypatch.setattr("totalrecall.benchmark.measure_family", measure_two)
+    monkeypatch.setattr("totalrecall.benchmark.run.measure_family", measure_two)
     with pytest.raises(KeyboardInterrupt):
         run_benchmark(wanted, tmp_path)
     file = tmp_path / "cells.jsonl"
@@ -218,7 +218,7 @@ def test_a_bad_cell_does_not_stop_the_others(root, added, tmp_path, monkeypatch)
             raise MemoryError("17 GB")
         return real(family, folder, progress)
 
-    monkeypatch.setattr("totalrecall.benchmark.measure_family", fail_once)
+    monkeypatch.setattr("totalrecall.benchmark.run.measure_family", fail_once)
     lines, bad = run_benchmark(small(root, added, seeds=[1, 2]), tmp_path)
     assert [(one.title, one.message) for one in bad] == [("padim washer seed 1", "MemoryError: 17 GB")]
     assert [line["setup"]["seed"] for line in lines] == [2]
@@ -227,7 +227,7 @@ def test_a_bad_cell_does_not_stop_the_others(root, added, tmp_path, monkeypatch)
 
 
 def test_a_picture_that_cannot_be_read_is_named_and_the_code_is_1(capsys, added, tmp_path):
-    from totalrecall.synthetic import make_dataset
+    from totalrecall.demo.pictures import make_dataset
 
     root = make_dataset(tmp_path / "set", kind="wood", good=4, test_good=2, defective=2, size=(64, 64))
     broken = sorted((root / "train" / "good").iterdir())[0]
@@ -297,7 +297,9 @@ def test_every_option_of_a_detector_reaches_its_cells(root, added, monkeypatch, 
     from totalrecall.cli import main
 
     seen = []
-    monkeypatch.setattr("totalrecall.benchmark.run_benchmark", lambda wanted, *_, **__: seen.append(wanted) or ([], []))
+    monkeypatch.setattr(
+        "totalrecall.benchmark.run.run_benchmark", lambda wanted, *_, **__: seen.append(wanted) or ([], [])
+    )
     options = ["--stride", "2", "--false-alarm-rate", "0.05", "--neighbours", "3", "--holdout", "0.1"]
     main(["benchmark", "mvtec", str(root), "--backbone", added, "--out", str(tmp_path), *options])
     assert seen[0].settings == {
@@ -318,7 +320,7 @@ def test_the_peak_is_the_cells_own_where_the_system_counts_it_so(root, added, tm
     (line,), _ = run_benchmark(small(root, added), tmp_path)
     if line["peak_of"] == "process":
         pytest.skip("this system does not let a process reset its peak")
-    from totalrecall.memory import resident_memory
+    from totalrecall.system.memory import resident_memory
 
     assert line["peak_memory"] < resident_memory() + 150e6
 
@@ -341,7 +343,7 @@ def test_official_categories_get_their_published_columns(capsys, root, added, tm
 
 
 def test_with_the_papers_crop_pixels_are_measured_inside_it(root, added, tmp_path):
-    from totalrecall.metrics import PixelMetrics
+    from totalrecall.evaluation.metrics import PixelMetrics
 
     settings = {"backbone": added, "size": 72, "crop": 48, "coreset": 0.1, "descriptor": "concat", "threads": 1}
     benchmark = Benchmark("mvtec", root, ["wood"], methods=["patchcore"], settings=settings, preset="paper")
@@ -372,7 +374,7 @@ def test_a_preset_says_so_when_the_backbone_here_is_of_other_weights(capsys, roo
     right = "hf://timm/wide_resnet50_2.tv_in1k@abc/model.safetensors, sha256 0"
     for source, said in (("a stick", "is of a stick, not known to be timm/wide_resnet50_2.tv_in1k"), (right, None)):
         here = replace(info, name="wide_resnet50_2", source=source)
-        monkeypatch.setattr("totalrecall.benchmark.available", lambda here=here: [here])
+        monkeypatch.setattr("totalrecall.benchmark.run.available", lambda here=here: [here])
         note = weights_note(Benchmark("mvtec", root, ["wood"], preset="paper"))
         assert (note is None) == (said is None)
         assert said is None or said in note
@@ -381,7 +383,7 @@ def test_a_preset_says_so_when_the_backbone_here_is_of_other_weights(capsys, roo
 
 
 def test_a_long_note_of_the_page_is_not_cut(done, tmp_path):
-    from totalrecall.benchmark_tables import Table
+    from totalrecall.benchmark.tables import Table
 
     note = "Published: " + ", ".join(f"openvinotoolkit/anomalib of {at}" for at in range(60)) + "."
     table = Table("figures", ["a"], [["b"]], note)

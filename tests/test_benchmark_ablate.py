@@ -8,16 +8,15 @@ import pytest
 
 from tests.test_benchmark import SMALL
 from tests.test_cli import run
-from totalrecall import benchmark_cell
 from totalrecall.backbones import load
-from totalrecall.benchmark import Benchmark, detector_settings, run_benchmark
-from totalrecall.benchmark_ablate import FACTORS, run_ablation, variants
-from totalrecall.benchmark_ablate_tables import ablation_csv, ablation_tables
+from totalrecall.benchmark import cell as benchmark_cell
+from totalrecall.benchmark.ablation import FACTORS, ablation_csv, ablation_tables, run_ablation, variants
+from totalrecall.benchmark.run import Benchmark, detector_settings, run_benchmark
 from totalrecall.cli.benchmark import _FACTORS
 from totalrecall.datasets import open_dataset
-from totalrecall.detector import PatchCore
 from totalrecall.errors import SettingError
-from totalrecall.evaluation import evaluate
+from totalrecall.evaluation.evaluate import evaluate
+from totalrecall.patchcore.detector import PatchCore
 
 OPTIONS = ["--size", "64", "--coreset", "0.1", "--precision", "f32", "--threads", "1"]
 
@@ -25,7 +24,7 @@ OPTIONS = ["--size", "64", "--coreset", "0.1", "--precision", "f32", "--threads"
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
     """Two categories of a few tiny pictures in the MVTec layout."""
-    from totalrecall.synthetic import make_dataset
+    from totalrecall.demo.pictures import make_dataset
 
     folder = tmp_path_factory.mktemp("two")
     for seed, kind in enumerate(("washer", "wood")):
@@ -122,7 +121,7 @@ def test_a_fit_is_made_once_for_all_scorings(root, added, tmp_path, monkeypatch)
         families.append([cell.settings["scoring"] for cell in family])
         return real(family, folder, progress)
 
-    monkeypatch.setattr("totalrecall.benchmark.measure_family", counted)
+    monkeypatch.setattr("totalrecall.benchmark.run.measure_family", counted)
     run_ablation(wanted(root, added, ["wood"]), tmp_path, factors=["scoring"])
     assert len(families) == 1
     assert sorted(families[0]) == sorted(label for label, _ in FACTORS["scoring"])
@@ -139,7 +138,7 @@ def test_the_default_is_measured_once_for_all_rows_that_are_it(done):
 
 def test_a_second_run_measures_nothing_again(done, root, added, monkeypatch):
     _, out, _ = done
-    monkeypatch.setattr("totalrecall.benchmark.measure_family", None)  # a call would be an error
+    monkeypatch.setattr("totalrecall.benchmark.run.measure_family", None)  # a call would be an error
     told = []
     again = run_ablation(wanted(root, added), out, factors=["scoring", "patch-size"], tell=told.append)
     assert ablation_csv(again) == ablation_csv(done[0])
@@ -148,7 +147,7 @@ def test_a_second_run_measures_nothing_again(done, root, added, monkeypatch):
 
 def test_cells_are_those_of_the_benchmark(done, root, added, monkeypatch):
     _, out, _ = done
-    monkeypatch.setattr("totalrecall.benchmark.measure_family", None)
+    monkeypatch.setattr("totalrecall.benchmark.run.measure_family", None)
     lines, bad = run_benchmark(wanted(root, added), out)
     assert (len(lines), bad) == (2, [])
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from totalrecall.benchmark_curves import MAX_FPR, OverlapCurve, histogram, roc_points
-from totalrecall.metrics import PixelMetrics, auroc
+from totalrecall.evaluation.curves import MAX_FPR, OverlapCurve, histogram, roc_points
+from totalrecall.evaluation.metrics import PixelMetrics, auroc
 
 
 def area(points):

@@ -4,13 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from totalrecall.benchmark import (
-    PRESETS,
-    Benchmark,
-    detector_settings,
-)
+from totalrecall.benchmark.run import PRESETS, Benchmark, detector_settings
 from totalrecall.cli.benchmark import _PRESETS
-from totalrecall.kinds import KINDS, detector_class
+from totalrecall.registry import KINDS, detector_class
 
 
 def test_the_paper_preset_is_the_authors_code():
@@ -60,7 +56,7 @@ def test_presets_are_allowed_settings_of_published_backbones(added):
     ],
 )
 def test_published_values_are_those_made_most_alike(changes, first):
-    from totalrecall.reference import PROTOCOLS
+    from totalrecall.benchmark.published import PROTOCOLS
 
     made = Benchmark("mvtec", Path(), ["bottle"], **changes).protocols
     assert made[0] == first

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from totalrecall.benchmark_tables import (
+from totalrecall.benchmark.published import PublishedValue
+from totalrecall.benchmark.tables import (
     METRICS,
     choose_reference,
     csv_text,
@@ -17,7 +18,6 @@ from totalrecall.benchmark_tables import (
     summary_table,
     verdict_table,
 )
-from totalrecall.reference import PublishedValue
 
 
 def line(method="patchcore", category="bottle", seed=1, value=0.9, shots=None, backbone="resnet18"):

@@ -9,15 +9,15 @@ import pytest
 from PIL import Image
 
 from totalrecall import PaDiM, PatchCore, load_detector
-from totalrecall.artifact import read_artifact, write_artifact
-from totalrecall.audit import audit
-from totalrecall.bit_depth import BitDepth, find_bit_depth
+from totalrecall.audit.audit import audit
 from totalrecall.cli import main
-from totalrecall.errors import PictureError, SettingError
-from totalrecall.images import Recipe, load_picture, read_image
-from totalrecall.notices import UnlikePictureWarning
-from totalrecall.report_patches import patch_pair
-from totalrecall.spade import SPADE
+from totalrecall.detectors.model_file import read_artifact, write_artifact
+from totalrecall.detectors.spade import SPADE
+from totalrecall.errors import PictureError, SettingError, UnlikePictureWarning
+from totalrecall.pictures.bit_depth import BitDepth, find_bit_depth
+from totalrecall.pictures.geometry import Recipe
+from totalrecall.pictures.loading import load_picture, read_image
+from totalrecall.reports.gallery import patch_pair
 
 RNG = np.random.default_rng(7)
 EIGHT = [RNG.integers(0, 256, (48, 64, 3), np.uint8) for _ in range(6)]

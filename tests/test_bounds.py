@@ -5,9 +5,10 @@ import pytest
 
 from tests import reference
 from tests.test_search import patch_like
-from totalrecall.engines import bounds
-from totalrecall.engines.bounds import BLOCK, BoundsGraph, all_dimensions_pay
-from totalrecall.search import ExactSearch, principal_basis
+from totalrecall.search import bounds
+from totalrecall.search.bounds import BLOCK, BoundsGraph, all_dimensions_pay
+from totalrecall.search.exact import ExactSearch
+from totalrecall.search.levels import principal_basis
 
 
 @pytest.fixture(params=["f32", "bf16"])

@@ -13,8 +13,8 @@ import pytest
 
 from totalrecall.backbones import load
 from totalrecall.cli import main
-from totalrecall.cli.common import human_bytes
-from totalrecall.images import read_image
+from totalrecall.pictures.loading import read_image
+from totalrecall.system.text import human_bytes
 
 PREDICT_KEYS = ["path", "score", "threshold", "is_anomalous", "p_value", "regions", "nearest", "milliseconds"]
 EVALUATE_KEYS = ["image_auroc", "image_f1", "pixel_auroc", "pixel_aupro", "images", "seconds"]
@@ -78,7 +78,7 @@ def test_fit_tells_a_program_as_json(capsys, added, parts, tmp_path):
 
 
 def test_fit_says_when_memory_has_it_choose_in_chunks(capsys, monkeypatch, added, parts, tmp_path):
-    from totalrecall import plan as planning
+    from totalrecall.patchcore import plan as planning
 
     monkeypatch.setattr(planning, "_whole", lambda _: None)
     monkeypatch.setattr(planning, "_cut", lambda pictures, _: [pictures[:4], pictures[4:]] if len(pictures) else [])
@@ -95,7 +95,7 @@ def test_a_quiet_fit_runs_no_pilot(capsys, monkeypatch, added, parts, tmp_path):
     def pilot(*_):
         raise AssertionError("nobody asked what it takes")
 
-    monkeypatch.setattr("totalrecall.learning.timed", pilot)
+    monkeypatch.setattr("totalrecall.patchcore.fitting.timed", pilot)
     assert run(capsys, "fit", parts / "train", "-o", tmp_path / "m", *small(added), "--quiet") == (0, [], [])
 
 

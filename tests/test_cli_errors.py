@@ -256,7 +256,7 @@ def rewritten(model, path, change):
     """Write a model file whose header was changed; everything else stays."""
     import json
 
-    from totalrecall.artifact import read_header
+    from totalrecall.detectors.model_file import read_header
 
     header = read_header(model)
     change(header)

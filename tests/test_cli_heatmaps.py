@@ -71,7 +71,7 @@ def test_a_model_with_a_pictures_name_is_not_written_over(capsys, model, picture
 
 
 def test_a_list_of_a_stranger_names_nothing_outside_its_folder(tmp_path):
-    from totalrecall.files import sha256
+    from totalrecall.system.files import sha256
 
     outside, maps = tmp_path / "outside.png", tmp_path / "maps"
     outside.write_bytes(b"kept")

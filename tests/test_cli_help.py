@@ -10,7 +10,8 @@ import pytest
 
 from tests.test_cli import in_fresh_python
 from totalrecall.cli import COMMANDS, build_parser, main
-from totalrecall.cli.common import human_bytes, write_json
+from totalrecall.cli.common import write_json
+from totalrecall.system.text import human_bytes
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS), ["backbones", "list"], ["backbones", "add"]])

@@ -157,6 +157,6 @@ def test_a_model_that_memory_does_not_hold_is_refused_with_the_option(capsys, ad
 
 def test_the_methods_of_the_option_are_the_kinds():
     from totalrecall.cli import fit
-    from totalrecall.kinds import KINDS
+    from totalrecall.registry import KINDS
 
     assert tuple(KINDS) == fit.METHODS

@@ -13,7 +13,7 @@ from totalrecall import PatchCore, load_detector
 from totalrecall.cli import main
 from totalrecall.datasets import open_dataset
 from totalrecall.errors import DataError
-from totalrecall.reporting import ReportWriter, report_pictures, report_samples
+from totalrecall.reports.writer import ReportWriter, report_pictures, report_samples
 
 HOSTILE = "<img src=x onerror=alert(1)>&'\"\u202e.png"
 
@@ -115,7 +115,7 @@ def test_a_detector_that_was_fitted_here_shows_the_pictures_that_it_was_given(ad
 def test_no_path_of_a_model_leads_out_of_the_folder_that_was_named(tmp_path, name):
     from types import SimpleNamespace
 
-    from totalrecall.report_good import GoodPictures
+    from totalrecall.reports.good_pictures import GoodPictures
 
     learnt = SimpleNamespace(report_=None, pictures_=[SimpleNamespace(path=name, sha256="0")])
     for place in GoodPictures(learnt, [tmp_path])._places(name):
@@ -213,7 +213,7 @@ def test_a_report_that_cannot_be_written_is_refused_before_the_work(
     def work(*_, **__):
         raise AssertionError("the work has begun")
 
-    monkeypatch.setattr("totalrecall.kinds.load_detector", work)
+    monkeypatch.setattr("totalrecall.registry.load_detector", work)
     (tmp_path / "f").touch()
     names = {"folder": tmp_path, "file": tmp_path / "f", "model": model}
     told = (code, message.format(**names))

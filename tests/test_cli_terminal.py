@@ -9,8 +9,7 @@ import pytest
 
 from tests.test_cli import run, small
 from totalrecall.cli import main
-from totalrecall.spreadsheet import csv_line, plain
-from totalrecall.wording import escaped_json, printable
+from totalrecall.system.text import csv_line, escaped_json, plain, printable
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="such names cannot be on Windows")
 

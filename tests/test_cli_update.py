@@ -18,12 +18,12 @@ import pytest
 
 from tests.test_cli import run
 from totalrecall import load_detector
-from totalrecall.artifact import read_header
 from totalrecall.cli.common import told_size
 from totalrecall.cli.update import _tell
+from totalrecall.detectors.changes import Change, Changed
+from totalrecall.detectors.model_file import read_header
 from totalrecall.errors import DataError
-from totalrecall.files import exclusive
-from totalrecall.update import Change, Changed
+from totalrecall.system.files import exclusive
 
 
 def digest(path):
@@ -216,7 +216,7 @@ def test_every_kind_is_written_whole_or_not_at_all_and_over_what_was_read_alone(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("totalrecall.artifact.write_atomically", killed)
+        patch.setattr("totalrecall.detectors.model_file.write_atomically", killed)
         assert run(capsys, "update", own, "--add", fresh)[0] != 0
     assert given == [(own, before)]
     assert digest(own) == before

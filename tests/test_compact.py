@@ -5,9 +5,10 @@ import pytest
 
 from totalrecall import PatchCore
 from totalrecall.backbones import available, load
+from totalrecall.demo.pictures import defective, good
 from totalrecall.engines import open_engine
-from totalrecall.images import Recipe, read_image
-from totalrecall.synthetic import defective, good
+from totalrecall.pictures.geometry import Recipe
+from totalrecall.pictures.loading import read_image
 
 LAYERS = ("layer2", "layer3")
 

@@ -13,11 +13,11 @@ from tests.test_cli import run
 from tests.test_detector import damaged, make, stripes
 from tests.test_fitting import enough_for
 from totalrecall import SPADE, PaDiM, PatchCore, load_detector
-from totalrecall.audit import audit
-from totalrecall.copies import Repeat, Repeats, inspected, nearly_the_same, repeats_note
-from totalrecall.images import Recipe
-from totalrecall.notices import OutlierWarning, RepeatedPictureWarning
-from totalrecall.synthetic import good
+from totalrecall.audit.audit import audit
+from totalrecall.demo.pictures import good
+from totalrecall.errors import OutlierWarning, RepeatedPictureWarning
+from totalrecall.pictures.copies import Repeat, Repeats, inspected, nearly_the_same, repeats_note
+from totalrecall.pictures.geometry import Recipe
 
 COUNT = 14
 RECIPE = Recipe(size=64)
@@ -156,8 +156,10 @@ def test_however_the_threshold_is_set(detectors, options):
 
 
 def test_in_chunks_too(tiny_backbone, monkeypatch, tmp_path):
-    monkeypatch.setattr("totalrecall.plan._LEAST", 16)
-    monkeypatch.setattr("totalrecall.plan.resident_memory", lambda: 1 << 20)  # whatever other fits have left behind
+    monkeypatch.setattr("totalrecall.patchcore.plan._LEAST", 16)
+    monkeypatch.setattr(
+        "totalrecall.patchcore.plan.resident_memory", lambda: 1 << 20
+    )  # whatever other fits have left behind
     many = [stripes(at) for at in range(60)]
     again = []
     for at, picture in enumerate(many[:30]):
@@ -333,7 +335,7 @@ def test_pictures_of_many_sizes_and_few_of_them_are_searched_alike():
 def test_the_answer_does_not_depend_on_how_many_are_compared_at_a_time(monkeypatch):
     pictures = [stripes(at % 7, 64, 64) for at in range(7)] + [jpeg(stripes(at, 64, 64), 96) for at in range(7)]
     whole = search(pictures).told
-    monkeypatch.setattr("totalrecall.copies._ROWS", 3)
+    monkeypatch.setattr("totalrecall.pictures.copies._ROWS", 3)
     assert search(pictures).told == whole
     assert len(whole) == 7
 
@@ -352,7 +354,8 @@ def test_what_cannot_be_read_is_no_repeat_of_what_can(tmp_path):
 
 def test_of_real_pictures_none_is_taken_for_a_copy_and_every_copy_is(shared):
     from totalrecall.datasets import open_dataset
-    from totalrecall.images import find_pictures, read_image
+    from totalrecall.pictures.files import find_pictures
+    from totalrecall.pictures.loading import read_image
 
     recipe = Recipe(size=256)
     bottles = [read_image(path) for path in find_pictures(shared / "data" / "mvtec_ad" / "bottle" / "train" / "good")]
@@ -366,7 +369,7 @@ def test_of_real_pictures_none_is_taken_for_a_copy_and_every_copy_is(shared):
 
 @pytest.mark.parametrize("again", ["bytes", "jpeg", "stuck"])
 def test_real_bottles_with_copies_have_the_threshold_of_the_bottles_alone(shared, tmp_path, again):
-    from totalrecall.images import find_pictures
+    from totalrecall.pictures.files import find_pictures
 
     bottles = find_pictures(shared / "data" / "mvtec_ad" / "bottle" / "train" / "good")[:10]
     for at, path in enumerate(bottles if again != "stuck" else [bottles[4]] * 40):

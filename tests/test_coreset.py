@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import totalrecall.coreset as coreset
 from tests import reference
-from totalrecall.coreset import budget, greedy_k_center, project, subsample
 from totalrecall.errors import SettingError
+from totalrecall.patchcore import coreset
+from totalrecall.patchcore.coreset import budget, greedy_k_center, project, subsample
 
 
 def clustered(n=3000, d=24, seed=0, dtype=np.float64):

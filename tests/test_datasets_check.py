@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from tests import dataset_trees as trees
 from totalrecall.cli import main
 from totalrecall.datasets import LAYOUTS, open_dataset
-from totalrecall.datasets.check import check_files
-from totalrecall.datasets.headers import picture_size
+from totalrecall.datasets.check import check_files, picture_size
 from totalrecall.errors import PictureError
-from totalrecall.images import read_image
+from totalrecall.pictures.loading import read_image
 
 # --- the size of a picture from its first bytes ---
 
@@ -78,7 +77,7 @@ def test_the_size_in_the_header_is_that_of_the_decoded_picture(name, tmp_path):
 
 @pytest.mark.parametrize("name", ["colour.png", "colour.jpg", "grey.JPG", "colour.bmp", "on_its_side.jpg", "deep.png"])
 def test_plain_pictures_are_not_decoded(name, tmp_path, monkeypatch):
-    monkeypatch.setattr("totalrecall.datasets.headers.read_image", lambda path: pytest.fail(f"decoded {path}"))
+    monkeypatch.setattr("totalrecall.datasets.check.read_image", lambda path: pytest.fail(f"decoded {path}"))
     path = tmp_path / name
     path.write_bytes(PICTURES[name])
     assert sorted(picture_size(path)) == [23, 37]

@@ -10,7 +10,7 @@ from totalrecall.datasets.base import mask_warnings
 from totalrecall.datasets.check import mask_files
 from totalrecall.datasets.mstc import extract_frames
 from totalrecall.errors import DataError, SettingError
-from totalrecall.evaluation import read_defect_mask
+from totalrecall.evaluation.evaluate import read_defect_mask
 
 
 def listed(data):

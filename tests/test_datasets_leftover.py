@@ -10,8 +10,8 @@ from tests.dataset_trees import mask, picture
 from totalrecall.cli import main
 from totalrecall.datasets import open_dataset
 from totalrecall.datasets.overlap import split_note
-from totalrecall.evaluation import evaluate
-from totalrecall.notices import LearntPictureWarning, PassedOverWarning
+from totalrecall.errors import LearntPictureWarning, PassedOverWarning
+from totalrecall.evaluation.evaluate import evaluate
 
 
 def opened(layout, root):

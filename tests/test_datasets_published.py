@@ -8,12 +8,12 @@ import pytest
 
 from tests import dataset_trees as trees
 from totalrecall.cli import main
-from totalrecall.cli.common import LAYOUTS as LAYOUTS_OF_HELP
+from totalrecall.cli.options import LAYOUTS as LAYOUTS_OF_HELP
 from totalrecall.datasets import LAYOUTS, SETS, categories, open_dataset
 from totalrecall.datasets.base import mask_warnings
 from totalrecall.datasets.check import check_files, mask_files
 from totalrecall.errors import DataError
-from totalrecall.evaluation import read_defect_mask
+from totalrecall.evaluation.evaluate import read_defect_mask
 
 # --- every layout ---
 

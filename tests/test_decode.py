@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from totalrecall.decode import decode_image, decode_pixels, to_8_bits
 from totalrecall.errors import PictureError
+from totalrecall.pictures.decode import decode_image, decode_pixels, to_8_bits
 
 COLOUR = np.random.default_rng(0).integers(0, 256, (13, 17, 3), np.uint8)  # RGB
 GREY = COLOUR[:, :, 0]

@@ -13,7 +13,7 @@ from tests.resnet_forward import random_weights
 from totalrecall import PatchCore
 from totalrecall.backbones import add
 from totalrecall.cli import demo, main
-from totalrecall.synthetic import KINDS
+from totalrecall.demo.pictures import KINDS
 
 GOOD = demo._GOOD  # before `few` puts another number there
 

@@ -11,7 +11,7 @@ import pytest
 from tests import reference
 from totalrecall import PatchCore, SkippedPictureWarning
 from totalrecall.errors import BackboneError, DataError, ModelFileError, NotFittedError, PictureError, SettingError
-from totalrecall.images import read_image
+from totalrecall.pictures.loading import read_image
 
 SIZE = 64
 
@@ -290,7 +290,7 @@ def test_a_bad_setting_is_named_before_any_work(tiny_backbone, options, message)
 
 
 def test_a_model_of_another_kind_is_refused(fitted, tmp_path):
-    from totalrecall.artifact import read_artifact, write_artifact
+    from totalrecall.detectors.model_file import read_artifact, write_artifact
 
     header, tensors = read_artifact(fitted.save(tmp_path / "a.trecall"))
     write_artifact(tmp_path / "b.trecall", {**header, "kind": "padim"}, tensors)
@@ -300,7 +300,7 @@ def test_a_model_of_another_kind_is_refused(fitted, tmp_path):
 
 @pytest.mark.parametrize("lost", ["bank.vectors", "bank.origin", "calibration.scores"])
 def test_a_model_that_lacks_a_part_is_damaged(fitted, tmp_path, lost):
-    from totalrecall.artifact import read_artifact, write_artifact
+    from totalrecall.detectors.model_file import read_artifact, write_artifact
 
     header, tensors = read_artifact(fitted.save(tmp_path / "a.trecall"))
     del tensors[lost]

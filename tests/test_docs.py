@@ -8,7 +8,7 @@ import cv2
 import pytest
 
 from totalrecall.cli import main
-from totalrecall.synthetic import make_dataset
+from totalrecall.demo.pictures import make_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 

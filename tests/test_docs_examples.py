@@ -11,7 +11,7 @@ import totalrecall
 import totalrecall.datasets
 import totalrecall.errors
 from tests.docs_folder import make_docs_folder
-from totalrecall.formats import MAX_PIXELS
+from totalrecall.pictures.formats.header import MAX_PIXELS
 
 ROOT = Path(__file__).resolve().parents[1]
 PUBLIC = {f"totalrecall.{name}": getattr(totalrecall, name) for name in totalrecall.__all__ if name != "__version__"}

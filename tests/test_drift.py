@@ -7,11 +7,11 @@ import cv2
 import numpy as np
 import pytest
 
-from totalrecall.drift import Monitor, Reference
-from totalrecall.drift_conditions import MEASURES, Conditions, glance
+from totalrecall.demo.pictures import good
+from totalrecall.drift.conditions import MEASURES, Conditions, Reference, glance
+from totalrecall.drift.monitor import Monitor
 from totalrecall.errors import DataError, SettingError
-from totalrecall.images import Recipe
-from totalrecall.synthetic import good
+from totalrecall.pictures.geometry import Recipe
 
 RECIPE = Recipe(size=96)
 SIZE = (96, 120)

@@ -7,16 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from totalrecall.drift_bets import (
-    GOOD_SHARE,
-    SHIFTS,
-    STAKES,
-    Bets,
-    Ranks,
-    majority_chance,
-    rank_bets,
-    share_bets,
-)
+from totalrecall.drift.bets import GOOD_SHARE, SHIFTS, STAKES, Bets, Ranks, majority_chance, rank_bets, share_bets
 
 NONE = (0,) * len(SHIFTS)  # of the last numbers have moved
 EVEN = (1.0,) * len(STAKES)

@@ -4,10 +4,11 @@ import cv2
 import numpy as np
 import pytest
 
-from totalrecall import drift_conditions
-from totalrecall.drift_conditions import MEASURES, Aligner, rounded
-from totalrecall.images import Recipe, load_pictures
-from totalrecall.synthetic import good
+from totalrecall.demo.pictures import good
+from totalrecall.drift import conditions as drift_conditions
+from totalrecall.drift.conditions import MEASURES, Aligner, rounded
+from totalrecall.pictures.geometry import Recipe
+from totalrecall.pictures.loading import load_pictures
 
 RECIPE = Recipe(size=128)
 LIGHT, RED, BLUE, FOCUS = range(4)

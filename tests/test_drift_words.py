@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from totalrecall.drift_words import change_in_words, spread_in_words
+from totalrecall.drift.words import change_in_words, spread_in_words
 
 SIZE = (300, 400)  # height, width
 SPREAD = {"light": 0.03, "focus": 0.05, "across": 0.01, "down": 0.002}

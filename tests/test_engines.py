@@ -14,8 +14,7 @@ from tests.resnet_forward import random_weights
 from totalrecall.backbones import Backbone
 from totalrecall.backbones.resnet import build_resnet
 from totalrecall.engines import Engine, open_engine, openvino
-from totalrecall.engines.compiled_cache import CompiledCache
-from totalrecall.engines.openvino import OpenVinoEngine
+from totalrecall.engines.openvino import CompiledCache, OpenVinoEngine
 from totalrecall.errors import BackboneError, DataError, SettingError
 
 LAYERS = ("layer1", "layer2")
@@ -287,7 +286,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(backbone, tmp_path):
 
 
 def test_the_cache_drops_what_was_used_longest_ago(tmp_path, monkeypatch):
-    monkeypatch.setattr("totalrecall.engines.compiled_cache._LIMIT", 500)
+    monkeypatch.setattr("totalrecall.engines.openvino._LIMIT", 500)
     cache = CompiledCache(tmp_path)
     for age, key in [(300, "old"), (200, "older use"), (100, "new")]:
         cache.write((key,), b"x" * 100)

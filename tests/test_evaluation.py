@@ -12,8 +12,8 @@ import pytest
 
 from totalrecall.datasets import Sample, open_dataset
 from totalrecall.errors import DataError, PictureError
-from totalrecall.evaluation import evaluate, read_defect_mask
-from totalrecall.images import Geometry
+from totalrecall.evaluation.evaluate import evaluate, read_defect_mask
+from totalrecall.pictures.geometry import Geometry
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from totalrecall.calibration import Calibration
-from totalrecall.evidence import Evidence, EvidenceKeeper, Recalibration, kept_pictures
+from totalrecall.patchcore.evidence import Evidence, EvidenceKeeper, Recalibration, kept_pictures
 
 SIDE, DIMENSIONS = 30, 4  # 900 patches, of which a score averages 9, and 36 are kept
 

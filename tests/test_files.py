@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from totalrecall.errors import DataError
-from totalrecall.files import atomic_write, check_writable, home, is_special, read_regular, sha256, write_atomically
+from totalrecall.system.files import (
+    atomic_write,
+    check_writable,
+    home,
+    is_special,
+    read_regular,
+    sha256,
+    write_atomically,
+)
 
 
 def refusal(call, *arguments, **options):

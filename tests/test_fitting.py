@@ -17,13 +17,13 @@ import pytest
 
 from tests import reference
 from totalrecall import PatchCore
-from totalrecall import plan as planning
-from totalrecall.errors import DataError
-from totalrecall.folds import held_out, make_folds
-from totalrecall.learning import ChunkedFitWarning, learn
-from totalrecall.memory import parse_size
-from totalrecall.picture_files import find_pictures
-from totalrecall.plan import make_plan
+from totalrecall.calibration import held_out, make_folds
+from totalrecall.errors import ChunkedFitWarning, DataError
+from totalrecall.patchcore import plan as planning
+from totalrecall.patchcore.fitting import learn
+from totalrecall.patchcore.plan import make_plan
+from totalrecall.pictures.files import find_pictures
+from totalrecall.system.text import parse_size
 
 SIZE = 64
 COUNT = 24

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from totalrecall.folds import fold_count, held_out, make_folds
+from totalrecall.calibration import fold_count, held_out, make_folds
 
 
 def test_held_out_pictures_are_a_fifth_and_at_most_500():

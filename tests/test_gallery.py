@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import reference
-from totalrecall.gallery import Gallery, pooled
+from totalrecall.detectors.feature_pyramids import Gallery, pooled
 
 GRIDS = {
     "halving": [(8, 8, 5), (4, 4, 7), (2, 2, 3)],

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import reference
+from totalrecall.detectors.gaussians import EPSILON, Gaussians, choose_channels, default_channels, embed
 from totalrecall.errors import BackboneError
-from totalrecall.gaussians import EPSILON, Gaussians, choose_channels, default_channels, embed
 
 
 def vectors(seed, n, positions=7, d=20, spread=3.0):

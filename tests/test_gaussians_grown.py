@@ -5,7 +5,7 @@ import pytest
 
 from tests import reference
 from tests.test_gaussians import fitted, vectors
-from totalrecall.gaussians_grown import Grown
+from totalrecall.detectors.gaussians import Grown
 
 
 def test_distances_equal_the_oracle_of_all_that_are_in():

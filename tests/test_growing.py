@@ -10,8 +10,8 @@ import pytest
 from tests.test_detector import damaged, stripes
 from tests.test_update import digest, odd, written
 from totalrecall import SPADE, PaDiM, load_detector
-from totalrecall.artifact import read_artifact, write_artifact
-from totalrecall.changing import Changing
+from totalrecall.detectors.changing import Changing
+from totalrecall.detectors.model_file import read_artifact, write_artifact
 from totalrecall.errors import DataError, ModelFileError, NotFittedError, SettingError
 
 both = pytest.mark.parametrize("kind", [PaDiM, SPADE])
@@ -126,7 +126,7 @@ def test_nothing_new_is_no_step(load, files, kind, good, tmp_path):
 def test_more_pictures_than_memory_holds_are_refused_beforehand(load, kind, alarms, monkeypatch):
     detector = load(kind)
     each, beside = detector._growth()
-    monkeypatch.setattr("totalrecall.membership.available_memory", lambda: beside + 2 * each)
+    monkeypatch.setattr("totalrecall.detectors.membership.available_memory", lambda: beside + 2 * each)
     with pytest.raises(SettingError, match=r"add: 6 pictures at once need .* of memory, 2 fit. Add them in parts."):
         detector.update(add=alarms)
 

@@ -6,16 +6,17 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from totalrecall.coreset import greedy_k_center
-from totalrecall.guard import (
+from totalrecall.outliers.explain import (
     Others,
     dirty_patches,
     explain,
     laid_out,
     level,
+    limit_of,
     smoothed,
+    standing_out,
 )
-from totalrecall.ranking import limit_of, standing_out
+from totalrecall.patchcore.coreset import greedy_k_center
 
 GRID = (10, 10)
 CELLS = np.indices(GRID).reshape(2, -1).T
@@ -75,7 +76,7 @@ def test_more_vectors_than_one_product_takes_change_nothing(monkeypatch):
     vectors, owner = rng.normal(size=(300, 6)).astype(np.float32), rng.integers(0, 7, 300)
     queries = rng.normal(size=(40, 6)).astype(np.float32)
     whole = Others(vectors, owner).nearest(queries, own=0)
-    monkeypatch.setattr("totalrecall.guard._COLUMNS", 32)
+    monkeypatch.setattr("totalrecall.outliers.explain._COLUMNS", 32)
     parts = Others(vectors, owner).nearest(queries, own=0)
     assert np.allclose(whole[0], parts[0], atol=1e-6)
     assert (whole[1] == parts[1]).all()

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from totalrecall.artifact import read_artifact, write_artifact
+from totalrecall.detectors.history import Step, last_step, past_of, steps_of, undone, with_step
+from totalrecall.detectors.model_file import read_artifact, write_artifact
 from totalrecall.errors import ModelFileError, SettingError
-from totalrecall.history import Step, last_step, past_of, steps_of, undone, with_step
 
 STEP = Step("add", "2026-11-22T12:00:00+00:00", "0.1.0", [{"path": "a.png", "sha256": "00"}], (3, 4), (1.5, None))
 

@@ -11,7 +11,7 @@ import pytest
 from totalrecall.cli import main
 from totalrecall.datasets import DataSet, Sample
 from totalrecall.datasets.check import check_files
-from totalrecall.formats import MAX_PIXELS, max_pixels
+from totalrecall.pictures.formats.header import MAX_PIXELS, max_pixels
 
 
 @pytest.fixture

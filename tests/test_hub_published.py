@@ -4,7 +4,7 @@ import pytest
 
 from totalrecall.backbones import PUBLISHED, Remote
 from totalrecall.backbones.published import architecture_of, parse_remote
-from totalrecall.backbones.resnet_plan import ARCHITECTURES
+from totalrecall.backbones.resnet_layout import ARCHITECTURES
 from totalrecall.errors import SettingError
 
 

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from totalrecall.errors import PictureError, SettingError
-from totalrecall.images import Recipe
+from totalrecall.pictures.geometry import Recipe
 
 SIDES = st.integers(1, 700)
 RECIPES = [

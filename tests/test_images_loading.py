@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from totalrecall.errors import DataError, PictureError
-from totalrecall.files import sha256
-from totalrecall.images import Recipe, load_pictures, read_image
-from totalrecall.picture_files import find_pictures
+from totalrecall.pictures.files import find_pictures
+from totalrecall.pictures.geometry import Recipe
+from totalrecall.pictures.loading import load_pictures, read_image
+from totalrecall.system.files import sha256
 
 SMALL = Recipe(size=32)
 PICTURE = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)

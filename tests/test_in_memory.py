@@ -8,10 +8,10 @@ import pytest
 
 from totalrecall import PatchCore
 from totalrecall.errors import DataError, PictureError, SettingError
-from totalrecall.images import Recipe, load_picture, load_pictures
-from totalrecall.in_memory import pixels_in_memory, source_name
-from totalrecall.read_ahead import ReadAhead
-from totalrecall.sources import expand
+from totalrecall.pictures.geometry import Recipe
+from totalrecall.pictures.in_memory import pixels_in_memory, source_name
+from totalrecall.pictures.loading import expand, load_picture, load_pictures
+from totalrecall.pictures.read_ahead import ReadAhead
 
 PIL = pytest.importorskip("PIL.Image")
 RNG = np.random.default_rng(9)
@@ -200,7 +200,7 @@ def test_read_ahead_lets_in_what_fits_and_always_the_one_whose_turn_it_is():
 
 
 def test_large_pictures_come_in_order_though_two_of_them_never_fit(monkeypatch):
-    monkeypatch.setattr("totalrecall.images.ReadAhead", lambda: ReadAhead(1))
+    monkeypatch.setattr("totalrecall.pictures.loading.ReadAhead", lambda: ReadAhead(1))
     sources = [png(RNG.integers(0, 256, (40, 50, 3), np.uint8)) for _ in range(20)]
     stream = load_pictures(sources, Recipe(size=32), threads=4)
     assert [one.path for one in stream] == [f"bytes[{at}]" for at in range(20)]
@@ -210,7 +210,7 @@ def test_large_pictures_come_in_order_though_two_of_them_never_fit(monkeypatch):
 
 
 def test_one_picture_that_takes_all_memory_or_breaks_the_decoder_does_not_stop_the_others(monkeypatch):
-    from totalrecall import decode
+    from totalrecall.pictures import decode
 
     failures = iter([MemoryError(), RecursionError("too deep"), OverflowError("too large"), ZeroDivisionError(), None])
 
@@ -221,8 +221,8 @@ def test_one_picture_that_takes_all_memory_or_breaks_the_decoder_does_not_stop_t
         return whole(data, name)
 
     whole = decode.open_picture
-    monkeypatch.setattr("totalrecall.images.open_picture", fails)
-    monkeypatch.setattr("totalrecall.images._read_bytes", lambda _: png())
+    monkeypatch.setattr("totalrecall.pictures.loading.open_picture", fails)
+    monkeypatch.setattr("totalrecall.pictures.loading._read_bytes", lambda _: png())
     outcomes = [load_picture(f"{at}.png", Recipe(size=32)) for at in range(5)]
     assert str(outcomes[0].error).startswith("0.png is too large for the memory that is left.")
     assert all("cannot be prepared" in str(one.error) for one in outcomes[1:4])

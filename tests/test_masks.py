@@ -8,16 +8,17 @@ import pytest
 from PIL import Image
 
 from totalrecall import PaDiM, PatchCore
-from totalrecall.audit import audit
-from totalrecall.benchmark_cell import Cell
+from totalrecall.audit.audit import audit
+from totalrecall.benchmark.cell import Cell
 from totalrecall.datasets import open_dataset
 from totalrecall.datasets.check import check_files
+from totalrecall.demo.pictures import make_dataset
+from totalrecall.detectors.spade import SPADE
 from totalrecall.errors import DataError, PictureError, SettingError
-from totalrecall.evaluation import read_defect_mask
-from totalrecall.images import Recipe, load_picture
-from totalrecall.masks import read_mask, read_roi, roi_words
-from totalrecall.spade import SPADE
-from totalrecall.synthetic import make_dataset
+from totalrecall.evaluation.evaluate import read_defect_mask
+from totalrecall.pictures.geometry import Recipe
+from totalrecall.pictures.loading import load_picture
+from totalrecall.pictures.masks import read_mask, read_roi, roi_words
 
 SHAPE = np.zeros((64, 96), bool)  # a disc and a bar
 cv2.circle(SHAPE.view(np.uint8), (60, 30), 17, 1, -1)

@@ -7,17 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from totalrecall import memory
 from totalrecall.errors import DataError, SettingError
-from totalrecall.memory import (
-    RowStore,
-    available_memory,
-    check_scratch,
-    format_size,
-    parse_size,
-    peak_memory,
-    resident_memory,
-)
+from totalrecall.system import memory
+from totalrecall.system.memory import RowStore, available_memory, check_scratch, peak_memory, resident_memory
+from totalrecall.system.text import format_size, parse_size
 
 
 def test_memory_is_counted_in_bytes():

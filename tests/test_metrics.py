@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from totalrecall.errors import SettingError
-from totalrecall.metrics import PixelMetrics, auroc, average_precision, f1_max, reason
+from totalrecall.evaluation.metrics import PixelMetrics, auroc, average_precision, f1_max, reason
 
 # --- pictures ---
 

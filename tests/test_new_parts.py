@@ -11,8 +11,7 @@ from tests.test_detector import make
 from tests.test_fitting import enough_for
 from totalrecall import PatchCore
 from totalrecall.cli import main
-from totalrecall.errors import DataError, SettingError
-from totalrecall.notices import RepeatedPartsWarning
+from totalrecall.errors import DataError, RepeatedPartsWarning, SettingError
 
 PARTS, LIGHTS = 12, 4
 
@@ -94,13 +93,13 @@ def test_fewer_than_three_parts_cannot_tell_of_others(tiny_backbone):
     detector = make(tiny_backbone, new_parts=True)
     parts = np.array([0] * LIGHTS + [1] * 9)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("totalrecall.fitting.part_numbers", lambda _: parts)
+        patch.setattr("totalrecall.patchcore.gathered.part_numbers", lambda _: parts)
         with pytest.raises(DataError, match="new_parts needs good pictures of at least 3 parts, got 13 of 2"):
             detector.fit(two)
 
 
 def test_in_chunks_parts_cannot_be_told_apart_and_the_fit_says_what_it_needs(tiny_backbone, photographs, monkeypatch):
-    monkeypatch.setattr("totalrecall.plan._LEAST", 16)
+    monkeypatch.setattr("totalrecall.patchcore.plan._LEAST", 16)
     detector = make(tiny_backbone, new_parts=True)
     with pytest.raises(SettingError, match=r"new_parts needs all patches at once, \d+MB of memory, got"):
         detector.fit(photographs, memory=enough_for(detector, photographs, 8))

@@ -13,7 +13,7 @@ import pytest
 from tests.test_detector import stripes
 from totalrecall.backbones import available
 from totalrecall.errors import DataError
-from totalrecall.files import home
+from totalrecall.system.files import home
 
 SOURCE = Path(__file__).resolve().parents[1] / "src"
 NOBODY = 54321  # an id that the list of users does not have

@@ -9,11 +9,10 @@ import pytest
 
 from tests.test_detector import stripes
 from totalrecall import PatchCore, load_detector
-from totalrecall.bank import BankPicture
 from totalrecall.cli import main
-from totalrecall.images import is_grey
-from totalrecall.notices import PassedOverWarning, UnlikePictureWarning
-from totalrecall.odd_pictures import are_far, mixed_notes
+from totalrecall.errors import PassedOverWarning, UnlikePictureWarning
+from totalrecall.pictures.loading import LearntPicture, is_grey
+from totalrecall.pictures.unlike import are_far, mixed_notes
 
 COLOUR = [stripes(at) for at in range(8)]
 GREY = [np.repeat(one[:, :, :1], 3, axis=2) for one in COLOUR]
@@ -186,9 +185,9 @@ def test_sizes_are_far_apart_by_a_quarter_in_shape_or_twice_in_scale(size, far):
 
 
 def test_no_note_is_made_of_pictures_of_one_kind_or_of_one_picture():
-    same = [BankPicture(f"{at}.png", "", 80, 100, False) for at in range(9)]
+    same = [LearntPicture(f"{at}.png", "", 80, 100, False) for at in range(9)]
     assert mixed_notes(same) == mixed_notes(same[:1]) == mixed_notes([]) == []
-    assert mixed_notes([*same, BankPicture("old.png", "", 80, 104, None)]) == []
+    assert mixed_notes([*same, LearntPicture("old.png", "", 80, 104, None)]) == []
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])

@@ -11,9 +11,9 @@ import pytest
 
 from tests.old_models import told
 from totalrecall import load_detector
-from totalrecall.artifact import is_protected
 from totalrecall.cli import main
 from totalrecall.cli.info import describe
+from totalrecall.detectors.model_file import is_protected
 
 DATA = Path(__file__).parent / "data"
 SAID = json.loads((DATA / "old_models.json").read_text())

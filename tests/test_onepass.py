@@ -9,10 +9,10 @@ import pytest
 
 from tests.test_detector import damaged, stripes
 from totalrecall import SPADE, PaDiM, SkippedPictureWarning, load_detector
-from totalrecall.artifact import read_artifact, write_artifact
+from totalrecall.calibration import held_out
+from totalrecall.detectors.model_file import read_artifact, write_artifact
 from totalrecall.errors import BackboneError, DataError, ModelFileError, NotFittedError, PictureError, SettingError
-from totalrecall.folds import held_out
-from totalrecall.images import read_image
+from totalrecall.pictures.loading import read_image
 
 SIZE = 64
 both = pytest.mark.parametrize("kind", [PaDiM, SPADE])

@@ -5,11 +5,11 @@ import pytest
 
 from tests.test_detector import damaged, make, stripes
 from tests.test_fitting import enough_for
-from totalrecall.bank import BankPicture
 from totalrecall.calibration import Calibration
-from totalrecall.notices import OutlierWarning
-from totalrecall.outliers import bar_note, outlier_note, unlike_the_others
-from totalrecall.ranking import limit_of
+from totalrecall.errors import OutlierWarning
+from totalrecall.outliers.explain import limit_of
+from totalrecall.outliers.notes import bar_note, outlier_note, unlike_the_others
+from totalrecall.pictures.loading import LearntPicture
 
 DIRTY = 7  # which of the pictures
 
@@ -50,7 +50,7 @@ def test_a_clean_set_loses_nothing(tiny_backbone):
 
 
 def test_in_chunks_too(tiny_backbone, monkeypatch):
-    monkeypatch.setattr("totalrecall.plan._LEAST", 16)
+    monkeypatch.setattr("totalrecall.patchcore.plan._LEAST", 16)
     detector = make(tiny_backbone, ignore_outliers=True)
     many = [damaged(i) if i == DIRTY else stripes(i) for i in range(60)]
     detector.fit(many, memory=enough_for(detector, many, 16))
@@ -75,7 +75,7 @@ def test_the_note_counts_and_names():
 
 
 def test_where_one_or_two_good_pictures_set_the_threshold_it_is_said():
-    pictures = [BankPicture(f"{at}.png", str(at), 9, 9) for at in range(30)]
+    pictures = [LearntPicture(f"{at}.png", str(at), 9, 9) for at in range(30)]
     even = np.linspace(1.0, 1.2, 30)
 
     def note(*highest, rate=0.05):
@@ -96,6 +96,6 @@ def test_a_fit_and_an_audit_have_one_limit():
     scores[5] = 9.0
     scores[5] = limit_of(scores, 4.0)
     assert limit_of(scores) < scores[5] < limit_of(scores, 4.5)  # an audit names it
-    pictures = [BankPicture(f"{at}.png", str(at), 9, 9) for at in range(60)]
+    pictures = [LearntPicture(f"{at}.png", str(at), 9, 9) for at in range(60)]
     calibration = Calibration(scores, scores, 0.05, 20, np.arange(60, dtype=np.int32))
     assert unlike_the_others(calibration, pictures) == ["5.png"]

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from totalrecall import overlay
 from totalrecall.errors import SettingError
-from totalrecall.overlay import draw_overlay, save_overlay
+from totalrecall.pictures import overlay
+from totalrecall.pictures.overlay import draw_overlay, save_overlay
 
 
 @dataclass(frozen=True)

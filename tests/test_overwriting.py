@@ -8,7 +8,7 @@ import pytest
 from totalrecall import PatchCore
 from totalrecall.datasets import Sample
 from totalrecall.errors import SettingError
-from totalrecall.reporting import report_pictures, report_samples
+from totalrecall.reports.writer import report_pictures, report_samples
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from tests import reference
 from tests.test_detector import damaged, stripes
 from totalrecall import PaDiM
 from totalrecall.errors import SettingError
-from totalrecall.images import read_image
+from totalrecall.pictures.loading import read_image
 from totalrecall.scoring import anomaly_map
 
 

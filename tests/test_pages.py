@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from totalrecall.pages import page_count
+from totalrecall.pictures.formats.pages import page_count
 
 PICTURES = [np.full((4, 5, 3), value, np.uint8) for value in (10, 90, 200)]
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests import reference
 from totalrecall.errors import SettingError
-from totalrecall.patches import covered_cells, describe, resize_bilinear
+from totalrecall.features.patches import covered_cells, describe, resize_bilinear
 
 
 def random_maps(seed=0, n=2, size=6, channels=(3, 5)):

@@ -5,8 +5,8 @@ import pytest
 from tests.dataset_trees import mask, picture
 from tests.test_picture_files import link
 from totalrecall.cli import main
-from totalrecall.path_patterns import fixed_part, matching_paths
-from totalrecall.picture_files import find_pictures, passed_over_note, search_pictures
+from totalrecall.pictures.files import find_pictures, passed_over_note, search_pictures
+from totalrecall.pictures.path_patterns import fixed_part, matching_paths
 
 
 def test_folders_that_a_pattern_matches_are_searched_as_a_shells_pattern_has_it(tmp_path):

@@ -10,9 +10,8 @@ import pytest
 from tests.dataset_trees import mask, picture
 from totalrecall import PatchCore
 from totalrecall.cli import main
-from totalrecall.errors import DataError
-from totalrecall.notices import PassedOverWarning
-from totalrecall.picture_files import (
+from totalrecall.errors import DataError, PassedOverWarning
+from totalrecall.pictures.files import (
     UNREAD_SUFFIXES,
     find_pictures,
     is_mask_folder,

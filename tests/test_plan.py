@@ -10,16 +10,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from totalrecall import plan as planning
 from totalrecall.backbones import load
+from totalrecall.calibration import held_out
 from totalrecall.errors import DataError, SettingError
-from totalrecall.estimate import Speeds, expected_seconds
-from totalrecall.extractor import PatchExtractor
-from totalrecall.folds import held_out
-from totalrecall.images import Recipe
-from totalrecall.memory import parse_size
-from totalrecall.plan import expected_grid, make_plan, spread, walked_dimensions
-from totalrecall.settings import Settings
+from totalrecall.features.extractor import PatchExtractor
+from totalrecall.patchcore import plan as planning
+from totalrecall.patchcore.plan import Speeds, expected_grid, expected_seconds, make_plan
+from totalrecall.patchcore.settings import Settings, walked_dimensions
+from totalrecall.pictures.geometry import Recipe
+from totalrecall.pictures.loading import spread
+from totalrecall.system.text import parse_size
 
 GB = 10**9
 MANY = [np.zeros((64, 64, 3), np.uint8)] * 20_000  # one array, twenty thousand times
@@ -51,7 +51,7 @@ def extractor(backbone="compact", recipe=None, **options):
 @pytest.fixture(autouse=True)
 def _roomy_disk_and_small_process(monkeypatch):
     monkeypatch.setattr(planning, "resident_memory", lambda: GB // 10)  # whatever other tests have loaded
-    monkeypatch.setattr("totalrecall.memory.shutil.disk_usage", lambda _: type("Usage", (), {"free": 10**13}))
+    monkeypatch.setattr("totalrecall.system.memory.shutil.disk_usage", lambda _: type("Usage", (), {"free": 10**13}))
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_a_region_of_interest_counts_only_what_it_covers():
 
 
 def test_a_disk_that_cannot_hold_the_scratch_stops_the_fit_before_it_starts(monkeypatch):
-    monkeypatch.setattr("totalrecall.memory.shutil.disk_usage", lambda _: type("Usage", (), {"free": 10**8}))
+    monkeypatch.setattr("totalrecall.system.memory.shutil.disk_usage", lambda _: type("Usage", (), {"free": 10**8}))
     with pytest.raises(DataError, match=r"The patches need 0\.6 GB of scratch space, .* has 0\.1 GB free\. Set TMPDIR"):
         make_plan(extractor(), MANY, 2 * GB)
     assert make_plan(extractor(), MANY[:100], 2 * GB).scratch == 0

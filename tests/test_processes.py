@@ -15,7 +15,7 @@ from tests.test_detector import stripes
 from totalrecall import SPADE, Monitor, PaDiM, PatchCore
 from totalrecall.engines import open_engine
 from totalrecall.errors import PictureError, SettingError
-from totalrecall.search import ExactSearch
+from totalrecall.search.exact import ExactSearch
 
 PICTURES = [stripes(seed) for seed in range(8)]
 KINDS = {"patchcore": (PatchCore, {"coreset": 0.2, "at_least": 1}), "padim": (PaDiM, {}), "spade": (SPADE, {})}
@@ -81,7 +81,7 @@ def test_results_monitors_backbones_and_engines_can_be_copied(tiny_backbone):
 
 
 def test_a_search_with_a_graph_can_be_copied(monkeypatch):
-    monkeypatch.setattr("totalrecall.search._WORTH_A_GRAPH", 1)
+    monkeypatch.setattr("totalrecall.search.exact._WORTH_A_GRAPH", 1)
     rng = np.random.default_rng(0)
     vectors, queries = (rng.standard_normal((n, 32), dtype=np.float32) for n in (500, 20))
     search = ExactSearch(vectors)

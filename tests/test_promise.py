@@ -14,9 +14,9 @@ from tests.test_detector import damaged, make, stripes
 from totalrecall import SPADE, PaDiM, PatchCore, load_detector
 from totalrecall.calibration import Calibration
 from totalrecall.datasets import open_dataset
+from totalrecall.detectors.promise import Promise
 from totalrecall.errors import NotFittedError, SettingError
-from totalrecall.evaluation import Evaluation, evaluate
-from totalrecall.promise import Promise
+from totalrecall.evaluation.evaluate import Evaluation, evaluate
 
 HUNDRED = np.arange(1, 101) / 10  # 0.1 to 10
 

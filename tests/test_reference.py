@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from totalrecall import reference
-from totalrecall.backbones.resnet_plan import ARCHITECTURES
+from totalrecall.backbones.resnet_layout import ARCHITECTURES
+from totalrecall.benchmark import published as reference
+from totalrecall.benchmark.published import MEAN, METRICS, PROTOCOLS, TRUST, published
 from totalrecall.datasets import LAYOUTS, SETS
 from totalrecall.errors import SettingError
-from totalrecall.kinds import KINDS
-from totalrecall.reference import MEAN, METRICS, PROTOCOLS, TRUST, published
+from totalrecall.registry import KINDS
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLES = sorted(Path(reference.__file__).parent.glob("*.csv"))

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from tests.reference import distances
-from totalrecall.coreset import Coreset, greedy_k_center
-from totalrecall.refill import refill
+from totalrecall.patchcore.coreset import Coreset, greedy_k_center, refill
 
 
 def patches(n=4000, d=24, seed=0, dtype=np.float32):
@@ -56,7 +55,7 @@ def test_as_many_are_added_as_have_gone_where_the_greedy_goes_no_finer_than_it_m
     coreset, gone = coreset_of(points), picture < 6
     lengths = []
     for finest in (0.01, 0.97, 1.0):
-        monkeypatch.setattr("totalrecall.refill._FINEST", finest)
+        monkeypatch.setattr("totalrecall.patchcore.coreset._FINEST", finest)
         lengths.append(len(refill(points, coreset, gone)))
     assert lengths[0] == len(coreset.indices)
     assert lengths[0] >= lengths[1] > lengths[2]
@@ -127,13 +126,13 @@ def gone_with_the_ground(points, picture, coreset):
 
 @pytest.mark.parametrize("least", [0.97, 0.1], ids=["ground that another centre covers", "ground that none does"])
 def test_a_ground_that_one_centre_covers_in_all_pictures_is_not_copied_whole(least, monkeypatch):
-    monkeypatch.setattr("totalrecall.refill._FINEST", least)
+    monkeypatch.setattr("totalrecall.patchcore.coreset._FINEST", least)
     points, picture = ground()
     coreset = coreset_of(points, 200)
     gone = gone_with_the_ground(points, picture, coreset)
-    monkeypatch.setattr("totalrecall.refill.AT_ONCE", 10**9)
+    monkeypatch.setattr("totalrecall.patchcore.coreset.AT_ONCE", 10**9)
     whole, much = traced(points, coreset, gone)
-    monkeypatch.setattr("totalrecall.refill.AT_ONCE", 1000)
+    monkeypatch.setattr("totalrecall.patchcore.coreset.AT_ONCE", 1000)
     rows, little = traced(points, coreset, gone)
     assert much > points.nbytes / 4  # else there was nothing to save
     assert little < much / 3

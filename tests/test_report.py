@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from totalrecall.overlay import save_overlay
-from totalrecall.report import ReportEntry, write_report
+from totalrecall.pictures.overlay import save_overlay
+from totalrecall.reports.gallery import ReportEntry
+from totalrecall.reports.report import write_report
 
 HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>&amp;\u202egnp.exe\n\udcff"
 

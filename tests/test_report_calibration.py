@@ -7,8 +7,8 @@ import pytest
 
 from tests.test_report import Reader, entry, page
 from totalrecall.calibration import Calibration
-from totalrecall.promise import Promise
-from totalrecall.report_calibration import calibration_section
+from totalrecall.detectors.promise import Promise
+from totalrecall.reports.report import calibration_section
 
 HUNDRED = np.arange(1, 101) / 10  # 0.1 to 10
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from tests.test_report import Reader, entry, page
-from totalrecall.report_page import jpeg
+from totalrecall.reports.page import jpeg
 
 DOT = np.zeros((40, 60, 3), np.uint8)
 

@@ -5,8 +5,8 @@ import re
 import pytest
 
 from tests.test_report import HOSTILE, Reader, entry
-from totalrecall.evaluation import Evaluation
-from totalrecall.report_measured import figures, measured_section
+from totalrecall.evaluation.evaluate import Evaluation
+from totalrecall.reports.report import figures, measured_section
 
 NAN = float("nan")
 ENTRIES = [

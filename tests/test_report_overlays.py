@@ -10,8 +10,7 @@ import pytest
 from totalrecall import load_detector
 from totalrecall.datasets import Sample, open_dataset
 from totalrecall.errors import PictureError
-from totalrecall.report_gallery import MOST_FULL, MOST_TELLING
-from totalrecall.report_overlays import _SMALL, WorstOverlays
+from totalrecall.reports.gallery import _SMALL, MOST_FULL, MOST_TELLING, WorstOverlays
 
 ROOM = MOST_FULL + _SMALL
 

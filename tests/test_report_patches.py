@@ -11,10 +11,10 @@ import pytest
 
 from tests.test_report import HOSTILE, Reader, page
 from totalrecall import PatchCore
-from totalrecall.images import Geometry, read_image
-from totalrecall.report import ReportEntry
-from totalrecall.report_patches import cut_patch
-from totalrecall.results import NearestPatch, Result
+from totalrecall.pictures.geometry import Geometry
+from totalrecall.pictures.loading import read_image
+from totalrecall.reports.gallery import ReportEntry, cut_patch
+from totalrecall.scoring import NearestPatch, Result
 
 RED, BLUE = (200, 30, 30), (30, 30, 200)
 GREY = np.full((40, 60, 3), 128, np.uint8)

@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from tests.resnet_forward import PUBLISHED, forward, random_weights
 from totalrecall.backbones.resnet import build_resnet
-from totalrecall.backbones.resnet_plan import ARCHITECTURES, blocks, stem
+from totalrecall.backbones.resnet_layout import ARCHITECTURES, blocks, stem
 from totalrecall.engines.openvino import OpenVinoEngine
 from totalrecall.errors import BackboneError, SettingError
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from totalrecall.same_part import SKETCH, part_numbers, same_part, surface
+from totalrecall.outliers.same_part import SKETCH, part_numbers, same_part, surface
 
 GRID = (16, 16)
 CELLS = np.indices(GRID).reshape(2, -1).T
@@ -75,7 +75,7 @@ def test_photographs_linked_by_a_third_show_one_part():
 def test_the_answer_does_not_depend_on_how_many_are_compared_at_a_time(monkeypatch):
     surfaces = surfaces_of(photograph(part, light) for part in range(9) for light in range(2))
     whole = groups(same_part(surfaces))
-    monkeypatch.setattr("totalrecall.same_part._ROWS", 4)
+    monkeypatch.setattr("totalrecall.outliers.same_part._ROWS", 4)
     assert groups(same_part(surfaces)) == whole
 
 

@@ -9,24 +9,18 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tests import reference
-from totalrecall.bank import Bank, BankPicture
 from totalrecall.errors import SettingError
-from totalrecall.images import Recipe
-from totalrecall.scoring import (
-    anomaly_map,
-    find_regions,
-    picture_score,
-    region_level,
-    reweight,
-    smooth_distances,
-    smoothing_sigma,
-)
+from totalrecall.patchcore.bank import Bank
+from totalrecall.patchcore.judge import picture_score, reweight
+from totalrecall.pictures.geometry import Recipe
+from totalrecall.pictures.loading import LearntPicture
+from totalrecall.scoring import anomaly_map, find_regions, region_level, smooth_distances, smoothing_sigma
 
 
 def a_bank(m=60, d=12, seed=0):
     rng = np.random.default_rng(seed)
     vectors = rng.standard_normal((m, d)).astype(np.float32)
-    return Bank(vectors, np.zeros((m, 3), np.int32), [BankPicture("a.png", "", 10, 10)])
+    return Bank(vectors, np.zeros((m, 3), np.int32), [LearntPicture("a.png", "", 10, 10)])
 
 
 def score_of(patches, bank, scoring, neighbours=9):

@@ -5,12 +5,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import totalrecall.search as search
 from tests import reference
-from totalrecall.bank import Bank, BankPicture
 from totalrecall.errors import SettingError
-from totalrecall.search import ExactSearch, principal_basis
-from totalrecall.threads import workers
+from totalrecall.patchcore.bank import Bank
+from totalrecall.pictures.loading import LearntPicture
+from totalrecall.search import exact as search
+from totalrecall.search.exact import ExactSearch
+from totalrecall.search.levels import principal_basis
+from totalrecall.system.threads import workers
 
 
 @pytest.fixture(params=[0, 1 << 62], ids=["by a graph", "by products"])
@@ -160,7 +162,7 @@ def test_one_vector_far_from_all_others_is_no_trouble(way):
 def test_a_plan_of_two_levels_as_models_had_before_is_as_good(way):
     bank, queries = patch_like(m=900)
     kept = Bank(
-        bank, np.zeros((900, 3), np.int32), [BankPicture("a.png", "0", 1, 1)], principal_basis(bank, 64), (16, 64)
+        bank, np.zeros((900, 3), np.int32), [LearntPicture("a.png", "0", 1, 1)], principal_basis(bank, 64), (16, 64)
     )
     _, indices = kept.checked().nearest(queries)
     assert np.array_equal(indices, brute_force(queries, bank, 1)[1])

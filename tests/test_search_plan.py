@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-import totalrecall.search_plan as search_plan
 from tests.test_search import brute_force, patch_like
-from totalrecall.search import ExactSearch
-from totalrecall.search_plan import choose_levels
+from totalrecall.search import levels as search_plan
+from totalrecall.search.exact import ExactSearch
+from totalrecall.search.levels import choose_levels
 
 
 def test_short_vectors_are_searched_whole():

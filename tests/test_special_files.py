@@ -15,9 +15,9 @@ from tests.test_cli_errors import complaint
 from totalrecall import PatchCore
 from totalrecall.backbones import add, available, load
 from totalrecall.datasets.base import open_array
-from totalrecall.engines.compiled_cache import CompiledCache
+from totalrecall.engines.openvino import CompiledCache
 from totalrecall.errors import BackboneError, DataError, TotalRecallError
-from totalrecall.files import LARGEST, exclusive, file_sha256, open_regular, read_regular
+from totalrecall.system.files import LARGEST, exclusive, file_sha256, open_regular, read_regular
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes with names are POSIX's")
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from totalrecall.demo.pictures import DEFECTS, KINDS, defective, good, make_dataset
 from totalrecall.errors import DataError, SettingError
-from totalrecall.synthetic import DEFECTS, KINDS, defective, good, make_dataset
 
 SMALL = (96, 112)
 

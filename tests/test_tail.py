@@ -5,8 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from totalrecall.calibration import Calibration
-from totalrecall.tail import LEAST, Tail, fit_tail, rate_interval
+from totalrecall.calibration import LEAST, Calibration, Tail, fit_tail, rate_interval
 
 
 @pytest.mark.parametrize("shape", [-0.2, 0.0, 1e-12, 0.3])

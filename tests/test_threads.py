@@ -7,7 +7,7 @@ import numpy  # noqa: F401  its BLAS is what is limited
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from totalrecall.threads import core_cache, cores, in_order, in_worker, one_blas_thread, workers
+from totalrecall.system.threads import core_cache, cores, in_order, in_worker, one_blas_thread, workers
 
 
 @pytest.fixture(autouse=True)

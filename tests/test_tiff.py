@@ -7,9 +7,9 @@ import zlib
 import numpy as np
 import pytest
 
-from totalrecall.decode import decode_image, decode_layers, decode_pixels, open_picture
 from totalrecall.errors import PictureError
-from totalrecall.lzw import decode_lzw
+from totalrecall.pictures.decode import decode_image, decode_layers, decode_pixels, open_picture
+from totalrecall.pictures.formats.lzw import decode_lzw
 
 PIL = pytest.importorskip("PIL.Image")
 tifffile = pytest.importorskip("tifffile")

@@ -8,9 +8,9 @@ import pytest
 
 from tests.test_detector import SIZE, damaged, stripes
 from totalrecall import PatchCore
-from totalrecall.artifact import read_artifact, write_artifact
+from totalrecall.detectors.model_file import read_artifact, write_artifact
 from totalrecall.errors import DataError, ModelFileError, NotFittedError, SettingError
-from totalrecall.joining import covering, estimated_radius
+from totalrecall.patchcore.update import covering, estimated_radius
 
 
 def odd(seed):
@@ -138,8 +138,8 @@ def test_arrays_join_too(detector):
 
 def test_the_threshold_is_that_of_a_calibration_with_the_new_vectors(tiny_backbone, good, alarms):
     """Against scoring all good pictures again, each by a bank without its fold and with the new vectors."""
-    from totalrecall.bank import Bank
-    from totalrecall.learning import learn
+    from totalrecall.patchcore.bank import Bank
+    from totalrecall.patchcore.fitting import learn
 
     detector = make(tiny_backbone).fit(good)
     detector.update(add=alarms)
@@ -243,7 +243,7 @@ def test_an_update_that_fails_leaves_the_detector_as_it_was(detector, saved, ala
     def broken(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("totalrecall.evidence.Recalibration.calibration", broken)
+    monkeypatch.setattr("totalrecall.patchcore.evidence.Recalibration.calibration", broken)
     with pytest.raises(KeyboardInterrupt):
         detector.update(add=alarms)
     assert written(detector, tmp_path) == digest(saved)
@@ -358,7 +358,7 @@ def test_wrong_use_is_named(detector, tiny_backbone, alarms):
 
 
 def test_more_pictures_than_memory_holds_are_refused_beforehand(detector, alarms, monkeypatch):
-    monkeypatch.setattr("totalrecall.membership.available_memory", lambda: 500_000)
+    monkeypatch.setattr("totalrecall.detectors.membership.available_memory", lambda: 500_000)
     message = r"add: 6 pictures at once need .* of memory, 2 fit. Add them in parts."
     with pytest.raises(SettingError, match=message):
         detector.update(add=alarms)

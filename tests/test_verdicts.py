@@ -16,10 +16,10 @@ from tests.test_detector import damaged, make, stripes
 from totalrecall import SPADE, PaDiM, PatchCore
 from totalrecall.backbones.resnet import build_resnet
 from totalrecall.calibration import Calibration
-from totalrecall.drift import Monitor
+from totalrecall.drift.monitor import Monitor
 from totalrecall.errors import PictureError, SettingError
-from totalrecall.report_entry import ReportEntry, counts
-from totalrecall.results import judged, verdict_in_words
+from totalrecall.reports.gallery import ReportEntry, counts
+from totalrecall.scoring import judged, verdict_in_words
 
 KINDS = pytest.mark.parametrize("kind", [PatchCore, PaDiM, SPADE])
 

@@ -24,8 +24,8 @@ import numpy as np
 from benchmarks.common import SHARED, record
 from benchmarks.peers.plan import Plan, TestPicture
 from totalrecall.datasets import open_dataset
-from totalrecall.evaluation import read_defect_mask
-from totalrecall.images import read_image
+from totalrecall.evaluation.evaluate import read_defect_mask
+from totalrecall.pictures.loading import read_image
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = {"resnet18": "resnet18_imagenet1k_v1.safetensors", "resnet50": "resnet50_imagenet1k_caffe.safetensors"}

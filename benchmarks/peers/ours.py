@@ -13,8 +13,8 @@ from benchmarks.peers.measure import median_ms, peak_mb, rate, tell
 from benchmarks.peers.plan import Plan, read_plan
 from totalrecall import PatchCore
 from totalrecall.datasets import Sample
-from totalrecall.evaluation import evaluate
-from totalrecall.images import read_image
+from totalrecall.evaluation.evaluate import evaluate
+from totalrecall.pictures.loading import read_image
 
 SIZE, SEED = 256, 42
 

@@ -40,19 +40,20 @@ and `synthetic_board`, damaged by `synthetic_defects`), `cli`.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import totalrecall.threads as _threads  # noqa: F401  first of all: it has a word for NumPy's BLAS before that is loaded
+from totalrecall.system import threads as _threads  # noqa: F401  first of all: it has a word for NumPy's BLAS before that is loaded
 
 if TYPE_CHECKING:
-    from totalrecall.detector import PatchCore
-    from totalrecall.drift import Monitor
-    from totalrecall.formats import set_max_pixels
-    from totalrecall.kinds import load_detector
-    from totalrecall.notices import SkippedPictureWarning
-    from totalrecall.padim import PaDiM
-    from totalrecall.results import Result
-    from totalrecall.spade import SPADE
+    from totalrecall.detectors.padim import PaDiM
+    from totalrecall.detectors.spade import SPADE
+    from totalrecall.drift.monitor import Monitor
+    from totalrecall.errors import SkippedPictureWarning
+    from totalrecall.patchcore.detector import PatchCore
+    from totalrecall.pictures.formats.header import set_max_pixels
+    from totalrecall.registry import load_detector
+    from totalrecall.scoring import Result
 
-__version__ = "0.1.0"
+from totalrecall._version import __version__
+
 __all__ = [
     "SPADE",
     "Monitor",
@@ -66,14 +67,14 @@ __all__ = [
 ]
 
 _HOME = {
-    "Monitor": "totalrecall.drift",
-    "PaDiM": "totalrecall.padim",
-    "PatchCore": "totalrecall.detector",
-    "Result": "totalrecall.results",
-    "SPADE": "totalrecall.spade",
-    "SkippedPictureWarning": "totalrecall.notices",
-    "load_detector": "totalrecall.kinds",
-    "set_max_pixels": "totalrecall.formats",
+    "Monitor": "totalrecall.drift.monitor",
+    "PaDiM": "totalrecall.detectors.padim",
+    "PatchCore": "totalrecall.patchcore.detector",
+    "Result": "totalrecall.scoring",
+    "SPADE": "totalrecall.detectors.spade",
+    "SkippedPictureWarning": "totalrecall.errors",
+    "load_detector": "totalrecall.registry",
+    "set_max_pixels": "totalrecall.pictures.formats.header",
 }
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from totalrecall.backbones.published import Remote
 from totalrecall.errors import BackboneError, MissingExtraError
-from totalrecall.files import file_sha256
+from totalrecall.system.files import file_sha256
 
 __all__ = ["Fetched", "fetch"]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
-from totalrecall.backbones.resnet_plan import ARCHITECTURES, weights_size
+from totalrecall.backbones.resnet_layout import ARCHITECTURES, weights_size
 from totalrecall.errors import SettingError
 
 __all__ = ["PUBLISHED", "Remote", "architecture_of", "parse_remote"]

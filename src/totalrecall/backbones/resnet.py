@@ -1,14 +1,17 @@
-"""Build the ONNX graph of a ResNet, Wide ResNet or ResNeXt from a safetensors file, without torch."""
+"""Read a safetensors file of weights without torch, and hand out its tensors one by one, checked."""
 
 import json
+import math
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from totalrecall.backbones.resnet_plan import (
+from totalrecall.backbones.resnet_layout import (
     ARCHITECTURES,
     Architecture,
     Block,
@@ -20,13 +23,104 @@ from totalrecall.backbones.resnet_plan import (
     stem,
 )
 from totalrecall.backbones.spec import METADATA_KEY, Backbone
-from totalrecall.backbones.weights import Weights, read_weights
 from totalrecall.errors import BackboneError, SettingError
+from totalrecall.system.files import LARGEST, read_regular
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["build_resnet", "check_architecture"]
+__all__ = ["Weights", "build_resnet", "check_architecture", "read_weights"]
+
+_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The tensors of one file, still in the file's own number format.
+
+    `shapes` has every key; `metadata` is the text the file carries about itself.
+    """
+
+    path: Path
+    shapes: Mapping[str, tuple[int, ...]]
+    metadata: Mapping[str, str]
+    _raw: Mapping[str, tuple[str, bytes | bytearray]] = field(repr=False)
+
+    def require(self, key: str, shape: tuple[int, ...]) -> None:
+        """Check that there is a tensor `key` of this shape, without reading its values.
+
+        Raises:
+            BackboneError: the key is missing, has another shape, or holds integers.
+        """
+        if key not in self.shapes:
+            raise BackboneError(f"Weights {self.path} lack the key {key}. Take a complete file of this architecture.")
+        if self.shapes[key] != shape:
+            got, expected = _by(self.shapes[key]), _by(shape)
+            raise BackboneError(
+                f"Weights {self.path}: {key} has shape {got}, expected {expected}. "
+                "Name the architecture that the file was trained as."
+            )
+        dtype = self._raw[key][0]
+        if dtype not in _DTYPES:
+            raise BackboneError(
+                f"Weights {self.path}: {key} is stored as {dtype}, allowed are {', '.join(_DTYPES)}. "
+                "Save the weights as float32."
+            )
+
+    def take(self, key: str, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+        """Return the tensor `key` in float64, which holds the values of every format that is read.
+
+        Raises:
+            BackboneError: as `require`, or the tensor holds inf or nan.
+        """
+        self.require(key, shape)
+        dtype, data = self._raw[key]
+        stored = np.frombuffer(data, _DTYPES[dtype])
+        if dtype == "BF16":  # the upper half of a float32; NumPy has no such type
+            stored = (stored.astype(np.uint32) << 16).view(np.float32)
+        if not np.isfinite(stored).all():
+            raise BackboneError(f"Weights {self.path}: {key} holds inf or nan. Take an undamaged file.")
+        return stored.astype(np.float64).reshape(shape)
+
+
+def read_weights(path: str | Path) -> Weights:
+    """Return the weights of a safetensors file.
+
+    Raises:
+        BackboneError: the file is missing, or not a whole safetensors file.
+    """
+    from safetensors import SafetensorError, deserialize
+
+    path = Path(path)
+    try:
+        data = read_regular(path, limit=LARGEST["weights"])
+    except OSError as error:
+        raise BackboneError(
+            f"Cannot read the weights {path}: {error.strerror or error}. Name a .safetensors file."
+        ) from None
+    try:
+        tensors = deserialize(data)  # type: ignore[no-untyped-call]
+    except SafetensorError as error:
+        cause = str(error).splitlines()[0] if str(error) else "unknown format"
+        raise BackboneError(
+            f"Weights {path} are not a whole safetensors file ({cause}). Take the file again; a PyTorch .pth is "
+            "turned into one with safetensors.torch.save_file."
+        ) from None
+    shapes = {key: tuple(int(axis) for axis in tensor["shape"]) for key, tensor in tensors}
+    raw = {key: (str(tensor["dtype"]), tensor["data"]) for key, tensor in tensors}
+    return Weights(path, shapes, _metadata(data), raw)
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    # deserialize has proved the header well-formed, and does not hand out its metadata
+    length = int.from_bytes(data[:8], "little")
+    found = json.loads(data[8 : 8 + length]).get("__metadata__")
+    return {str(key): str(value) for key, value in (found or {}).items()}
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) if math.prod(shape) and shape else str(shape)
+
 
 _INPUTS: dict[Form, str] = {
     "torchvision": "RGB, x/255, mean 0.485 0.456 0.406, std 0.229 0.224 0.225",

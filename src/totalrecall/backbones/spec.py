@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from totalrecall.backbones.graph_check import check_graph, fields
 from totalrecall.errors import BackboneError
-from totalrecall.files import sha256
+from totalrecall.system.files import sha256
 
 __all__ = ["METADATA_KEY", "Backbone", "Layer", "parse_facts", "read_metadata"]
 

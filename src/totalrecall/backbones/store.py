@@ -10,7 +10,7 @@ import numpy as np
 from totalrecall.backbones.published import PUBLISHED, Remote, architecture_of, parse_remote
 from totalrecall.backbones.spec import Backbone, Layer, parse_facts, read_metadata
 from totalrecall.errors import BackboneError, DataError, SettingError
-from totalrecall.files import LARGEST, atomic_write, file_sha256, home, open_regular, read_regular
+from totalrecall.system.files import LARGEST, atomic_write, file_sha256, home, open_regular, read_regular
 
 __all__ = ["BackboneInfo", "add", "available", "load", "places_of"]
 

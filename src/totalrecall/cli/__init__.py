@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import NoReturn
 
-from totalrecall import __version__
+from totalrecall._version import __version__
 from totalrecall.cli.common import complain, in_words_of_options, telling_notices
 from totalrecall.cli.paths import CommandFiles
 from totalrecall.cli.process import EndedBySignal, Stream, ending_signals, standard_streams
 from totalrecall.errors import TotalRecallError
-from totalrecall.formats import MAX_PIXELS, set_max_pixels
-from totalrecall.wording import printable
+from totalrecall.pictures.formats.header import MAX_PIXELS, set_max_pixels
+from totalrecall.system.text import printable
 
 __all__ = ["build_parser", "main"]
 

@@ -8,22 +8,27 @@ from typing import TYPE_CHECKING
 
 from totalrecall.cli.common import (
     add_output_options,
-    add_reading_options,
-    add_split_options,
     check_target,
     complain,
-    human_bytes,
     print_table,
     progress_bars,
     say,
     write_json,
 )
-from totalrecall.cli.fit import add_preparation_options, memory_size, tell_region, training_pictures
+from totalrecall.cli.fit import tell_region
+from totalrecall.cli.options import (
+    add_preparation_options,
+    add_reading_options,
+    add_split_options,
+    memory_size,
+    training_pictures,
+)
 from totalrecall.cli.paths import BACKBONE, INPUT, OUTPUT, PathArgument
 from totalrecall.errors import DataError, SettingError
+from totalrecall.system.text import human_bytes
 
 if TYPE_CHECKING:
-    from totalrecall.audit import Audit, Shown
+    from totalrecall.audit.audit import Audit, Shown
 
 __all__ = ["add_parser"]
 
@@ -75,8 +80,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Audit, show, tell; returns the exit code."""
-    from totalrecall.audit import audit
-    from totalrecall.masks import read_roi
+    from totalrecall.audit.audit import audit
+    from totalrecall.pictures.masks import read_roi
 
     _check(args)
     if args.json != "-":
@@ -124,7 +129,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _write_sheet(args: argparse.Namespace, found: "Audit", shown: "Sequence[Shown]") -> None:
-    from totalrecall.audit_sheet import write_page_of, write_picture_of
+    from totalrecall.audit.sheet import write_page_of, write_picture_of
 
     output = Path(args.output)
     if output.suffix.lower() in (".html", ".htm"):

@@ -2,8 +2,9 @@
 
 import argparse
 
-from totalrecall.cli.common import check_target, emit, human_bytes, print_table, write_json
+from totalrecall.cli.common import check_target, emit, print_table, write_json
 from totalrecall.cli.paths import INPUT, OUTPUT
+from totalrecall.system.text import human_bytes
 
 __all__ = ["add_parser"]
 
@@ -44,7 +45,7 @@ def run_list(args: argparse.Namespace) -> int:
     """Print a table of backbones."""
     from totalrecall.backbones import PUBLISHED, available
     from totalrecall.backbones.published import architecture_of
-    from totalrecall.backbones.resnet_plan import ARCHITECTURES
+    from totalrecall.backbones.resnet_layout import ARCHITECTURES
 
     check_target("--json", args.json)
     infos = available()

@@ -9,24 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from totalrecall.cli.common import (
-    LAYOUTS,
-    add_output_options,
-    add_reading_options,
-    complain,
-    print_table,
-    progress_bars,
-    say,
-)
-from totalrecall.cli.fit import METHODS, add_detector_options
+from totalrecall.cli.common import add_output_options, complain, print_table, progress_bars, say
+from totalrecall.cli.options import LAYOUTS, METHODS, add_detector_options, add_reading_options
 from totalrecall.cli.paths import INPUT, PathArgument
 from totalrecall.errors import SettingError
 
 if TYPE_CHECKING:
-    from totalrecall.benchmark import BadCell, Benchmark
-    from totalrecall.benchmark_ablate import Ablation
-    from totalrecall.benchmark_tables import Table
-    from totalrecall.reference import PublishedValue
+    from totalrecall.benchmark.ablation import Ablation
+    from totalrecall.benchmark.published import PublishedValue
+    from totalrecall.benchmark.run import BadCell, Benchmark
+    from totalrecall.benchmark.tables import Table
 
 __all__ = ["add_parser"]
 
@@ -100,9 +92,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Measure what is not done yet, write the tables; returns the exit code."""
-    from totalrecall.benchmark import Benchmark, run_benchmark, weights_note
-    from totalrecall.benchmark_ablate import run_ablation
-    from totalrecall.files import check_writable
+    from totalrecall.benchmark.ablation import run_ablation
+    from totalrecall.benchmark.run import Benchmark, run_benchmark, weights_note
+    from totalrecall.system.files import check_writable
 
     out = Path(args.out)
     if args.ablate is not None and args.methods not in (None, ["patchcore"]):
@@ -177,7 +169,7 @@ def _categories(args: argparse.Namespace) -> list[str]:
 
 def _reference(benchmark: "Benchmark") -> "list[PublishedValue]":
     """Return what is published about a data set, for each number of good pictures that is asked for."""
-    from totalrecall.reference import published
+    from totalrecall.benchmark.published import published
 
     return [row for shots in _once([None, *benchmark.shots]) for row in published(benchmark.layout, shots=shots)]
 
@@ -189,7 +181,7 @@ def _write(
     bad: "Sequence[BadCell]",
     out: Path,
 ) -> None:
-    from totalrecall import benchmark_tables as tables_of
+    from totalrecall.benchmark import tables as tables_of
 
     found = tables_of.figures(
         lines, _reference(benchmark), protocols=benchmark.protocols, whole=benchmark.whole and not bad
@@ -204,8 +196,8 @@ def _write(
 
 
 def _write_ablation(args: argparse.Namespace, benchmark: "Benchmark", ablation: "Ablation", out: Path) -> None:
-    from totalrecall.benchmark_ablate_tables import ablation_csv, ablation_tables, narrow
-    from totalrecall.benchmark_cell import words_of_settings
+    from totalrecall.benchmark.ablation import ablation_csv, ablation_tables, narrow
+    from totalrecall.benchmark.cell import words_of_settings
 
     lines = list({line["key"]: line for row in ablation.lines for line in row}.values())
     defaults = ablation.lines[0]
@@ -239,9 +231,9 @@ class _Page:
 
 def _write_report(args: argparse.Namespace, page: _Page, table: str, out: Path) -> None:
     """Write report.md, report.html and results.csv; print a table."""
-    from totalrecall.benchmark_page import write_benchmark_page
-    from totalrecall.benchmark_tables import markdown
-    from totalrecall.files import atomic_write
+    from totalrecall.benchmark.page import write_benchmark_page
+    from totalrecall.benchmark.tables import markdown
+    from totalrecall.system.files import atomic_write
 
     unusable = [(cell.title, cell.message) for cell in page.bad]
     unusable += _once([(line["setup"]["category"], message) for line in page.lines for message in line["bad"]])
@@ -264,7 +256,7 @@ def _write_report(args: argparse.Namespace, page: _Page, table: str, out: Path) 
 
 def _notes(benchmark: "Benchmark", lines: list[dict[str, Any]], bad: "Sequence[BadCell]") -> list[str]:
     """Return what a reader must know to read the figures."""
-    from totalrecall.benchmark_cell import words_of_settings
+    from totalrecall.benchmark.cell import words_of_settings
 
     preset = f"; preset {benchmark.preset}" if benchmark.preset else ""
     notes = [
@@ -289,7 +281,7 @@ def _notes(benchmark: "Benchmark", lines: list[dict[str, Any]], bad: "Sequence[B
 
 
 def _of_preset(benchmark: "Benchmark") -> list[str]:
-    from totalrecall.benchmark import weights_note
+    from totalrecall.benchmark.run import weights_note
 
     notes = [note] if (note := weights_note(benchmark)) else []
     if benchmark.seen_only:

@@ -14,29 +14,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from totalrecall.cli.paths import INPUT, OUTPUT
-from totalrecall.errors import SettingError, TotalRecallError
-from totalrecall.files import atomic_write, check_writable
-from totalrecall.notices import PICTURE_NOTICES
-from totalrecall.wording import counted, escaped_json, printable
+from totalrecall.errors import PICTURE_NOTICES, SettingError, TotalRecallError
+from totalrecall.system.files import atomic_write, check_writable
+from totalrecall.system.text import counted, escaped_json, printable
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from totalrecall.kinds import AnyDetector
+    from totalrecall.registry import AnyDetector
 
 __all__ = [
     "add_output_options",
-    "add_rate_options",
-    "add_reading_options",
-    "add_report_options",
-    "add_split_options",
-    "check_report",
     "check_target",
     "complain",
     "emit",
-    "fraction",
-    "human_bytes",
     "in_words_of_options",
     "judging",
     "print_table",
@@ -47,9 +38,6 @@ __all__ = [
     "told_size",
     "write_json",
 ]
-
-# as `datasets.LAYOUTS`, without importing it to show --help
-LAYOUTS = ("folder", "mvtec", "mvtec-loco", "mvtec-ad2", "btad", "visa", "mtd", "mstc", "kolektor")
 
 _STEPS = {
     "depth": "Finding the bit depth",
@@ -67,34 +55,6 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", "-q", action="store_true", help="print nothing but results, errors and warnings")
 
 
-def add_reading_options(parser: argparse.ArgumentParser) -> None:
-    """Add --max-pixels, which every command that reads pictures has."""
-    parser.add_argument(
-        "--max-pixels",
-        type=int,
-        metavar="N",
-        help="refuse larger pictures, by their header (default 100000000)",
-    )
-
-
-def add_split_options(parser: argparse.ArgumentParser, *, seed: bool = True) -> None:
-    """Add the options that say which pictures of a data set are meant."""
-    parser.add_argument("--layout", choices=LAYOUTS, help="how the data set's folder is laid out")
-    if seed:
-        parser.add_argument("--seed", type=int, default=42, help="of the split and of all random choices (default 42)")
-
-
-def add_rate_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that set another threshold than the model's, for this run only."""
-    group = parser.add_mutually_exclusive_group()
-    group.add_argument(
-        "--false-alarm-rate", type=fraction, metavar="RATE", help="judge at this rate (default: the model's), this once"
-    )
-    group.add_argument(
-        "--threshold", type=fraction, metavar="SCORE", help="judge by this score (default: the model's), this once"
-    )
-
-
 def judging(args: argparse.Namespace, detector: "AnyDetector") -> "AnyDetector":
     """Return the detector at the rate or threshold that `add_rate_options` asks for, and say what that promises."""
     if args.false_alarm_rate is None and args.threshold is None:
@@ -102,66 +62,6 @@ def judging(args: argparse.Namespace, detector: "AnyDetector") -> "AnyDetector":
     other = detector.judging(false_alarm_rate=args.false_alarm_rate, threshold=args.threshold)
     say(args, f"For this run: {other.promise_.in_words()}")
     return other
-
-
-def add_report_options(parser: argparse.ArgumentParser) -> None:
-    """Add --report, and --parts-per-day for it."""
-    parser.add_argument(
-        "--report", metavar="FILE", type=OUTPUT, help="write an HTML page of scores, threshold and overlays, under 5 MB"
-    )
-    parser.add_argument(
-        "--parts-per-day", type=int, metavar="N", help="good parts a day, for the report's false alarms a day"
-    )
-    parser.add_argument(
-        "--good-pictures",
-        metavar="DIR",
-        type=INPUT,
-        action="append",
-        help="folder of the learnt pictures, for the report to show the nearest; may be given several times",
-    )
-
-
-def check_report(args: argparse.Namespace) -> None:
-    """Refuse a report that cannot be written.
-
-    Args:
-        args: of a command with `add_report_options`.
-
-    Raises:
-        SettingError: it has no name, or there are parts a day for no report.
-        DataError: it is a folder, or its folder cannot be written.
-    """
-    if args.parts_per_day is not None and args.report is None:
-        raise SettingError(f"--parts-per-day is for --report only, got {args.parts_per_day}. Write --report FILE.html.")
-    if args.parts_per_day is not None and args.parts_per_day < 1:
-        raise SettingError(f"--parts-per-day must be at least 1, got {args.parts_per_day}.")
-    if args.good_pictures and args.report is None:
-        raise SettingError(
-            f"--good-pictures is for --report only, got {args.good_pictures[0]}. Write --report FILE.html."
-        )
-    for folder in args.good_pictures or ():
-        if not _is_folder(folder):
-            raise SettingError(f"--good-pictures must be a folder, got {folder}. Name that of the pictures learnt.")
-    if args.report is None:
-        return
-    if args.report == "-":
-        raise SettingError(f"--report must name a file of its own, got {args.report}. Write --report FILE.html.")
-    check_target("--report", args.report)
-
-
-def _is_folder(name: str) -> bool:
-    try:
-        return Path(name).is_dir()
-    except (OSError, ValueError):  # too long, or with a NUL byte
-        return False
-
-
-def fraction(text: str) -> float:
-    """Read a number for argparse, with a clear message for words."""
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be a number such as 0.01, got {text!r}") from None
 
 
 def complain(error: Exception | str) -> None:
@@ -224,7 +124,7 @@ def check_target(option: str, target: str | None) -> None:
         SettingError: it has no name, or a picture's: `--json *.png` would write over the first.
         DataError: it is a folder, or its folder cannot be written.
     """
-    from totalrecall.picture_files import PICTURE_SUFFIXES
+    from totalrecall.pictures.files import PICTURE_SUFFIXES
 
     if target is None or target == "-":
         return
@@ -286,15 +186,6 @@ def program_name() -> str:
         return f"{shlex.quote(sys.executable)} -m totalrecall"
     here = os.path.relpath(beside)
     return shlex.quote(here if not here.startswith(os.pardir) else str(beside))
-
-
-def human_bytes(count: float) -> str:
-    """Return bytes as a person reads them: 512 MB, 1.3 GB."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"
 
 
 def told_size(kind: str, before: int, after: int, *, then: str = "now") -> str:

@@ -5,9 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from totalrecall.cli.common import (
-    LAYOUTS,
     add_output_options,
-    add_reading_options,
     check_target,
     complain,
     emit,
@@ -16,9 +14,9 @@ from totalrecall.cli.common import (
     say,
     write_json,
 )
+from totalrecall.cli.options import LAYOUTS, add_reading_options
 from totalrecall.cli.paths import INPUT, OUTPUT
-from totalrecall.errors import DataError, SettingError
-from totalrecall.notices import only_picture_notices
+from totalrecall.errors import DataError, SettingError, only_picture_notices
 
 if TYPE_CHECKING:
     from totalrecall.datasets import Counts, DataSet, SetInfo

@@ -8,20 +8,19 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from totalrecall.cli.common import add_output_options, complain, human_bytes, program_name, progress_bars, say
+from totalrecall.cli.common import add_output_options, complain, program_name, progress_bars, say
 from totalrecall.cli.paths import BACKBONE, OUTPUT
-from totalrecall.errors import PictureError, SettingError
-from totalrecall.notices import only_picture_notices
-from totalrecall.wording import counted
+from totalrecall.errors import PictureError, SettingError, only_picture_notices
+from totalrecall.system.text import counted, human_bytes
 
 if TYPE_CHECKING:
     from totalrecall.backbones import Backbone
     from totalrecall.datasets import DataSet, Sample
-    from totalrecall.detector import PatchCore
-    from totalrecall.evaluation import Evaluation
-    from totalrecall.fitting import Progress
-    from totalrecall.report_index import IndexRow
-    from totalrecall.results import Result
+    from totalrecall.demo.index import IndexRow
+    from totalrecall.detectors.fit_report import Progress
+    from totalrecall.evaluation.evaluate import Evaluation
+    from totalrecall.patchcore.detector import PatchCore
+    from totalrecall.scoring import Result
     from totalrecall.types import Image
 
 __all__ = ["add_parser"]
@@ -67,7 +66,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> int:
     """Make pictures, fit, score, show; returns the exit code."""
     from totalrecall.backbones import load
-    from totalrecall.report_index import write_index
+    from totalrecall.demo.index import write_index
 
     began = time.perf_counter()
     out, kinds = Path(args.out), list(dict.fromkeys(args.kinds))
@@ -108,7 +107,7 @@ def _claim(out: Path, kinds: list[str]) -> None:
         SettingError: they do.
         DataError: the folder cannot be written.
     """
-    from totalrecall.files import LARGEST, atomic_write, read_regular
+    from totalrecall.system.files import LARGEST, atomic_write, read_regular
 
     mark, index = out / _MARK, out / "index.html"
     try:
@@ -145,7 +144,7 @@ def _commands(backbone: str, shown: Path) -> dict[str, str]:
 
 
 def _make_pictures(args: argparse.Namespace, kinds: list[str], out: Path) -> None:
-    from totalrecall.synthetic import make_dataset
+    from totalrecall.demo.pictures import make_dataset
 
     with progress_bars(args) as progress:
         for done, kind in enumerate(kinds):
@@ -184,8 +183,8 @@ def _show_kind(
 ) -> "tuple[IndexRow, list[tuple[str, str]]]":
     """Fit, save, score and show one kind of part; return its row of the index, and the files that were bad."""
     from totalrecall.datasets import open_dataset
-    from totalrecall.detector import PatchCore
-    from totalrecall.evaluation import evaluate
+    from totalrecall.evaluation.evaluate import evaluate
+    from totalrecall.patchcore.detector import PatchCore
 
     began = time.perf_counter()
     folder = out / kind
@@ -220,7 +219,7 @@ def _show_kind(
 
 def _draw(judged: "list[tuple[Sample, Result]]", folder: Path, step: "Progress") -> "list[tuple[Image, Path]]":
     """Write an overlay for each picture, such as `overlays/scratch-000.png`."""
-    from totalrecall.overlay import save_overlay
+    from totalrecall.pictures.overlay import save_overlay
 
     overlays = []
     for done, (sample, result) in enumerate(judged, start=1):
@@ -241,7 +240,8 @@ def _report(
 ) -> None:
     from dataclasses import replace
 
-    from totalrecall.report import ReportEntry, write_report
+    from totalrecall.reports.gallery import ReportEntry
+    from totalrecall.reports.report import write_report
 
     fit = detector.report_
     assert fit is not None
@@ -279,7 +279,7 @@ def _row(
     judged: "list[tuple[Sample, Result]]",
     overlays: "list[tuple[Image, Path]]",
 ) -> "IndexRow":
-    from totalrecall.report_index import IndexRow
+    from totalrecall.demo.index import IndexRow
 
     by_label = [[result for sample, result in judged if sample.label == label] for label in (0, 1)]
     good, defective = by_label

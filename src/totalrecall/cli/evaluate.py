@@ -6,29 +6,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from totalrecall.cli.common import (
-    LAYOUTS,
     add_output_options,
-    add_rate_options,
-    add_reading_options,
-    add_report_options,
-    check_report,
     check_target,
     complain,
     emit,
-    human_bytes,
     judging,
     progress_bars,
     say,
     write_json,
 )
+from totalrecall.cli.options import LAYOUTS, add_rate_options, add_reading_options, add_report_options, check_report
 from totalrecall.cli.paths import INPUT, OUTPUT
-from totalrecall.wording import counted
+from totalrecall.system.text import counted, human_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from totalrecall.evaluation import Evaluation
-    from totalrecall.reporting import ReportWriter
+    from totalrecall.evaluation.evaluate import Evaluation
+    from totalrecall.reports.writer import ReportWriter
 
 __all__ = ["add_parser"]
 
@@ -59,9 +54,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print, write; returns the exit code."""
     from totalrecall.datasets import open_dataset
-    from totalrecall.evaluation import evaluate
-    from totalrecall.kinds import load_detector
-    from totalrecall.reporting import ReportWriter
+    from totalrecall.evaluation.evaluate import evaluate
+    from totalrecall.registry import load_detector
+    from totalrecall.reports.writer import ReportWriter
 
     check_target("--json", args.json)
     check_report(args)

@@ -3,43 +3,28 @@
 import argparse
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from totalrecall.cli.common import (
-    add_output_options,
+from totalrecall.cli.common import add_output_options, check_target, complain, progress_bars, say, write_json
+from totalrecall.cli.options import (
+    add_detector_options,
     add_reading_options,
     add_split_options,
-    check_target,
-    complain,
-    fraction,
-    human_bytes,
-    progress_bars,
-    say,
-    write_json,
+    make_detector,
+    memory_size,
+    training_pictures,
 )
-from totalrecall.cli.paths import BACKBONE, INPUT, OUTPUT
-from totalrecall.errors import DataError, SettingError
-from totalrecall.notices import only_picture_notices
-from totalrecall.wording import counted
+from totalrecall.cli.paths import INPUT, OUTPUT
+from totalrecall.errors import DataError, only_picture_notices
+from totalrecall.system.text import counted, human_bytes
 
 if TYPE_CHECKING:
-    from totalrecall.kinds import AnyDetector
-    from totalrecall.masks import Marking
-    from totalrecall.onepass import OnePassPlan
-    from totalrecall.plan import Plan
+    from totalrecall.detectors.one_pass import OnePassPlan
+    from totalrecall.patchcore.plan import Plan
+    from totalrecall.pictures.masks import Marking
+    from totalrecall.registry import AnyDetector
 
-__all__ = [
-    "add_detector_options",
-    "add_parser",
-    "add_preparation_options",
-    "make_detector",
-    "memory_size",
-    "tell_region",
-    "training_pictures",
-]
-
-
-METHODS = ("patchcore", "padim", "spade")  # as `kinds.KINDS`, without importing it to show --help
+__all__ = ["add_parser", "tell_region"]
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -72,140 +57,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.set_defaults(run=run)
 
 
-def add_detector_options(parser: argparse.ArgumentParser) -> None:
-    """Add the settings of detectors. Those that only some methods have default to None: each class has its own."""
-    group = parser.add_argument_group("detector")
-    group.add_argument("--method", choices=METHODS, default="patchcore", help="of detection (default %(default)s)")
-    group.add_argument(
-        "--backbone", default="compact", metavar="NAME", type=BACKBONE, help="see `totalrecall backbones list`"
-    )
-    group.add_argument(
-        "--layers",
-        type=int,
-        nargs="+",
-        metavar="N",
-        help="whose features are joined (default 2 3; for padim and spade all of 1 2 3 that the backbone has)",
-    )
-    group.add_argument("--coreset", type=fraction, metavar="SHARE", help="of patches kept (patchcore; default 0.01)")
-    group.add_argument(
-        "--at-least", type=int, metavar="N", help="patches kept, whatever the share (patchcore; default 2000)"
-    )
-    group.add_argument(
-        "--coreset-radius",
-        type=float,
-        metavar="DISTANCE",
-        help="end early once every patch is within this distance of a kept one (patchcore; default 0: never)",
-    )
-    add_preparation_options(group)
-    group.add_argument(
-        "--patch-size", type=int, metavar="P", help="neighbourhood of a patch, odd (patchcore; default 3)"
-    )
-    group.add_argument("--stride", type=int, metavar="S", help="step of the patch grid (patchcore; default 1)")
-    group.add_argument("--descriptor", metavar="NAME", help="concat or paper-code (patchcore; default concat)")
-    group.add_argument("--scoring", metavar="NAME", help="map1pct, top1pct, max or paper (patchcore; default map1pct)")
-    group.add_argument(
-        "--neighbours",
-        type=int,
-        metavar="K",
-        help="patchcore: of eq. 7, for --scoring paper (default 9); spade: good pictures looked at (default 50)",
-    )
-    group.add_argument(
-        "--dimensions", type=int, metavar="D", help="channels drawn (padim; default 100 of up to 512, 550 of more)"
-    )
-    group.add_argument(
-        "--ignore-outliers",
-        action="store_const",
-        const=True,
-        help="leave out the bad patches of good pictures that are unlike all others (patchcore; see audit)",
-    )
-    _add_threshold_options(group)
-    group.add_argument("--precision", default="auto", metavar="NAME", help="auto (default), f32 or bf16")
-    group.add_argument("--threads", type=int, metavar="N", help="of the backbone (default: all cores)")
-
-
-def _add_threshold_options(group: "argparse._ArgumentGroup") -> None:
-    """Add what the threshold is to hold for, and how it is set."""
-    group.add_argument(
-        "--false-alarm-rate", type=fraction, default=0.01, metavar="RATE", help="of good pictures (default 0.01)"
-    )
-    group.add_argument(
-        "--holdout",
-        type=fraction,
-        default=0.2,
-        metavar="SHARE",
-        help="of good pictures that set the threshold where some are held out together (default 0.2; 0: no verdict)",
-    )
-    group.add_argument(
-        "--folds",
-        type=int,
-        metavar="K",
-        help="good pictures set the threshold in K folds, each scored without its fold; 1 holds a share out together "
-        "(patchcore; default 20, 1 over a thousand pictures)",
-    )
-    group.add_argument(
-        "--new-parts",
-        action="store_const",
-        const=True,
-        help="the rate is for parts to come: photographs of one part, told by its surface, are held out together "
-        "(patchcore)",
-    )
-    group.add_argument(
-        "--min-area", type=int, default=1, metavar="PIXELS", help="smallest region that is marked (default 1)"
-    )
-
-
-def add_preparation_options(group: "argparse._ArgumentGroup") -> None:
-    """Add how pictures are prepared, the same for whatever learns from them."""
-    group.add_argument(
-        "--size", type=int, default=256, metavar="PIXELS", help="side of the prepared picture (default 256)"
-    )
-    group.add_argument("--resize", default="squash", metavar="MODE", help="squash, letterbox or crop (default squash)")
-    group.add_argument("--crop", type=int, metavar="PIXELS", help="with --resize crop: side of the middle that is kept")
-    group.add_argument(
-        "--tile", type=int, default=1, metavar="N", help="see the picture N times as large, in N x N pieces (default 1)"
-    )
-    group.add_argument(
-        "--roi",
-        metavar="MASK",
-        type=INPUT,
-        help="picture that marks the region to inspect: white on black, or painted on transparent",
-    )
-    group.add_argument(
-        "--bit-depth",
-        default="auto",
-        metavar="BITS",
-        help="that the camera of 16-bit pictures has: 8 to 16, or auto: found over all of them (default auto)",
-    )
-
-
-_PREPARATION = ("size", "resize", "crop", "tile", "roi", "bit_depth")
-_COMMON = ("backbone", *_PREPARATION, "false_alarm_rate", "holdout", "min_area", "precision", "seed")
-_BANK = ("coreset", "at_least", "coreset_radius", "ignore_outliers", "folds", "new_parts")
-_OWN = ("layers", *_BANK, "patch_size", "stride", "descriptor", "scoring")
-_OF_METHOD = (*_OWN, "neighbours", "dimensions")
-
-
-def make_detector(args: argparse.Namespace) -> "AnyDetector":
-    """Return an unfitted detector from the parsed options.
-
-    Raises:
-        SettingError: an option was given that its method does not have.
-    """
-    from inspect import signature
-
-    from totalrecall.kinds import KINDS, detector_class
-
-    kind = detector_class(args.method)
-    given = {name: getattr(args, name) for name in _OF_METHOD if getattr(args, name) is not None}
-    for name in given:
-        if name not in signature(kind).parameters:
-            owners = [other for other in KINDS if name in signature(detector_class(other)).parameters]
-            raise SettingError(f"{name} is for method {' or '.join(owners)}, got --method {args.method}. Leave it out.")
-    make: Any = kind
-    detector: AnyDetector = make(**{name: getattr(args, name) for name in _COMMON}, **given, threads=args.threads)
-    return detector
-
-
 def run(args: argparse.Namespace) -> int:
     """Fit and save."""
     output = Path(args.output)
@@ -228,27 +79,17 @@ def run(args: argparse.Namespace) -> int:
 
 def tell_region(args: argparse.Namespace, region: "Marking | None") -> None:
     """Say how much of the picture the region of interest leaves, before the work: a mask may be read otherwise."""
-    from totalrecall.masks import roi_words
+    from totalrecall.pictures.masks import roi_words
 
     if region is not None:
         say(args, roi_words(region))
 
 
-def memory_size(text: str) -> int:
-    """Return the bytes of a size as a person writes it, for argparse."""
-    from totalrecall.memory import parse_size
-
-    try:
-        return parse_size(text)
-    except SettingError as error:
-        raise argparse.ArgumentTypeError(str(error).removeprefix("memory ")) from None
-
-
 def _announce(args: argparse.Namespace, plan: "Plan | OnePassPlan") -> None:
     """Say what the fit will take, before it starts."""
-    from totalrecall.learning import chunked_note
-    from totalrecall.memory import format_size
-    from totalrecall.onepass import OnePassPlan
+    from totalrecall.detectors.one_pass import OnePassPlan
+    from totalrecall.patchcore.fitting import chunked_note
+    from totalrecall.system.text import format_size
 
     if isinstance(plan, OnePassPlan):
         say(
@@ -274,19 +115,6 @@ def _duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
-def training_pictures(args: argparse.Namespace) -> list[Path]:
-    """Return the good pictures that the options name."""
-    from totalrecall.picture_files import find_pictures
-
-    if args.layout is None:
-        return find_pictures(args.good)
-    from totalrecall.datasets import open_dataset
-
-    if len(args.good) != 1:
-        raise SettingError(f"--layout {args.layout} takes one folder, the data set's root; got {len(args.good)}.")
-    return list(open_dataset(args.layout, args.good[0], seed=args.seed).train)
 
 
 def _tell(args: argparse.Namespace, detector: "AnyDetector", output: Path) -> None:
@@ -333,7 +161,7 @@ def _tell(args: argparse.Namespace, detector: "AnyDetector", output: Path) -> No
 
 def _tell_repeats(args: argparse.Namespace, detector: "AnyDetector") -> None:
     """Say which pictures were left out as repeats of others."""
-    from totalrecall.copies import repeats_note
+    from totalrecall.pictures.copies import repeats_note
 
     assert detector.report_ is not None
     repeats = detector.report_.repeats
@@ -344,7 +172,7 @@ def _tell_repeats(args: argparse.Namespace, detector: "AnyDetector") -> None:
 
 def _tell_repeated(args: argparse.Namespace, detector: "AnyDetector") -> None:
     """Say where many pictures show the same part, and what it means for the stated rate."""
-    from totalrecall.outliers import repeated_note
+    from totalrecall.outliers.notes import repeated_note
 
     note = repeated_note(detector.calibration_)
     if note:
@@ -353,7 +181,7 @@ def _tell_repeated(args: argparse.Namespace, detector: "AnyDetector") -> None:
 
 def _tell_outliers(args: argparse.Namespace, detector: "AnyDetector") -> None:
     """Name good pictures that set the threshold alone, and those unlike the others, or what was left out of them."""
-    from totalrecall.outliers import bar_note, outlier_note
+    from totalrecall.outliers.notes import bar_note, outlier_note
 
     note = bar_note(detector.calibration_, detector.pictures_)
     if note:

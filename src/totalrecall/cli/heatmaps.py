@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 from totalrecall.cli.common import complain
 from totalrecall.errors import DataError, PictureError, SettingError
-from totalrecall.files import LARGEST, atomic_write, file_sha256, read_regular, sha256
+from totalrecall.system.files import LARGEST, atomic_write, file_sha256, read_regular, sha256
 
 if TYPE_CHECKING:
     from totalrecall.cli.paths import CommandFiles
-    from totalrecall.results import Result
+    from totalrecall.scoring import Result
 
 __all__ = ["HeatmapFolder", "HeatmapNames"]
 
@@ -80,7 +80,7 @@ class HeatmapFolder:
         Raises:
             DataError: it cannot be written.
         """
-        from totalrecall.overlay import encode_overlay
+        from totalrecall.pictures.overlay import encode_overlay
 
         path = self._paths[number]
         try:

@@ -3,14 +3,14 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from totalrecall.cli.common import check_target, emit, human_bytes, print_table, told_size, write_json
+from totalrecall.cli.common import check_target, emit, print_table, told_size, write_json
 from totalrecall.cli.paths import INPUT, OUTPUT
 from totalrecall.errors import SettingError
-from totalrecall.wording import counted
+from totalrecall.system.text import counted, human_bytes
 
 if TYPE_CHECKING:
-    from totalrecall.kinds import AnyDetector
-    from totalrecall.promise import Promise
+    from totalrecall.detectors.promise import Promise
+    from totalrecall.registry import AnyDetector
 
 __all__ = ["add_parser", "describe"]
 
@@ -66,8 +66,8 @@ def describe(path: str, *, parts: int = 1000) -> dict[str, Any]:
     """Return the facts of a model file, in reading order, with the false alarms expected of so many parts a day."""
     from pathlib import Path
 
-    from totalrecall.artifact import is_protected, read_header
-    from totalrecall.kinds import load_detector
+    from totalrecall.detectors.model_file import is_protected, read_header
+    from totalrecall.registry import load_detector
 
     detector = load_detector(path)  # also proves that the file is whole, and what its header must hold
     header = read_header(path)

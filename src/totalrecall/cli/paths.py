@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from totalrecall.errors import SettingError
-from totalrecall.files import is_special
+from totalrecall.system.files import is_special
 
 __all__ = [
     "BACKBONE",
@@ -195,7 +195,7 @@ def _read(value: str, kind: PathArgument) -> Iterator[Path]:
         elif os.path.lexists(path) or not glob.has_magic(value):
             yield path
         else:
-            from totalrecall.path_patterns import matching_paths
+            from totalrecall.pictures.path_patterns import matching_paths
 
             for match in matching_paths(value):
                 yield from filter(_is_data, _walk(match)) if match.is_dir() else [match]
@@ -204,7 +204,7 @@ def _read(value: str, kind: PathArgument) -> Iterator[Path]:
 
 
 def _is_data(file: Path) -> bool:
-    from totalrecall.picture_files import PICTURE_SUFFIXES
+    from totalrecall.pictures.files import PICTURE_SUFFIXES
 
     return file.suffix.lower() in (*PICTURE_SUFFIXES, *_DATA) or file.name in _TABLES
 

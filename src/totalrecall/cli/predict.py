@@ -11,31 +11,18 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from totalrecall.cli.common import (
-    add_output_options,
-    add_rate_options,
-    add_reading_options,
-    add_report_options,
-    check_report,
-    check_target,
-    complain,
-    emit,
-    human_bytes,
-    judging,
-    progress_bars,
-    say,
-)
+from totalrecall.cli.common import add_output_options, check_target, complain, emit, judging, progress_bars, say
 from totalrecall.cli.heatmaps import HeatmapFolder
+from totalrecall.cli.options import add_rate_options, add_reading_options, add_report_options, check_report
 from totalrecall.cli.paths import CHANGED, INPUT, LINES, OUTPUT
 from totalrecall.errors import DataError, PictureError, SettingError
-from totalrecall.files import is_special
-from totalrecall.spreadsheet import csv_line
-from totalrecall.wording import counted, escaped_json, printable
+from totalrecall.system.files import is_special
+from totalrecall.system.text import counted, csv_line, escaped_json, human_bytes, printable
 
 if TYPE_CHECKING:
-    from totalrecall.kinds import AnyDetector
-    from totalrecall.reporting import ReportWriter
-    from totalrecall.results import Result
+    from totalrecall.registry import AnyDetector
+    from totalrecall.reports.writer import ReportWriter
+    from totalrecall.scoring import Result
 
 __all__ = ["add_parser"]
 
@@ -88,8 +75,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Score, write, tell; returns the exit code."""
-    from totalrecall.kinds import load_detector
-    from totalrecall.picture_files import find_pictures
+    from totalrecall.pictures.files import find_pictures
+    from totalrecall.registry import load_detector
 
     _check_targets(args)
     detector = judging(args, load_detector(args.model, precision=args.precision, threads=args.threads))
@@ -181,7 +168,7 @@ def _results(detector: "AnyDetector", pictures: Sequence[Path], conditions: bool
 
 
 def _report(args: argparse.Namespace, detector: "AnyDetector") -> "ReportWriter | None":
-    from totalrecall.reporting import ReportWriter
+    from totalrecall.reports.writer import ReportWriter
 
     folders = [*(args.good_pictures or ()), *filter(os.path.isdir, args.pictures)]
     return ReportWriter(args.report, detector, good_pictures=folders) if args.report else None
@@ -201,7 +188,7 @@ def _write_report(args: argparse.Namespace, report: "ReportWriter", seconds: flo
 @contextmanager
 def _watched(args: argparse.Namespace, detector: "AnyDetector") -> "Iterator[Callable[[Result], None]]":
     """Watch for drift; what was seen is kept every hundred pictures and at the end, whatever ends the run."""
-    from totalrecall.drift import Monitor
+    from totalrecall.drift.monitor import Monitor
 
     monitor = Monitor.open(args.monitor, detector.drift_, detector.threshold_)
 

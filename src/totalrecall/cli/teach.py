@@ -4,13 +4,14 @@ import argparse
 import math
 from typing import TYPE_CHECKING
 
-from totalrecall.cli.common import add_output_options, add_reading_options, check_target, complain, say, write_json
+from totalrecall.cli.common import add_output_options, check_target, complain, say, write_json
+from totalrecall.cli.options import add_reading_options
 from totalrecall.cli.paths import CHANGED, INPUT, OUTPUT
 
 if TYPE_CHECKING:
     from totalrecall.calibration import Calibration
-    from totalrecall.kinds import AnyDetector
-    from totalrecall.teaching import Lesson
+    from totalrecall.detectors.changes import Lesson
+    from totalrecall.registry import AnyDetector
 
 __all__ = ["add_parser"]
 
@@ -46,11 +47,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Score the defects, say what they tell, and apply it if told to; returns the exit code."""
-    from totalrecall.artifact import read_header
     from totalrecall.cli.update import save_over
-    from totalrecall.files import exclusive
-    from totalrecall.kinds import load_detector
-    from totalrecall.picture_files import find_pictures
+    from totalrecall.detectors.model_file import read_header
+    from totalrecall.pictures.files import find_pictures
+    from totalrecall.registry import load_detector
+    from totalrecall.system.files import exclusive
 
     check_target("--json", args.json)
     read_header(args.model)  # a clear word if it is no model
@@ -109,6 +110,6 @@ def _tell(
 
 def _cost(calibration: "Calibration", threshold: float) -> str:
     """Say how many good pictures a threshold calls anomalous."""
-    from totalrecall.promise import Promise
+    from totalrecall.detectors.promise import Promise
 
     return f"false alarms are then {Promise(calibration, threshold, 'taught').rate_in_words()}"

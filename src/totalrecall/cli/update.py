@@ -6,24 +6,23 @@ from typing import TYPE_CHECKING, Any
 
 from totalrecall.cli.common import (
     add_output_options,
-    add_reading_options,
     check_target,
     complain,
-    fraction,
     progress_bars,
     say,
     told_size,
     write_json,
 )
+from totalrecall.cli.options import add_reading_options, fraction
 from totalrecall.cli.paths import CHANGED, INPUT, OUTPUT
-from totalrecall.wording import counted
+from totalrecall.system.text import counted
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from totalrecall.history import Step
-    from totalrecall.kinds import AnyDetector
-    from totalrecall.update import Change
+    from totalrecall.detectors.changes import Change
+    from totalrecall.detectors.history import Step
+    from totalrecall.registry import AnyDetector
 
 __all__ = ["add_parser", "save_over"]
 
@@ -94,10 +93,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _update(args: argparse.Namespace) -> int:
-    from totalrecall.artifact import read_header
-    from totalrecall.files import exclusive
-    from totalrecall.kinds import load_detector
-    from totalrecall.picture_files import find_pictures
+    from totalrecall.detectors.model_file import read_header
+    from totalrecall.pictures.files import find_pictures
+    from totalrecall.registry import load_detector
+    from totalrecall.system.files import exclusive
 
     read_header(args.model)  # a clear word if it is no model
     pictures = find_pictures(args.add) if args.add else None
@@ -133,7 +132,7 @@ def save_over(detector: "AnyDetector", path: str, found: str) -> None:
     Raises:
         DataError: another file is there by now, or it cannot be written.
     """
-    from totalrecall.artifact import read_header
+    from totalrecall.detectors.model_file import read_header
 
     detector.save(path, embed_backbone="backbone.graph" in read_header(path)["tensors"], replacing=found)
 
@@ -193,10 +192,10 @@ def _tell_threshold(args: argparse.Namespace, threshold: tuple[float, float]) ->
 
 def _undo(args: argparse.Namespace) -> int:
     """Take back the last step, in the file alone: so it serves every kind, and files of other versions."""
-    from totalrecall.artifact import read_artifact, read_header, write_artifact
-    from totalrecall.files import exclusive
-    from totalrecall.history import last_step, undone
-    from totalrecall.model_schema import check_layout_if_known
+    from totalrecall.detectors.history import last_step, undone
+    from totalrecall.detectors.model_file import read_artifact, read_header, write_artifact
+    from totalrecall.detectors.model_schema import check_layout_if_known
+    from totalrecall.system.files import exclusive
 
     read_header(args.model)  # a clear word if it is no model
     with exclusive(args.model) as found:
@@ -221,8 +220,8 @@ def _check_undone(header: dict[str, Any], tensors: "dict[str, np.ndarray]") -> N
     Raises:
         ModelFileError: the history leads to it.
     """
+    from totalrecall.detectors.model_schema import check_layout_if_known, check_values
     from totalrecall.errors import ModelFileError
-    from totalrecall.model_schema import check_layout_if_known, check_values
 
     try:
         known = check_layout_if_known(header, {name: (one.dtype, one.shape) for name, one in tensors.items()})

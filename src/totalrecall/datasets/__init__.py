@@ -34,8 +34,7 @@ from totalrecall.datasets.mvtec_ad2 import AD2, AD2_FOLDERS, open_ad2
 from totalrecall.datasets.mvtec_loco import LOCO, LOCO_FOLDERS, open_loco
 from totalrecall.datasets.official import Counts, SetInfo
 from totalrecall.datasets.visa import VISA, VISA_FOLDERS, open_visa
-from totalrecall.errors import SettingError
-from totalrecall.notices import PassedOverWarning
+from totalrecall.errors import PassedOverWarning, SettingError
 
 __all__ = [
     "LAYOUTS",

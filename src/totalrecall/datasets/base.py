@@ -10,8 +10,8 @@ import numpy.typing as npt
 from numpy.lib.format import open_memmap
 
 from totalrecall.errors import DataError, SettingError
-from totalrecall.files import open_regular
-from totalrecall.picture_files import PICTURE_SUFFIXES, plain_stem
+from totalrecall.pictures.files import PICTURE_SUFFIXES, plain_stem
+from totalrecall.system.files import open_regular
 
 __all__ = [
     "CategoryFolders",

@@ -16,19 +16,12 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from totalrecall.datasets.base import (
-    DataSet,
-    Sample,
-    mask_warnings,
-    masks_by_stem,
-    seeded_split,
-    subfolders,
-)
+from totalrecall.datasets.base import DataSet, Sample, mask_warnings, masks_by_stem, seeded_split, subfolders
 from totalrecall.datasets.leftover import class_pictures, left_over, mask_folders, masks_of_class
 from totalrecall.datasets.mvtec import split_samples
 from totalrecall.datasets.official import SetInfo
 from totalrecall.errors import DataError
-from totalrecall.picture_files import is_mask_folder
+from totalrecall.pictures.files import is_mask_folder
 
 __all__ = ["FOLDER", "open_folder"]
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from totalrecall.datasets.base import DataSet, Sample, name_some, picture_paths, seeded_split, subfolders
 from totalrecall.datasets.official import Counts, SetInfo, count_warnings
 from totalrecall.errors import DataError, PictureError
-from totalrecall.masks import read_mask
+from totalrecall.pictures.masks import read_mask
 
 __all__ = ["KOLEKTOR", "open_kolektor"]
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from totalrecall.datasets.base import MaskSource, Sample, subfolders
-from totalrecall.picture_files import (
+from totalrecall.pictures.files import (
     is_mask_folder,
     masks_beside,
     passed_over_note,

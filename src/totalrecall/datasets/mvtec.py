@@ -12,18 +12,11 @@ such as masks or gt, here or in test, or beside their pictures as `000_mask.png`
 
 from pathlib import Path
 
-from totalrecall.datasets.base import (
-    CategoryFolders,
-    DataSet,
-    Sample,
-    mask_warnings,
-    subfolders,
-    test_warnings,
-)
+from totalrecall.datasets.base import CategoryFolders, DataSet, Sample, mask_warnings, subfolders, test_warnings
 from totalrecall.datasets.leftover import class_pictures, left_over, mask_folders, masks_of_class
 from totalrecall.datasets.official import Counts, SetInfo, count_warnings
 from totalrecall.errors import DataError
-from totalrecall.picture_files import is_mask_folder
+from totalrecall.pictures.files import is_mask_folder
 
 __all__ = ["MVTEC", "MVTEC_FOLDERS", "open_mvtec", "split_samples"]
 

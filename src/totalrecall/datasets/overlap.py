@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from totalrecall.datasets.base import DataSet, Sample
-from totalrecall.files import read_regular, sha256
+from totalrecall.system.files import read_regular, sha256
 
 __all__ = ["Learnt", "learnt_note", "split_note"]
 

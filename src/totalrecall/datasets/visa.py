@@ -35,7 +35,7 @@ from totalrecall.datasets.base import (
 from totalrecall.datasets.mvtec import split_samples
 from totalrecall.datasets.official import Counts, SetInfo, count_warnings
 from totalrecall.errors import DataError
-from totalrecall.files import LARGEST, read_regular
+from totalrecall.system.files import LARGEST, read_regular
 
 __all__ = ["VISA", "VISA_FOLDERS", "open_visa"]
 

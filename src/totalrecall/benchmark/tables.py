@@ -1,0 +1,448 @@
+"""The lines of a benchmark's cells as tables: means and spreads over seeds, published values beside, Markdown and CSV.
+
+All metrics are in percent here, and differences in points. A spread is the standard deviation over seeds (n - 1).
+"""
+
+import io
+import math
+import re
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from totalrecall.benchmark.cell import VERDICTS
+from totalrecall.benchmark.published import MEAN, PROTOCOLS, PublishedValue
+from totalrecall.system.text import counted, csv_line, printable
+
+__all__ = [
+    "AVERAGE",
+    "METRICS",
+    "Figure",
+    "Table",
+    "choose_reference",
+    "csv_text",
+    "figures",
+    "group_name",
+    "markdown",
+    "metric_tables",
+    "resource_table",
+    "shots_table",
+    "summary_table",
+    "verdict_table",
+]
+
+METRICS = {
+    "image_auroc": "image AUROC",
+    "image_average_precision": "image AP",
+    "image_f1": "image F1-max",
+    "pixel_auroc": "pixel AUROC",
+    "pixel_average_precision": "pixel AP",
+    "pixel_aupro": "pixel AUPRO 0.3",
+}
+AVERAGE = "average"
+
+Line = Mapping[str, Any]
+Group = tuple[str, int | None]  # method and shots: a column
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One metric of one method on one category, or on the average of all.
+
+    Attributes:
+        mean: over seeds, percent; nan where it cannot be measured.
+        spread: standard deviation over seeds; nan for fewer than two.
+        seeds: how many are in it.
+        published: the reference, or None.
+    """
+
+    group: Group
+    category: str
+    metric: str
+    mean: float
+    spread: float
+    seeds: int
+    published: PublishedValue | None = None
+
+    @property
+    def difference(self) -> float:
+        """Points above the published value; nan without one."""
+        return math.nan if self.published is None else self.mean - self.published.value
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as text. The first column names the row; numbers are the others. `note` stands below."""
+
+    title: str
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
+def group_name(group: Group) -> str:
+    """Return a column's name: the method, and how many pictures it saw where that was few."""
+    method, shots = group
+    return method if shots is None else f"{method}, {counted(shots, 'picture')}"
+
+
+def figures(
+    lines: Sequence[Line],
+    reference: Sequence[PublishedValue] = (),
+    *,
+    protocols: Sequence[str] = (),
+    whole: bool = False,
+) -> list[Figure]:
+    """Return every metric of every method by category, then the average; with the nearest published values.
+
+    Args:
+        lines: of cells.
+        reference: published values, of all pictures and of few.
+        protocols: whose values come first among those of one backbone.
+        whole: the lines are of all categories that the data set has, so that a published mean is of the same ones.
+    """
+    found = []
+    for group in _groups(lines):
+        mine = [line for line in lines if _group(line) == group]
+        categories = _unique(line["setup"]["category"] for line in mine)
+        for metric in METRICS:
+            beside = [row for row in reference if (row.method, row.shots, row.metric) == (*group, metric)]
+            setup = mine[0]["setup"]
+            backbone = (setup["backbone"], setup["architecture"])
+            chosen = choose_reference(beside, backbone, categories, protocols=protocols, whole=whole)
+            values = {category: _by_seed(mine, category, metric) for category in categories}
+            found += [
+                _figure(group, category, metric, list(by_seed.values()), chosen.get(category))
+                for category, by_seed in values.items()
+            ]
+            found.append(_average(group, metric, values, chosen.get(AVERAGE)))
+    return found
+
+
+def choose_reference(
+    reference: Sequence[PublishedValue],
+    backbone: tuple[str, str],
+    categories: Sequence[str],
+    *,
+    protocols: Sequence[str] = (),
+    whole: bool = False,
+) -> dict[str, PublishedValue]:
+    """Return published values of one metric by category, all of one backbone and one protocol, and their average.
+
+    `backbone` is the name and the architecture of ours. The nearest comes first, then the order of the protocols, then
+    who has the most of our categories. The average is of the categories that we have: the published mean only if we
+    have them all (`whole`).
+    """
+    sources: dict[tuple[str, str], dict[str, PublishedValue]] = {}
+    for row in reference:
+        sources.setdefault((row.backbone, row.protocol), {}).setdefault(row.category, row)
+    usable = {
+        source: mine for source, rows in sources.items() if (mine := _of_categories(rows, categories, whole=whole))
+    }
+    if not usable:
+        return {}
+    return min(
+        usable.items(), key=lambda item: (_distance(backbone, item[0][0]), _rank(item[1], protocols), -len(item[1]))
+    )[1]
+
+
+def _of_categories(
+    rows: Mapping[str, PublishedValue], categories: Sequence[str], *, whole: bool
+) -> dict[str, PublishedValue]:
+    chosen = {category: rows[category] for category in categories if category in rows}
+    if whole and MEAN in rows:
+        chosen[AVERAGE] = rows[MEAN]
+    elif chosen and len(chosen) == len(categories):
+        mean = statistics.fmean(row.value for row in chosen.values())
+        chosen[AVERAGE] = replace(rows[categories[0]], category=MEAN, value=mean)
+    return chosen
+
+
+def _rank(rows: Mapping[str, PublishedValue], protocols: Sequence[str]) -> int:
+    """Return the place of a source's protocol, lower is better."""
+    row = next(iter(rows.values()))
+    if row.metric == "pixel_aupro" and row.protocol.startswith("official"):
+        return len(protocols) + 1  # its PRO leaves the good pictures out, so it is another metric than ours
+    return protocols.index(row.protocol) if row.protocol in protocols else len(protocols)
+
+
+def metric_tables(found: Sequence[Figure]) -> list[Table]:
+    """Return a table a metric: categories down, methods across, each with the published value and the difference.
+
+    Of several numbers of good pictures only the most are shown; `shots_table` has the others.
+    """
+    tables = []
+    groups = _unique(figure.group for figure in found)
+    most = max((math.inf if shots is None else shots for _, shots in groups), default=0)
+    groups = [group for group in groups if (math.inf if group[1] is None else group[1]) == most]
+    for metric, title in METRICS.items():
+        mine = {(one.group, one.category): one for one in found if one.metric == metric and one.group in groups}
+        heads, sources = ["category"], []
+        compared = {group: _compared(mine.values(), group) for group in groups}
+        for group, first in compared.items():
+            heads.append(group_name(group))
+            if first is not None:
+                heads += [_published_head(first), "difference"]
+                sources.append(f"{group_name(group)}: {PROTOCOLS.get(first.protocol, first.protocol)} ({first.source})")
+        rows = []
+        categories = [name for name in _unique(key[1] for key in mine) if name != AVERAGE]
+        for category in [*categories, AVERAGE]:
+            row = [category]
+            for group in groups:
+                row += _cells(mine.get((group, category)), compared=compared[group] is not None)
+            rows.append(row)
+        note = f"Published: {'; '.join(sources)}." if sources else ""
+        tables.append(Table(f"{title}, percent", heads, rows, note))
+    return tables
+
+
+def summary_table(found: Sequence[Figure]) -> Table:
+    """Return the averages over categories: methods down, metrics across."""
+    averages = {(figure.group, figure.metric): figure for figure in found if figure.category == AVERAGE}
+    rows = [
+        [group_name(group), *(_value(averages.get((group, metric))) for metric in METRICS)]
+        for group in _unique(group for group, _ in averages)
+    ]
+    return Table("Average over categories, percent", ["method", *METRICS.values()], rows)
+
+
+def shots_table(found: Sequence[Figure]) -> Table | None:
+    """Return the average over categories by number of good pictures; None where all cells saw all of them."""
+    averages = {(figure.group, figure.metric): figure for figure in found if figure.category == AVERAGE}
+    counts = _unique(group[1] for group, _ in averages)
+    if all(count is None for count in counts):
+        return None
+    methods = _unique(group[0] for group, _ in averages)
+    shown = [(method, metric) for method in methods for metric in ("image_auroc", "pixel_auroc", "pixel_aupro")]
+    heads, sources = ["good pictures"], {}
+    for method, metric in shown:
+        heads.append(f"{method} {METRICS[metric]}")
+        beside = [
+            figure.published
+            for (group, name), figure in averages.items()
+            if (group[0], name) == (method, metric) and group[1] is not None and figure.published is not None
+        ]
+        if beside:
+            sources[method, metric] = beside[0]
+            heads += [_published_head(beside[0]), "difference"]
+    rows = []
+    for count in sorted(counts, key=lambda count: math.inf if count is None else count):
+        row = ["all" if count is None else str(count)]
+        for method, metric in shown:
+            row += _cells(averages.get(((method, count), metric)), compared=(method, metric) in sources)
+        rows.append(row)
+    return Table("Low shot: average over categories, percent", heads, rows)
+
+
+def verdict_table(lines: Sequence[Line]) -> Table | None:
+    """Return what the thresholds found that the detectors set from good pictures alone, summed over seeds."""
+    rows = []
+    for group in _groups(lines):
+        for category in _unique(line["setup"]["category"] for line in lines):
+            counts = _verdicts(lines, group, category)
+            if counts is not None:
+                found, defects, alarms, good = counts
+                rows.append([group_name(group), category, f"{found} / {defects}", f"{alarms} / {good}"])
+    heads = ["method", "category", "defects found", "false alarms in good"]
+    note = "By the threshold that each fit set from its good pictures, at its false-alarm rate. Summed over seeds."
+    return Table("Verdicts", heads, rows, note) if rows else None
+
+
+def _verdicts(lines: Sequence[Line], group: Group, category: str) -> list[int] | None:
+    """Return defects found, defects, false alarms and good pictures of a category; None where no verdict was given."""
+    mine = [line for line in lines if _group(line) == group and line["setup"]["category"] == category]
+    given = [line["verdicts"] for line in mine if line.get("verdicts")]  # lines of older versions have none
+    if not given or any(value is None for one in given for value in one.values()):
+        return None
+    return [sum(one[name] for one in given) for name in VERDICTS]
+
+
+def _verdict_cells(lines: Sequence[Line], figure: Figure) -> list[str]:
+    counts = _verdicts(lines, figure.group, figure.category)
+    return [""] * len(VERDICTS) if counts is None else list(map(str, counts))
+
+
+def resource_table(lines: Sequence[Line]) -> Table:
+    """Return seconds by stage, latency, peak memory and size of the model, means over seeds."""
+    stages = ("features", "coreset", "calibration", "evaluate")
+    heads = ["method", "category", *(f"{stage} s" for stage in stages), "latency ms", "peak MB", "model", "model MB"]
+    rows = []
+    for group in _groups(lines):
+        for category in _unique(line["setup"]["category"] for line in lines):
+            mine = [line for line in lines if _group(line) == group and line["setup"]["category"] == category]
+            if not mine:
+                continue
+            seconds = [_mean(line["seconds"].get(stage) for line in mine) for stage in stages]
+            model = mine[0]["model"]
+            rows.append(
+                [
+                    group_name(group),
+                    category,
+                    *(_number(value, 1) for value in seconds),
+                    _number(_mean(line["latency_ms"] for line in mine), 1),
+                    _number(_mean(line["peak_memory"] / 1e6 for line in mine), 0),
+                    f"{model['vectors']} x {model['dimensions']}",
+                    _number(_mean(line["model"]["bytes"] / 1e6 for line in mine), 1),
+                ]
+            )
+    note = "Latency: the median of single predicts, file to result. Model: vectors (positions, patches) x numbers each."
+    if any(line["peak_of"] == "process" for line in lines):
+        note += " Peak memory is that of the whole process so far: this system does not count it by cell."
+    return Table("What it took", heads, rows, note)
+
+
+def markdown(title: str, notes: Sequence[str], tables: Sequence[Table]) -> str:
+    """Return a Markdown page of notes and tables."""
+    parts = [f"# {_plain(title)}", "", *(f"{_plain(note)}\n" for note in notes)]
+    for table in tables:
+        parts += [f"## {_plain(table.title)}", ""]
+        parts.append(f"| {' | '.join(_plain(head) for head in table.heads)} |")
+        parts.append(f"| --- |{' ---: |' * (len(table.heads) - 1)}")
+        parts += [f"| {' | '.join(_plain(cell) for cell in row)} |" for row in table.rows]
+        parts += ["", *([f"{_plain(table.note)}\n"] if table.note else [])]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def csv_text(found: Sequence[Figure], lines: Sequence[Line] = ()) -> str:
+    """Return all figures, a row each, with the verdicts of its category's `lines`; what is not known is empty."""
+    target = io.StringIO()
+    target.write(
+        csv_line(
+            [
+                "method",
+                "shots",
+                "category",
+                "metric",
+                "mean",
+                "spread",
+                "seeds",
+                "published",
+                "difference",
+                "published_backbone",
+                "published_protocol",
+                "published_source",
+                *VERDICTS,
+            ]
+        )
+    )
+    for figure in found:
+        beside = figure.published
+        target.write(
+            csv_line(
+                [
+                    figure.group[0],
+                    "all" if figure.group[1] is None else figure.group[1],
+                    figure.category,
+                    figure.metric,
+                    *(_exact(value) for value in (figure.mean, figure.spread)),
+                    figure.seeds,
+                    "" if beside is None else _exact(beside.value),
+                    _exact(figure.difference),
+                    "" if beside is None else beside.backbone,
+                    "" if beside is None else beside.protocol,
+                    "" if beside is None else beside.source,
+                    *_verdict_cells(lines, figure),
+                ]
+            )
+        )
+    return target.getvalue()
+
+
+def _group(line: Line) -> Group:
+    return line["setup"]["method"], line["setup"]["shots"]
+
+
+def _groups(lines: Sequence[Line]) -> list[Group]:
+    return _unique(_group(line) for line in lines)
+
+
+def _unique(items: Iterable[Any]) -> list[Any]:
+    return list(dict.fromkeys(items))
+
+
+def _by_seed(lines: Sequence[Line], category: str, metric: str) -> dict[int, float]:
+    """Return percent by seed; what could not be measured is left out."""
+    return {
+        line["setup"]["seed"]: 100 * line["metrics"][metric]
+        for line in lines
+        if line["setup"]["category"] == category and line["metrics"][metric] is not None
+    }
+
+
+def _figure(
+    group: Group, category: str, metric: str, values: Sequence[float], published: PublishedValue | None
+) -> Figure:
+    mean = statistics.fmean(values) if values else math.nan
+    spread = statistics.stdev(values) if len(values) > 1 else math.nan
+    return Figure(group, category, metric, mean, spread, len(values), published)
+
+
+def _average(
+    group: Group, metric: str, values: Mapping[str, Mapping[int, float]], published: PublishedValue | None
+) -> Figure:
+    """Return the mean over categories of their means; its spread is that of the seeds that every category has."""
+    measured = [by_seed for by_seed in values.values() if by_seed]
+    if not measured:
+        return _figure(group, AVERAGE, metric, [], published)
+    complete = set.intersection(*(set(by_seed) for by_seed in measured))
+    whole = [statistics.fmean(by_seed[seed] for by_seed in measured) for seed in sorted(complete)]
+    mean = statistics.fmean(statistics.fmean(by_seed.values()) for by_seed in measured)
+    spread = statistics.stdev(whole) if len(whole) > 1 else math.nan
+    same = published if len(measured) == len(values) else None  # else it is of other categories
+    return Figure(group, AVERAGE, metric, mean, spread, len(whole), same)
+
+
+def _distance(ours: tuple[str, str], theirs: str) -> tuple[int, int]:
+    """Return how far a published backbone is from ours: the same weights, architecture, family; then by depth."""
+    name, architecture = ours
+    if name == theirs:
+        return 0, 0
+    architecture = "resnet18" if name == "compact" else architecture  # whose feature space it has
+    plain = theirs.partition(".")[0]
+    if architecture == plain:
+        return 1, 0
+    families = [re.sub(r"\d.*", "", one) for one in (architecture, plain)]  # wide_resnet50_2 -> wide_resnet
+    depths = [int(found[0]) if (found := re.search(r"\d+", one)) else 0 for one in (architecture, plain)]
+    return (2 if families[0] == families[1] else 3), abs(depths[0] - depths[1])
+
+
+def _compared(found: Iterable[Figure], group: Group) -> PublishedValue | None:
+    return next((one.published for one in found if one.group == group and one.published is not None), None)
+
+
+def _published_head(row: PublishedValue) -> str:
+    return f"published ({row.backbone}, {row.protocol})"
+
+
+def _cells(figure: Figure | None, *, compared: bool) -> list[str]:
+    if not compared:
+        return [_value(figure)]
+    published = None if figure is None else figure.published
+    difference = math.nan if figure is None else figure.difference
+    sign = _number(difference, 1) if not math.isfinite(difference) else f"{difference:+.1f}"
+    return [_value(figure), _number(None if published is None else published.value, 1), sign]
+
+
+def _value(figure: Figure | None) -> str:
+    if figure is None or not math.isfinite(figure.mean):
+        return "–"
+    return f"{figure.mean:.2f}" + (f" ± {figure.spread:.2f}" if math.isfinite(figure.spread) else "")
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known else None
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "–" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def _exact(value: float) -> str:
+    return f"{value:.6g}" if math.isfinite(value) else ""
+
+
+def _plain(value: str) -> str:
+    """Return words that neither break a Markdown table nor are obeyed by a terminal that shows it."""
+    return printable(" ".join(value.split()).replace("|", "/"))

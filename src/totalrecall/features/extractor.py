@@ -1,0 +1,229 @@
+"""Pictures -> feature maps -> patch grids: the first steps of the road in a row, decoding ahead of the engine."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+
+from totalrecall.backbones import Backbone
+from totalrecall.detectors.settings import CommonSettings
+from totalrecall.engines import Engine, open_engine
+from totalrecall.errors import PictureError, SettingError
+from totalrecall.features.patches import CODE_DIMENSIONS, describe
+from totalrecall.patchcore.settings import Settings
+from totalrecall.pictures.geometry import Recipe
+from totalrecall.pictures.loading import LoadedPicture, Source, failure, load_pictures
+from totalrecall.system.threads import in_order, one_blas_thread
+from totalrecall.types import LayerMap, PatchGrid, PreparedImage
+
+__all__ = ["FeatureExtractor", "PatchExtractor"]
+
+Outcome = TypeVar("Outcome")
+
+_LARGEST = 1e15  # of a feature: its square, summed over a thousand of them, is far from the end of float32
+_UNUSABLE = (
+    "some of its features are no numbers, or beyond 1e15, so it has no score. Look at the picture; if others fail too, "
+    "at the backbone, and try --precision f32."
+)
+
+
+def _usable(pieces: Sequence[Mapping[str, LayerMap]]) -> bool:
+    """Tell whether all features of a picture's pieces are numbers, and small enough for distances between them."""
+    # subtle: nan is not under the limit either
+    return all(bool((np.abs(one) < _LARGEST).all()) for piece in pieces for one in piece.values())
+
+
+class FeatureExtractor:
+    """Turns pictures into the feature maps of some layers, whatever is made of them.
+
+    Args:
+        backbone: the frozen graph.
+        recipe: how pictures are prepared.
+        settings: layers, precision.
+        threads: of the engine; all cores if not given.
+
+    Raises:
+        SettingError: the backbone does not have a layer asked for.
+    """
+
+    def __init__(
+        self, backbone: Backbone, recipe: Recipe, settings: CommonSettings, *, threads: int | None = None
+    ) -> None:
+        names = [layer.name for layer in backbone.layers]
+        self.layers = tuple(f"layer{number}" for number in settings.layers)
+        for number, name in zip(settings.layers, self.layers, strict=True):
+            if name not in names:
+                has = " ".join(one.removeprefix("layer") for one in names)
+                raise SettingError(f"layers: backbone {backbone.name} has no layer {number}. It has: {has}.")
+        self.backbone = backbone
+        self.recipe = recipe
+        self.precision = settings.precision
+        self.threads = threads
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The engine, opened at first use: reading a model's facts needs none."""
+        return open_engine(self.backbone, self.layers, precision=self.precision, threads=self.threads)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return all but the engine, which is opened where it is used: another machine may have another precision."""
+        return {name: value for name, value in vars(self).items() if name != "engine"}
+
+    def shapes(self) -> list[tuple[int, int, int]]:
+        """Return rows, columns and channels of each layer's map, from the recipe alone."""
+        found = {layer.name: layer for layer in self.backbone.layers}
+        sides = [self.recipe.tile * -(-self.recipe.piece // found[name].stride) for name in self.layers]
+        return [(side, side, found[name].channels) for side, name in zip(sides, self.layers, strict=True)]
+
+    def maps(self, prepared: PreparedImage) -> list[LayerMap]:
+        """Return the feature maps of one prepared picture, one a layer, each (1, h, w, c), as soon as possible.
+
+        Raises:
+            PictureError: some features cannot be used: they are no numbers, or too large.
+        """
+        pieces = [self.engine.run(piece[None]) for piece in self._pieces(prepared)]
+        if not _usable(pieces):
+            raise PictureError(_UNUSABLE)
+        return self._join(pieces)
+
+    def stream_maps(
+        self,
+        function: Callable[[LoadedPicture, list[LayerMap] | None], Outcome],
+        sources: Iterable[Source],
+        *,
+        hashes: bool = False,
+    ) -> Iterator[Outcome]:
+        """Yield function(picture, feature maps) of each picture in order; several of them are worked out at a time.
+
+        A picture that cannot be read, or some of whose features cannot be used, comes in its turn, with its error and
+        None.
+        """
+
+        def finish(item: tuple[LoadedPicture, list[dict[str, LayerMap]]]) -> Outcome:
+            loaded, pieces = item
+            try:
+                return function(loaded, self._join(pieces) if pieces else None)
+            except (MemoryError, cv2.error) as error:  # of a picture so large that its map does not fit
+                if loaded.error is not None:
+                    raise
+                return function(LoadedPicture(loaded.path, error=failure(loaded.path, error)), None)
+
+        return in_order(finish, self._feature_maps(sources, hashes))
+
+    def _feature_maps(
+        self, sources: Iterable[Source], hashes: bool
+    ) -> Iterator[tuple[LoadedPicture, list[dict[str, LayerMap]]]]:
+        """Yield each picture with the feature maps of its pieces, in order; none of a picture that cannot be read."""
+        waiting: deque[LoadedPicture] = deque()
+
+        def readable() -> Iterator[tuple[LoadedPicture, PreparedImage]]:
+            for loaded in load_pictures(sources, self.recipe, hashes=hashes):
+                waiting.append(loaded)
+                if loaded.prepared is not None:
+                    for piece in self._pieces(loaded.prepared):
+                        yield loaded, piece
+
+        pieces: list[dict[str, LayerMap]] = []
+        for loaded, maps in self.engine.stream(readable()):
+            pieces.append(maps)
+            if len(pieces) < self.recipe.tile**2:
+                continue
+            while waiting[0] is not loaded:  # those before it could not be read
+                yield waiting.popleft(), []
+            found = waiting.popleft()
+            if _usable(pieces):
+                yield found, pieces
+            else:
+                yield replace(found, prepared=None, error=PictureError(f"{found.path}: {_UNUSABLE}")), []
+            pieces = []
+        while waiting:
+            yield waiting.popleft(), []
+
+    def _pieces(self, prepared: PreparedImage) -> list[np.ndarray]:
+        """Cut a prepared picture into the squares that the backbone sees, row by row; itself alone unless tiled."""
+        count, side = self.recipe.tile, self.recipe.piece
+        if count == 1:
+            return [prepared]
+        rows = prepared.reshape(count, side, count, side, 3).swapaxes(1, 2)  # (T*s, T*s, 3) -> (T, T, s, s, 3)
+        return [np.ascontiguousarray(piece) for piece in rows.reshape(-1, side, side, 3)]
+
+    def _join(self, pieces: list[dict[str, LayerMap]]) -> list[LayerMap]:
+        """Lay the pieces' feature maps side by side again: T*T of (1, h, w, c) -> (1, T*h, T*w, c) a layer."""
+        if len(pieces) == 1:
+            return [pieces[0][name] for name in self.layers]
+        count = self.recipe.tile
+        joined = []
+        for name in self.layers:
+            _, h, w, c = pieces[0][name].shape
+            grid = np.concatenate([piece[name] for piece in pieces]).reshape(count, count, h, w, c)
+            joined.append(grid.swapaxes(1, 2).reshape(1, count * h, count * w, c))
+        return joined
+
+
+class PatchExtractor(FeatureExtractor):
+    """Turns pictures into grids of patch vectors.
+
+    Args:
+        backbone, recipe, threads: see `FeatureExtractor`.
+        settings: layers, patch size, stride, descriptor, precision.
+
+    Raises:
+        SettingError: the backbone does not have a layer asked for.
+    """
+
+    def __init__(self, backbone: Backbone, recipe: Recipe, settings: Settings, *, threads: int | None = None) -> None:
+        super().__init__(backbone, recipe, settings, threads=threads)
+        self.settings = settings
+
+    def grid_fits(self, grid: tuple[int, int], dimensions: int) -> bool:
+        """Tell whether such settings may give a grid of so many rows and columns, and vectors of so many numbers."""
+        layers = {layer.name: layer for layer in self.backbone.layers}
+        stride = min(layers[name].stride for name in self.layers)
+        first, step = (self.settings.stride - 1) // 2, self.settings.stride
+        # a map may end with the last whole cell, or with one that stands over the edge
+        sides = {self.recipe.tile * side for side in (self.recipe.piece // stride, -(-self.recipe.piece // stride))}
+        possible = {len(range(first, side, step)) for side in sides}
+        joined = sum(layers[name].channels for name in self.layers)
+        expected = joined if self.settings.descriptor == "concat" else CODE_DIMENSIONS
+        return set(grid) <= possible and dimensions == expected
+
+    def describe(self, prepared: PreparedImage) -> PatchGrid:
+        """Return the patch grid (1, rows, columns, d) of one prepared picture, as soon as possible."""
+        return self.grid_of(self.maps(prepared))
+
+    def stream(
+        self, sources: Iterable[Source], *, hashes: bool = False
+    ) -> Iterator[tuple[LoadedPicture, PatchGrid | None]]:
+        """Yield each picture with its patch grid (1, rows, columns, d), in order, as many a second as possible.
+
+        A picture that cannot be read comes in its turn, with its error and None.
+        """
+        return self.stream_to(lambda loaded, grid: (loaded, grid), sources, hashes=hashes)
+
+    def stream_to(
+        self,
+        function: Callable[[LoadedPicture, PatchGrid | None], Outcome],
+        sources: Iterable[Source],
+        *,
+        hashes: bool = False,
+    ) -> Iterator[Outcome]:
+        """Yield function(picture, patch grid) of each picture in order; several of them are worked out at a time."""
+
+        def finish(loaded: LoadedPicture, maps: list[LayerMap] | None) -> Outcome:
+            return function(loaded, None if maps is None else self.grid_of(maps))
+
+        return self.stream_maps(finish, sources, hashes=hashes)
+
+    def grid_of(self, maps: Sequence[LayerMap]) -> PatchGrid:
+        """Return the patch grid (1, rows, columns, d) of a picture's feature maps, one a layer."""
+        with one_blas_thread():  # its products are small; beside the engine two threads cost a third of the rate
+            return describe(
+                maps,
+                patch_size=self.settings.patch_size,
+                stride=self.settings.stride,
+                descriptor=self.settings.descriptor,
+            )

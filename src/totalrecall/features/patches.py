@@ -1,0 +1,165 @@
+"""Feature maps -> locally aware patch vectors (PatchCore, section 3.1, eq. 1-3).
+
+Each position of the finest chosen layer becomes one vector: the p x p neighbourhood of every layer is averaged there,
+the coarser layers are brought to the finest grid, and all are joined. Two descriptors say how they are joined:
+
+- `concat` (the default): the layers' channels side by side, as the paper's text and most libraries have it;
+- `paper-code`: the 1024 numbers of the authors' published code, which averages channels and neighbourhood together.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from totalrecall.errors import SettingError
+from totalrecall.system.threads import side_by_side
+from totalrecall.types import FeatureMap, LayerMap, Matrix, Patches, PatchGrid, PreparedMask
+
+__all__ = [
+    "CODE_DIMENSIONS",
+    "DESCRIPTORS",
+    "covered_cells",
+    "describe",
+    "flatten_grid",
+    "repeated_cells",
+    "resize_bilinear",
+]
+
+DESCRIPTORS = ("concat", "paper-code")
+CODE_DIMENSIONS = 1024  # of each layer, and of the joined vector, in the authors' code
+
+
+def describe(
+    maps: Sequence[LayerMap], *, patch_size: int = 3, stride: int = 1, descriptor: str = "concat"
+) -> PatchGrid:
+    """Return the grid of patch vectors, (n, h, w, d) on the finest layer's grid, one for every `stride` positions.
+
+    Args:
+        maps: one map a layer, each (n, h_l, w_l, c_l), in the order in which their channels are joined.
+        patch_size: p of eq. 1, odd.
+        stride: s of eq. 3.
+        descriptor: `concat` or `paper-code`.
+
+    Raises:
+        SettingError: p is even, s is under 1, or the descriptor is unknown.
+    """
+    if patch_size < 1 or patch_size % 2 == 0:
+        raise SettingError(f"patch_size must be odd and at least 1, got {patch_size}. The paper uses 3.")
+    if stride < 1:
+        raise SettingError(f"stride must be at least 1, got {stride}.")
+    if descriptor not in DESCRIPTORS:
+        raise SettingError(f"descriptor must be one of {', '.join(DESCRIPTORS)}, got {descriptor!r}.")
+    finest = max((one.shape[1:3] for one in maps), key=lambda shape: shape[0] * shape[1])
+    if descriptor == "concat":
+        joined = _concatenated(maps, patch_size, finest)
+    else:
+        joined = np.concatenate(
+            [_describe_like_the_code([one[i : i + 1] for one in maps], patch_size, finest) for i in range(len(maps[0]))]
+        )
+    if stride == 1:
+        return joined
+    first = (stride - 1) // 2  # the middle of each s x s block, so that the coarse grid keeps the picture's centre
+    return np.ascontiguousarray(joined[:, first::stride, first::stride])
+
+
+def _concatenated(maps: Sequence[LayerMap], patch_size: int, finest: tuple[int, int]) -> PatchGrid:
+    """Return the layers' averages on the finest grid, side by side.
+
+    Averaging along an axis and interpolating along it are both linear, so one small matrix does both; its products
+    write where the channels belong, and nothing is copied.
+    """
+    ends = np.cumsum([one.shape[3] for one in maps]).tolist()
+    joined = np.empty((len(maps[0]), *finest, ends[-1]), np.float32)
+
+    def place(layer: int) -> None:
+        _, h, w, c = maps[layer].shape
+        rows, columns = _locally_aware(h, finest[0], patch_size), _locally_aware(w, finest[1], patch_size)
+        for picture, out in zip(maps[layer], joined[..., ends[layer] - c : ends[layer]], strict=True):
+            tall = rows @ picture.reshape(h, w * c)  # (H, h) @ (h, w*c) -> (H, w*c)
+            np.matmul(columns, tall.reshape(finest[0], w, c), out=out)  # (W, w) @ (H, w, c) -> (H, W, c)
+
+    side_by_side(place, range(len(maps)))
+    return joined
+
+
+@lru_cache(maxsize=32)
+def _locally_aware(length: int, target: int, width: int) -> Matrix:
+    """Return the (target, length) matrix that averages `width` neighbours along one axis (eq. 2) and interpolates.
+
+    Outside the map counts as zero, as in the authors' code and in anomalib.
+    """
+    at = np.arange(length)
+    average = (np.abs(at[:, None] - at) <= width // 2) / np.float32(width)
+    weights = (average if target == length else _bilinear_weights(length, target) @ average).astype(np.float32)
+    weights.setflags(write=False)
+    return weights
+
+
+def covered_cells(roi: PreparedMask, shape: tuple[int, int]) -> np.ndarray:
+    """Return which cells of a patch grid touch the region of interest, (rows, columns)."""
+    return cv2.resize(roi.astype(np.float32), shape[::-1], interpolation=cv2.INTER_AREA) > 0
+
+
+def flatten_grid(grid: PatchGrid, roi: PreparedMask | None) -> tuple[Patches, np.ndarray]:
+    """Return a grid's (1, rows, columns, d) patches inside the region of interest, and their (row, column)."""
+    _, rows, columns, dimensions = grid.shape
+    cells = np.indices((rows, columns)).reshape(2, -1).T  # (rows*columns, 2)
+    patches = grid.reshape(-1, dimensions)  # (1, rows, columns, d) -> (rows*columns, d)
+    if roi is None:
+        return patches, cells
+    inside = covered_cells(roi, (rows, columns)).ravel()
+    return patches[inside], cells[inside]
+
+
+def resize_bilinear(maps: FeatureMap, size: tuple[int, int]) -> PatchGrid:
+    """Resize maps (n, h, w, c) to (n, *size, c), bilinear with pixel centres kept (align_corners=False)."""
+    n, h, w, c = maps.shape
+    if (h, w) == size:
+        return maps
+    rows, columns = _bilinear_weights(h, size[0]), _bilinear_weights(w, size[1])
+    tall = rows @ maps.reshape(n, h, w * c)  # (H, h) @ (n, h, w*c) -> (n, H, w*c)
+    return columns @ tall.reshape(n, size[0], w, c)  # (W, w) @ (n, H, w, c) -> (n, H, W, c)
+
+
+def repeated_cells(length: int, target: int) -> np.ndarray:
+    """Return which of `length` cells covers each of `target` finer ones: a coarse map laid on a fine grid by repeating.
+
+    The neighbour that `torch.nn.functional.interpolate(mode="nearest")` takes.
+    """
+    return np.arange(target) * length // target
+
+
+def _bilinear_weights(length: int, target: int) -> Matrix:
+    """Return the (target, length) matrix that interpolates one axis."""
+    at = np.clip((np.arange(target) + 0.5) * length / target - 0.5, 0, length - 1)
+    low = np.floor(at).astype(int)
+    weights = np.zeros((target, length), np.float32)
+    weights[np.arange(target), low] = 1 - (at - low)
+    weights[np.arange(target), np.minimum(low + 1, length - 1)] += at - low
+    return weights
+
+
+def _describe_like_the_code(maps: Sequence[LayerMap], patch_size: int, finest: tuple[int, int]) -> PatchGrid:
+    """Return (1, h, w, 1024) as `patchcore.common.MeanMapper` and `Aggregator` of the authors' code compute it."""
+    layers = []
+    for one in maps:
+        _, h, w, c = one.shape
+        half = patch_size // 2
+        padded = np.pad(one[0], ((half, half), (half, half), (0, 0)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (patch_size, patch_size), axis=(0, 1))
+        flat = windows.reshape(h, w, c * patch_size**2)  # (h, w, c, p, p) -> (h, w, c*p*p): torch.nn.Unfold's order
+        # averaging and interpolating are both linear, so the cheaper order of the two gives the same numbers
+        layers.append(resize_bilinear(_adaptive_average(flat, CODE_DIMENSIONS)[None], finest))
+    return _adaptive_average(np.concatenate(layers, axis=3), CODE_DIMENSIONS)
+
+
+def _adaptive_average(values: np.ndarray, bins: int) -> np.ndarray:
+    """Average the last axis into `bins` bins that may overlap by one element (torch's adaptive_avg_pool1d)."""
+    length = values.shape[-1]
+    first = np.arange(bins) * length // bins
+    last = -(-(np.arange(1, bins + 1) * length) // bins)  # ceiling
+    sums = np.zeros((*values.shape[:-1], length + 1), np.float64)
+    np.cumsum(values, axis=-1, dtype=np.float64, out=sums[..., 1:])
+    return ((sums[..., last] - sums[..., first]) / (last - first)).astype(np.float32)

@@ -1,0 +1,69 @@
+"""What a fit does about good pictures that are unlike the others, or of the same part: says so, or acts on it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from totalrecall.calibration import Calibration
+from totalrecall.outliers.explain import standing_out
+from totalrecall.pictures.loading import LearntPicture
+
+__all__ = ["bar_note", "outlier_note", "repeated_note", "unlike_the_others"]
+
+_LEAST_JUDGED = 8  # pictures: of fewer each sets the threshold
+_MANY = 0.2  # of the pictures that show a part once more: worth a word
+_BAR = 0.85  # of the threshold: without one or two pictures it would be under this share, so they set it
+
+
+def unlike_the_others(calibration: Calibration, pictures: Sequence[LearntPicture]) -> list[str]:
+    """Return the paths of good pictures that a bank without them explains badly, the worst first.
+
+    The limit is that of an audit, which has other levels: there a picture is held against its like.
+    """
+    if calibration.pictures is None:
+        return []
+    return [pictures[int(calibration.pictures[at])].path for at in standing_out(calibration.scores)]
+
+
+def outlier_note(names: Sequence[str], total: int) -> str:
+    """Say which good pictures are unlike the others, and what to do about it."""
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    one = len(names) == 1
+    return (
+        f"{len(names)} of {total} good pictures {'is' if one else 'are'} unlike the others: {shown}. Look at "
+        f"{'it' if one else 'them'} with `totalrecall audit`; --ignore-outliers leaves {'its' if one else 'their'} bad "
+        "patches out."
+    )
+
+
+def bar_note(calibration: Calibration, pictures: Sequence[LearntPicture]) -> str | None:
+    """Say where one or two good pictures set the threshold, and what it would be without them; None where none does."""
+    order = np.argsort(-calibration.scores, kind="stable")
+    if calibration.pictures is None or len(order) < _LEAST_JUDGED:
+        return None
+    for count in (1, 2):
+        rest = replace(calibration, scores=calibration.scores[order[count:]])
+        if rest.threshold < _BAR * calibration.threshold:
+            names = ", ".join(pictures[int(calibration.pictures[at])].path for at in order[:count])
+            which, them = ("one good picture", "it") if count == 1 else ("two good pictures", "them")
+            return (
+                f"The threshold is set by {which}: {names}. Without {them} it would be {rest.threshold:.4g}, not "
+                f"{calibration.threshold:.4g}. Look at {them}: a defect among the good pictures would hide others."
+            )
+    return None
+
+
+def repeated_note(calibration: Calibration) -> str | None:
+    """Say what it means for the stated rate that many pictures show the same parts; None where it is not worth a word.
+
+    Where the photographs of a part were held out together (`new_parts`) it means nothing.
+    """
+    pictures, parts = calibration.shown_by, calibration.parts
+    if calibration.new_parts or parts is None or pictures - parts < _MANY * pictures:
+        return None
+    return (
+        f"{pictures} good pictures seem to show {parts} parts, many of them several times. The stated false-alarm rate "
+        "is for more pictures of these parts. If others are to come, fit with --new-parts: otherwise many more of them "
+        "will be called anomalous."
+    )

@@ -1,0 +1,343 @@
+"""What a model keeps of its good pictures so that its threshold can follow the bank once the pictures are gone.
+
+A vector that joins the bank brings the good pictures that set the threshold nearer, too, and it is their scores by a
+bank with it that are wanted. For each of their patches that is min(distance then, distance to the new vectors). So of
+the pictures that scored highest, which alone decide, the worst patches are kept:
+
+- their features, of four times as many patches as a score averages, in float16;
+- their distances, and those of the whole grid, in float16 too, for the anomaly map.
+
+What is not kept counts at its old distance, and a picture of which nothing is kept at its old score. So a score, and
+with it the threshold, is at worst an upper bound: more pictures pass than they should, good and bad, never fewer.
+`Recalibration` says how low the threshold could be at least; where that is itself, it is known to a percent.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+
+from totalrecall.calibration import Calibration, conformal_threshold
+from totalrecall.search.exact import ExactSearch
+from totalrecall.types import Matrix, Patches
+
+__all__ = ["Coverage", "Evidence", "EvidenceKeeper", "Recalibration", "kept_pictures"]
+
+Judge = Callable[[np.ndarray, int], float]  # (grid of distances (rows, columns), picture) -> score, or map level
+
+_SHARE, _AT_LEAST, _AT_MOST = 0.1, 48, 200  # of the calibration pictures
+_BEYOND_RATE = 3  # times as many as the threshold leaves above it, where that is more
+_PATCHES, _PATCHES_AT_LEAST = 4, 8  # times those that a score averages
+_SAME = 0.99  # of a score: bounds that are this close are one value
+_PREFIX = "evidence."
+
+
+def kept_pictures(count: int, rate: float) -> int:
+    """Return of how many of the calibration pictures evidence is kept."""
+    usual = max(min(int(_SHARE * count), _AT_MOST), _AT_LEAST)
+    return min(max(usual, int(np.ceil(_BEYOND_RATE * rate * (count + 1)))), count)
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What a bank covered when it was fitted.
+
+    Attributes:
+        radius: no patch was farther from it than this, in the space that the coreset was chosen in.
+        pictures: how many there were; those of updates come after them.
+    """
+
+    radius: float
+    pictures: int
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """The worst patches of e good pictures, as the fit measured them by banks that did not know them.
+
+    Attributes:
+        pictures: int32 (e,), ascending, among the detector's.
+        scores, peaks: float64 (e,), as in the fit's calibration.
+        grids: float16 (e, rows, columns), distances, 0 outside the region of interest.
+        vectors: float16 (e, k, d), features of the k worst patches.
+        cells: int32 (e, k), row * columns + column of these; -1 where a picture has fewer.
+        distances: float32 (e, k), theirs.
+    """
+
+    pictures: np.ndarray
+    scores: np.ndarray
+    peaks: np.ndarray
+    grids: np.ndarray
+    vectors: np.ndarray
+    cells: np.ndarray
+    distances: np.ndarray
+
+    @staticmethod
+    def of(tensors: dict[str, np.ndarray], which: np.ndarray | None, dimensions: int) -> "Evidence | None":
+        """Return what a model file holds; None where it holds none.
+
+        Args:
+            tensors: of the file.
+            which: of the detector's pictures set the threshold.
+            dimensions: of a patch.
+
+        Raises:
+            KeyError, ValueError: a part is missing or does not fit.
+        """
+        if f"{_PREFIX}vectors" not in tensors:
+            return None
+        kept = Evidence(*(tensors[_PREFIX + field.name] for field in fields(Evidence)))
+        (e,), (_, k, _) = kept.pictures.shape, kept.vectors.shape
+        shapes = {
+            "scores": (e,),
+            "peaks": (e,),
+            "grids": (e, *kept.grids.shape[1:]),
+            "vectors": (e, k, dimensions),
+            "cells": (e, k),
+            "distances": (e, k),
+        }
+        for name, shape in shapes.items():
+            if getattr(kept, name).shape != shape or len(kept.grids.shape) != 3:
+                raise ValueError(f"{_PREFIX}{name} (wrong shape)")
+        if kept.cells.dtype != np.int32 or kept.pictures.dtype != np.int32:
+            raise ValueError(f"{_PREFIX}cells or pictures (wrong type)")
+        if e and (kept.cells.max() >= kept.grids[0].size or kept.cells.min() < -1):
+            raise ValueError(f"{_PREFIX}cells (outside the grid)")
+        if (np.diff(kept.pictures) < 1).any():
+            raise ValueError(f"{_PREFIX}pictures (not ascending)")
+        if which is None or not np.isin(kept.pictures, which).all():
+            raise ValueError(f"{_PREFIX}pictures (not among those that set the threshold)")
+        return kept
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Return what a model file must hold."""
+        return {_PREFIX + field.name: getattr(self, field.name) for field in fields(self)}
+
+    def distances_to(self, vectors: Patches) -> np.ndarray:
+        """Return the distance (e, k) of each kept patch to the nearest of some vectors (v, d); inf of none."""
+        e, k, d = self.vectors.shape
+        if not len(vectors) or not e:
+            return np.full((e, k), np.inf, np.float32)
+        patches = self.vectors.reshape(e * k, d).astype(np.float32)
+        return ExactSearch(vectors, levels=()).nearest(patches)[0].reshape(e, k)  # (e*k, 1) -> (e, k)
+
+    def grid(self, row: int, distances: np.ndarray, *, rest: float = 1.0) -> np.ndarray:
+        """Return the grid (rows, columns) of a kept picture with its kept patches at other distances (k,).
+
+        Args:
+            row: of the picture among those kept.
+            distances: of its kept patches.
+            rest: what the distances of the others are multiplied by.
+        """
+        grid = self.grids[row].astype(np.float32) * np.float32(rest)
+        cells = self.cells[row]
+        grid.flat[cells[cells >= 0]] = distances[cells >= 0]
+        return grid
+
+    def without(self, picture: int) -> "Evidence":
+        """Return the evidence once a picture of the detector's is gone, and those after it have moved up."""
+        keep = self.pictures != picture
+        kept = Evidence(*(getattr(self, field.name)[keep] for field in fields(self)))
+        return replace(kept, pictures=kept.pictures - (kept.pictures > picture).astype(np.int32))
+
+    def raised(
+        self, lost: Patches, rest: Matrix, owners: np.ndarray, *, score_of: Judge, level_of: Judge
+    ) -> "Evidence":
+        """Return the evidence once vectors have left the bank: an estimate, since the banks of the fit are not kept.
+
+        Where the nearest vector is among the lost, the distance becomes that to the rest, if that is farther. A
+        picture's own vectors do not count.
+
+        Args:
+            lost: (l, d).
+            rest: (m, d), what is left of the bank that was fitted.
+            owners: (m,) of which of the detector's pictures each is.
+            score_of, level_of: of a picture's grid.
+        """
+        if not len(self.pictures) or not len(lost):
+            return self
+        to_lost, to_rest = self.distances_to(lost), self._distances_to_others(rest, owners)
+        farther = (to_lost < to_rest) & np.isfinite(to_rest) & (to_rest > self.distances) & (self.cells >= 0)
+        distances = np.where(farther, to_rest, self.distances)
+        scores, peaks = self.scores.copy(), self.peaks.copy()
+        for row in np.flatnonzero(farther.any(axis=1)).tolist():
+            picture = int(self.pictures[row])
+            before, after = self.grid(row, self.distances[row]), self.grid(row, distances[row])
+            for values, judge in ((scores, score_of), (peaks, level_of)):
+                raised = _in_proportion(values[row], judge(before, picture), judge(after, picture))
+                values[row] = max(values[row], raised)
+        return replace(self, distances=distances, scores=scores, peaks=peaks)
+
+    def _distances_to_others(self, bank: Matrix, owners: np.ndarray) -> np.ndarray:
+        """Return the distance (e, k) of each kept patch to the nearest vector of another picture; inf of none."""
+        found = np.empty(self.cells.shape, np.float32)
+        norms = np.einsum("md,md->m", bank, bank)
+        for row, picture in enumerate(self.pictures):
+            patches = self.vectors[row].astype(np.float32)
+            squared = norms - 2 * (patches @ bank.T)  # (k, d) @ (d, m) -> (k, m)
+            squared[:, owners == picture] = np.inf
+            apart = patches - bank[squared.argmin(axis=1)]
+            found[row] = np.sqrt(np.einsum("kd,kd->k", apart, apart))
+            found[row, np.isinf(squared.min(axis=1))] = np.inf
+        return found
+
+
+def _in_proportion(value: float, before: float, after: float) -> float:
+    """Return a value of the fit in proportion: float16 and eq. 7's weight, which is kept, then do not tell."""
+    return value * after / before if before > 0 else after
+
+
+class EvidenceKeeper:
+    """Takes the calibration pictures of a fit one after the other, in memory for the few that will be kept.
+
+    Args:
+        count: of calibration pictures.
+        rate: the stated false-alarm rate.
+    """
+
+    def __init__(self, count: int, rate: float) -> None:
+        self._capacity = kept_pictures(count, rate)
+        self._held: list[tuple[int, float, float, tuple[np.ndarray, ...]]] = []
+
+    def add(
+        self,
+        picture: int,
+        patches: Patches,
+        cells: np.ndarray,
+        grid: np.ndarray,
+        score: float,
+        peak: float,
+        *,
+        weight: np.ndarray,
+    ) -> None:
+        """Take one picture.
+
+        Args:
+            picture: among the detector's.
+            patches: (p, d), and their (row, column), `cells` (p, 2).
+            grid: (rows, columns) of their distances.
+            score, peak: as the calibration has them.
+            weight: (p,) by which patches are kept, the largest first.
+        """
+        if grid.max() > np.finfo(np.float16).max:
+            return  # it counts at its old score, rather than at an infinite one
+        distances = grid[cells[:, 0], cells[:, 1]]
+        count = max(_PATCHES * max(len(cells) // 100, 1), _PATCHES_AT_LEAST)
+        worst = np.argsort(-weight, kind="stable")[:count]
+        worst = worst[np.abs(patches[worst]).max(axis=1) < np.finfo(np.float16).max]
+        vectors = np.zeros((count, patches.shape[1]), np.float16)
+        vectors[: len(worst)] = patches[worst]
+        at = np.full(count, -1, np.int32)
+        at[: len(worst)] = cells[worst, 0] * grid.shape[1] + cells[worst, 1]
+        own = np.zeros(count, np.float32)
+        own[: len(worst)] = distances[worst]
+        self._held.append((picture, score, peak, (grid.astype(np.float16), vectors, at, own)))
+        if len(self._held) > 4 * self._capacity:
+            self._held = self._chosen(2 * self._capacity)
+
+    def _chosen(self, count: int) -> list[tuple[int, float, float, tuple[np.ndarray, ...]]]:
+        """Return those that rank highest, by score or by peak: three by score for one by peak."""
+        ranks = np.empty((2, len(self._held)), np.int64)
+        for rank, which in zip(ranks, (1, 2), strict=True):
+            values = np.array([one[which] for one in self._held])
+            rank[np.argsort(-values, kind="stable")] = np.arange(len(values))
+        return [self._held[at] for at in np.argsort(np.minimum(ranks[0], 3 * ranks[1]), kind="stable")[:count]]
+
+    def evidence(self) -> Evidence | None:
+        """Return what is kept; None where nothing was taken."""
+        chosen = sorted(self._chosen(self._capacity), key=lambda one: one[0])
+        if not chosen:
+            return None
+        width = max(one[3][2].size for one in chosen)  # regions of interest may cover unequal parts
+        parts = [[_padded(part, width if at else None) for at, part in enumerate(one[3])] for one in chosen]
+        grids, vectors, cells, distances = (np.stack(part) for part in zip(*parts, strict=True))
+        return Evidence(
+            np.array([one[0] for one in chosen], np.int32),
+            np.array([one[1] for one in chosen], np.float64),
+            np.array([one[2] for one in chosen], np.float64),
+            grids,
+            vectors,
+            cells,
+            distances,
+        )
+
+
+def _padded(part: np.ndarray, width: int | None) -> np.ndarray:
+    if width is None or len(part) == width:
+        return part
+    fill = -1 if part.dtype == np.int32 else 0
+    return np.concatenate([part, np.full((width - len(part), *part.shape[1:]), fill, part.dtype)])
+
+
+class Recalibration:
+    """A calibration that follows the bank while vectors join it.
+
+    Args:
+        calibration: of the detector.
+        evidence: of the fit; None leaves the calibration as it is.
+        score_of, level_of: of a picture's grid, as the fit judged it.
+    """
+
+    def __init__(
+        self, calibration: Calibration, evidence: Evidence | None, *, score_of: Judge, level_of: Judge
+    ) -> None:
+        self._calibration, self._evidence = calibration, evidence
+        self._score_of, self._level_of = score_of, level_of
+        self.scores = calibration.scores.copy()
+        self._joined = False
+        if evidence is not None:
+            assert calibration.pictures is not None
+            self._entries = np.searchsorted(calibration.pictures, evidence.pictures)
+            self.scores[self._entries] = evidence.scores
+            self._distances = evidence.distances.copy()
+
+    def add(self, vectors: Patches) -> None:
+        """Let vectors (v, d) join the bank."""
+        kept = self._evidence
+        if kept is None or not len(vectors):
+            return
+        self._joined = True
+        found = kept.distances_to(vectors)
+        nearer = (found < self._distances) & (kept.cells >= 0)
+        self._distances[nearer] = found[nearer]
+        for row in np.flatnonzero(nearer.any(axis=1)).tolist():
+            self.scores[self._entries[row]] = self._value(kept, row, self._score_of, kept.scores[row])
+
+    def _value(self, kept: Evidence, row: int, judge: Judge, value: float, rest: float = 1.0) -> float:
+        picture = int(kept.pictures[row])
+        before = judge(kept.grid(row, kept.distances[row]), picture)
+        after = judge(kept.grid(row, self._distances[row], rest=rest), picture)
+        return min(value, _in_proportion(value, before, after))
+
+    @property
+    def threshold(self) -> float:
+        """The threshold as it is now, at worst an upper bound."""
+        return replace(self._calibration, scores=self.scores).threshold
+
+    @property
+    def lowest_threshold(self) -> float:
+        """What the threshold cannot be below: whatever was not kept counts as if a new vector had met it."""
+        kept = self._evidence
+        if kept is None or not self._joined:
+            return self.threshold
+        lowest = np.zeros_like(self.scores)
+        for row, entry in enumerate(self._entries):
+            lowest[entry] = self._value(kept, row, self._score_of, kept.scores[row], rest=0.0)
+        told = self.threshold
+        if self._calibration.below_floor:  # it is of the tail, which begins with a third of the scores at most
+            highest = np.argsort(-self.scores)[: len(lowest) // 3 + 1]
+            known = bool((lowest[highest] >= _SAME * self.scores[highest]).all())
+            return told if known else conformal_threshold(lowest, self._calibration.rate)
+        bound = replace(self._calibration, scores=lowest).threshold
+        return told if bound >= _SAME * told else bound
+
+    def calibration(self) -> Calibration:
+        """Return the calibration as it is now."""
+        kept = self._evidence
+        if kept is None:
+            return self._calibration
+        peaks = self._calibration.peaks.copy()
+        peaks[self._entries] = kept.peaks
+        for row in np.flatnonzero((self._distances < kept.distances).any(axis=1)).tolist():
+            peaks[self._entries[row]] = self._value(kept, row, self._level_of, kept.peaks[row])
+        return replace(self._calibration, scores=self.scores, peaks=peaks)

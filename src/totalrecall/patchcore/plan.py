@@ -1,0 +1,450 @@
+"""What a fit will take, known before it starts: patches, bytes, scratch, and in which of three ways it will be done.
+
+1. `memory`: all patches are held, and the coreset is chosen among them.
+2. `scratch`: the patches lie in a scratch file, and only their projection, which the coreset is chosen in, is held. The
+   bank is the same to the bit. (Vectors of up to 512 numbers are walked as they are: they have no second way.)
+3. `chunks`: the pictures are taken in chunks, each gives its own coreset, and a merge chooses among these (`chunks`).
+
+The first that fits under the limit is taken. The limit is that of the whole process, its libraries included.
+"""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from totalrecall.backbones import Backbone
+from totalrecall.calibration import held_out, make_folds
+from totalrecall.errors import DataError, SettingError
+from totalrecall.features.extractor import PatchExtractor
+from totalrecall.features.memory import baseline_bytes, sizes_seen
+from totalrecall.features.patches import flatten_grid
+from totalrecall.patchcore.coreset import AT_ONCE, budget, project
+from totalrecall.patchcore.settings import Settings, walked_dimensions
+from totalrecall.pictures.geometry import Recipe
+from totalrecall.pictures.loading import Source, spread
+from totalrecall.search.levels import default_levels
+from totalrecall.system.memory import available_memory, check_scratch, resident_memory
+from totalrecall.system.text import format_size
+from totalrecall.system.threads import cores, one_blas_thread, workers
+from totalrecall.types import Matrix, Patches
+
+__all__ = [
+    "Plan",
+    "Speeds",
+    "expected_grid",
+    "expected_seconds",
+    "make_plan",
+    "measure",
+    "refilling",
+    "scoring_seconds",
+    "timed",
+    "walked",
+]
+
+_LARGER = 2.0  # a chunk keeps this many times its share, so that the merge has something to choose among,
+_LEAST = 1000  # and so many at least, or as many as the bank: fewer may leave out whole kinds of patches
+_PER_POINT = 72  # of the coreset's walk, beside the point itself
+_NOTED = 18  # where each patch is from, what covers it, and which are left out
+_BLOCKS = 48 << 20  # of products
+_SEARCHED = 4.5  # times the bank: its vectors, the search structure, and what making it takes
+_ORPHANS = 4  # times a fold's patches, copied while its bank is refilled, or what `refill` copies at a time
+_SAVED = 1.5  # times the bank: its vectors, and what choosing and writing them takes
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a fit will take.
+
+    Attributes:
+        pictures: given. The threshold is set by those in `folds`, of which this is the number of each; a bank without a
+            fold scores it.
+        patches: of them all, of `dimensions` numbers each, of which the coreset is chosen in `walked`. Exact, unless a
+            region of interest covers unequal parts of pictures of unequal size.
+        vectors: that the bank will hold.
+        way: `memory`, `scratch` or `chunks`.
+        chunks: picture positions of each chunk, those held out apart; one with all of them in the other ways.
+        held_chunks: how many of the chunks, the last ones, are of pictures held out.
+        share: of its patches that a chunk keeps, and `least` of them; `merged` unless that is the bank already.
+        at_least: vectors that a bank has.
+        limit: bytes allowed to the process; `memory` of them are expected to be used at most.
+        exact: bytes that one chunk would take, and the same answer as without a limit.
+        scratch: bytes of scratch file.
+        seconds: estimated for the whole fit; nan if nobody asked.
+    """
+
+    pictures: int
+    folds: Sequence[int]
+    patches: int
+    dimensions: int
+    walked: int
+    vectors: int
+    way: str
+    chunks: Sequence[np.ndarray] = field(repr=False)
+    held_chunks: int
+    share: float
+    at_least: int
+    least: int
+    merged: bool
+    limit: int
+    memory: int
+    exact: int
+    scratch: int
+    seconds: float = math.nan
+
+    @property
+    def projected(self) -> bool:
+        """Whether the coreset is chosen in a projection."""
+        return self.walked < self.dimensions
+
+    @property
+    def per_picture(self) -> int:
+        """Patches a picture."""
+        return self.patches // max(self.pictures, 1)
+
+    def kept(self) -> list[int]:
+        """Return how many vectors each chunk keeps; with one chunk, what the bank holds."""
+        if self.way != "chunks":
+            return [self.vectors]
+        return [self.keeps(len(chunk) * self.per_picture) for chunk in self.chunks]
+
+    def keeps(self, patches: int) -> int:
+        """Return how many of its patches a chunk keeps."""
+        return min(max(math.ceil(self.share * patches), self.least), patches)
+
+    @property
+    def held(self) -> int:
+        """How many pictures set the threshold."""
+        return sum(self.folds)
+
+    def others(self) -> list[int]:
+        """Return how many vectors the bank without each fold has."""
+        if self.way == "chunks":
+            return [max(self.vectors * (self.pictures - fold) // self.pictures, 1) for fold in self.folds]
+        return [budget(self.per_picture * (self.pictures - fold), self.share, self.at_least) for fold in self.folds]
+
+    @property
+    def selections(self) -> int:
+        """How many points are chosen in all: by the chunks, by the merge, and for the banks without a fold."""
+        last = self.vectors + sum(self.others())
+        return last if self.way != "chunks" else sum(self.kept()) + (last if self.merged else 0)
+
+    def facts(self) -> dict[str, object]:
+        """Return what a program may want to read, as JSON types."""
+        names = ("pictures", "patches", "dimensions", "way", "limit", "memory", "exact", "scratch", "seconds")
+        return {**{name: getattr(self, name) for name in names}, "chunks": len(self.chunks)}
+
+
+def expected_grid(backbone: Backbone, recipe: Recipe, settings: Settings) -> tuple[int, int, int]:
+    """Return rows, columns and numbers a patch of the grids that a fit will see, from the recipe alone."""
+    layers = [layer for layer in backbone.layers if layer.name in {f"layer{number}" for number in settings.layers}]
+    side = recipe.tile * max(-(-recipe.piece // layer.stride) for layer in layers)
+    side = len(range((settings.stride - 1) // 2, side, settings.stride))
+    dimensions = 1024 if settings.descriptor == "paper-code" else sum(layer.channels for layer in layers)
+    return side, side, dimensions
+
+
+def make_plan(extractor: PatchExtractor, sources: Sequence[Source], memory: int | None = None) -> Plan:
+    """Choose how to fit, by arithmetic.
+
+    Args:
+        extractor: its backbone, recipe and settings say how many patches there will be, and how long.
+        sources: a few of them are read, to learn how large pictures are.
+        memory: bytes that the process may use; half of what is free if not given.
+
+    Raises:
+        DataError: there are no pictures, or the scratch disk is too small.
+        SettingError: not even the bank fits.
+    """
+    if not len(sources):
+        raise DataError("There are no pictures to fit on. Give files, folders or globs of good pictures.")
+    settings = extractor.settings
+    rows, columns, dimensions = expected_grid(extractor.backbone, extractor.recipe, settings)
+    pixels, per_picture = sizes_seen(extractor.recipe, sources, (rows, columns))
+    base = baseline_bytes(extractor, pixels, 4 * rows * columns * dimensions, len(sources))
+    default = memory is None
+    limit = resident_memory() + available_memory() // 2 if memory is None else memory
+    sizes = _Sizes(
+        pictures=len(sources),
+        folds=[len(fold) for fold in make_folds(len(sources), settings.holdout, settings.folds, settings.seed)],
+        per_picture=max(per_picture, 1),
+        dimensions=dimensions,
+        walked=walked_dimensions(dimensions, settings),
+        ratio=settings.coreset,
+        at_least=settings.at_least,
+        base=base,
+        limit=limit,
+    )
+    plan = _whole(sizes) or _in_chunks(sizes, settings)
+    if plan is None:
+        raise SettingError(_refusal(sizes, settings, default))
+    check_scratch(plan.scratch)
+    return plan
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """The numbers that a plan is made from."""
+
+    pictures: int
+    folds: Sequence[int]
+    per_picture: int
+    dimensions: int
+    walked: int
+    ratio: float
+    at_least: int
+    base: int
+    limit: int
+
+    @property
+    def patches(self) -> int:
+        return self.pictures * self.per_picture
+
+    @property
+    def vectors(self) -> int:
+        return budget(self.patches, self.ratio, self.at_least)
+
+    @property
+    def projected(self) -> bool:
+        return self.walked < self.dimensions
+
+    @property
+    def bank(self) -> int:
+        """Bytes that the bank takes, with all that is done with it."""
+        return int(self.vectors * self.dimensions * 4 * (_SEARCHED if self.folds else _SAVED))
+
+    def whole(self, *, scratch: bool) -> int:
+        """Bytes that one chunk takes."""
+        numbers = (0 if scratch else self.dimensions) + (self.walked if self.projected else 0)
+        walk = _PER_POINT * self.patches + _BLOCKS
+        orphans = refilling(self.patches, self.walked, self.folds)
+        return self.base + 4 * numbers * self.patches + max(walk, _NOTED * self.patches + self.bank) + orphans
+
+
+def refilling(patches: int, walked: int, folds: Sequence[int]) -> int:
+    """Return the bytes that it takes to refill the bank without a fold, of so many patches of so many numbers."""
+    if len(folds) < 2:
+        return 0
+    return 4 * walked * _ORPHANS * max(patches // len(folds), min(patches, AT_ONCE))
+
+
+def _whole(sizes: _Sizes) -> Plan | None:
+    """Return the plan of the first or second way, or None where neither fits."""
+    for scratch in (False, True) if sizes.projected else (False,):
+        needed = sizes.whole(scratch=scratch)
+        if needed <= sizes.limit:
+            everything = [np.arange(sizes.pictures)]
+            disk = 4 * sizes.patches * sizes.dimensions if scratch else 0
+            return _plan(sizes, "scratch" if scratch else "memory", everything, 0, sizes.ratio, needed, disk)
+    return None
+
+
+def _in_chunks(sizes: _Sizes, settings: Settings) -> Plan | None:
+    """Return the plan of the third way, or None where not even that fits."""
+    room = sizes.limit - sizes.base - _BLOCKS - 12 * int(_LARGER * sizes.vectors)
+    point = _PER_POINT + 4 * sizes.walked
+    of_chunk = _PER_POINT + 4 * (sizes.walked if sizes.projected else sizes.dimensions)
+    most = min(room // (of_chunk * sizes.per_picture), sizes.pictures)
+    if most < 1 or sizes.base + sizes.bank > sizes.limit:
+        return None
+    held = held_out(sizes.pictures, settings.holdout, settings.seed)
+    others = np.setdiff1d(np.arange(sizes.pictures), held)
+    chunks, held_chunks = _cut(others, most), _cut(held, most)
+    # the merge walks what all chunks kept; where that does not fit they keep what the bank needs, and nothing is merged
+    larger = min(_LARGER, (room // point - len(chunks + held_chunks)) / sizes.vectors)
+    larger = larger if larger >= 1.05 else 1.0
+    share = min(sizes.ratio * larger, 1.0)
+    largest = max(map(len, chunks + held_chunks)) * sizes.per_picture
+    disk = 4 * sizes.dimensions * largest if sizes.projected else 0
+    plan = _plan(sizes, "chunks", chunks + held_chunks, len(held_chunks), share, largest * of_chunk, disk)
+    merged = larger > 1
+    least = min(_LEAST, sizes.vectors) if merged else 0
+    if sum(replace(plan, least=least).kept()) * point > room:
+        least = 0
+    plan = replace(plan, least=least, merged=merged, folds=[len(held)] if len(held) else [])
+    kept = sum(plan.kept())
+    needed = sizes.base + max(plan.memory + _BLOCKS, (kept * point if merged else 0) + _BLOCKS, sizes.bank)
+    return replace(
+        plan,
+        vectors=sizes.vectors if merged else kept,
+        memory=needed,
+        scratch=disk + 4 * sizes.dimensions * kept,
+    )
+
+
+def _plan(
+    sizes: _Sizes, way: str, chunks: list[np.ndarray], held_chunks: int, share: float, memory: int, scratch: int
+) -> Plan:
+    return Plan(
+        pictures=sizes.pictures,
+        folds=sizes.folds,
+        patches=sizes.patches,
+        dimensions=sizes.dimensions,
+        walked=sizes.walked,
+        vectors=sizes.vectors,
+        way=way,
+        chunks=chunks,
+        held_chunks=held_chunks,
+        share=share,
+        at_least=sizes.at_least,
+        least=0,
+        merged=False,
+        limit=sizes.limit,
+        memory=memory,
+        exact=sizes.whole(scratch=sizes.projected),
+        scratch=scratch,
+    )
+
+
+def _cut(pictures: np.ndarray, most: int) -> list[np.ndarray]:
+    """Cut into as few chunks as may be, of nearly equal size."""
+    return np.array_split(pictures, -(-len(pictures) // most)) if len(pictures) else []
+
+
+def _refusal(sizes: _Sizes, settings: Settings, default: bool) -> str:
+    """Say what would do, after trying it."""
+    needed = sizes.base + max(sizes.bank, _BLOCKS)
+    while _in_chunks(_with(sizes, limit=needed), settings) is None:
+        needed += needed // 50
+    text = (
+        f"memory must be at least {format_size(needed)} for a bank of {sizes.vectors} vectors of {sizes.dimensions} "
+        f"numbers and the search in it, got {format_size(sizes.limit)}{' (half of what is free)' if default else ''}."
+    )
+    share = sizes.ratio
+    while share > 1e-5 and _in_chunks(_with(sizes, ratio=share), settings) is None:
+        share *= 0.9
+    share = float(f"{share * 0.95:.1e}")
+    if share > 1e-5:
+        text += f" Or keep fewer: a coreset of {share:g} fits."
+    return text
+
+
+def _with(sizes: _Sizes, *, limit: int | None = None, ratio: float | None = None) -> _Sizes:
+    return replace(sizes, limit=limit or sizes.limit, ratio=ratio or sizes.ratio)
+
+
+_PILOT = 64  # pictures at most
+_WARM = 8  # of them that only fill the pipeline
+_PATIENCE = 1.5  # seconds for the others
+_MOMENTS, _MOMENT = 4, 0.05  # how often, and how many seconds, products are timed before the pictures and after
+_ROWS, _COLUMNS = 1024, 512  # a block of points and its centres, as `coreset` multiplies them
+# The greedy's time over that of the bare products of all points with all centres: this share, and half as much again
+# where it keeps half of them (its last points wait for few centres each). Beside them a selection costs Python and
+# reading the pool once. Measured on magnetic tiles with two backbones and on synthetic boards: 0.55 to 0.8, 1.0 to 1.1.
+_WALK, _WALK_MORE = 0.7, 0.7
+_SELECTION = 21e-6  # seconds
+_REFILLED = 0.6  # of a coreset's time: the banks of 20 folds together, on tiles; on bottle 0.3 (see `refill`)
+_SEARCH, _QUERY = 0.55, 8e-6  # the search's time over that of its first bounds, and a query's own seconds on one core
+_SCORED = 2e-3  # seconds a picture for its score and map
+_WRITTEN = 1e9  # bytes of scratch a second
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """What the pilot measured: seconds a picture, nan if none could be read, and multiply-adds a second."""
+
+    picture: float
+    products: float
+
+
+def timed(plan: Plan, extractor: PatchExtractor, sources: Sequence[Source]) -> Plan:
+    """Return the plan with its seconds, after a pilot that also compiles the backbone."""
+    return replace(plan, seconds=expected_seconds(plan, measure(plan, extractor, sources)))
+
+
+def measure(plan: Plan, extractor: PatchExtractor, sources: Sequence[Source]) -> Speeds:
+    """Run the pilot: a few pictures from all over the list, and products of the size that the coreset does."""
+    before = _products(plan.walked)
+    moments: list[float] = []
+    for loaded, grid in extractor.stream(spread(sources, _PILOT), hashes=True):
+        if grid is None or loaded.geometry is None:
+            continue
+        patches, _ = flatten_grid(grid, extractor.recipe.prepared_roi(loaded.geometry))
+        if plan.projected:
+            walked(patches, plan, extractor.settings)
+        moments.append(time.perf_counter())
+        if len(moments) > 2 * _WARM and moments[-1] - moments[_WARM] > _PATIENCE:
+            break
+    return Speeds(_pace(moments), max(before, _products(plan.walked)))  # another program's burst soon passes
+
+
+def _pace(moments: Sequence[float]) -> float:
+    first = min(_WARM, len(moments) // 2)
+    count = len(moments) - 1 - first
+    return (moments[-1] - moments[first]) / count if count > 0 else math.nan
+
+
+def _products(dimensions: int) -> float:
+    """Return multiply-adds a second of products on all cores, a thread each, as `coreset` does them."""
+    rng = np.random.default_rng(0)
+    block = rng.standard_normal((_ROWS, dimensions), dtype=np.float32)
+    centres = rng.standard_normal((dimensions, _COLUMNS), dtype=np.float32)
+    with one_blas_thread():
+        done = list(workers().map(_rounds, [(block, centres)] * cores()))
+    return sum(done) * _ROWS * _COLUMNS * dimensions
+
+
+def _rounds(pair: tuple[Matrix, Matrix]) -> float:
+    """Return how many times a second a thread does a product: the best of a few moments."""
+    out = np.empty((_ROWS, _COLUMNS), np.float32)
+    np.matmul(*pair, out=out)
+    best = 0.0
+    for _ in range(_MOMENTS):
+        began, rounds = time.perf_counter(), 0
+        while time.perf_counter() - began < _MOMENT:
+            np.matmul(*pair, out=out)
+            rounds += 1
+        best = max(best, rounds / (time.perf_counter() - began))
+    return best
+
+
+def expected_seconds(plan: Plan, speeds: Speeds) -> float:
+    """Return the seconds of a fit, nan if no picture of the pilot could be read."""
+    n, d = plan.patches, plan.walked
+    if plan.way == "chunks":
+        sizes = [len(chunk) * plan.per_picture for chunk in plan.chunks]
+        coreset = sum(_walk(size, kept, d, speeds) for size, kept in zip(sizes, plan.kept(), strict=True))
+        again = plan.held * speeds.picture
+        if plan.merged:
+            kept = sum(plan.kept())
+            coreset += _walk(kept, plan.vectors, d, speeds)
+            again += sum(_walk(kept, count, d, speeds) for count in plan.others())
+    else:
+        coreset = _walk(n, plan.vectors, d, speeds)
+        again = _REFILLED * coreset if plan.folds else 0.0
+    search = sum(_search(plan, fold, count, speeds) for fold, count in _folds(plan))
+    written = plan.scratch / _WRITTEN
+    return plan.pictures * speeds.picture + coreset + again + search + written
+
+
+def scoring_seconds(plan: Plan, speeds: Speeds, pictures: int) -> float:
+    """Return the seconds in which the detector, once fitted, will score so many pictures."""
+    return pictures * speeds.picture + _search(plan, pictures, plan.vectors, speeds)
+
+
+def _folds(plan: Plan) -> Iterator[tuple[int, int]]:
+    """Yield of each fold how many pictures it has, and how many vectors the bank has that scores them."""
+    yield from zip(plan.folds, plan.others(), strict=True)
+
+
+def _search(plan: Plan, pictures: int, vectors: int, speeds: Speeds) -> float:
+    """Return the seconds of the search, in a bank of so many vectors, and of what is made of the distances."""
+    bounds = (*default_levels(plan.dimensions), plan.dimensions)[0]
+    queries = pictures * plan.per_picture
+    return queries * (_SEARCH * vectors * bounds / speeds.products + _QUERY / cores()) + _SCORED * pictures
+
+
+def _walk(points: int, count: int, dimensions: int, speeds: Speeds) -> float:
+    """Return the seconds of one coreset."""
+    if count >= points:
+        return 0.0
+    factor = _WALK + _WALK_MORE * count / points
+    return factor * points * count * dimensions / speeds.products + _SELECTION * count
+
+
+def walked(patches: Patches, plan: Plan, settings: Settings) -> Matrix:
+    """Return what the coreset is chosen in. A picture at a time, so that every way of fitting gets the same bits."""
+    with one_blas_thread():
+        return project(patches, dimensions=plan.walked, seed=settings.seed)

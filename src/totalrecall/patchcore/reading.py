@@ -1,0 +1,171 @@
+"""Read the good pictures of a fit: their patches one after another, and what banks are chosen from."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from totalrecall.detectors.fit_report import FitReport, Progress
+from totalrecall.drift.conditions import Glance, look
+from totalrecall.errors import PictureError
+from totalrecall.features.extractor import PatchExtractor
+from totalrecall.features.patches import flatten_grid
+from totalrecall.patchcore.bank import Bank
+from totalrecall.pictures.copies import Repeats, inspected
+from totalrecall.pictures.loading import LearntPicture, renumbered
+from totalrecall.pictures.unlike import PictureTally
+from totalrecall.search.levels import default_levels, principal_basis
+from totalrecall.types import Matrix, Patches
+
+__all__ = ["Choice", "Learnt", "Reader", "Seen", "as_bank", "marked", "without_pictures"]
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """One readable picture with its patches inside the region of interest, (n, d), and their (row, column), (n, 2)."""
+
+    index: int  # among the pictures given
+    picture: LearntPicture
+    patches: Patches
+    cells: np.ndarray
+    glance: Glance
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """Rows of what was kept that make a bank, in the order of selection, and the covering radius."""
+
+    rows: np.ndarray
+    radius: float
+
+
+@runtime_checkable  # the checks of the test run need it
+class Learnt(Protocol):
+    """Pictures that were read, and from which banks are made: the detector's own, and those without a fold."""
+
+    @property
+    def pictures(self) -> Sequence[LearntPicture]:
+        """Those that could be read, in the order given."""
+
+    @property
+    def folds(self) -> Sequence[Sequence[int]]:
+        """Those among them that set the threshold, by the fold that is left out of the bank together."""
+
+    @property
+    def parts(self) -> np.ndarray | None:
+        """The part that each picture shows, int (n,), told by its surface; None where that was not looked at."""
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the patch grid."""
+
+    @property
+    def patch_count(self) -> int:
+        """How many patches the pictures gave."""
+
+    def choose(self, *, without: Sequence[int] = ()) -> Choice:
+        """Choose a coreset of all pictures but some."""
+
+    def bank(self, choice: Choice, *, basis: Matrix | None = None) -> Bank:
+        """Return the chosen patches as a memory bank, whose search prunes in the directions given, or its own."""
+
+    def leave_out(self, dirty: Mapping[int, np.ndarray]) -> None:
+        """Never choose some patches again: of each picture those marked, bool (rows, columns); nor calibrate on it."""
+
+    def kept_of(self, choice: Choice) -> Choice:
+        """Return a choice of before without what is left out."""
+
+    def again(self, pictures: Sequence[int]) -> Iterator[Seen]:
+        """Yield some of `pictures` again; their `index` is that among `pictures`."""
+
+
+class Reader:
+    """Reads the different pictures of a fit, notes which could not be read, and counts."""
+
+    def __init__(
+        self, extractor: PatchExtractor, repeats: Repeats, report: FitReport, progress: Progress | None
+    ) -> None:
+        self.extractor = extractor
+        self.given, self.sources = repeats.sources, repeats.distinct
+        self._repeats, self._places = repeats, repeats.places
+        self.report = report
+        self.progress = progress
+        self.errors: dict[int, PictureError] = {}
+        self.tally = PictureTally()
+        self.grid = (0, 0)
+        self.selections = 0  # expected in all, of all coresets of the fit
+        self._done = self._selected = 0
+
+    def read(self, which: Sequence[int] | None = None, *, again: bool = False) -> Iterator[Seen]:
+        """Yield the pictures at the given positions, or all, that can be read.
+
+        Args:
+            which: positions among the sources.
+            again: they were counted before.
+        """
+        positions = range(len(self.sources)) if which is None else which
+        stream = self.extractor.stream((self.sources[at] for at in positions), hashes=not again)
+        for at, (found, grid) in zip(positions, stream, strict=True):
+            loaded = renumbered(found, self.sources[at], self._places[at])
+            if not again:
+                self._done += 1
+                self.tally.observe(loaded)
+                self.report.seconds["decode"] = self.report.seconds.get("decode", 0.0) + loaded.seconds
+                if self.progress:
+                    self.progress("features", self._done, len(self.sources))
+            if loaded.error is not None:
+                self.errors.setdefault(at, loaded.error)
+                continue
+            assert grid is not None  # whatever has no error was prepared
+            assert loaded.geometry is not None
+            assert loaded.prepared is not None
+            if not again:
+                self._repeats.look(self._places[at], loaded.prepared, inspected(self.extractor.recipe, loaded.geometry))
+            patches, cells = flatten_grid(grid, self.extractor.recipe.prepared_roi(loaded.geometry))
+            self.grid = (grid.shape[1], grid.shape[2])
+            picture = LearntPicture(loaded.path, loaded.sha256, *loaded.geometry.original, loaded.grey)
+            yield Seen(at, picture, patches, cells, look(loaded, self.extractor.recipe))
+
+    def selecting(self, done: int, _: int) -> None:
+        """Tell how far the coreset in hand is."""
+        if self.progress:
+            self.progress("coreset", min(self._selected + done, self.selections), self.selections)
+
+    def selected(self, count: int) -> None:
+        """Note that a coreset is done."""
+        self._selected += count
+        self.selecting(0, count)
+
+    @property
+    def skipped(self) -> list[PictureError]:
+        """Why pictures were left out, in the order given."""
+        return [self.errors[at] for at in sorted(self.errors)]
+
+
+def marked(origin: np.ndarray, dirty: Mapping[int, np.ndarray]) -> np.ndarray:
+    """Return which patches (n,) of an origin (n, 3) are marked in bool (rows, columns) of their picture."""
+    found = np.zeros(len(origin), bool)
+    for picture, cells in dirty.items():
+        own = np.flatnonzero(origin[:, 0] == picture)
+        found[own] = cells[origin[own, 1], origin[own, 2]]
+    return found
+
+
+def without_pictures(folds: Sequence[Sequence[int]], dirty: Mapping[int, np.ndarray]) -> list[list[int]]:
+    """Return the folds without some pictures, and without those that are empty then."""
+    rest = [[at for at in fold if at not in dirty] for fold in folds]
+    return [fold for fold in rest if fold]
+
+
+def as_bank(
+    vectors: Patches, origin: np.ndarray, pictures: Sequence[LearntPicture], basis: Matrix | None = None
+) -> Bank:
+    """Return vectors as a bank, with the directions that its search prunes by; they are found if not given.
+
+    Any orthonormal directions bound rightly; the banks of the folds share nearly all their vectors.
+    """
+    levels = default_levels(vectors.shape[1])
+    if basis is None and levels:
+        basis = principal_basis(vectors, levels[-1])
+    return Bank(vectors, origin, pictures, basis)

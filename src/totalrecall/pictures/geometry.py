@@ -1,0 +1,234 @@
+"""How a picture becomes the square that the backbone sees, and the exact way back to its own pixels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+
+from totalrecall.errors import PictureError, SettingError
+from totalrecall.pictures.bit_depth import BitDepth
+from totalrecall.types import AnomalyMap, Image, Mask, PreparedImage, PreparedMap, PreparedMask
+
+__all__ = ["RESIZE_MODES", "Geometry", "Recipe"]
+
+RESIZE_MODES = ("squash", "letterbox", "crop")
+# The ImageNet mean colour: after the backbone's own normalisation it is (nearly) zero, the same as its zero padding.
+_BLANK = np.array([124, 116, 104], dtype=np.uint8)
+_LONGEST = 32  # times its short side, for a picture that is cropped
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How one picture's pixels map to the prepared picture.
+
+    The original (h, w) is resized to `resized` (h', w'); the prepared picture (H, W) is a window of that canvas whose
+    top left corner stands at `offset`: zero when squashed, positive when cropped, negative when letterboxed.
+    """
+
+    original: tuple[int, int]
+    resized: tuple[int, int]
+    offset: tuple[int, int]
+    prepared: tuple[int, int]
+
+    def prepare(self, image: Image) -> PreparedImage:
+        """Return the prepared picture, uint8 (H, W, 3)."""
+        canvas = _resize(image, self.resized)
+        return _window(canvas, self.offset, self.prepared, fill=_BLANK)
+
+    def prepare_mask(self, mask: Mask) -> PreparedMask:
+        """Return where the prepared picture shows any of a mask of the original; False where it is padding.
+
+        Any, not most: a thin region would be lost when it shrinks.
+        """
+        canvas = _resize(mask.astype(np.float32), self.resized)
+        return _window(canvas, self.offset, self.prepared, fill=np.float32(0)) > 0
+
+    def map_to_original(self, prepared_map: PreparedMap) -> AnomalyMap:
+        """Carry a map (H, W) of the prepared picture to original pixels (h, w); 0 where a crop hid the picture.
+
+        Pixel centres are kept (align_corners=False): this is the exact inverse of `prepare`'s resize.
+        """
+        (top, left), (rows, columns) = self.offset, self.resized
+        inside = prepared_map[max(-top, 0) :, max(-left, 0) :][:rows, :columns]
+        after = (rows - max(top, 0) - inside.shape[0], columns - max(left, 0) - inside.shape[1])
+        # subtle: pad by the edge before resizing, not by zero, or the seen pixels beside the crop would be pulled down
+        canvas = np.pad(inside, ((max(top, 0), after[0]), (max(left, 0), after[1])), mode="edge")
+        full = cv2.resize(canvas, self.original[::-1], interpolation=cv2.INTER_LINEAR)
+        seen = np.zeros_like(full)
+        seen[self.seen] = full[self.seen]
+        return seen
+
+    @property
+    def seen(self) -> tuple[slice, slice]:
+        """Rows and columns of the original whose centres the prepared picture shows; all unless it was cropped."""
+        bounds = []
+        for axis in (0, 1):
+            scale = self.original[axis] / self.resized[axis]
+            first = max(self.offset[axis], 0)
+            last = min(self.offset[axis] + self.prepared[axis], self.resized[axis])
+            start = min(round(first * scale), self.original[axis] - 1)
+            bounds.append(slice(start, max(round(last * scale), start + 1)))  # of 2 x 2 pixels it may show no centre
+        return bounds[0], bounds[1]
+
+    def point_to_original(self, row: float, column: float) -> tuple[int, int]:
+        """Return the original pixel (row, column) under a point of the prepared picture, kept inside the picture."""
+        point = []
+        for axis, value in enumerate((row, column)):
+            scale = self.original[axis] / self.resized[axis]
+            point.append(min(max(int((value + 0.5 + self.offset[axis]) * scale), 0), self.original[axis] - 1))
+        return point[0], point[1]
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """How pictures are prepared, the same for fitting and scoring.
+
+    Attributes:
+        size: side of the prepared square for `squash` and `letterbox`; the short side before the crop for `crop`.
+        resize: `squash` (aspect given up), `letterbox` (aspect kept, padded) or `crop` (aspect kept, middle taken).
+        crop: side of the middle square, for `crop` only; `size` if not given.
+        tile: the picture is prepared `tile` times as large each way, and the backbone sees tile x tile pieces of it,
+            each of the size given: for small defects on large pictures.
+        roi: region of interest, a mask of any size with the pictures' framing; outside it nothing is seen or scored.
+        depth: what 16-bit pictures are scaled to 8 bits by; None: their full range.
+    """
+
+    size: int = 256
+    resize: str = "squash"
+    crop: int | None = None
+    tile: int = 1
+    roi: Mask | None = field(default=None, repr=False)
+    depth: BitDepth | None = None
+
+    def __post_init__(self) -> None:
+        if not 32 <= self.size <= 4096:
+            raise SettingError(f"size must be from 32 to 4096 pixels, got {self.size}. Usual: 224 to 512.")
+        if self.resize not in RESIZE_MODES:
+            raise SettingError(f"resize must be one of {', '.join(RESIZE_MODES)}, got {self.resize!r}.")
+        if self.crop is not None and self.resize != "crop":
+            raise SettingError(f"crop is for resize='crop' only, got crop={self.crop} with resize={self.resize!r}.")
+        if self.crop is not None and not 32 <= self.crop <= self.size:
+            raise SettingError(f"crop must be from 32 to size ({self.size}), got {self.crop}.")
+        if self.roi is not None and (self.roi.dtype != bool or self.roi.ndim != 2):
+            got = f"{self.roi.dtype} {self.roi.shape}"
+            raise SettingError(f"roi must be a bool array (h, w), got {got}. For a grey mask write mask > 127.")
+        if not 1 <= self.tile <= 16:
+            raise SettingError(f"tile must be from 1 to 16 pieces a side, got {self.tile}. 2 makes four pieces.")
+        if self.size * self.tile > 16384:
+            raise SettingError(f"size times tile must be at most 16384 pixels, got {self.size * self.tile}.")
+        if self.tile > 1 and self.piece % 32:
+            wanted = max(round(self.piece / 32), 1) * 32
+            raise SettingError(f"With tile, a piece must be a multiple of 32 pixels, got {self.piece}. Use {wanted}.")
+        if self.roi is not None and not self.roi.any():
+            raise SettingError("The region-of-interest mask is empty: white pixels mark what is inspected.")
+
+    @property
+    def piece(self) -> int:
+        """Side in pixels of what the backbone sees at once; the prepared picture itself unless it is tiled."""
+        return self.crop or self.size
+
+    def geometry(self, height: int, width: int) -> Geometry:
+        """Return the geometry of a picture of the given original size.
+
+        Raises:
+            PictureError: it is too long and narrow to be cropped.
+        """
+        size, target = self.size * self.tile, self.piece * self.tile
+        if self.resize == "squash":
+            return Geometry((height, width), (size, size), (0, 0), (size, size))
+        if self.resize == "crop" and max(height, width) > _LONGEST * min(height, width):
+            # its short side brought to `size`, a line of 1 x 5000 pixels would be a canvas of a gigabyte
+            raise PictureError(
+                f"A picture of {width} x {height} pixels is too long to crop, allowed is {_LONGEST} : 1. "
+                "Use resize squash or letterbox."
+            )
+        side = max(height, width) if self.resize == "letterbox" else min(height, width)
+        resized = (max(round(height * size / side), 1), max(round(width * size / side), 1))
+        offset = ((resized[0] - target) // 2, (resized[1] - target) // 2)
+        return Geometry((height, width), resized, offset, (target, target))
+
+    def prepare(self, image: Image) -> tuple[PreparedImage, Geometry]:
+        """Return the prepared picture and its geometry; what lies outside the region of interest is blanked.
+
+        Blanking, rather than only ignoring the patches outside, means that nothing outside can reach a score through
+        the backbone's wide receptive field.
+
+        Raises:
+            PictureError: it cannot be cropped, or has another shape than the region of interest.
+        """
+        geometry = self.geometry(image.shape[0], image.shape[1])
+        self._check_framing(*geometry.original)
+        roi = self.original_roi(*geometry.original)
+        if roi is not None:  # subtle: before the resize, which mixes the pixels on either side of the border
+            blank = np.broadcast_to(_BLANK, image.shape).copy()
+            image = cv2.copyTo(image, roi.view(np.uint8), blank)
+        return geometry.prepare(image), geometry
+
+    def _check_framing(self, height: int, width: int) -> None:
+        """Refuse a picture of another shape than the region of interest, which would mark other places on it.
+
+        Raises:
+            PictureError: the sides are in another ratio, by more than rounding to whole pixels explains.
+        """
+        if self.roi is None:
+            return
+        rows, columns = self.roi.shape
+        if abs(rows * width - columns * height) > max(rows + columns, height + width):
+            raise PictureError(
+                f"The picture has {width} x {height} pixels, its region of interest {columns} x {rows}, which is "
+                "another shape. Draw the region on a picture of this camera, whole and upright."
+            )
+
+    def original_roi(self, height: int, width: int) -> Mask | None:
+        """Return the region of interest at a picture's own size, or None when the whole picture is inspected."""
+        if self.roi is None:
+            return None
+        if self.roi.shape == (height, width):
+            return self.roi
+        resized = cv2.resize(self.roi.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+        return resized.astype(bool)
+
+    def prepared_roi(self, geometry: Geometry) -> PreparedMask | None:
+        """Return where the prepared picture (H, W) shows the region of interest, or None when all is inspected."""
+        if self.roi is None:
+            return None
+        return _prepared_roi(self, geometry)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings without the mask, which a model file keeps as a tensor."""
+        depth = {} if self.depth is None else self.depth.to_json()
+        return {"size": self.size, "resize": self.resize, "crop": self.crop, "tile": self.tile, **depth}
+
+
+@lru_cache(maxsize=16)  # pictures of one line share one size; Recipe hashes by identity (eq=False)
+def _prepared_roi(recipe: Recipe, geometry: Geometry) -> PreparedMask | None:
+    roi = recipe.original_roi(*geometry.original)
+    return None if roi is None else geometry.prepare_mask(roi)
+
+
+def _resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize, each axis by what suits it: area average where it shrinks (no aliasing), bilinear where it grows."""
+    shrunk = (min(size[0], image.shape[0]), min(size[1], image.shape[1]))
+    if shrunk != image.shape[:2]:
+        image = cv2.resize(image, shrunk[::-1], interpolation=cv2.INTER_AREA)
+    if size != shrunk:
+        image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
+    return image
+
+
+def _window(canvas: np.ndarray, offset: tuple[int, int], size: tuple[int, int], fill: Any) -> np.ndarray:
+    """Cut the window of `size` at `offset` out of the canvas; what lies outside the canvas is `fill`."""
+    if offset == (0, 0) and size == canvas.shape[:2]:
+        return canvas
+    out = np.empty((*size, *canvas.shape[2:]), canvas.dtype)
+    out[...] = fill
+    spans: Sequence[tuple[slice, slice]] = [
+        (slice(max(-start, 0), max(-start, 0) + count), slice(max(start, 0), max(start, 0) + count))
+        for start, length, limit in zip(offset, size, canvas.shape[:2], strict=True)
+        for count in [min(length - max(-start, 0), limit - max(start, 0))]
+    ]
+    out[spans[0][0], spans[1][0]] = canvas[spans[0][1], spans[1][1]]
+    return out

@@ -1,0 +1,429 @@
+"""One picture's row in a report: what was said of it, what is known of it, and both in words."""
+
+import heapq
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from totalrecall.datasets import Sample
+from totalrecall.errors import DataError, PictureError
+from totalrecall.evaluation.evaluate import read_defect_mask
+from totalrecall.pictures.bit_depth import BitDepth
+from totalrecall.pictures.loading import read_image
+from totalrecall.reports.page import jpeg, jpeg_uri, number, text
+from totalrecall.reports.page import text as safe
+from totalrecall.scoring import Result
+from totalrecall.types import Image, Mask
+
+__all__ = [
+    "FULL_WIDTH",
+    "MOST_FULL",
+    "MOST_TELLING",
+    "ReportEntry",
+    "WorstOverlays",
+    "counts",
+    "cut_patch",
+    "gallery",
+    "no_patches",
+    "patch_pair",
+    "short_name",
+    "truth",
+    "verdict",
+]
+
+
+@dataclass(frozen=True)
+class ReportEntry:
+    """One picture's row.
+
+    Attributes:
+        path: the picture's file.
+        score: bigger is more anomalous.
+        threshold: the verdict's threshold; None if there is none.
+        is_anomalous: the verdict; None without a threshold.
+        p_value: share of good pictures expected to score at least this high; None if unknown.
+        regions_count: number of regions above the pixel threshold.
+        overlay: the overlay, as pixels, as a JPEG's bytes, or the file that `save_overlay` wrote; None shows none.
+        label: 0 good, 1 anomalous, None unknown.
+        nearest: the good picture that the worst patch was nearest to.
+        worst: x and y of the worst patch, in the picture's pixels; None shows no patches.
+        nearest_at: x and y of the good patch, in pixels of `nearest`; None shows no patches.
+        nearest_file: of `nearest`, which is opened; None shows no patches, and says in the page why.
+        good_named: whether a folder was named to find it in.
+        defect: the name of what is wrong with an anomalous picture, as its data set has it.
+        depth: of the model, which 16-bit pictures are shown by.
+    """
+
+    path: str | Path
+    score: float
+    threshold: float | None
+    is_anomalous: bool | None
+    p_value: float | None = None
+    regions_count: int = 0
+    overlay: Image | Path | bytes | None = None
+    label: int | None = None
+    nearest: str | None = None
+    worst: tuple[int, int] | None = None
+    nearest_at: tuple[int, int] | None = None
+    nearest_file: str | Path | None = None
+    good_named: bool = True
+    defect: str | None = None
+    depth: BitDepth | None = None
+
+    @classmethod
+    def of(
+        cls,
+        result: Result,
+        *,
+        overlay: Image | Path | bytes | None = None,
+        label: int | None = None,
+        defect: str | None = None,
+    ) -> "ReportEntry":
+        """Return the row of a result; it holds nothing large of it."""
+        judged, nearest = math.isfinite(result.threshold), result.nearest
+        return cls(
+            result.path,
+            result.score,
+            result.threshold if judged else None,
+            result.is_anomalous,
+            p_value=result.p_value,
+            regions_count=len(result.regions),
+            overlay=overlay,
+            label=label,
+            nearest=None if nearest is None else nearest.path,
+            worst=result.worst,
+            nearest_at=None if nearest is None else (nearest.x, nearest.y),
+            defect=defect,
+        )
+
+    @property
+    def missed(self) -> bool:
+        """Whether it is a defect that was judged good."""
+        return self.label == 1 and self.is_anomalous is False
+
+    @property
+    def false_alarm(self) -> bool:
+        """Whether it is a good picture that was judged defective."""
+        return self.label == 0 and self.is_anomalous is True
+
+
+def short_name(path: str | Path) -> str:
+    """Return the file's name with its folder, which in many layouts says what the picture is."""
+    return "/".join(Path(path).parts[-2:]) or str(path)
+
+
+def verdict(entry: ReportEntry) -> str:
+    """Return the verdict as a shape, a word and a colour, so that none of them is needed alone."""
+    if entry.is_anomalous is None:
+        return '<span class="verdict unsure"><span aria-hidden="true">■</span> no verdict</span>'
+    kind, shape, word = ("bad", "▲", "DEFECT") if entry.is_anomalous is True else ("fine", "●", "GOOD")
+    wrong = "false alarm" if entry.false_alarm else "missed" if entry.missed else ""
+    mark = f' <span class="wrong">{wrong}</span>' if wrong else ""
+    return f'<span class="verdict {kind}"><span aria-hidden="true">{shape}</span> {word}</span>{mark}'
+
+
+def truth(entry: ReportEntry) -> str:
+    """Return what is known of a picture: good, the name of its defect, or a dash."""
+    if entry.label == 1:
+        return text(entry.defect or "defective")
+    return "–" if entry.label is None else "good"
+
+
+def counts(entries: Sequence[ReportEntry], bad_files: int) -> dict[str, str]:
+    """Return the numbers of pictures, of verdicts, and of those that were wrong, name by name."""
+    found = {"pictures": str(len(entries))}
+    if any(entry.is_anomalous is not None for entry in entries):
+        found["judged defective"] = str(sum(entry.is_anomalous is True for entry in entries))
+        found["judged good"] = str(sum(entry.is_anomalous is False for entry in entries))
+    unjudged = sum(entry.is_anomalous is None for entry in entries)
+    if unjudged:
+        found["no verdict"] = str(unjudged)
+    if any(entry.label is not None and entry.is_anomalous is not None for entry in entries):
+        found["missed defects"] = str(sum(entry.missed for entry in entries))
+        found["false alarms"] = str(sum(entry.false_alarm for entry in entries))
+    if bad_files:
+        found["unreadable"] = str(bad_files)
+    return found
+
+
+FULL_WIDTH, _SMALL_WIDTH = 860, 300  # pixels
+MOST_FULL = 24
+MOST_TELLING = 8  # defects with the lowest scores, and as many good pictures with the highest
+_FULL_BYTES, _SMALL_BYTES = 2_300_000, 1_600_000  # of HTML
+
+
+@dataclass
+class _Room:
+    """What is left of the page's budget, and the pictures that have had their place."""
+
+    full: int = MOST_FULL
+    full_bytes: int = _FULL_BYTES
+    small_bytes: int = _SMALL_BYTES
+    shown: set[int] = field(default_factory=set)
+
+
+def gallery(entries: Sequence[ReportEntry]) -> tuple[str, set[int]]:
+    """Return the overlays as HTML, and which of the entries have one in it.
+
+    Args:
+        entries: in the order of the table; a figure's anchor is `p` and the entry's place.
+    """
+    room = _Room()
+    drawn = [rank for rank, entry in enumerate(entries) if entry.overlay is not None]
+    labels = {entry.label for entry in entries}
+    parts = []
+    if 1 in labels:
+        defects = [rank for rank in reversed(drawn) if entries[rank].label == 1]
+        missed = _share(sum(entry.missed for entry in entries), entries, 1, "was missed", "were missed")
+        parts.append(_in_full("Defects with the lowest scores", missed, entries, defects, room))
+    if 0 in labels:
+        good = [rank for rank in drawn if entries[rank].label == 0]
+        alarms = _share(sum(entry.false_alarm for entry in entries), entries, 0, "is a false alarm", "are false alarms")
+        parts.append(_in_full("Good pictures with the highest scores", alarms, entries, good, room))
+    rest = [rank for rank in drawn if rank not in room.shown]
+    parts.append(_highest("The others" if room.shown else "Pictures", entries, rest, room))
+    left_out = len(entries) - len(room.shown)
+    if drawn and left_out:
+        parts.append(
+            f'<p class="note">{left_out} more overlays are left out to keep this page small. '
+            "<code>totalrecall predict --heatmaps DIR</code> writes one for every picture.</p>"
+        )
+    return "\n".join(part for part in parts if part), room.shown
+
+
+def _share(wrong: int, entries: Sequence[ReportEntry], label: int, one: str, several: str) -> str:
+    """Say how many of a kind were judged wrongly, such as `3 of 63 were missed.`; nothing without verdicts."""
+    judged = sum(entry.label == label and entry.is_anomalous is not None for entry in entries)
+    return f"{wrong or 'None'} of {judged} {one if wrong == 1 else several}." if judged else ""
+
+
+def _in_full(heading: str, words: str, entries: Sequence[ReportEntry], ranks: Sequence[int], room: _Room) -> str:
+    """Return the first few in full."""
+    figures = [_place(rank, entries[rank], room) for rank in ranks[:MOST_TELLING] if rank not in room.shown]
+    return _section(heading, words, figures)
+
+
+def _highest(heading: str, entries: Sequence[ReportEntry], ranks: Sequence[int], room: _Room) -> str:
+    """Return the highest scores in full and the next small, as far as the room goes."""
+    full: list[str] = []
+    small: list[str] = []
+    for rank in ranks:
+        figure = _place(rank, entries[rank], room) if not small else ""  # no gaps: once full, it stays full
+        if figure:
+            full.append(figure)
+        elif room.small_bytes > 0 and (figure := _figure(rank, entries[rank], _SMALL_WIDTH)):
+            room.small_bytes -= len(figure)
+            if room.small_bytes < 0:
+                break
+            small.append(figure)
+            room.shown.add(rank)
+    return _section(f"{heading}, highest score first", "", full) + _section(
+        f"The next {len(small)}, small", "", small, "gallery small"
+    )
+
+
+def _place(rank: int, entry: ReportEntry, room: _Room) -> str:
+    """Return one figure in full, or nothing where there is no room for it or its file is gone."""
+    if not room.full:
+        return ""
+    figure = _figure(rank, entry, FULL_WIDTH)
+    if not figure:
+        return ""
+    if len(figure) > room.full_bytes:
+        room.full = 0
+        return ""
+    room.full -= 1
+    room.full_bytes -= len(figure)
+    room.shown.add(rank)
+    return figure
+
+
+def _section(heading: str, words: str, figures: Sequence[str], kind: str = "gallery") -> str:
+    body = "".join(figures)
+    note = f'<p class="note">{words}</p>' if words else ""
+    return f'<section><h2>{heading}</h2>{note}<div class="{kind}">{body}</div></section>' if body else ""
+
+
+def _figure(rank: int, entry: ReportEntry, width: int) -> str:
+    """Return one overlay with its caption, or nothing where the overlay's file is gone."""
+    source = jpeg_uri(entry.overlay, width) if entry.overlay is not None else None
+    if source is None:
+        return ""
+    name = safe(short_name(entry.path))
+    patches = _patches(entry) if width == FULL_WIDTH else ""
+    known = "" if entry.label is None else f' <span class="known">labelled {truth(entry)}</span>'
+    p_value = "" if number(entry.p_value) == "–" else f' <span class="known">p-value {number(entry.p_value)}</span>'
+    return (
+        f'<figure id="p{rank}"><img loading="lazy" alt="Overlay of {name}" src="{source}">{patches}'
+        f"<figcaption>{verdict(entry)} <b>{number(entry.score)}</b> <bdi>{name}</bdi>{p_value}{known}"
+        "</figcaption></figure>"
+    )
+
+
+def _patches(entry: ReportEntry) -> str:
+    """Return the worst patch beside the good one, or nothing where one is not known."""
+    if entry.worst is None or entry.nearest is None or entry.nearest_at is None:
+        return ""
+    names = (short_name(entry.path), short_name(entry.nearest))
+    if entry.nearest_file is None:
+        return no_patches(names[1], named=entry.good_named)
+    return patch_pair(entry.path, entry.worst, entry.nearest_file, entry.nearest_at, names, depth=entry.depth)
+
+
+Picture: TypeAlias = NDArray[np.uint8]  # (h, w, 3) RGB; not `types.Image`, for sizes change here
+_SHARE = 8  # a patch is this part of the picture's shorter side
+_LEAST = 24  # pixels, for there to be something to see
+_SHOWN = 200  # pixels
+
+
+def patch_pair(
+    path: str | Path,
+    worst: tuple[int, int],
+    nearest: str | Path,
+    nearest_at: tuple[int, int],
+    names: tuple[str, str],
+    *,
+    depth: BitDepth | None = None,
+) -> str:
+    """Return both patches as HTML, or in a line why there are none.
+
+    Args:
+        path: the picture's file.
+        worst: x and y of its worst patch, in pixels of the file.
+        nearest: the good picture's file.
+        nearest_at: x and y of the good patch, in pixels of that file.
+        names: what the two pictures are called.
+        depth: of the model, for 16-bit pictures.
+    """
+    own, good = text(names[0]), text(names[1])
+    try:
+        patches = cut_patch(read_image(path, depth), worst), cut_patch(read_image(nearest, depth), nearest_at)
+    except PictureError:  # moved away since
+        return _without(f"<bdi>{own}</bdi>, or the good picture <bdi>{good}</bdi>, is not there any more")
+    first, second = (jpeg_uri(_enlarged(patch), _SHOWN) for patch in patches)
+    return (
+        f'<div class="patches"><span><img loading="lazy" alt="Worst patch of {own}" src="{first}">worst patch</span>'
+        f'<span><img loading="lazy" alt="Nearest good patch, of {good}" src="{second}">'
+        f"nearest good patch, of <bdi>{good}</bdi></span></div>"
+    )
+
+
+def no_patches(name: str, *, named: bool) -> str:
+    """Say in a line of HTML why the nearest good picture is not shown.
+
+    Args:
+        name: what it is called.
+        named: whether a folder was named to find it in.
+    """
+    if named:
+        return _without(
+            f"the nearest good picture, <bdi>{text(name)}</bdi>, was not found where pictures were looked for, or is "
+            "another file by now. To see it, name its folder: --good-pictures DIR"
+        )
+    return _without(
+        f"the nearest good picture is <bdi>{text(name)}</bdi>. To see it, name the folder of the good pictures: "
+        "--good-pictures DIR"
+    )
+
+
+def _without(why: str) -> str:
+    return f'<p class="gone">No patches side by side: {why}.</p>'
+
+
+def cut_patch(image: Picture, at: tuple[int, int]) -> Picture:
+    """Return the square around a point (x, y), an eighth of the shorter side, moved to lie inside the picture."""
+    height, width = image.shape[:2]
+    shorter = min(height, width)
+    side = min(max(round(shorter / _SHARE), _LEAST), shorter)
+    left, top = (min(max(at[axis] - side // 2, 0), (width, height)[axis] - side) for axis in (0, 1))
+    return image[top : top + side, left : left + side]
+
+
+def _enlarged(patch: Picture) -> Picture:
+    larger = patch.shape[0] < _SHOWN
+    grown = cv2.resize(patch, (_SHOWN, _SHOWN), interpolation=cv2.INTER_CUBIC if larger else cv2.INTER_AREA)
+    return np.asarray(grown, np.uint8)
+
+
+_SMALL = 48  # overlays beside those in full
+
+
+class WorstOverlays:
+    """Keeps the overlays of the pictures that are worth a look; at most 88, some 6 MB."""
+
+    def __init__(self) -> None:
+        self._highest = _Few(MOST_FULL + _SMALL)
+        self._lowest_defects = _Few(MOST_TELLING)
+        self._highest_good = _Few(MOST_TELLING)
+
+    def offer(self, number: int, result: Result, sample: Sample | None = None) -> None:
+        """Draw and keep a picture's overlay if it is among the few; a picture that has gone meanwhile has none.
+
+        Args:
+            number: of the picture, to find it again by.
+            result: of the picture.
+            sample: what is known of it.
+        """
+        if not math.isfinite(result.score):
+            return
+        places = [(self._highest, result.score)]
+        if sample is not None:
+            places.append(
+                (self._highest_good, result.score) if sample.label == 0 else (self._lowest_defects, -result.score)
+            )
+        places = [(few, value) for few, value in places if few.wants(value)]
+        if not places:
+            return
+        try:
+            drawn = self._draw(result, sample)
+        except PictureError:
+            return
+        for few, value in places:
+            few.put(value, number, drawn)
+
+    def of(self) -> dict[int, bytes]:
+        """Return the JPEGs kept, by the number of their picture."""
+        kept = (self._highest, self._lowest_defects, self._highest_good)
+        return {number: drawn for few in kept for _, number, drawn in few.held}
+
+    def _draw(self, result: Result, sample: Sample | None) -> bytes:
+        depth = None if result.recipe is None else result.recipe.depth
+        image = read_image(result.path, depth)
+        overlay = result.overlay(image, truth=_truth(sample, image.shape[:2]))
+        drawn = jpeg(overlay, FULL_WIDTH)
+        assert drawn is not None  # pixels, not a file that may have gone
+        return drawn
+
+
+class _Few:
+    """The few highest of any number of values, each with its picture's number and overlay."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.held: list[tuple[float, int, bytes]] = []  # a heap, the lowest first
+
+    def wants(self, value: float) -> bool:
+        """Tell whether a value would be among them."""
+        return len(self.held) < self.room or value > self.held[0][0]
+
+    def put(self, value: float, number: int, drawn: bytes) -> None:
+        """Take one in, and forget the lowest where there are too many."""
+        heapq.heappush(self.held, (value, number, drawn))
+        if len(self.held) > self.room:
+            heapq.heappop(self.held)
+
+
+def _truth(sample: Sample | None, shape: tuple[int, int]) -> Mask | None:
+    """Return where the defect was marked, in a picture of a shape (h, w); None where nobody did."""
+    if sample is None or sample.label == 0 or sample.mask is None:
+        return None
+    try:
+        return read_defect_mask(sample.mask, shape)
+    except DataError:  # `evaluate` names it
+        return None

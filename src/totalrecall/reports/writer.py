@@ -1,0 +1,201 @@
+"""A report of one's own pictures, made while they are scored: nothing large is kept, and it is written at the end.
+
+from totalrecall import load_detector
+from totalrecall.reporting import report_pictures
+
+report_pictures(load_detector("part.trecall"), "parts/new", "report.html")
+"""
+
+import datetime
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import totalrecall
+from totalrecall.datasets import Sample
+from totalrecall.errors import PictureError
+from totalrecall.evaluation.evaluate import Evaluation, evaluate
+from totalrecall.pictures.files import find_pictures
+from totalrecall.reports.gallery import ReportEntry, WorstOverlays
+from totalrecall.reports.good_pictures import GoodPictures
+from totalrecall.reports.report import write_report
+from totalrecall.scoring import Result
+from totalrecall.system.files import check_writable, refuse_overwriting
+
+if TYPE_CHECKING:
+    from totalrecall.registry import AnyDetector
+
+__all__ = ["ReportWriter", "report_pictures", "report_samples"]
+
+
+def report_pictures(
+    detector: "AnyDetector",
+    pictures: str | Path | Sequence[str | Path],
+    path: str | Path,
+    *,
+    title: str = "Total Recall",
+    parts_a_day: int | None = None,
+    good_pictures: str | Path | Sequence[str | Path] = (),
+) -> Path:
+    """Score pictures, write an HTML report of them and return its path.
+
+    The page is one file under 5 MB that opens anywhere, offline: verdicts, scores, p-values, what the threshold
+    promises, the overlays of the highest scores, and their worst patches beside the nearest good ones. A picture that
+    cannot be read is named in it.
+
+    Args:
+        detector: a fitted PatchCore, PaDiM or SPADE.
+        pictures: files, folders or globs.
+        path: the HTML file; its folder is made.
+        title: the page's heading.
+        parts_a_day: good parts that pass, for the expected false alarms a day; None assumes a number and says so.
+        good_pictures: folders in which the pictures that a loaded model learnt are looked for, to be shown.
+
+    Raises:
+        DataError: the file cannot be written, or a folder holds no picture; before anything is scored.
+        NotFittedError: nothing was learnt yet.
+    """
+    report, found = ReportWriter(path, detector, good_pictures=good_pictures), find_pictures(pictures)
+    refuse_overwriting(path, found, "a picture to judge")
+    for picture, outcome in zip(found, detector.predict_stream(found), strict=True):
+        report.add(picture, outcome)
+    return report.write(title, parts_a_day=parts_a_day)
+
+
+def report_samples(
+    detector: "AnyDetector",
+    samples: Sequence[Sample],
+    path: str | Path,
+    *,
+    title: str = "Total Recall",
+    parts_a_day: int | None = None,
+    good_pictures: str | Path | Sequence[str | Path] = (),
+    progress: Callable[[int, int], object] | None = None,
+) -> Evaluation:
+    """Measure a detector on labelled pictures, write an HTML report and return the metrics.
+
+    Beside what `report_pictures` shows there are the metrics, the scores of good pictures against those of defects, the
+    ROC curve, and before all other pictures the defects with the lowest scores and the good ones with the highest.
+
+    Args:
+        detector: a fitted PatchCore, PaDiM or SPADE.
+        samples: labelled pictures, as `datasets.open_dataset(layout, root).test` gives them.
+        path: the HTML file; its folder is made.
+        title: the page's heading.
+        parts_a_day: as for `report_pictures`.
+        good_pictures: as for `report_pictures`.
+        progress: called as `progress(done, total)` after each picture.
+
+    Raises:
+        DataError: the file cannot be written, or there are no samples; before anything is scored.
+        NotFittedError: nothing was learnt yet.
+    """
+    report = ReportWriter(path, detector, good_pictures=good_pictures)
+    refuse_overwriting(path, (sample.path for sample in samples), "a picture to judge")
+    measured = evaluate(detector, samples, progress=progress, heard=report.add_sample)
+    report.write(title, parts_a_day=parts_a_day, measured=measured)
+    return measured
+
+
+class ReportWriter:
+    """Takes in what a detector says, picture by picture, and writes the page at the end; until then no file changes."""
+
+    def __init__(
+        self, path: str | Path, detector: "AnyDetector", *, good_pictures: str | Path | Sequence[str | Path] = ()
+    ) -> None:
+        """Begin a report.
+
+        Args:
+            path: the HTML file.
+            detector: that judges.
+            good_pictures: folders in which the pictures that a loaded model learnt are looked for, to be shown.
+
+        Raises:
+            DataError: the file cannot be written.
+        """
+        check_writable(path)
+        self.path = path
+        self._detector = detector
+        folders = [good_pictures] if isinstance(good_pictures, (str, Path)) else good_pictures
+        self._good = GoodPictures(detector, folders)
+        self._entries: list[ReportEntry] = []
+        self._bad: list[tuple[str, str]] = []
+        self._overlays = WorstOverlays()
+
+    def add(self, picture: str | Path, outcome: Result | PictureError) -> None:
+        """Take in what was said of a picture; of the result nothing large is kept."""
+        self._add(picture, outcome, None)
+
+    def add_sample(self, sample: Sample, outcome: Result | PictureError) -> None:
+        """Take in what was said of a labelled picture."""
+        self._add(sample.path, outcome, sample)
+
+    def _add(self, picture: str | Path, outcome: Result | PictureError, sample: Sample | None) -> None:
+        if isinstance(outcome, PictureError):
+            self._bad.append(_reason(picture, str(outcome)))
+            return
+        self._overlays.offer(len(self._entries), outcome, sample)
+        known = (None, None) if sample is None else (sample.label, sample.defect)
+        entry = ReportEntry.of(outcome, label=known[0], defect=known[1])
+        file = None if entry.nearest is None else self._good.file(entry.nearest)
+        depth = self._detector.recipe.depth
+        self._entries.append(replace(entry, nearest_file=file, good_named=self._good.named, depth=depth))
+
+    def write(
+        self,
+        title: str,
+        *,
+        facts: Mapping[str, str] | None = None,
+        notes: Sequence[str] = (),
+        parts_a_day: int | None = None,
+        measured: Evaluation | None = None,
+    ) -> Path:
+        """Write the page, whole or not at all, and return its path.
+
+        Args:
+            title: the page's heading.
+            facts: what was done, name by name, put before what the model holds.
+            notes: sentences to print under the heading.
+            parts_a_day: as for `report_pictures`.
+            measured: the metrics, where the pictures are labelled.
+
+        Raises:
+            DataError: the file cannot be written.
+        """
+        overlays, detector = self._overlays.of(), self._detector
+        bad = self._bad if measured is None else [_reason(one.path, one.message) for one in measured.bad]
+        return write_report(
+            self.path,
+            title=title,
+            model_info={**(facts or {}), **self._facts()},
+            entries=[replace(entry, overlay=overlays.get(number)) for number, entry in enumerate(self._entries)],
+            bad_files=bad,
+            notes=(*notes, *self._notes()),
+            promise=detector.promise_,
+            parts_a_day=parts_a_day,
+            measured=measured,
+        )
+
+    def _facts(self) -> dict[str, str]:
+        what, _, learnt = self._detector.summary().partition(": ")
+        now = datetime.datetime.now().astimezone()
+        return {
+            "method": type(self._detector).__name__,
+            "learnt": f"{what.lower()}: {learnt}",
+            "backbone": self._detector.backbone.name,
+            "written": f"{now:%Y-%m-%d %H:%M %Z}, by totalrecall {totalrecall.__version__}",
+        }
+
+    def _notes(self) -> list[str]:
+        if any(entry.nearest for entry in self._entries) or not self._entries:
+            return []
+        return [
+            f"{type(self._detector).__name__} compares with statistics of all good pictures, so there is no nearest "
+            "good picture to show."
+        ]
+
+
+def _reason(picture: str | Path, message: str) -> tuple[str, str]:
+    """Return a file and why it is bad, without its name once more where the message begins with it."""
+    return str(picture), message.removeprefix(f"{picture}").lstrip(": ")
