@@ -74,7 +74,7 @@ def _measured(name: str, backbone: str, share: float, seed: int) -> dict[str, An
     planted = [picture for at, picture in enumerate(bad) if at in chosen]
     rest = [picture for at, picture in enumerate(bad) if at not in chosen]
     detector = PatchCore(backbone=backbone, holdout=0.0)
-    learnt, _ = learn(detector.extractor, [*train, *planted], memory=8 << 30)
+    learnt, _ = learn(detector.extractor, detector.settings, [*train, *planted], memory=8 << 30)
     assert isinstance(learnt, Gathered)
     began = time.perf_counter()
     everything = learnt.choose().rows

@@ -76,7 +76,7 @@ LONG = {"descriptor": "paper-code", "layers": (1, 2, 3)}  # 1024 numbers, walked
 
 def enough_for(detector, sources, pictures):
     """Return a limit under which a chunk holds up to so many pictures."""
-    whole = make_plan(detector.extractor, sources, 10**12)
+    whole = make_plan(detector.extractor, detector.settings, sources, 10**12)
     numbers = whole.walked if whole.projected else whole.dimensions
     a_picture = whole.per_picture * (planning._PER_POINT + 4 * numbers)
     patches = len(sources) * whole.per_picture
@@ -120,7 +120,7 @@ def assert_origin_is_right(bank, everything):
 def test_with_scratch_the_bank_is_the_same_to_the_bit(tiny_backbone, good, scratch):
     whole = make(tiny_backbone, **LONG).fit(good)
     detector = make(tiny_backbone, **LONG)
-    limit = make_plan(detector.extractor, find_pictures(good), 10**12).memory - 1
+    limit = make_plan(detector.extractor, detector.settings, find_pictures(good), 10**12).memory - 1
     detector.fit(good, memory=limit)
     assert (whole.report_.plan["way"], detector.report_.plan["way"]) == ("memory", "scratch")
     assert np.array_equal(detector.bank_.vectors, whole.bank_.vectors)
@@ -244,7 +244,9 @@ def test_pictures_held_out_have_no_part_in_the_bank_that_scores_them(tiny_backbo
         for at in held if noise else []:
             sources[at] = np.random.default_rng(at).integers(0, 256, sources[at].shape).astype(np.uint8)
         detector = make(tiny_backbone, subsampling=subsampling)
-        learnt, _ = learn(detector.extractor, sources, memory=enough_for(detector, sources, pictures))
+        learnt, _ = learn(
+            detector.extractor, detector.settings, sources, memory=enough_for(detector, sources, pictures)
+        )
         assert learnt.folds == [fold.tolist() for fold in folds]
         banks.append(learnt.bank(learnt.choose(without=held)))
         whole = learnt.bank(learnt.choose())
@@ -257,7 +259,7 @@ def test_pictures_held_out_have_no_part_in_the_bank_that_scores_them(tiny_backbo
 def test_a_bank_without_a_fold_holds_none_of_it_and_covers_the_others_as_that_of_all_does(tiny_backbone, scratch):
     sources = [stripes(seed) for seed in range(COUNT)]
     detector = make(tiny_backbone)
-    learnt, _ = learn(detector.extractor, sources, memory=enough_for(detector, sources, COUNT))
+    learnt, _ = learn(detector.extractor, detector.settings, sources, memory=enough_for(detector, sources, COUNT))
     own = learnt.choose()
     for fold in learnt.folds[:5]:
         choice = learnt.choose(without=fold)
@@ -273,7 +275,7 @@ def test_a_bank_without_a_fold_holds_none_of_it_and_covers_the_others_as_that_of
 def test_pictures_come_again_with_the_patches_that_they_had(tiny_backbone, good, everything, pictures, scratch):
     detector = make(tiny_backbone)
     sources = find_pictures(good)
-    learnt, _ = learn(detector.extractor, sources, memory=enough_for(detector, sources, pictures))
+    learnt, _ = learn(detector.extractor, detector.settings, sources, memory=enough_for(detector, sources, pictures))
     held = learnt.folds[0]
     seen = list(learnt.again(held))
     assert [Path(one.picture.path) for one in seen] == [sources[at] for at in held]

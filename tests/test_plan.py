@@ -15,7 +15,7 @@ from totalrecall.calibration import held_out
 from totalrecall.errors import DataError, SettingError
 from totalrecall.features.extractor import PatchExtractor
 from totalrecall.patchcore import plan as planning
-from totalrecall.patchcore.plan import Speeds, expected_grid, expected_seconds, make_plan
+from totalrecall.patchcore.plan import Speeds, expected_seconds
 from totalrecall.patchcore.settings import Settings, walked_dimensions
 from totalrecall.pictures.geometry import Recipe
 from totalrecall.pictures.loading import spread
@@ -45,7 +45,20 @@ def extractor(backbone="compact", recipe=None, **options):
         "seed": 42,
     }
     backbone = load(backbone) if isinstance(backbone, str) else backbone
-    return PatchExtractor(backbone, recipe or Recipe(), Settings(**{**settings, **options}))
+    return Job(backbone, recipe or Recipe(), Settings(**{**settings, **options}))
+
+
+class Job(PatchExtractor):
+    """An extractor with the settings of a fit."""
+
+    def __init__(self, backbone, recipe, settings):
+        names = ("layers", "patch_size", "stride", "descriptor", "precision")
+        super().__init__(backbone, recipe, **{name: getattr(settings, name) for name in names})
+        self.settings = settings
+
+
+def make_plan(job, sources, memory=None):
+    return planning.make_plan(job, job.settings, sources, memory)
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +85,7 @@ def _roomy_disk_and_small_process(monkeypatch):
 def test_the_grid_is_known_without_reading_a_picture(recipe, options, name, tiny_backbone):
     made = extractor(tiny_backbone if name == "tiny" else name, recipe, **options)
     ((_, grid),) = made.stream([np.zeros((80, 120, 3), np.uint8)])
-    assert grid.shape[1:] == expected_grid(made.backbone, made.recipe, made.settings)
+    assert grid.shape[1:] == made.expected_grid()
 
 
 def test_pictures_are_taken_from_all_over_the_list():

@@ -144,7 +144,7 @@ def test_the_threshold_is_that_of_a_calibration_with_the_new_vectors(tiny_backbo
     detector = make(tiny_backbone).fit(good)
     detector.update(add=alarms)
     new = detector.bank_.origin[:, 0] >= 24
-    learnt, _ = learn(detector.extractor, sorted(good.iterdir()))
+    learnt, _ = learn(detector.extractor, detector.settings, sorted(good.iterdir()))
     scores = {}
     for fold in learnt.folds:
         bank = learnt.bank(learnt.choose(without=fold))

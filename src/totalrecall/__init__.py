@@ -4,43 +4,23 @@
     detector = PatchCore().fit("parts/good")
     result = detector.predict("part.png")
 
-The road that a picture takes, one module a step, in reading order:
+One picture's way:   pictures -> engines -> features -> patchcore (search) -> scoring -> calibration -> Result
+A model's life:      patchcore.fitting, patchcore.update, detectors.history, drift, outliers
+Measuring it:        datasets, evaluation, benchmark
+Showing it:          reports, audit, demo, cli
+Under all of them:   types, errors, system, backbones
 
-    images       files and arrays -> prepared pictures, and the way back to original pixels   (decode: bytes -> pixels)
-    backbones    name -> frozen ONNX graph
-    engines      run a graph: pictures -> feature maps
-    patches      feature maps -> locally aware patch vectors   (eq. 1-3)
-    coreset      patches -> the few that cover the rest        (algorithm 1)
-    search       exact nearest neighbours, pruned
-    bank         the memory bank: vectors and where each came from
-    scoring      distances -> picture score (eq. 6-7), anomaly map, regions
-    guard        good pictures that the others explain badly   (same_part: photographed again; ranking: their order)
-    calibration  scores of good pictures -> threshold, p-values               (tail: beyond the highest score)
-    detector     PatchCore: fit, score, predict, save, load
-
-Beside it: `detector_base` (what all detectors share), `settings`, `results`, `extractor` (images to features to
-patches in a row), `learning` (pictures to bank: `plan` says beforehand what it takes, `estimate` how long, `fitting`
-does it, `chunks` where memory is short; `folds`: which pictures set the threshold; `refill`: the banks that score
-them; `outliers`: what is done about dirty ones), `search_plan` (how the search prunes), `artifact` (the model file),
-`kinds` (opens a model of any kind), `picture_files` (which files are pictures, and what is passed over), `pages` and
-`odd_pictures` (what sets a picture apart before its content does), `formats` (what a picture file states), `jpeg`,
-`bmp`, `tiff` and `lzw` (read here, strictly), `in_memory` (arrays, PIL pictures, bytes), `read_ahead`, `files`,
-`memory`, `threads`, `forks`, `sources`, `errors`, `notices`, `types`. The methods that PatchCore is compared with are
-`padim` (its mathematics in `gaussians`) and `spade` (`gallery`), both fitted by `onepass`. After the fit: `update`
-(`membership` says who joins and who leaves, `joining` and `leaving` how, `evidence` lets the threshold follow; of
-`padim` and `spade` it is `growing`, with `gaussians_grown`), `teaching`, `changing` and `history` (every change can be
-undone). `drift` watches a line (`drift_conditions`, `drift_bets`, `drift_words`, `drift_file`), `audit` the good
-pictures (`audit_checks`, `audit_sheet`). Around it: `metrics`, `datasets`, `evaluation`, `benchmark` (with
-`benchmark_ablate` and `reference`), `overlay`, `report` (with `report_page`, `report_style`, `report_index`,
-`report_plot`, `report_calibration`, `report_patches`, `report_entry`, `report_gallery`, `report_measured`), `reporting`
-(a report while pictures are scored; `report_overlays`), `synthetic` (the demo's pictures, painted by `synthetic_parts`
-and `synthetic_board`, damaged by `synthetic_defects`), `cli`.
+Each folder's own docstring names its files in reading order. What this module lists is public; so are
+`totalrecall.errors`, `totalrecall.datasets` and what a folder's `__init__` lists. Everything else may move.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from totalrecall.system import threads as _threads  # noqa: F401  first of all: it has a word for NumPy's BLAS before that is loaded
+from totalrecall._version import __version__
+
+# first of all: it sets how NumPy's BLAS waits, before that is loaded
+from totalrecall.system import threads as _threads  # noqa: F401
 
 if TYPE_CHECKING:
     from totalrecall.detectors.padim import PaDiM
@@ -51,8 +31,6 @@ if TYPE_CHECKING:
     from totalrecall.pictures.formats.header import set_max_pixels
     from totalrecall.registry import load_detector
     from totalrecall.scoring import Result
-
-from totalrecall._version import __version__
 
 __all__ = [
     "SPADE",

@@ -23,7 +23,6 @@ from totalrecall.outliers.explain import Explained, Others, explain, laid_out, l
 from totalrecall.outliers.same_part import part_numbers
 from totalrecall.patchcore.detector import PatchCore
 from totalrecall.patchcore.fitting import learn
-from totalrecall.patchcore.plan import expected_grid
 from totalrecall.patchcore.reading import Learnt, Reader, Seen
 from totalrecall.pictures.copies import Repeat
 from totalrecall.pictures.geometry import Geometry, Recipe
@@ -248,10 +247,12 @@ def audit(
     with detector._depth_of(sources, progress):
         recipe = detector.recipe
     settings = replace(detector.settings, coreset=_share(detector, len(sources)))
-    extractor = PatchExtractor(detector.backbone, recipe, settings, threads=threads)
+    extractor = PatchExtractor(
+        detector.backbone, recipe, layers=settings.layers, precision=settings.precision, threads=threads
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ChunkedFitWarning)  # a ranking loses nothing by it
-        learnt, reader = learn(extractor, sources, memory=memory, progress=progress)
+        learnt, reader = learn(extractor, settings, sources, memory=memory, progress=progress)
     if len(learnt.pictures) < 3:
         why = f" The first that could not be read: {reader.skipped[0]}" if reader.skipped else ""
         repeats = len(reader.report.repeats)
@@ -269,7 +270,9 @@ def _audited(learnt: Learnt, reader: Reader, progress: Progress | None) -> Audit
         bank = learnt.bank(learnt.choose())
     with reader.report.timing("comparing"):
         explained, described = _compare(learnt, Others(bank.vectors, bank.origin[:, 0]), progress)
-    reader.report.finish(bank, learnt.patch_count, 0.0, 0)
+    reader.report.finish(
+        pictures=len(bank.pictures), patches=learnt.patch_count, bank=bank.vectors.shape, radius=0.0, scored=0
+    )
     levels = explained.relative
     limit = limit_of(levels)
     return Audit(
@@ -290,7 +293,7 @@ def _audited(learnt: Learnt, reader: Reader, progress: Progress | None) -> Audit
 
 def _share(detector: PatchCore, pictures: int) -> float:
     """Return the share of the patches that the small bank holds."""
-    rows, columns, _ = expected_grid(detector.backbone, detector.recipe, detector.settings)
+    rows, columns, _ = detector.extractor.expected_grid()
     patches = max(pictures, 1) * rows * columns
     return min(max(patches // 100, _VECTORS[0]), _VECTORS[1], patches) / patches
 

@@ -1,7 +1,7 @@
 """Names to backbones: `spec` says what one is, `store` finds and keeps them, `resnet` builds one from weights.
 
-In reading order: `spec`, `store`, `published` (what the hub has), `hub` (fetches it), `resnet`, then `resnet_plan` (the
-family on paper) and `weights` (safetensors).
+In reading order: `spec`, `store`, `published` (what the hub has), `hub` (fetches it), `resnet` (builds the graph from
+safetensors), `resnet_layout` (the family on paper), `graph_check` (what a graph may hold).
 """
 
 from totalrecall.backbones.published import PUBLISHED, Remote

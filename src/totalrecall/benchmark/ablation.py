@@ -28,7 +28,6 @@ from totalrecall.benchmark.run import (
 )
 from totalrecall.benchmark.tables import AVERAGE, METRICS, Figure, Table, figures
 from totalrecall.errors import SettingError
-from totalrecall.features.extractor import PatchExtractor
 from totalrecall.patchcore.coreset import SUBSAMPLINGS
 from totalrecall.patchcore.detector import PatchCore
 from totalrecall.patchcore.plan import Speeds, expected_seconds, make_plan, measure, scoring_seconds
@@ -222,13 +221,14 @@ def _expected(families: Sequence[Sequence[Cell]]) -> dict[str, float]:
     expected = {}
     for family in families:
         cell = family[0]
-        extractor = cell.detector().extractor
-        assert isinstance(extractor, PatchExtractor)
+        detector = cell.detector()
+        assert isinstance(detector, PatchCore)
+        extractor = detector.extractor
         train = few_shots(cell.data.train, cell.shots, cell.seed)
-        plan = make_plan(extractor, train, None)
+        plan = make_plan(extractor, detector.settings, train, None)
         pixels = (extractor.recipe.piece * extractor.recipe.tile) ** 2
         if speeds is None:
-            speeds, area = measure(plan, extractor, train), pixels
+            speeds, area = measure(plan, extractor, detector.settings, train), pixels
         own = Speeds(speeds.picture * pixels / area, speeds.products)
         own = Speeds(own.picture if math.isfinite(own.picture) else 0.0, own.products)  # no picture could be read
         scoring = scoring_seconds(plan, own, len(cell.data.test))

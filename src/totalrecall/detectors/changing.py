@@ -126,8 +126,8 @@ class Changing(Detector[Model, Digest]):
         """Let good pictures join, false alarms for instance, or learnt ones leave; `save` keeps it, `undo` reverts it.
 
         A `PatchCore` takes in what is farther from the bank than its covering radius, and of pictures that would still
-        be called anomalous the worst patches, until they pass; the threshold follows (see `totalrecall.patchcore.update`). In
-        `PaDiM` and `SPADE` a picture is one among many: see `totalrecall.detectors.one_pass`, and `Change.still_anomalous`.
+        be called anomalous the worst patches, until they pass; the threshold follows (see `patchcore.update`). In
+        `PaDiM` and `SPADE` a picture is one among many: see `detectors.one_pass`, and `Change.still_anomalous`.
 
         Args:
             add: as for `fit`.

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from totalrecall.errors import PictureError
-from totalrecall.patchcore.bank import Bank
 from totalrecall.pictures.copies import Repeat
 from totalrecall.system.memory import peak_memory
 
@@ -53,11 +52,19 @@ class FitReport:
         yield
         self.seconds[step] = self.seconds.get(step, 0.0) + time.perf_counter() - began
 
-    def finish(self, bank: Bank, patches: int, radius: float, scored: int) -> None:
-        """Note what came out: the bank, of how many patches, its covering radius, and the pictures that were scored."""
-        self.pictures, self.calibration_pictures = len(bank.pictures), scored
+    def finish(self, *, pictures: int, patches: int, bank: tuple[int, int], radius: float, scored: int) -> None:
+        """Note what came out.
+
+        Args:
+            pictures: that were learnt; `scored` of them set the threshold.
+            patches: of these pictures.
+            bank: how many vectors were chosen, of how many numbers each.
+            radius: covering radius of the choice.
+            scored: see `pictures`.
+        """
+        self.pictures, self.calibration_pictures = pictures, scored
         self.patches, self.radius = patches, radius
-        self.vectors, self.dimensions = bank.vectors.shape
+        self.vectors, self.dimensions = bank
         self.peak_memory = peak_memory()
 
 

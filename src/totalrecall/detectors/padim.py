@@ -117,7 +117,9 @@ class PaDiM(OnePass[Gaussians, _Embedding]):
             precision=precision,
             seed=seed,
         )
-        self.extractor = FeatureExtractor(self.backbone, self.recipe, self.settings, threads=threads)
+        self.extractor = FeatureExtractor(
+            self.backbone, self.recipe, layers=self.settings.layers, precision=precision, threads=threads
+        )
         total = sum(channels for _, _, channels in self.extractor.shapes())
         if dimensions is not None and dimensions > total:
             raise SettingError(f"dimensions must be at most the layers' {total} channels, got {dimensions}.")

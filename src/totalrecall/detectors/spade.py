@@ -121,7 +121,9 @@ class SPADE(OnePass[Gallery, _Pyramid]):
             precision=precision,
             seed=seed,
         )
-        self.extractor = FeatureExtractor(self.backbone, self.recipe, self.settings, threads=threads)
+        self.extractor = FeatureExtractor(
+            self.backbone, self.recipe, layers=self.settings.layers, precision=precision, threads=threads
+        )
 
     @property
     def gallery_(self) -> Gallery:

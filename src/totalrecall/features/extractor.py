@@ -10,11 +10,9 @@ import cv2
 import numpy as np
 
 from totalrecall.backbones import Backbone
-from totalrecall.detectors.settings import CommonSettings
 from totalrecall.engines import Engine, open_engine
 from totalrecall.errors import PictureError, SettingError
 from totalrecall.features.patches import CODE_DIMENSIONS, describe
-from totalrecall.patchcore.settings import Settings
 from totalrecall.pictures.geometry import Recipe
 from totalrecall.pictures.loading import LoadedPicture, Source, failure, load_pictures
 from totalrecall.system.threads import in_order, one_blas_thread
@@ -43,7 +41,8 @@ class FeatureExtractor:
     Args:
         backbone: the frozen graph.
         recipe: how pictures are prepared.
-        settings: layers, precision.
+        layers: numbers of the layers.
+        precision: `auto`, `f32` or `bf16`.
         threads: of the engine; all cores if not given.
 
     Raises:
@@ -51,17 +50,23 @@ class FeatureExtractor:
     """
 
     def __init__(
-        self, backbone: Backbone, recipe: Recipe, settings: CommonSettings, *, threads: int | None = None
+        self,
+        backbone: Backbone,
+        recipe: Recipe,
+        *,
+        layers: Sequence[int],
+        precision: str = "auto",
+        threads: int | None = None,
     ) -> None:
         names = [layer.name for layer in backbone.layers]
-        self.layers = tuple(f"layer{number}" for number in settings.layers)
-        for number, name in zip(settings.layers, self.layers, strict=True):
+        self.layers = tuple(f"layer{number}" for number in layers)
+        for number, name in zip(layers, self.layers, strict=True):
             if name not in names:
                 has = " ".join(one.removeprefix("layer") for one in names)
                 raise SettingError(f"layers: backbone {backbone.name} has no layer {number}. It has: {has}.")
         self.backbone = backbone
         self.recipe = recipe
-        self.precision = settings.precision
+        self.precision = precision
         self.threads = threads
 
     @cached_property
@@ -168,28 +173,50 @@ class PatchExtractor(FeatureExtractor):
     """Turns pictures into grids of patch vectors.
 
     Args:
-        backbone, recipe, threads: see `FeatureExtractor`.
-        settings: layers, patch size, stride, descriptor, precision.
+        backbone, recipe, layers, precision, threads: see `FeatureExtractor`.
+        patch_size: side of the neighbourhood that a patch averages.
+        stride: step of the patch grid.
+        descriptor: `concat` or `paper-code`.
 
     Raises:
         SettingError: the backbone does not have a layer asked for.
     """
 
-    def __init__(self, backbone: Backbone, recipe: Recipe, settings: Settings, *, threads: int | None = None) -> None:
-        super().__init__(backbone, recipe, settings, threads=threads)
-        self.settings = settings
+    def __init__(
+        self,
+        backbone: Backbone,
+        recipe: Recipe,
+        *,
+        layers: Sequence[int],
+        patch_size: int = 3,
+        stride: int = 1,
+        descriptor: str = "concat",
+        precision: str = "auto",
+        threads: int | None = None,
+    ) -> None:
+        super().__init__(backbone, recipe, layers=layers, precision=precision, threads=threads)
+        self.patch_size, self.stride, self.descriptor = patch_size, stride, descriptor
+
+    def expected_grid(self) -> tuple[int, int, int]:
+        """Return rows, columns and numbers a patch of the grids to come, from the recipe alone."""
+        layers = [layer for layer in self.backbone.layers if layer.name in self.layers]
+        side = self.recipe.tile * max(-(-self.recipe.piece // layer.stride) for layer in layers)
+        side = len(range((self.stride - 1) // 2, side, self.stride))
+        return side, side, self._dimensions(layer.channels for layer in layers)
 
     def grid_fits(self, grid: tuple[int, int], dimensions: int) -> bool:
         """Tell whether such settings may give a grid of so many rows and columns, and vectors of so many numbers."""
         layers = {layer.name: layer for layer in self.backbone.layers}
         stride = min(layers[name].stride for name in self.layers)
-        first, step = (self.settings.stride - 1) // 2, self.settings.stride
+        first, step = (self.stride - 1) // 2, self.stride
         # a map may end with the last whole cell, or with one that stands over the edge
         sides = {self.recipe.tile * side for side in (self.recipe.piece // stride, -(-self.recipe.piece // stride))}
         possible = {len(range(first, side, step)) for side in sides}
-        joined = sum(layers[name].channels for name in self.layers)
-        expected = joined if self.settings.descriptor == "concat" else CODE_DIMENSIONS
-        return set(grid) <= possible and dimensions == expected
+        return set(grid) <= possible and dimensions == self._dimensions(layers[name].channels for name in self.layers)
+
+    def _dimensions(self, channels: Iterable[int]) -> int:
+        """Return how many numbers a patch has."""
+        return sum(channels) if self.descriptor == "concat" else CODE_DIMENSIONS
 
     def describe(self, prepared: PreparedImage) -> PatchGrid:
         """Return the patch grid (1, rows, columns, d) of one prepared picture, as soon as possible."""
@@ -221,9 +248,4 @@ class PatchExtractor(FeatureExtractor):
     def grid_of(self, maps: Sequence[LayerMap]) -> PatchGrid:
         """Return the patch grid (1, rows, columns, d) of a picture's feature maps, one a layer."""
         with one_blas_thread():  # its products are small; beside the engine two threads cost a third of the rate
-            return describe(
-                maps,
-                patch_size=self.settings.patch_size,
-                stride=self.settings.stride,
-                descriptor=self.settings.descriptor,
-            )
+            return describe(maps, patch_size=self.patch_size, stride=self.stride, descriptor=self.descriptor)

@@ -46,7 +46,7 @@ class Chunked:
 
     def __init__(self, reader: Reader, plan: Plan) -> None:
         self._reader, self._plan = reader, plan
-        self._settings = reader.extractor.settings
+        self._settings = reader.settings
         self._kept = RowStore(sum(plan.kept()), plan.dimensions, scratch=True)
         self._members: list[list[int]] = []  # of each chunk: places of its readable pictures among those given
         self._origins: list[np.ndarray] = []  # of each chunk: picture (until the end its place), row, column

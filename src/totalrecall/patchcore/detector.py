@@ -163,7 +163,16 @@ class PatchCore(Changing[Bank, PatchSet]):
             precision=precision,
             seed=seed,
         )
-        self.extractor = PatchExtractor(self.backbone, self.recipe, self.settings, threads=threads)
+        self.extractor = PatchExtractor(
+            self.backbone,
+            self.recipe,
+            layers=self.settings.layers,
+            patch_size=patch_size,
+            stride=stride,
+            descriptor=descriptor,
+            precision=precision,
+            threads=threads,
+        )
         self.outliers_: list[str] = []
         self._evidence: Evidence | None = None
         self._coverage: Coverage | None = None
@@ -205,7 +214,9 @@ class PatchCore(Changing[Bank, PatchSet]):
         """
         sources = expand(pictures)
         with self._depth_of(sources, progress):
-            learnt, reader = learn(self.extractor, sources, memory=memory, announce=announce, progress=progress)
+            learnt, reader = learn(
+                self.extractor, self.settings, sources, memory=memory, announce=announce, progress=progress
+            )
             with reader.report.timing("coreset"):
                 choice = learnt.choose()
             left_out: list[str] = []
@@ -216,7 +227,13 @@ class PatchCore(Changing[Bank, PatchSet]):
                 calibration, evidence, levels = self._calibrate(learnt, progress)
             bank = learnt.bank(choice)  # last, so that no other bank is in memory beside it
             bank = bank if levels is None else bank.with_levels(levels)
-            reader.report.finish(bank, learnt.patch_count, choice.radius, len(calibration.scores))
+            reader.report.finish(
+                pictures=len(bank.pictures),
+                patches=learnt.patch_count,
+                bank=bank.vectors.shape,
+                radius=choice.radius,
+                scored=len(calibration.scores),
+            )
             self._take(bank, bank.pictures, calibration)
             known = math.isfinite(choice.radius)  # of a random choice it is not
             self._evidence, self._coverage = evidence, Coverage(choice.radius, len(bank.pictures)) if known else None

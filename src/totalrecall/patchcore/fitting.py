@@ -12,6 +12,7 @@ from totalrecall.patchcore.chunks import take_chunks
 from totalrecall.patchcore.gathered import gather
 from totalrecall.patchcore.plan import Plan, make_plan, timed
 from totalrecall.patchcore.reading import Choice, Learnt, Reader
+from totalrecall.patchcore.settings import Settings
 from totalrecall.pictures.copies import Repeats
 from totalrecall.pictures.loading import Source
 from totalrecall.system.text import format_size
@@ -31,6 +32,7 @@ def chunked_note(plan: Plan) -> str:
 
 def learn(
     extractor: PatchExtractor,
+    settings: Settings,
     sources: Sequence[Source],
     *,
     memory: int | None = None,
@@ -51,34 +53,39 @@ def learn(
         ChunkedFitWarning: memory was not given, and what is free does not hold all patches at once.
     """
     repeats = Repeats(sources)
-    plan = make_plan(extractor, repeats.distinct, memory)
+    plan = make_plan(extractor, settings, repeats.distinct, memory)
     if announce:
-        plan = timed(plan, extractor, repeats.distinct)
+        plan = timed(plan, extractor, settings, repeats.distinct)
         announce(plan)
     if memory is None and plan.way == "chunks":
         warnings.warn(chunked_note(plan), ChunkedFitWarning, stacklevel=3)
     report = FitReport(plan=plan.facts())
-    learnt, reader = _read(extractor, repeats, plan, report, progress)
+    learnt, reader = _read(extractor, settings, repeats, plan, report, progress)
     if repeats.search(extractor.recipe):
         # what was decided with the repeats among the others, folds and chunks and coresets, is decided without them
         del learnt, reader
-        plan = replace(make_plan(extractor, repeats.distinct, memory), seconds=plan.seconds)
+        plan = replace(make_plan(extractor, settings, repeats.distinct, memory), seconds=plan.seconds)
         report.plan = plan.facts()
-        learnt, reader = _read(extractor, repeats, plan, report, progress)
+        learnt, reader = _read(extractor, settings, repeats, plan, report, progress)
     report.repeats = repeats.told
     return learnt, reader
 
 
 def _read(
-    extractor: PatchExtractor, repeats: Repeats, plan: Plan, report: FitReport, progress: Progress | None
+    extractor: PatchExtractor,
+    settings: Settings,
+    repeats: Repeats,
+    plan: Plan,
+    report: FitReport,
+    progress: Progress | None,
 ) -> tuple[Learnt, Reader]:
     """Read the pictures that count, in the way that the plan says."""
-    if extractor.settings.new_parts and plan.way == "chunks":
+    if settings.new_parts and plan.way == "chunks":
         raise SettingError(
             f"new_parts needs all patches at once, {format_size(plan.exact)} of memory, got {format_size(plan.limit)}. "
             "Give more memory, or fewer pictures of each part."
         )
-    reader = Reader(extractor, repeats, report, progress)
+    reader = Reader(extractor, settings, repeats, report, progress)
     return (take_chunks(reader, plan) if plan.way == "chunks" else gather(reader, plan)), reader
 
 

@@ -50,14 +50,14 @@ class Gathered:
         self.patches.append(seen.patches)
         last = len(self.patches)
         if self._projected is not None:
-            self._projected.append(walked(seen.patches, self._plan, self._reader.extractor.settings))
+            self._projected.append(walked(seen.patches, self._plan, self._reader.settings))
         if last > len(self.origin):
             self.origin.resize((last * 5 // 4, 3), refcheck=False)
         self.origin[first:last, 0] = len(self.pictures)
         self.origin[first:last, 1:] = seen.cells
         self.pictures.append(seen.picture)
         self._glances.append(seen.glance)
-        if self._reader.extractor.settings.holdout > 0:
+        if self._reader.settings.holdout > 0:
             self._surfaces.append(surface(seen.patches, seen.cells, self._reader.grid))
 
     def counts(self) -> list[int]:
@@ -65,7 +65,7 @@ class Gathered:
 
         A bank that is refilled counts with the fold's share of the choices: it is these that are made again.
         """
-        settings, total = self._reader.extractor.settings, len(self.patches)
+        settings, total = self._reader.settings, len(self.patches)
         others = [total - sum(last - first for first, last in map(self._span, fold)) for fold in self.folds]
         own, *anew = (budget(count, settings.coreset, settings.at_least) for count in (total, *others))
         if own == total or settings.subsampling != "greedy":
@@ -75,7 +75,7 @@ class Gathered:
     @cached_property
     def folds(self) -> Sequence[Sequence[int]]:
         """Pictures that set the threshold; asked for once all are read."""
-        settings = self._reader.extractor.settings
+        settings = self._reader.settings
         parts = self.parts if settings.new_parts else None
         if parts is not None and parts.max() < 2:
             what = f"got {len(parts)} of {parts.max() + 1}, as far as their surfaces tell"
@@ -121,7 +121,7 @@ class Gathered:
 
     def _subsample(self, rows: np.ndarray | None) -> Coreset:
         """Choose among some patches, or all; the indices count within them."""
-        settings = self._reader.extractor.settings
+        settings = self._reader.settings
         total = len(self.patches) if rows is None else len(rows)
         count = budget(total, settings.coreset, settings.at_least)
         coreset = Coreset(np.arange(total), 0.0, 0, 0.0)

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from totalrecall.backbones import Backbone
 from totalrecall.calibration import held_out, make_folds
 from totalrecall.errors import DataError, SettingError
 from totalrecall.features.extractor import PatchExtractor
@@ -23,7 +22,6 @@ from totalrecall.features.memory import baseline_bytes, sizes_seen
 from totalrecall.features.patches import flatten_grid
 from totalrecall.patchcore.coreset import AT_ONCE, budget, project
 from totalrecall.patchcore.settings import Settings, walked_dimensions
-from totalrecall.pictures.geometry import Recipe
 from totalrecall.pictures.loading import Source, spread
 from totalrecall.search.levels import default_levels
 from totalrecall.system.memory import available_memory, check_scratch, resident_memory
@@ -34,7 +32,6 @@ from totalrecall.types import Matrix, Patches
 __all__ = [
     "Plan",
     "Speeds",
-    "expected_grid",
     "expected_seconds",
     "make_plan",
     "measure",
@@ -137,20 +134,14 @@ class Plan:
         return {**{name: getattr(self, name) for name in names}, "chunks": len(self.chunks)}
 
 
-def expected_grid(backbone: Backbone, recipe: Recipe, settings: Settings) -> tuple[int, int, int]:
-    """Return rows, columns and numbers a patch of the grids that a fit will see, from the recipe alone."""
-    layers = [layer for layer in backbone.layers if layer.name in {f"layer{number}" for number in settings.layers}]
-    side = recipe.tile * max(-(-recipe.piece // layer.stride) for layer in layers)
-    side = len(range((settings.stride - 1) // 2, side, settings.stride))
-    dimensions = 1024 if settings.descriptor == "paper-code" else sum(layer.channels for layer in layers)
-    return side, side, dimensions
-
-
-def make_plan(extractor: PatchExtractor, sources: Sequence[Source], memory: int | None = None) -> Plan:
+def make_plan(
+    extractor: PatchExtractor, settings: Settings, sources: Sequence[Source], memory: int | None = None
+) -> Plan:
     """Choose how to fit, by arithmetic.
 
     Args:
-        extractor: its backbone, recipe and settings say how many patches there will be, and how long.
+        extractor: its backbone and recipe say how many patches there will be, and how long.
+        settings: how many of them are kept, and how the threshold is set.
         sources: a few of them are read, to learn how large pictures are.
         memory: bytes that the process may use; half of what is free if not given.
 
@@ -160,8 +151,7 @@ def make_plan(extractor: PatchExtractor, sources: Sequence[Source], memory: int 
     """
     if not len(sources):
         raise DataError("There are no pictures to fit on. Give files, folders or globs of good pictures.")
-    settings = extractor.settings
-    rows, columns, dimensions = expected_grid(extractor.backbone, extractor.recipe, settings)
+    rows, columns, dimensions = extractor.expected_grid()
     pixels, per_picture = sizes_seen(extractor.recipe, sources, (rows, columns))
     base = baseline_bytes(extractor, pixels, 4 * rows * columns * dimensions, len(sources))
     default = memory is None
@@ -349,12 +339,12 @@ class Speeds:
     products: float
 
 
-def timed(plan: Plan, extractor: PatchExtractor, sources: Sequence[Source]) -> Plan:
+def timed(plan: Plan, extractor: PatchExtractor, settings: Settings, sources: Sequence[Source]) -> Plan:
     """Return the plan with its seconds, after a pilot that also compiles the backbone."""
-    return replace(plan, seconds=expected_seconds(plan, measure(plan, extractor, sources)))
+    return replace(plan, seconds=expected_seconds(plan, measure(plan, extractor, settings, sources)))
 
 
-def measure(plan: Plan, extractor: PatchExtractor, sources: Sequence[Source]) -> Speeds:
+def measure(plan: Plan, extractor: PatchExtractor, settings: Settings, sources: Sequence[Source]) -> Speeds:
     """Run the pilot: a few pictures from all over the list, and products of the size that the coreset does."""
     before = _products(plan.walked)
     moments: list[float] = []
@@ -363,7 +353,7 @@ def measure(plan: Plan, extractor: PatchExtractor, sources: Sequence[Source]) ->
             continue
         patches, _ = flatten_grid(grid, extractor.recipe.prepared_roi(loaded.geometry))
         if plan.projected:
-            walked(patches, plan, extractor.settings)
+            walked(patches, plan, settings)
         moments.append(time.perf_counter())
         if len(moments) > 2 * _WARM and moments[-1] - moments[_WARM] > _PATIENCE:
             break

@@ -12,6 +12,7 @@ from totalrecall.errors import PictureError
 from totalrecall.features.extractor import PatchExtractor
 from totalrecall.features.patches import flatten_grid
 from totalrecall.patchcore.bank import Bank
+from totalrecall.patchcore.settings import Settings
 from totalrecall.pictures.copies import Repeats, inspected
 from totalrecall.pictures.loading import LearntPicture, renumbered
 from totalrecall.pictures.unlike import PictureTally
@@ -84,9 +85,14 @@ class Reader:
     """Reads the different pictures of a fit, notes which could not be read, and counts."""
 
     def __init__(
-        self, extractor: PatchExtractor, repeats: Repeats, report: FitReport, progress: Progress | None
+        self,
+        extractor: PatchExtractor,
+        settings: Settings,
+        repeats: Repeats,
+        report: FitReport,
+        progress: Progress | None,
     ) -> None:
-        self.extractor = extractor
+        self.extractor, self.settings = extractor, settings
         self.given, self.sources = repeats.sources, repeats.distinct
         self._repeats, self._places = repeats, repeats.places
         self.report = report

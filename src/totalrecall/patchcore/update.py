@@ -20,7 +20,6 @@ from totalrecall.errors import DataError, PictureError
 from totalrecall.patchcore.bank import Bank
 from totalrecall.patchcore.coreset import greedy_k_center, project
 from totalrecall.patchcore.evidence import Coverage, Recalibration
-from totalrecall.patchcore.plan import expected_grid
 from totalrecall.patchcore.settings import walked_dimensions
 from totalrecall.pictures.loading import LearntPicture, Source
 from totalrecall.search.exact import ExactSearch
@@ -82,7 +81,7 @@ def add_pictures(detector: "PatchCore", sources: Sequence[Source], progress: Pro
         SettingError: memory does not hold their patches.
     """
     before = detector.bank_
-    rows, columns, d = expected_grid(detector.backbone, detector.recipe, detector.settings)
+    rows, columns, d = detector.extractor.expected_grid()
     found, known, skipped = read_newcomers(detector, sources, progress, each=2 * 4 * rows * columns * d)
     measured = [_newcomer(detector, one.picture, one.digest) for one in found]
     newcomers = [one for one in measured if isinstance(one, _Newcomer)]

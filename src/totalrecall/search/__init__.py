@@ -1,1 +1,4 @@
-"""To be written."""
+"""Exact nearest neighbours.
+
+In reading order: `exact` (the search), `bounds` (the graph that prunes it), `levels` (in how many dimensions).
+"""

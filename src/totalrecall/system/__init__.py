@@ -1,1 +1,1 @@
-"""To be written."""
+"""What the machine is, in one file each: `files`, `memory`, `threads`, `forks` (processes) and `text`."""
