@@ -69,7 +69,7 @@ def test_the_worst_patch_is_told_and_lies_in_the_defect(fitted):
     assert 30 - 8 <= y <= 45 + 8
 
 
-@pytest.mark.filterwarnings("ignore::totalrecall.notices.UnlikePictureWarning")
+@pytest.mark.filterwarnings("ignore::totalrecall.errors.UnlikePictureWarning")
 def test_the_map_has_the_pictures_own_size(fitted):
     result = fitted.predict(stripes(3, height=51, width=133))
     assert result.anomaly_map.shape == (51, 133)
@@ -217,7 +217,7 @@ def test_outside_the_region_of_interest_nothing_counts(tiny_backbone, good):
     assert detector.predict(inside).score > detector.predict(fine).score
 
 
-@pytest.mark.filterwarnings("ignore::totalrecall.notices.UnlikePictureWarning")
+@pytest.mark.filterwarnings("ignore::totalrecall.errors.UnlikePictureWarning")
 def test_grey_arrays_are_taken_and_others_refused(fitted):
     grey = stripes(1)[:, :, 0]
     assert fitted.predict(grey).score == pytest.approx(fitted.predict(np.repeat(grey[:, :, None], 3, 2)).score)

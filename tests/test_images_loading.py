@@ -217,7 +217,7 @@ def test_an_error_of_the_source_comes_out():
 
 def test_a_region_that_is_no_bool_array_is_refused_where_nobody_checks_types():
     code = (
-        "import numpy as np; from totalrecall.images import Recipe\n"
+        "import numpy as np; from totalrecall.pictures.geometry import Recipe\n"
         "try: Recipe(roi=np.full((4, 5, 3), 255, np.uint8))\n"
         "except ValueError as error: print(error)"
     )

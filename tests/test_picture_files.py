@@ -233,7 +233,7 @@ def test_the_json_of_a_command_holds_what_was_passed_over(command, typed, tmp_pa
     assert TOLD in json.loads((tmp_path / "facts.json").read_text())["notices"]
 
 
-@pytest.mark.filterwarnings("ignore::totalrecall.notices.UnlikePictureWarning")
+@pytest.mark.filterwarnings("ignore::totalrecall.errors.UnlikePictureWarning")
 def test_the_library_warns_once_and_can_be_silenced(mixed, tiny_backbone):
     detector = PatchCore(backbone=tiny_backbone, size=64, precision="f32")
     with pytest.warns(PassedOverWarning, match="2 files were passed over"):

@@ -239,7 +239,7 @@ def test_a_nan_among_the_scores_of_good_pictures_is_no_calibration():
 
 
 @KINDS
-@pytest.mark.filterwarnings("ignore::totalrecall.notices.UnlikePictureWarning")
+@pytest.mark.filterwarnings("ignore::totalrecall.errors.UnlikePictureWarning")
 @pytest.mark.parametrize("min_area", [1, 40, 100_000])
 def test_whatever_is_anomalous_has_a_region_that_holds_the_maps_largest_value(tiny_backbone, kind, min_area):
     detector = fitted(kind, tiny_backbone, min_area=min_area)

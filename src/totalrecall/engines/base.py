@@ -56,7 +56,7 @@ def check_picture(picture: npt.NDArray[np.generic]) -> None:
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or 0 in picture.shape:
         raise SettingError(
             f"An engine takes a picture as uint8 RGB (height, width, 3), got {picture.dtype} {picture.shape}. "
-            "Prepare it with totalrecall.images first."
+            "Prepare it with totalrecall.pictures.loading first."
         )
 
 
@@ -65,5 +65,5 @@ def check_pictures(images: npt.NDArray[np.generic]) -> None:
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape:
         raise SettingError(
             f"An engine runs pictures as uint8 RGB (n, height, width, 3), got {images.dtype} {images.shape}. "
-            "Prepare them with totalrecall.images first."
+            "Prepare them with totalrecall.pictures.loading first."
         )

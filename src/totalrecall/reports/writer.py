@@ -1,7 +1,7 @@
 """A report of one's own pictures, made while they are scored: nothing large is kept, and it is written at the end.
 
 from totalrecall import load_detector
-from totalrecall.reporting import report_pictures
+from totalrecall.reports.writer import report_pictures
 
 report_pictures(load_detector("part.trecall"), "parts/new", "report.html")
 """
