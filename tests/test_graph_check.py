@@ -66,7 +66,7 @@ def test_what_takes_indices_or_graphs_is_not_listed():
 
 def test_the_operators_are_those_that_the_documentation_lists():
     text = (Path(__file__).parents[1] / "docs" / "reference" / "backbones.md").read_text(encoding="utf-8")
-    listed = text.partition("shapes are weights, never computed:")[2]
+    listed = text.partition("Shapes are weights, never computed.")[2]
     assert re.findall(r"`(\w+)`", listed) == list(OPERATORS)
 
 
