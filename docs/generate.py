@@ -1,19 +1,17 @@
 """Write the generated pages of the docs: `python docs/generate.py` makes reference/cli.md and reference/settings.md.
 
-The commands' own parsers, and the signatures and docstrings of the detectors, are the source; a test compares.
+The commands' own parsers and the declarations of the settings are the source; a test compares.
 """
 
 import argparse
-import inspect
-import re
 from pathlib import Path
 
-from totalrecall import SPADE, PaDiM, PatchCore
 from totalrecall.cli import build_parser
+from totalrecall.registry import SETTINGS, detector_class
 from totalrecall.system.files import atomic_write
+from totalrecall.system.settings import declared
 
 HERE = Path(__file__).resolve().parent
-DETECTORS = (PatchCore, PaDiM, SPADE)
 
 
 def cli_reference() -> str:
@@ -31,42 +29,21 @@ def settings_reference() -> str:
     lines = [
         "# Settings",
         "",
-        "Made by `python docs/generate.py` from the detectors' signatures; a test compares.",
+        "Made by `python docs/generate.py` from the declarations of the settings; a test compares.",
         "",
         "Every setting has a default that needs no thought. In Python a setting is a keyword of the detector; on the",
         "command line it is an option of `fit` (`benchmark` has the same options, `audit` some of them).",
         "",
     ]
-    options = _fit_options()
-    for detector in DETECTORS:
-        meanings = _documented_arguments(detector)
-        lines += [
-            f"## {detector.__name__}",
-            "",
-            "| keyword | option | default | meaning |",
-            "| --- | --- | --- | --- |",
-        ]
-        for name, parameter in inspect.signature(detector).parameters.items():
-            option = f"`{options[name]}`" if name in options else "Python only"
-            default = str(parameter.default).replace("(2, 3)", "2 3")
-            meaning = meanings.get(name, "as for PatchCore" if detector is not PatchCore else "")
-            lines.append(f"| `{name}` | {option} | `{default}` | {_cell(meaning)} |")
+    for method, kind in SETTINGS.items():
+        name = detector_class(method).__name__
+        lines += [f"## {name}", "", "| keyword | option | default | meaning |", "| --- | --- | --- | --- |"]
+        for keyword, what in declared(kind).items():
+            option = f"`--{keyword.replace('_', '-')}`" if what.option else "Python only"
+            default = str(what.default).replace("(2, 3)", "2 3")
+            lines.append(f"| `{keyword}` | {option} | `{default}` | {_cell(what.sentences())} |")
         lines.append("")
     return "\n".join(lines)
-
-
-def _fit_options() -> dict[str, str]:
-    """Return the long option of `fit` for each keyword."""
-    (fit,) = (parser for name, parser in _parsers(build_parser(), "totalrecall") if name == "totalrecall fit")
-    return {action.dest: action.option_strings[-1] for action in fit._actions if action.option_strings}
-
-
-def _documented_arguments(detector: type) -> dict[str, str]:
-    """Return what the docstring of a class says of each keyword."""
-    text = inspect.getdoc(detector) or ""
-    section = text.partition("\nArgs:\n")[2]
-    entries = re.split(r"\n    (?=[\w, ]+: )", "\n" + section.split("\n\n")[0])
-    return {name: " ".join(meaning.split()) for name, _, meaning in (entry.partition(": ") for entry in entries[1:])}
 
 
 def _row(action: argparse.Action) -> str:
@@ -78,7 +55,7 @@ def _row(action: argparse.Action) -> str:
         shown = names
     else:
         shown = f"{names} {value}{' ...' if action.nargs == '+' else ''}".strip()
-    meaning = (action.help or "").replace("%(default)s", str(action.default))
+    meaning = (action.help or "").replace("%(default)s", str(action.default)).replace("%%", "%")
     return f"| `{shown}` | {_cell(meaning)} |"
 
 

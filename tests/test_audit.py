@@ -14,6 +14,7 @@ from totalrecall.audit.audit import SamePicture, audit
 from totalrecall.audit.checks import describe, find_duplicates, looks, odd_looks
 from totalrecall.audit.sheet import VERDICT, draw_tile, write_page_of, write_picture_of
 from totalrecall.demo.pictures import defective, good, make_dataset
+from totalrecall.detectors.settings import ComparedSettings
 from totalrecall.errors import DataError
 from totalrecall.pictures.loading import LearntPicture, read_image
 from totalrecall.pictures.overlay import draw_overlay
@@ -39,7 +40,7 @@ def planted():
 @pytest.fixture(scope="module")
 def dirty():
     """An audit of 24 good washers and, at 24 to 26, three damaged ones."""
-    return audit([*washers(GOOD), *planted()], size=128, precision="f32")
+    return audit([*washers(GOOD), *planted()], ComparedSettings(size=128, precision="f32"))
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +70,7 @@ def test_the_planted_pictures_are_the_worst_and_stand_out(dirty):
 
 
 def test_a_clean_set_has_hardly_an_outlier():
-    clean = audit(washers(GOOD), size=128, precision="f32")
+    clean = audit(washers(GOOD), ComparedSettings(size=128, precision="f32"))
     assert len(clean.outliers) <= 1
     assert clean.duplicates == []
     assert clean.sizes == []
@@ -82,7 +83,7 @@ def test_each_picture_says_which_other_explains_it_best(dirty):
 
 def test_the_box_lies_over_the_damage():
     part, mask = damaged(0, "missing")
-    found = audit([*washers(GOOD), part], size=128, precision="f32")
+    found = audit([*washers(GOOD), part], ComparedSettings(size=128, precision="f32"))
     (shown,) = found.show(1)
     assert shown.entry.number == GOOD
     left, top, width, height = shown.spot
@@ -94,7 +95,7 @@ def test_the_box_lies_over_the_damage():
 
 def test_a_dark_picture_is_told_in_words():
     odd = (washers(GOOD + 1)[-1] * 0.3).astype(np.uint8)
-    found = audit([*washers(GOOD), odd], size=128, precision="f32")
+    found = audit([*washers(GOOD), odd], ComparedSettings(size=128, precision="f32"))
     (shown,) = found.show(1)
     assert shown.entry.number == GOOD
     assert "darker (" in shown.reason
@@ -102,7 +103,7 @@ def test_a_dark_picture_is_told_in_words():
 
 
 def test_few_pictures_are_ranked_and_none_is_said_to_stand_out():
-    found = audit([*washers(4), planted()[0]], size=64, precision="f32")
+    found = audit([*washers(4), planted()[0]], ComparedSettings(size=64, precision="f32"))
     assert len(found.entries) == 5
     assert found.outliers == []
     assert np.isinf(found.limit)
@@ -110,10 +111,10 @@ def test_few_pictures_are_ranked_and_none_is_said_to_stand_out():
 
 def test_fewer_than_three_pictures_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"An audit needs at least 3 good pictures that can be read, got 2\.$"):
-        audit(washers(2), size=64)
+        audit(washers(2), ComparedSettings(size=64))
     (tmp_path / "a.png").write_text("no picture")
     with pytest.raises(DataError, match="None of the 1 pictures could be read"):
-        audit(tmp_path, size=64)
+        audit(tmp_path, ComparedSettings(size=64))
 
 
 def test_little_memory_gives_the_same_outliers(monkeypatch, dirty):
@@ -121,7 +122,7 @@ def test_little_memory_gives_the_same_outliers(monkeypatch, dirty):
 
     monkeypatch.setattr(planning, "_whole", lambda _: None)
     monkeypatch.setattr(planning, "_cut", lambda pictures, _: np.array_split(pictures, 3) if len(pictures) else [])
-    chunked = audit([*washers(GOOD), *planted()], size=128, precision="f32")
+    chunked = audit([*washers(GOOD), *planted()], ComparedSettings(size=128, precision="f32"))
     assert chunked.report.chunks == 3
     assert {entry.number for entry in chunked.entries[:3]} == {24, 25, 26}
     assert next(chunked.show(1)).entry.number in {24, 25, 26}
@@ -132,7 +133,7 @@ def test_a_region_of_interest_hides_what_lies_outside():
     part, damage = damaged(0, "missing")
     rows = np.flatnonzero(damage.any(axis=1))
     mask[: rows[0] - 10] = True
-    found = audit([*washers(GOOD), part], size=128, precision="f32", roi=mask)
+    found = audit([*washers(GOOD), part], ComparedSettings(size=128, precision="f32", roi=mask))
     assert GOOD not in {entry.number for entry in found.outliers}
 
 
@@ -140,7 +141,7 @@ def test_a_region_of_interest_hides_what_lies_outside():
 
 
 def test_the_same_file_and_the_nearly_same_picture_are_named_apart(folder):
-    found = audit(folder, size=128, precision="f32")
+    found = audit(folder, ComparedSettings(size=128, precision="f32"))
     named = [(group.exact, {path.rsplit("/")[-1] for path in group.paths}) for group in found.duplicates]
     assert (True, {"003.png", "003_copy.png"}) in named
     assert (False, {"005.png", "005_again.jpg"}) in named
@@ -255,7 +256,7 @@ def test_hostile_names_stay_text_and_a_picture_that_has_gone_is_left_out(tmp_pat
     names = [f"{i:02}<b>&.png" for i in range(9)]
     for name, image in zip(names, washers(9), strict=True):
         cv2.imwrite(str(tmp_path / name), image)
-    found = audit(tmp_path, size=64, precision="f32")
+    found = audit(tmp_path, ComparedSettings(size=64, precision="f32"))
     gone = found.entries[1]
     (tmp_path / gone.path.rsplit("/")[-1]).unlink()
     shown = list(found.show(3))

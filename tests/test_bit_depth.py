@@ -12,6 +12,7 @@ from totalrecall import PaDiM, PatchCore, load_detector
 from totalrecall.audit.audit import audit
 from totalrecall.cli import main
 from totalrecall.detectors.model_file import read_artifact, write_artifact
+from totalrecall.detectors.settings import ComparedSettings
 from totalrecall.detectors.spade import SPADE
 from totalrecall.errors import PictureError, SettingError, UnlikePictureWarning
 from totalrecall.pictures.bit_depth import BitDepth, find_bit_depth
@@ -224,7 +225,10 @@ def test_update_and_audit_take_12_bits_too(tiny_backbone, tmp_path):
     assert "holds 8-bit pixels" in str(change.skipped[0])
     assert len(detector.pictures_) == 6
     options = {"backbone": tiny_backbone, "size": 64}
-    seen = {name: audit(pictures, **options) for name, pictures in (("8", EIGHT), ("low", low()), ("high", high()))}
+    seen = {
+        name: audit(pictures, ComparedSettings(**options))
+        for name, pictures in (("8", EIGHT), ("low", low()), ("high", high()))
+    }
     levels = {name: [entry.level for entry in found.entries] for name, found in seen.items()}
     assert levels["8"] == levels["low"] == levels["high"]
     assert np.array_equal(next(seen["low"].show(1)).image, next(seen["8"].show(1)).image)

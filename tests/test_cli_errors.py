@@ -36,7 +36,7 @@ def complaint(capsys, *arguments):
         ("--layers 2 4", "--layers: backbone added has no layer 4. It has: 1 2 3."),
         ("--size 8", "--size must be from 32 to 4096 pixels, got 8. Usual: 224 to 512."),
         ("--resize fill", "--resize must be one of squash, letterbox, crop, got 'fill'."),
-        ("--crop 64", "--crop is for resize='crop' only, got crop=64 with resize='squash'."),
+        ("--crop 64", "--crop is only for --resize 'crop', got --crop 64 with --resize 'squash'."),
         ("--tile 0", "--tile must be from 1 to 16 pieces a side, got 0. 2 makes four pieces."),
         ("--scoring best", "--scoring must be one of max, paper, top1pct, map1pct, got 'best'."),
         ("--precision int8", "--precision must be one of auto, f32, bf16, got 'int8'."),

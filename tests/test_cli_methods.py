@@ -122,15 +122,15 @@ def test_info_tells_the_kind_and_what_it_holds(capsys, models, method, own):
     [
         (
             ["--method", "padim", "--coreset", "0.1"],
-            "totalrecall: --coreset is for method patchcore, got --method padim. Leave it out.",
+            "totalrecall: --coreset is only for --method patchcore, got --method padim. Leave it out.",
         ),
         (
             ["--method", "padim", "--neighbours", "5"],
-            "totalrecall: --neighbours is for method patchcore or spade, got --method padim. Leave it out.",
+            "totalrecall: --neighbours is only for --method patchcore or spade, got --method padim. Leave it out.",
         ),
         (
             ["--dimensions", "50"],
-            "totalrecall: --dimensions is for method padim, got --method patchcore. Leave it out.",
+            "totalrecall: --dimensions is only for --method padim, got --method patchcore. Leave it out.",
         ),
         (
             ["--method", "padim", "--dimensions", "0"],
@@ -153,10 +153,3 @@ def test_a_model_that_memory_does_not_hold_is_refused_with_the_option(capsys, ad
     )
     assert code == 2
     assert err[0].startswith("totalrecall: --memory must be at least ")
-
-
-def test_the_methods_of_the_option_are_the_kinds():
-    from totalrecall.cli import fit
-    from totalrecall.registry import KINDS
-
-    assert tuple(KINDS) == fit.METHODS

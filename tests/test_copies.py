@@ -15,6 +15,7 @@ from tests.test_fitting import enough_for
 from totalrecall import SPADE, PaDiM, PatchCore, load_detector
 from totalrecall.audit.audit import audit
 from totalrecall.demo.pictures import good
+from totalrecall.detectors.settings import ComparedSettings
 from totalrecall.errors import OutlierWarning, RepeatedPictureWarning
 from totalrecall.pictures.copies import Repeat, Repeats, inspected, nearly_the_same, repeats_note
 from totalrecall.pictures.geometry import Recipe
@@ -229,11 +230,11 @@ def test_the_command_says_how_many_and_which(folder, tmp_path, capsys):
 
 
 def test_an_audit_compares_the_different_ones_and_names_the_copies(folder, tmp_path):
-    alone = audit(folder, size=64, precision="f32")
+    alone = audit(folder, ComparedSettings(size=64, precision="f32"))
     shutil.copy(folder / "03.png", tmp_path / "a.png")
     cv2.imwrite(str(tmp_path / "b.bmp"), cv2.imread(str(folder / "04.png")))
     cv2.imwrite(str(tmp_path / "c.jpg"), cv2.imread(str(folder / "03.png")), [cv2.IMWRITE_JPEG_QUALITY, 97])
-    more = audit([folder, tmp_path], size=64, precision="f32")
+    more = audit([folder, tmp_path], ComparedSettings(size=64, precision="f32"))
     assert [(one.path, one.level) for one in more.entries] == [(one.path, one.level) for one in alone.entries]
     named = {(group.exact, tuple(path.rsplit("/")[-1] for path in group.paths)) for group in more.duplicates}
     assert {(True, ("03.png", "a.png")), (False, ("04.png", "b.bmp")), (False, ("03.png", "c.jpg"))} <= named

@@ -52,7 +52,13 @@ def test_a_function_is_short_without_its_docstring():
 
 
 def test_no_function_takes_keywords_that_it_does_not_name():
-    assert offenders(lambda node: node.args.kwarg) == []
+    """Those of a ParamSpec are named: a type checker knows them."""
+
+    def nameless(node):
+        keywords = node.args.kwarg
+        return keywords and not (keywords.annotation and ast.unparse(keywords.annotation).endswith(".kwargs"))
+
+    assert offenders(nameless) == []
 
 
 def test_no_handler_swallows_everything():

@@ -13,6 +13,7 @@ from totalrecall.benchmark.cell import Cell
 from totalrecall.datasets import open_dataset
 from totalrecall.datasets.check import check_files
 from totalrecall.demo.pictures import make_dataset
+from totalrecall.detectors.settings import ComparedSettings
 from totalrecall.detectors.spade import SPADE
 from totalrecall.errors import DataError, PictureError, SettingError
 from totalrecall.evaluation.evaluate import read_defect_mask
@@ -247,7 +248,7 @@ def test_fit_predict_and_audit_name_pictures_of_another_shape_than_the_region(ti
         detector.predict(square)
     with pytest.raises(DataError, match=r"None of the 2 pictures could be read. The first: .*which is another shape"):
         PaDiM(**options).fit([square, 255 - square])
-    assert len(audit([*good, square], **options).skipped) == 1
+    assert len(audit([*good, square], ComparedSettings(**options)).skipped) == 1
 
 
 def test_a_benchmark_knows_a_region_by_what_it_marks(tmp_path, tiny_backbone):

@@ -51,10 +51,20 @@ __all__ = [
 
 
 class TotalRecallError(Exception):
-    """Base of all errors raised on purpose."""
+    """Base of all errors raised on purpose.
+
+    Args:
+        message: one line for a person.
+        settings: names of the settings that the message mentions, as keywords; the command line turns them into its
+            options.
+    """
 
     exit_code = 1
     http_status = 500
+
+    def __init__(self, message: str = "", *settings: str) -> None:
+        super().__init__(message)
+        self.settings = settings
 
 
 class SettingError(TotalRecallError, ValueError):

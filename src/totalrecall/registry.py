@@ -1,11 +1,15 @@
-"""The kinds of detector by name, and opening a model file whichever kind it holds."""
+"""The kinds of detector by name, and opening a model file whichever kind it holds.
+
+Nothing heavy is imported before a detector is made: `--help` shows the settings of all kinds.
+"""
 
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from totalrecall.detectors.model_file import read_header
+from totalrecall.detectors.settings import CommonSettings, PadimSettings, SpadeSettings
 from totalrecall.errors import ModelFileError, SettingError
+from totalrecall.patchcore.settings import Settings
 
 if TYPE_CHECKING:
     from totalrecall.detectors.padim import PaDiM
@@ -14,13 +18,14 @@ if TYPE_CHECKING:
 
     AnyDetector: TypeAlias = PatchCore | PaDiM | SPADE
 
-__all__ = ["KINDS", "detector_class", "load_detector"]
+__all__ = ["KINDS", "SETTINGS", "detector_class", "load_detector"]
 
 KINDS = {
     "patchcore": "patchcore.detector.PatchCore",
     "padim": "detectors.padim.PaDiM",
     "spade": "detectors.spade.SPADE",
 }
+SETTINGS: dict[str, type[CommonSettings]] = {"patchcore": Settings, "padim": PadimSettings, "spade": SpadeSettings}
 
 
 def detector_class(kind: str) -> "type[AnyDetector]":
@@ -30,7 +35,7 @@ def detector_class(kind: str) -> "type[AnyDetector]":
         SettingError: there is none of that name.
     """
     if kind not in KINDS:
-        raise SettingError(f"method must be one of {', '.join(KINDS)}, got {kind!r}.")
+        raise SettingError(f"method must be one of {', '.join(KINDS)}, got {kind!r}.", "method")
     module, _, name = KINDS[kind].rpartition(".")
     found: type[AnyDetector] = getattr(import_module(f"totalrecall.{module}"), name)
     return found
@@ -54,6 +59,8 @@ def load_detector(path: str | Path, *, precision: str | None = None, threads: in
         >>> detector.kind
         'patchcore'
     """
+    from totalrecall.detectors.model_file import read_header
+
     kind = read_header(path).get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
         raise ModelFileError(

@@ -18,7 +18,6 @@ from totalrecall.system.text import counted
 from totalrecall.types import AnomalyMap, Image, Mask, PreparedMap, PreparedMask
 
 __all__ = [
-    "SCORINGS",
     "NearestPatch",
     "Region",
     "Result",
@@ -33,8 +32,6 @@ __all__ = [
     "verdict_in_words",
     "worst_patch",
 ]
-
-SCORINGS = ("max", "paper", "top1pct", "map1pct")
 
 
 @dataclass(frozen=True)

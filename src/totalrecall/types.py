@@ -6,6 +6,7 @@ types are checked at every call; users get plain NumPy arrays and pay nothing fo
 """
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -25,6 +26,7 @@ __all__ = [
     "PreparedImage",
     "PreparedMap",
     "PreparedMask",
+    "RoiSource",
 ]
 
 if not TYPE_CHECKING and "jaxtyping" in sys.modules:
@@ -60,3 +62,5 @@ else:
     Distances: TypeAlias = Array
     Indices: TypeAlias = Array
     AnomalyMap: TypeAlias = Array
+
+RoiSource: TypeAlias = str | Path | np.ndarray  # a region of interest: a mask's file, or an array (h, w)

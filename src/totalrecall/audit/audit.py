@@ -15,10 +15,9 @@ import cv2
 import numpy as np
 
 from totalrecall.audit.checks import describe, find_duplicates, looks, odd_looks
-from totalrecall.backbones import Backbone
 from totalrecall.detectors.fit_report import FitReport, Progress
+from totalrecall.detectors.settings import ComparedSettings
 from totalrecall.errors import ChunkedFitWarning, DataError, PictureError, UnlikePictureWarning
-from totalrecall.features.extractor import PatchExtractor
 from totalrecall.outliers.explain import Explained, Others, explain, laid_out, limit_of, smoothed
 from totalrecall.outliers.same_part import part_numbers
 from totalrecall.patchcore.detector import PatchCore
@@ -27,9 +26,9 @@ from totalrecall.patchcore.reading import Learnt, Reader, Seen
 from totalrecall.pictures.copies import Repeat
 from totalrecall.pictures.geometry import Geometry, Recipe
 from totalrecall.pictures.loading import LearntPicture, Source, Sources, expand, load_picture, read_image, spread
-from totalrecall.pictures.masks import RoiSource
 from totalrecall.pictures.unlike import OddSize, mixed_notes, odd_sizes
 from totalrecall.scoring import anomaly_map
+from totalrecall.system.settings import declared
 from totalrecall.types import AnomalyMap, Image
 
 __all__ = ["Audit", "Entry", "SamePicture", "Shown", "audit"]
@@ -199,18 +198,8 @@ class Audit:
 
 def audit(
     pictures: Sources,
+    settings: ComparedSettings | None = None,
     *,
-    backbone: str | Backbone = "compact",
-    layers: Sequence[int] = (2, 3),
-    size: int = 256,
-    resize: str = "squash",
-    crop: int | None = None,
-    tile: int = 1,
-    roi: RoiSource | None = None,
-    bit_depth: int | str | None = "auto",
-    precision: str = "auto",
-    seed: int = 42,
-    threads: int | None = None,
     memory: int | None = None,
     progress: Progress | None = None,
 ) -> Audit:
@@ -218,7 +207,7 @@ def audit(
 
     Args:
         pictures: as for `PatchCore.fit`.
-        backbone, layers, size, resize, crop, tile, roi, bit_depth, precision, seed, threads: as for `PatchCore`.
+        settings: how the pictures are prepared and which of their features are compared; the usual ones if not given.
         memory: bytes that the process may hold; half of what is free if not given.
         progress: called with (step, done, total); steps are `features`, `coreset` and `comparing`.
 
@@ -231,28 +220,14 @@ def audit(
         UnlikePictureWarning: some are grey and the others colour; PassedOverWarning: some files or pages are not read.
     """
     sources = expand(pictures)
-    detector = PatchCore(
-        backbone=backbone,
-        layers=layers,
-        size=size,
-        resize=resize,
-        crop=crop,
-        tile=tile,
-        roi=roi,
-        bit_depth=bit_depth,
-        holdout=0.0,  # nothing is calibrated
-        precision=precision,
-        seed=seed,
-    )
+    given = {} if settings is None else {name: getattr(settings, name) for name in declared(ComparedSettings)}
+    detector = PatchCore(**given, holdout=0.0)  # nothing is calibrated
     with detector._depth_of(sources, progress):
-        recipe = detector.recipe
-    settings = replace(detector.settings, coreset=_share(detector, len(sources)))
-    extractor = PatchExtractor(
-        detector.backbone, recipe, layers=settings.layers, precision=settings.precision, threads=threads
-    )
+        extractor = detector.extractor
+    chosen = replace(detector.settings, coreset=_share(detector, len(sources)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ChunkedFitWarning)  # a ranking loses nothing by it
-        learnt, reader = learn(extractor, settings, sources, memory=memory, progress=progress)
+        learnt, reader = learn(extractor, chosen, sources, memory=memory, progress=progress)
     if len(learnt.pictures) < 3:
         why = f" The first that could not be read: {reader.skipped[0]}" if reader.skipped else ""
         repeats = len(reader.report.repeats)

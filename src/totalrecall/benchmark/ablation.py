@@ -11,7 +11,6 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +27,10 @@ from totalrecall.benchmark.run import (
 )
 from totalrecall.benchmark.tables import AVERAGE, METRICS, Figure, Table, figures
 from totalrecall.errors import SettingError
-from totalrecall.patchcore.coreset import SUBSAMPLINGS
 from totalrecall.patchcore.detector import PatchCore
 from totalrecall.patchcore.plan import Speeds, expected_seconds, make_plan, measure, scoring_seconds
-from totalrecall.scoring import SCORINGS
+from totalrecall.patchcore.settings import SCORINGS, SUBSAMPLINGS, Settings
+from totalrecall.system.settings import declared
 from totalrecall.system.text import counted, csv_line
 
 __all__ = ["FACTORS", "Ablation", "Variant", "ablation_csv", "ablation_tables", "narrow", "run_ablation", "variants"]
@@ -116,12 +115,12 @@ def variants(defaults: Mapping[str, Any], backbone: Backbone, factors: Iterable[
     Raises:
         SettingError: a factor is unknown.
     """
-    known = signature(PatchCore).parameters
+    known = declared(Settings)
     has = {int(layer.name.removeprefix("layer")) for layer in backbone.layers}
     found = [Variant("default", "", dict(defaults), is_default=True)]
     for factor in factors:
         if factor not in FACTORS:
-            raise SettingError(f"ablate must be among {', '.join(FACTORS)}, got {factor!r}.")
+            raise SettingError(f"ablate must be among {', '.join(FACTORS)}, got {factor!r}.", "ablate")
         for label, changes in FACTORS[factor]:
             if set(changes) <= set(known) and set(changes.get("layers", ())) <= has:
                 settings = {**defaults, **changes}

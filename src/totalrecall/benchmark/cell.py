@@ -275,7 +275,7 @@ def _model(detector: "AnyDetector") -> dict[str, Any]:
         "dimensions": report.dimensions,
         "bytes": size,
         "chunks": report.chunks,
-        "layers": list(detector.settings.layers),
+        "layers": detector.settings.to_json()["layers"],
     }
 
 

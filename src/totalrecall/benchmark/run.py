@@ -10,7 +10,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,9 @@ from totalrecall.benchmark.cell import Cell, Progress, measure_family
 from totalrecall.datasets import SETS, DataSet, open_dataset
 from totalrecall.datasets.overlap import split_note
 from totalrecall.errors import DataError, LearntPictureWarning, SettingError, TotalRecallError
-from totalrecall.registry import KINDS, detector_class
+from totalrecall.registry import KINDS, SETTINGS
 from totalrecall.system.files import LARGEST, read_regular
+from totalrecall.system.settings import declared
 
 __all__ = [
     "PRESETS",
@@ -139,18 +139,16 @@ def check_settings(methods: Sequence[str], settings: Mapping[str, Any]) -> None:
         SettingError: says which, and whose it is.
     """
     for name in settings:
-        if not any(name in signature(detector_class(method)).parameters for method in methods):
-            owners = [kind for kind in KINDS if name in signature(detector_class(kind)).parameters]
-            raise SettingError(f"{name} is for {' or '.join(owners)}, got methods {' '.join(methods)}. Leave it out.")
+        if not any(name in declared(SETTINGS[method]) for method in methods):
+            owners = " or ".join(method for method, kind in SETTINGS.items() if name in declared(kind))
+            raise SettingError(
+                f"{name} is only for {owners}, got methods {' '.join(methods)}. Leave it out.", name, "methods"
+            )
 
 
 def detector_settings(method: str, given: Mapping[str, Any], preset: str | None = None) -> dict[str, Any]:
     """Return every setting of a method: as given, else of the preset, else its default; what it has not is left out."""
-    known = {
-        name: parameter.default
-        for name, parameter in signature(detector_class(method)).parameters.items()
-        if name not in _APART
-    }
+    known = {name: what.default for name, what in declared(SETTINGS[method]).items() if name not in _APART}
     values = {**PRESETS[preset]["all"], **PRESETS[preset].get(method, {})} if preset else {}
     if given.get("resize", "crop") != "crop":
         values.pop("crop", None)  # the preset's, which belongs to its way of resizing

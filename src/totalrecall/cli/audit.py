@@ -15,15 +15,17 @@ from totalrecall.cli.common import (
     say,
     write_json,
 )
-from totalrecall.cli.fit import tell_region
 from totalrecall.cli.options import (
-    add_preparation_options,
     add_reading_options,
+    add_setting_options,
     add_split_options,
+    given_settings,
     memory_size,
+    tell_region,
     training_pictures,
 )
-from totalrecall.cli.paths import BACKBONE, INPUT, OUTPUT, PathArgument
+from totalrecall.cli.paths import INPUT, OUTPUT, PathArgument
+from totalrecall.detectors.settings import ComparedSettings
 from totalrecall.errors import DataError, SettingError
 from totalrecall.system.text import human_bytes
 
@@ -57,24 +59,15 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--top", type=int, default=20, metavar="N", help="pictures to show (default %(default)s)")
     parser.add_argument("--json", metavar="FILE", type=OUTPUT, help="write everything as JSON ('-' for stdout)")
     add_split_options(parser)
-    group = parser.add_argument_group("preparation, as for fit")
-    group.add_argument(
-        "--backbone", default="compact", metavar="NAME", type=BACKBONE, help="see `totalrecall backbones list`"
-    )
-    group.add_argument(
-        "--layers", type=int, nargs="+", default=[2, 3], metavar="N", help="whose features are joined (default 2 3)"
-    )
-    add_preparation_options(group)
-    group.add_argument("--precision", default="auto", metavar="NAME", help="auto (default), f32 or bf16")
-    group.add_argument("--threads", type=int, metavar="N", help="of the backbone (default: all cores)")
-    group.add_argument(
+    parser.add_argument(
         "--memory",
         type=memory_size,
         metavar="SIZE",
-        help="most that this program may hold, such as 2GB, whatever the number of pictures (default half of the free)",
+        help="most memory that the program may use, such as 2GB (default: half of the free memory)",
     )
     add_reading_options(parser)
     add_output_options(parser)
+    add_setting_options(parser, {"audit": ComparedSettings})
     parser.set_defaults(run=run)
 
 
@@ -88,22 +81,8 @@ def run(args: argparse.Namespace) -> int:
         tell_region(args, read_roi(args.roi))
     pictures = training_pictures(args)
     with progress_bars(args) as progress:
-        found = audit(
-            pictures,
-            backbone=args.backbone,
-            layers=args.layers,
-            size=args.size,
-            resize=args.resize,
-            crop=args.crop,
-            tile=args.tile,
-            roi=args.roi,
-            bit_depth=args.bit_depth,
-            precision=args.precision,
-            seed=args.seed,
-            threads=args.threads,
-            memory=args.memory,
-            progress=progress,
-        )
+        settings = ComparedSettings(**given_settings(args, ComparedSettings))
+        found = audit(pictures, settings, memory=args.memory, progress=progress)
     for error in found.skipped:
         complain(error)
     shown = list(islice(found.show(args.top), args.top))

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from totalrecall.cli.common import add_output_options, complain, print_table, progress_bars, say
-from totalrecall.cli.options import LAYOUTS, METHODS, add_detector_options, add_reading_options
+from totalrecall.cli.options import LAYOUTS, add_reading_options, add_setting_options, given_settings
 from totalrecall.cli.paths import INPUT, PathArgument
 from totalrecall.errors import SettingError
+from totalrecall.registry import SETTINGS
 
 if TYPE_CHECKING:
     from totalrecall.benchmark.ablation import Ablation
@@ -37,7 +38,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="Fit and measure methods x categories x seeds, and write report.md, report.html and results.csv "
         "with published values beside. A run that was stopped goes on where it stopped. With --ablate: one table of "
         "PatchCore with one setting changed at a time.",
-        conflict_handler="resolve",  # --methods takes the place of the detector's --method
     )
     parser.add_argument("layout", metavar="LAYOUT", choices=LAYOUTS, help=f"one of: {', '.join(LAYOUTS)}")
     parser.add_argument("root", metavar="ROOT", type=INPUT, help="folder of the data set, or of one of its categories")
@@ -75,19 +75,18 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         type=PathArgument(writes=True, inside=_FILES),
         help="folder of the report and of finished cells (default %(default)s)",
     )
-    add_detector_options(parser)
     parser.add_argument(
         "--methods",
         "--method",
         dest="methods",
         nargs="+",
-        choices=METHODS,
+        choices=tuple(SETTINGS),
         help="default: all; with --ablate patchcore",
     )
     add_reading_options(parser)
     add_output_options(parser)
-    # None: not given; the preset's value is taken then, or else the method's own
-    parser.set_defaults(run=run, **dict.fromkeys(_settings()))
+    add_setting_options(parser, SETTINGS, without=("seed",))
+    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -98,15 +97,15 @@ def run(args: argparse.Namespace) -> int:
 
     out = Path(args.out)
     if args.ablate is not None and args.methods not in (None, ["patchcore"]):
-        raise SettingError(f"ablate is for patchcore, got methods {' '.join(args.methods)}. Leave --methods out.")
+        raise SettingError(f"--ablate is only for patchcore, got --methods {' '.join(args.methods)}. Leave it out.")
     benchmark = Benchmark(
         args.layout,
         Path(args.root),
         categories=_categories(args),
-        methods=["patchcore"] if args.ablate is not None else _once(args.methods or METHODS),
+        methods=["patchcore"] if args.ablate is not None else _once(args.methods or tuple(SETTINGS)),
         seeds=_once(args.seeds),
         shots=_once(args.shots),
-        settings={name: getattr(args, name) for name in _settings() if getattr(args, name) is not None},
+        settings={name: value for kind in SETTINGS.values() for name, value in given_settings(args, kind).items()},
         preset=args.preset,
     )
     for name in _FILES:
@@ -138,13 +137,6 @@ def run(args: argparse.Namespace) -> int:
     return 1 if bad or any(line["bad"] for line in lines) else 0
 
 
-def _settings() -> list[str]:
-    """Return the names of all settings of detectors that `fit` has options for."""
-    parser = argparse.ArgumentParser(add_help=False)
-    add_detector_options(parser)
-    return [name for name in vars(parser.parse_args([])) if name != "method"]
-
-
 def _shots(word: str) -> int | None:
     if word == "all":
         return None
@@ -163,7 +155,7 @@ def _categories(args: argparse.Namespace) -> list[str]:
     there = categories(args.layout, args.root)
     unknown = [name for name in args.categories or [] if name not in there]
     if unknown:
-        raise SettingError(f"categories must be among {', '.join(there)}, got {unknown[0]!r}. Check {args.root}.")
+        raise SettingError(f"--categories must be among {', '.join(there)}, got {unknown[0]!r}. Check {args.root}.")
     return _once(args.categories or there)
 
 

@@ -109,11 +109,9 @@ def telling_notices(args: argparse.Namespace) -> Iterator[None]:
 def in_words_of_options(error: TotalRecallError, args: argparse.Namespace) -> str:
     """Return an error's message as the person typed it: `patch_size must be` becomes `--patch-size must be`."""
     message = str(error)
-    setting = re.match(r"([a-z_]+)(:| must | is for | needs )", message)
-    if not setting or setting[1] not in vars(args):
-        return message
-    if isinstance(error, SettingError) or setting[2] == " needs ":  # others begin with the name of a file
-        return f"--{setting[1].replace('_', '-')}{message[setting.end(1) :]}"
+    for name in error.settings:
+        if name in vars(args):  # a value in quotes may be the same word
+            message = re.sub(rf"(?<![\w'-]){name}(?![\w'])", f"--{name.replace('_', '-')}", message)
     return message
 
 

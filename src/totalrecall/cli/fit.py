@@ -7,24 +7,25 @@ from typing import TYPE_CHECKING
 
 from totalrecall.cli.common import add_output_options, check_target, complain, progress_bars, say, write_json
 from totalrecall.cli.options import (
-    add_detector_options,
     add_reading_options,
+    add_setting_options,
     add_split_options,
     make_detector,
     memory_size,
+    tell_region,
     training_pictures,
 )
 from totalrecall.cli.paths import INPUT, OUTPUT
 from totalrecall.errors import DataError, only_picture_notices
+from totalrecall.registry import SETTINGS
 from totalrecall.system.text import counted, human_bytes
 
 if TYPE_CHECKING:
     from totalrecall.detectors.one_pass import OnePassPlan
     from totalrecall.patchcore.plan import Plan
-    from totalrecall.pictures.masks import Marking
     from totalrecall.registry import AnyDetector
 
-__all__ = ["add_parser", "tell_region"]
+__all__ = ["add_parser"]
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -41,7 +42,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "-o", "--output", required=True, metavar="MODEL", type=OUTPUT, help="model file to write, such as part.trecall"
     )
     add_split_options(parser)
-    add_detector_options(parser)
+    parser.add_argument(
+        "--method", choices=tuple(SETTINGS), default="patchcore", help="detection method (default: %(default)s)"
+    )
     parser.add_argument(
         "--json", metavar="FILE", type=OUTPUT, help="write what the fit did and took, as JSON ('-' for stdout)"
     )
@@ -54,6 +57,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--no-embed", action="store_true", help="leave the backbone out of the model file")
     add_reading_options(parser)
     add_output_options(parser)
+    add_setting_options(parser, SETTINGS)
     parser.set_defaults(run=run)
 
 
@@ -75,14 +79,6 @@ def run(args: argparse.Namespace) -> int:
     detector.save(output, embed_backbone=not args.no_embed)
     _tell(args, detector, output)
     return 1 if detector.skipped_ else 0
-
-
-def tell_region(args: argparse.Namespace, region: "Marking | None") -> None:
-    """Say how much of the picture the region of interest leaves, before the work: a mask may be read otherwise."""
-    from totalrecall.pictures.masks import roi_words
-
-    if region is not None:
-        say(args, roi_words(region))
 
 
 def _announce(args: argparse.Namespace, plan: "Plan | OnePassPlan") -> None:

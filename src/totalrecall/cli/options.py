@@ -1,144 +1,104 @@
 """Options that several commands share, and what is made of them."""
 
 import argparse
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
-from totalrecall.cli.common import check_target
+from totalrecall.cli.common import check_target, say
 from totalrecall.cli.paths import BACKBONE, INPUT, OUTPUT
+from totalrecall.detectors.settings import ComparedSettings
 from totalrecall.errors import SettingError
+from totalrecall.registry import SETTINGS
+from totalrecall.system.settings import SECTIONS, Checked, Setting, declared, with_names
 
 if TYPE_CHECKING:
+    from totalrecall.pictures.masks import Marking
     from totalrecall.registry import AnyDetector
 
 __all__ = [
-    "add_detector_options",
-    "add_preparation_options",
     "add_rate_options",
     "add_reading_options",
     "add_report_options",
+    "add_setting_options",
     "add_split_options",
     "check_report",
     "fraction",
+    "given_settings",
     "make_detector",
     "memory_size",
+    "tell_region",
     "training_pictures",
 ]
 
-METHODS = ("patchcore", "padim", "spade")  # as `kinds.KINDS`, without importing it to show --help
+_READERS: dict[str, Callable[[str], Any]] = {"backbone": BACKBONE, "roi": INPUT}  # what the program opens
 
 
-def add_detector_options(parser: argparse.ArgumentParser) -> None:
-    """Add the settings of detectors. Those that only some methods have default to None: each class has its own."""
-    group = parser.add_argument_group("detector")
-    group.add_argument("--method", choices=METHODS, default="patchcore", help="of detection (default %(default)s)")
-    group.add_argument(
-        "--backbone", default="compact", metavar="NAME", type=BACKBONE, help="see `totalrecall backbones list`"
-    )
-    group.add_argument(
-        "--layers",
-        type=int,
-        nargs="+",
-        metavar="N",
-        help="whose features are joined (default 2 3; for padim and spade all of 1 2 3 that the backbone has)",
-    )
-    group.add_argument("--coreset", type=fraction, metavar="SHARE", help="of patches kept (patchcore; default 0.01)")
-    group.add_argument(
-        "--at-least", type=int, metavar="N", help="patches kept, whatever the share (patchcore; default 2000)"
-    )
-    group.add_argument(
-        "--coreset-radius",
-        type=float,
-        metavar="DISTANCE",
-        help="end early once every patch is within this distance of a kept one (patchcore; default 0: never)",
-    )
-    add_preparation_options(group)
-    group.add_argument(
-        "--patch-size", type=int, metavar="P", help="neighbourhood of a patch, odd (patchcore; default 3)"
-    )
-    group.add_argument("--stride", type=int, metavar="S", help="step of the patch grid (patchcore; default 1)")
-    group.add_argument("--descriptor", metavar="NAME", help="concat or paper-code (patchcore; default concat)")
-    group.add_argument("--scoring", metavar="NAME", help="map1pct, top1pct, max or paper (patchcore; default map1pct)")
-    group.add_argument(
-        "--neighbours",
-        type=int,
-        metavar="K",
-        help="patchcore: of eq. 7, for --scoring paper (default 9); spade: good pictures looked at (default 50)",
-    )
-    group.add_argument(
-        "--dimensions", type=int, metavar="D", help="channels drawn (padim; default 100 of up to 512, 550 of more)"
-    )
-    group.add_argument(
-        "--ignore-outliers",
-        action="store_const",
-        const=True,
-        help="leave out the bad patches of good pictures that are unlike all others (patchcore; see audit)",
-    )
-    _add_threshold_options(group)
-    group.add_argument("--precision", default="auto", metavar="NAME", help="auto (default), f32 or bf16")
-    group.add_argument("--threads", type=int, metavar="N", help="of the backbone (default: all cores)")
+def add_setting_options(
+    parser: argparse.ArgumentParser, methods: Mapping[str, type[Checked]], *, without: Sequence[str] = ()
+) -> None:
+    """Add an option for each setting of some methods, in a group for each section.
+
+    All of them default to None, which says that none was given: each method has its own default.
+
+    Args:
+        parser: of the command.
+        methods: their classes of settings by name.
+        without: settings that the command has other options for.
+    """
+    owners: dict[str, dict[str, Setting]] = {}  # setting: {method: what it declares}
+    for method, kind in methods.items():
+        for name, what in declared(kind).items():
+            owners.setdefault(name, {})[method] = what
+    for section in SECTIONS:
+        group = parser.add_argument_group(section)
+        for name, by_method in owners.items():
+            what = next(iter(by_method.values()))
+            if what.section != section or not what.option or name in without:
+                continue
+            text = _help_of(by_method, everybody=len(by_method) == len(methods)).replace("%", "%%")
+            if isinstance(what.default, bool):
+                group.add_argument(_option(name), action="store_const", const=True, help=text)
+            else:
+                several = "+" if get_origin(what.type) is Sequence else None
+                group.add_argument(
+                    _option(name), type=_reader(name, what), nargs=several, metavar=what.metavar, help=text
+                )
 
 
-def _add_threshold_options(group: "argparse._ArgumentGroup") -> None:
-    """Add what the threshold is to hold for, and how it is set."""
-    group.add_argument(
-        "--false-alarm-rate", type=fraction, default=0.01, metavar="RATE", help="of good pictures (default 0.01)"
-    )
-    group.add_argument(
-        "--holdout",
-        type=fraction,
-        default=0.2,
-        metavar="SHARE",
-        help="of good pictures that set the threshold where some are held out together (default 0.2; 0: no verdict)",
-    )
-    group.add_argument(
-        "--folds",
-        type=int,
-        metavar="K",
-        help="good pictures set the threshold in K folds, each scored without its fold; 1 holds a share out together "
-        "(patchcore; default 20, 1 over a thousand pictures)",
-    )
-    group.add_argument(
-        "--new-parts",
-        action="store_const",
-        const=True,
-        help="the rate is for parts to come: photographs of one part, told by its surface, are held out together "
-        "(patchcore)",
-    )
-    group.add_argument(
-        "--min-area", type=int, default=1, metavar="PIXELS", help="smallest region that is marked (default 1)"
-    )
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
-def add_preparation_options(group: "argparse._ArgumentGroup") -> None:
-    """Add how pictures are prepared, the same for whatever learns from them."""
-    group.add_argument(
-        "--size", type=int, default=256, metavar="PIXELS", help="side of the prepared picture (default 256)"
-    )
-    group.add_argument("--resize", default="squash", metavar="MODE", help="squash, letterbox or crop (default squash)")
-    group.add_argument("--crop", type=int, metavar="PIXELS", help="with --resize crop: side of the middle that is kept")
-    group.add_argument(
-        "--tile", type=int, default=1, metavar="N", help="see the picture N times as large, in N x N pieces (default 1)"
-    )
-    group.add_argument(
-        "--roi",
-        metavar="MASK",
-        type=INPUT,
-        help="picture that marks the region to inspect: white on black, or painted on transparent",
-    )
-    group.add_argument(
-        "--bit-depth",
-        default="auto",
-        metavar="BITS",
-        help="that the camera of 16-bit pictures has: 8 to 16, or auto: found over all of them (default auto)",
-    )
+def _reader(name: str, what: Setting) -> Callable[[str], Any]:
+    """Return what reads a value, from the type of the setting."""
+    if name in _READERS:
+        return _READERS[name]
+    types = (what.type, *get_args(what.type))
+    return str if str in types else fraction if float in types else int
 
 
-_PREPARATION = ("size", "resize", "crop", "tile", "roi", "bit_depth")
-_COMMON = ("backbone", *_PREPARATION, "false_alarm_rate", "holdout", "min_area", "precision", "seed")
-_BANK = ("coreset", "at_least", "coreset_radius", "ignore_outliers", "folds", "new_parts")
-_OWN = ("layers", *_BANK, "patch_size", "stride", "descriptor", "scoring")
-_OF_METHOD = (*_OWN, "neighbours", "dimensions")
+def _help_of(by_method: Mapping[str, Setting], *, everybody: bool) -> str:
+    """Return the help of a setting: what it means and its default, and where methods differ, for each of them."""
+    meanings: dict[str, dict[str, list[str]]] = {}  # meaning: {default: methods}
+    for method, what in by_method.items():
+        meanings.setdefault(what.meaning, {}).setdefault(what.default_in_words, []).append(method)
+    texts = []
+    for meaning, defaults in meanings.items():
+        owners = " and ".join(method for methods in defaults.values() for method in methods)
+        notes = [] if everybody or len(meanings) > 1 else [owners]
+        for at, (default, methods) in enumerate(defaults.items()):
+            if default:
+                notes.append(f"{' and '.join(methods) if at else 'default'}: {default}")
+        note = f" ({'; '.join(notes)})" if notes else ""
+        texts.append((f"{owners}: " if len(meanings) > 1 else "") + meaning + note)
+    return with_names("; ".join(texts).replace("`", ""), _option)
+
+
+def given_settings(args: argparse.Namespace, kind: type[Checked]) -> dict[str, Any]:
+    """Return the settings that were given, of those that a class has."""
+    values = {name: getattr(args, name, None) for name in declared(kind)}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def make_detector(args: argparse.Namespace) -> "AnyDetector":
@@ -147,19 +107,26 @@ def make_detector(args: argparse.Namespace) -> "AnyDetector":
     Raises:
         SettingError: an option was given that its method does not have.
     """
-    from inspect import signature
+    from totalrecall.registry import detector_class
 
-    from totalrecall.registry import KINDS, detector_class
-
-    kind = detector_class(args.method)
-    given = {name: getattr(args, name) for name in _OF_METHOD if getattr(args, name) is not None}
-    for name in given:
-        if name not in signature(kind).parameters:
-            owners = [other for other in KINDS if name in signature(detector_class(other)).parameters]
-            raise SettingError(f"{name} is for method {' or '.join(owners)}, got --method {args.method}. Leave it out.")
-    make: Any = kind
-    detector: AnyDetector = make(**{name: getattr(args, name) for name in _COMMON}, **given, threads=args.threads)
+    kind = SETTINGS[args.method]
+    for name in {name: None for other in SETTINGS.values() for name in given_settings(args, other)}:
+        if name not in declared(kind):
+            owners = " or ".join(method for method, other in SETTINGS.items() if name in declared(other))
+            raise SettingError(
+                f"{name} is only for method {owners}, got method {args.method}. Leave it out.", name, "method"
+            )
+    make: Any = detector_class(args.method)
+    detector: AnyDetector = make(**given_settings(args, kind))
     return detector
+
+
+def tell_region(args: argparse.Namespace, region: "Marking | None") -> None:
+    """Say how much of the picture the region of interest leaves, before the work: a mask may be read otherwise."""
+    from totalrecall.pictures.masks import roi_words
+
+    if region is not None:
+        say(args, roi_words(region))
 
 
 def memory_size(text: str) -> int:
@@ -182,7 +149,8 @@ def training_pictures(args: argparse.Namespace) -> list[Path]:
 
     if len(args.good) != 1:
         raise SettingError(f"--layout {args.layout} takes one folder, the data set's root; got {len(args.good)}.")
-    return list(open_dataset(args.layout, args.good[0], seed=args.seed).train)
+    seed = ComparedSettings.seed if args.seed is None else args.seed
+    return list(open_dataset(args.layout, args.good[0], seed=seed).train)
 
 
 # as `datasets.LAYOUTS`, without importing it to show --help
@@ -199,11 +167,9 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_split_options(parser: argparse.ArgumentParser, *, seed: bool = True) -> None:
-    """Add the options that say which pictures of a data set are meant."""
-    parser.add_argument("--layout", choices=LAYOUTS, help="how the data set's folder is laid out")
-    if seed:
-        parser.add_argument("--seed", type=int, default=42, help="of the split and of all random choices (default 42)")
+def add_split_options(parser: argparse.ArgumentParser) -> None:
+    """Add --layout, for a command whose pictures may be a data set; its --seed splits the set."""
+    parser.add_argument("--layout", choices=LAYOUTS, help="layout of the data set's folder")
 
 
 def add_rate_options(parser: argparse.ArgumentParser) -> None:

@@ -25,8 +25,9 @@ from totalrecall.detectors.history import past_of, steps_of
 from totalrecall.detectors.model_file import Contents, Layout, read_artifact, write_artifact
 from totalrecall.detectors.model_schema import DAMAGE, check_layout, check_values, reason_of
 from totalrecall.detectors.promise import Promise
-from totalrecall.detectors.settings import CommonSettings, check_precision
+from totalrecall.detectors.settings import CommonSettings
 from totalrecall.drift.conditions import Reference, look
+from totalrecall.engines import PRECISION
 from totalrecall.errors import (
     ModelFileError,
     NotFittedError,
@@ -42,7 +43,7 @@ from totalrecall.pictures.bit_depth import BitDepth, checked_bit_depth, find_bit
 from totalrecall.pictures.copies import repeats_note
 from totalrecall.pictures.geometry import Geometry, Recipe
 from totalrecall.pictures.loading import LearntPicture, LoadedPicture, Source, Sources, expand, failure, load_picture
-from totalrecall.pictures.masks import RoiSource, read_roi
+from totalrecall.pictures.masks import read_roi
 from totalrecall.pictures.unlike import LearntKinds, PictureTally, mixed_notes
 from totalrecall.scoring import (
     NearestPatch,
@@ -91,22 +92,11 @@ class Detector(ABC, Generic[Model, Digest]):
     settings: CommonSettings
     extractor: FeatureExtractor
 
-    def __init__(
-        self,
-        backbone: str | Backbone,
-        *,
-        size: int,
-        resize: str,
-        crop: int | None,
-        tile: int,
-        roi: RoiSource | None,
-        bit_depth: int | str | None,
-    ) -> None:
-        self._asked_depth = checked_bit_depth(bit_depth)
-        self.region = read_roi(roi)
-        mask = None if self.region is None else self.region.mask
-        self.recipe = Recipe(size=size, resize=resize, crop=crop, tile=tile, roi=mask)
-        self.backbone = load(backbone) if isinstance(backbone, str) else backbone
+    def __init__(self, settings: CommonSettings) -> None:
+        self._asked_depth = checked_bit_depth(settings.bit_depth)
+        self.region = read_roi(settings.roi)
+        self.recipe = Recipe.of(settings, None if self.region is None else self.region.mask)
+        self.backbone = load(settings.backbone) if isinstance(settings.backbone, str) else settings.backbone
         self._model: Model | None = None
         self._pictures: Sequence[LearntPicture] = ()
         self._calibration: Calibration | None = None
@@ -409,7 +399,9 @@ class Detector(ABC, Generic[Model, Digest]):
         """
         self._fitted()
         if not math.isfinite(threshold):
-            raise SettingError(f"threshold must be a finite score, got {threshold:g}. `predict` shows scores.")
+            raise SettingError(
+                f"threshold must be a finite score, got {threshold:g}. `predict` shows scores.", "threshold"
+            )
         self._taught, self._origin, self._read = float(threshold), origin, None
 
     def _set_rate(self, rate: float) -> None:
@@ -423,7 +415,8 @@ class Detector(ABC, Generic[Model, Digest]):
         if not len(calibration.scores):
             raise SettingError(
                 "false_alarm_rate needs scores of good pictures, and this model has none: it was fitted on fewer than "
-                "3, or with holdout 0. Fit it again, or set a threshold."
+                "3, or with holdout 0. Fit it again, or set a threshold.",
+                "false_alarm_rate",
             )
         self.settings, self._calibration = settings, replace(calibration, rate=float(rate))
         self._taught, self._read = None, None
@@ -595,7 +588,7 @@ class Detector(ABC, Generic[Model, Digest]):
             'compact'
         """
         if precision is not None:
-            check_precision(precision)  # here, or the caller's mistake would be taken for damage
+            PRECISION.check("precision", precision)  # here, or the caller's mistake would be taken for damage
 
         def check(header: dict[str, Any], layout: Layout) -> None:
             kind = header.get("kind")

@@ -55,7 +55,8 @@ def read_newcomers(
     if needed > free:
         raise SettingError(
             f"add: {len(sources)} pictures at once need {format_size(needed)} of memory, "
-            f"{max(free - beside, 0) // each} fit. Add them in parts."
+            f"{max(free - beside, 0) // each} fit. Add them in parts.",
+            "add",
         )
     in_model = {picture.sha256 for picture in detector.pictures_}
     newcomers: list[Newcomer[Digest]] = []

@@ -237,7 +237,8 @@ class OnePass(Changing[Model, Digest]):
             raise SettingError(
                 f"memory must be at least {format_size(needed)} for a {type(self).__name__} of {len(sources)} pictures "
                 f"({format_size(model)} of them the model), got {format_size(limit)}"
-                f"{' (half of what is free)' if memory is None else ''}. {self._smaller()}"
+                f"{' (half of what is free)' if memory is None else ''}. {self._smaller()}",
+                "memory",
             )
         held = len(held_out(len(sources), self.settings.holdout, self.settings.seed))
         return OnePassPlan(len(sources), held, model, needed, limit)

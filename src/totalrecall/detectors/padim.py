@@ -2,41 +2,23 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from totalrecall.backbones import Backbone
 from totalrecall.detectors.base import Measured
 from totalrecall.detectors.gaussians import Gaussians, Grown, choose_channels, default_channels, embed
 from totalrecall.detectors.one_pass import Learner, OnePass, pyramid_layers
-from totalrecall.detectors.settings import CommonSettings
+from totalrecall.detectors.settings import PadimSettings
 from totalrecall.errors import BackboneError, DataError, SettingError
 from totalrecall.features.extractor import FeatureExtractor
 from totalrecall.pictures.geometry import Geometry
-from totalrecall.pictures.masks import RoiSource
+from totalrecall.system.settings import takes
 from totalrecall.system.text import counted
 from totalrecall.types import LayerMap, Patches
 
-__all__ = ["PaDiM", "PadimSettings"]
-
-
-@dataclass(frozen=True)
-class PadimSettings(CommonSettings):
-    """What `PaDiM` was told."""
-
-    dimensions: int | None
-
-    def __post_init__(self) -> None:
-        """Check every value.
-
-        Raises:
-            SettingError: says which, what was got, what is allowed.
-        """
-        super().__post_init__()
-        if self.dimensions is not None and self.dimensions < 1:
-            raise SettingError(f"dimensions must be at least 1, got {self.dimensions}. The paper uses 100 to 550.")
+__all__ = ["PaDiM"]
 
 
 _BATCH = 32  # pictures taken in at a time
@@ -57,8 +39,6 @@ class PaDiM(OnePass[Gaussians, _Embedding]):
     The score of a picture is the largest value of its anomaly map. Distances are Mahalanobis distances: standard
     deviations, not feature units. There is no nearest good patch, so `Result.nearest` is None.
 
-    The other settings (`size` to `bit_depth`, `false_alarm_rate`, `holdout`, `min_area`) are those of `PatchCore`.
-
     Examples:
         >>> from totalrecall import PaDiM
         >>> detector = PaDiM(false_alarm_rate=0.2, holdout=0.5).fit("parts/good")
@@ -66,64 +46,35 @@ class PaDiM(OnePass[Gaussians, _Embedding]):
         >>> result.nearest is None
         True
 
-    Args:
-        backbone: a name (see `totalrecall backbones list`) or a `Backbone`.
-        layers: whose features are joined; all of 1, 2 and 3 that the backbone has if not given.
-        dimensions: how many of all their channels are drawn; 100 of up to 512, 550 of more (the paper's choices for
-            ResNet-18 and WideResNet50-2) if not given. Memory and file grow with its square.
-        precision: of the backbone: `auto` (bf16 where the processor has it), `f32` or `bf16`.
-        seed: of the pictures held out and the channels drawn.
-        threads: of the engine; all cores if not given. Not kept in the model.
-
     Attributes:
         gaussians_: what was learnt. Of a single good picture it is epsilon I about that picture.
         calibration_, threshold_, pixel_threshold_, report_, skipped_: see `PatchCore`.
-
-    Raises:
-        SettingError: a setting is outside what is allowed.
-        BackboneError: the backbone is not there or cannot be used.
     """
 
     kind = "padim"
     settings: PadimSettings
 
-    def __init__(
-        self,
-        *,
-        backbone: str | Backbone = "compact",
-        layers: Sequence[int] | None = None,
-        dimensions: int | None = None,
-        size: int = 256,
-        resize: str = "squash",
-        crop: int | None = None,
-        tile: int = 1,
-        roi: RoiSource | None = None,
-        bit_depth: int | str | None = "auto",
-        false_alarm_rate: float = 0.01,
-        holdout: float = 0.2,
-        min_area: int = 1,
-        precision: str = "auto",
-        seed: int = 42,
-        threads: int | None = None,
-    ) -> None:
-        super().__init__(backbone, size=size, resize=resize, crop=crop, tile=tile, roi=roi, bit_depth=bit_depth)
-        self.settings = PadimSettings(
-            backbone=self.backbone.name,
-            layers=pyramid_layers(self.backbone, layers),
-            dimensions=dimensions,
-            false_alarm_rate=false_alarm_rate,
-            holdout=holdout,
-            min_area=min_area,
-            precision=precision,
-            seed=seed,
-        )
+    @takes(PadimSettings)
+    def __init__(self, settings: PadimSettings) -> None:
+        """Prepare a detector that has learnt nothing yet.
+
+        Raises:
+            SettingError: a setting is outside what is allowed.
+            BackboneError: the backbone is not there or cannot be used.
+        """
+        super().__init__(settings)
+        layers = pyramid_layers(self.backbone, settings.layers)
+        self.settings = replace(settings, backbone=self.backbone.name, layers=layers)
         self.extractor = FeatureExtractor(
-            self.backbone, self.recipe, layers=self.settings.layers, precision=precision, threads=threads
+            self.backbone, self.recipe, layers=layers, precision=settings.precision, threads=settings.threads
         )
+        dimensions = settings.dimensions
         total = sum(channels for _, _, channels in self.extractor.shapes())
         if dimensions is not None and dimensions > total:
-            raise SettingError(f"dimensions must be at most the layers' {total} channels, got {dimensions}.")
-        self.channels = choose_channels(total, dimensions or default_channels(total), seed)
+            raise SettingError(
+                f"dimensions must be at most the layers' {total} channels, got {dimensions}.", "dimensions"
+            )
+        self.channels = choose_channels(total, dimensions or default_channels(total), settings.seed)
 
     @property
     def gaussians_(self) -> Gaussians:

@@ -1,60 +1,94 @@
-"""The settings that all detectors share, each checked once."""
+"""The settings that all detectors share, and those of PaDiM and SPADE. Nothing here imports NumPy: `--help` shows them.
 
-from dataclasses import asdict, dataclass
+PatchCore's are in `patchcore.settings`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from totalrecall.errors import SettingError
+from totalrecall.features.settings import LAYERS, FeatureSettings
+from totalrecall.pictures.settings import Preparation
+from totalrecall.system.settings import Rule, minimum, setting
 
-__all__ = ["PRECISIONS", "CommonSettings", "check_choice", "check_precision"]
-
-PRECISIONS = ("auto", "f32", "bf16")
+__all__ = ["CommonSettings", "ComparedSettings", "PadimSettings", "SpadeSettings"]
 
 
-@dataclass(frozen=True)
-class CommonSettings:
-    """What every detector was told, apart from how pictures are prepared (`images.Recipe`). See `PatchCore`."""
+@dataclass(frozen=True, kw_only=True)
+class ComparedSettings(Preparation, FeatureSettings):
+    """What is needed to compare pictures with each other; an audit takes these."""
 
-    backbone: str
-    layers: tuple[int, ...]
-    false_alarm_rate: float
-    holdout: float
-    min_area: int
-    precision: str
-    seed: int
+    seed: int = setting(42, "computing", "seed of all random choices", rule=minimum(0), metavar="N")
 
-    def __post_init__(self) -> None:
-        """Check every value.
 
-        Raises:
-            SettingError: says which, what was got, what is allowed.
-        """
-        layers = self.layers
-        if not layers or len(set(layers)) != len(layers) or not all(1 <= layer <= 9 for layer in layers):
-            raise SettingError(f"layers must be different numbers such as 2 3, got {_words(layers)}.")
-        check_precision(self.precision)
-        if not 0 < self.false_alarm_rate < 1:
-            raise SettingError(f"false_alarm_rate must be between 0 and 1, got {self.false_alarm_rate:g}. Usual: 0.01.")
-        if not 0 <= self.holdout < 1:
-            raise SettingError(f"holdout must be at least 0 and under 1, got {self.holdout:g}. Usual: 0.2.")
-        if self.min_area < 1:
-            raise SettingError(f"min_area must be at least 1 pixel, got {self.min_area}.")
-        if self.seed < 0:
-            raise SettingError(f"seed must be at least 0, got {self.seed}.")
+@dataclass(frozen=True, kw_only=True)
+class CommonSettings(ComparedSettings):
+    """What every detector has."""
+
+    false_alarm_rate: float = setting(
+        0.01,
+        "threshold",
+        "share of good pictures that may be called anomalous",
+        rule=Rule("between 0 and 1", lambda value: 0 < value < 1, "Usual: 0.01."),
+        metavar="RATE",
+    )
+    holdout: float = setting(
+        0.2,
+        "threshold",
+        "share of the good pictures kept aside to set the threshold, when folds are not used; 0 = no threshold",
+        rule=Rule("at least 0 and under 1", lambda value: 0 <= value < 1, "Usual: 0.2."),
+        metavar="SHARE",
+    )
+    min_area: int = setting(
+        1,
+        "threshold",
+        "area of the smallest region to mark, in pixels of the original picture",
+        rule=minimum(1, "pixel"),
+        metavar="PIXELS",
+    )
 
     def to_json(self) -> dict[str, Any]:
-        """Return the settings as JSON types."""
-        return {**asdict(self), "layers": list(self.layers)}
+        """Return what a model file keeps of the settings, as JSON types."""
+        name = self.backbone if isinstance(self.backbone, str) else self.backbone.name
+        return {**self.stored(), "backbone": name}
 
 
-def check_precision(precision: str) -> None:
-    """Raise SettingError unless the precision is one of `PRECISIONS`."""
-    check_choice("precision", precision, PRECISIONS)
+@dataclass(frozen=True, kw_only=True)
+class _PyramidSettings(CommonSettings):
+    layers: Sequence[int] | None = setting(  # type: ignore[assignment]  # None until the backbone is known
+        None,
+        "features",
+        "numbers of the backbone's layers whose features are used",
+        default_means="all of 1 2 3 that the backbone has",
+        rule=LAYERS,
+        metavar="N",
+    )
 
 
-def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise SettingError(f"{name} must be one of {', '.join(allowed)}, got {value!r}.")
+@dataclass(frozen=True, kw_only=True)
+class PadimSettings(_PyramidSettings):
+    """The settings of `PaDiM`."""
+
+    dimensions: int | None = setting(
+        None,
+        "features",
+        "number of channels to draw at random from those of all layers",
+        details="These are the paper's choices for ResNet-18 and WideResNet50-2. Memory and file grow with its square.",
+        default_means="100 of up to 512 channels, 550 of more",
+        rule=minimum(1, hint="The paper uses 100 to 550."),
+        metavar="D",
+    )
 
 
-def _words(values: tuple[int, ...]) -> str:
-    return " ".join(map(str, values)) or "none"
+@dataclass(frozen=True, kw_only=True)
+class SpadeSettings(_PyramidSettings):
+    """The settings of `SPADE`."""
+
+    neighbours: int = setting(
+        50,
+        "score",
+        "number of good pictures that a picture is compared with",
+        details="With fewer good pictures than that, it is all of them.",
+        rule=minimum(1, hint="The paper uses 50."),
+        metavar="K",
+    )

@@ -6,40 +6,22 @@ from typing import Any
 
 import numpy as np
 
-from totalrecall.backbones import Backbone
 from totalrecall.calibration import Calibration
 from totalrecall.detectors.base import Measured
 from totalrecall.detectors.feature_pyramids import Gallery, pooled
 from totalrecall.detectors.fit_report import Progress
 from totalrecall.detectors.one_pass import Learner, OnePass, pyramid_layers
-from totalrecall.detectors.settings import CommonSettings
-from totalrecall.errors import DataError, ModelFileError, SettingError
+from totalrecall.detectors.settings import SpadeSettings
+from totalrecall.errors import DataError, ModelFileError
 from totalrecall.features.extractor import FeatureExtractor
 from totalrecall.pictures.geometry import Geometry
 from totalrecall.pictures.loading import LearntPicture
-from totalrecall.pictures.masks import RoiSource
 from totalrecall.scoring import region_level
+from totalrecall.system.settings import takes
 from totalrecall.system.text import counted
 from totalrecall.types import LayerMap
 
-__all__ = ["SPADE", "SpadeSettings"]
-
-
-@dataclass(frozen=True)
-class SpadeSettings(CommonSettings):
-    """What `SPADE` was told."""
-
-    neighbours: int
-
-    def __post_init__(self) -> None:
-        """Check every value.
-
-        Raises:
-            SettingError: says which, what was got, what is allowed.
-        """
-        super().__post_init__()
-        if self.neighbours < 1:
-            raise SettingError(f"neighbours must be at least 1, got {self.neighbours}. The paper uses 50.")
+__all__ = ["SPADE"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +42,6 @@ class SPADE(OnePass[Gallery, _Pyramid]):
     The anomaly map holds the distance of each position to the nearest of all positions of those pictures, by the
     features of all layers.
 
-    The other settings (`size` to `bit_depth`, `false_alarm_rate`, `holdout`, `min_area`) are those of `PatchCore`.
-
     Examples:
         >>> from totalrecall import SPADE
         >>> detector = SPADE(neighbours=3, false_alarm_rate=0.2, holdout=0.5).fit("parts/good")
@@ -70,59 +50,28 @@ class SPADE(OnePass[Gallery, _Pyramid]):
         >>> detector.predict("part.png").anomaly_map.shape
         (96, 96)
 
-    Args:
-        backbone: a name (see `totalrecall backbones list`) or a `Backbone`.
-        layers: of the feature pyramid; all of 1, 2 and 3 that the backbone has if not given.
-        neighbours: K, good pictures looked at; with fewer good pictures than that, all of them.
-        precision: of the backbone: `auto` (bf16 where the processor has it), `f32` or `bf16`.
-        seed: of the pictures held out.
-        threads: of the engine; all cores if not given. Not kept in the model.
-
     Attributes:
         gallery_: the feature pyramids of the good pictures.
         neighbours_: how many of them are looked at.
         calibration_, threshold_, pixel_threshold_, report_, skipped_: see `PatchCore`.
-
-    Raises:
-        SettingError: a setting is outside what is allowed.
-        BackboneError: the backbone is not there or cannot be used.
     """
 
     kind = "spade"
     settings: SpadeSettings
 
-    def __init__(
-        self,
-        *,
-        backbone: str | Backbone = "compact",
-        layers: Sequence[int] | None = None,
-        neighbours: int = 50,
-        size: int = 256,
-        resize: str = "squash",
-        crop: int | None = None,
-        tile: int = 1,
-        roi: RoiSource | None = None,
-        bit_depth: int | str | None = "auto",
-        false_alarm_rate: float = 0.01,
-        holdout: float = 0.2,
-        min_area: int = 1,
-        precision: str = "auto",
-        seed: int = 42,
-        threads: int | None = None,
-    ) -> None:
-        super().__init__(backbone, size=size, resize=resize, crop=crop, tile=tile, roi=roi, bit_depth=bit_depth)
-        self.settings = SpadeSettings(
-            backbone=self.backbone.name,
-            layers=pyramid_layers(self.backbone, layers),
-            neighbours=neighbours,
-            false_alarm_rate=false_alarm_rate,
-            holdout=holdout,
-            min_area=min_area,
-            precision=precision,
-            seed=seed,
-        )
+    @takes(SpadeSettings)
+    def __init__(self, settings: SpadeSettings) -> None:
+        """Prepare a detector that has learnt nothing yet.
+
+        Raises:
+            SettingError: a setting is outside what is allowed.
+            BackboneError: the backbone is not there or cannot be used.
+        """
+        super().__init__(settings)
+        self.layers = pyramid_layers(self.backbone, settings.layers)
+        self.settings = replace(settings, backbone=self.backbone.name, layers=self.layers)
         self.extractor = FeatureExtractor(
-            self.backbone, self.recipe, layers=self.settings.layers, precision=precision, threads=threads
+            self.backbone, self.recipe, layers=self.layers, precision=settings.precision, threads=settings.threads
         )
 
     @property
@@ -138,7 +87,7 @@ class SPADE(OnePass[Gallery, _Pyramid]):
     # ------------------------------------------------------------------ judging
 
     def _digest(self, maps: Sequence[LayerMap], geometry: Geometry) -> _Pyramid:
-        deepest = maps[int(np.argmax(self.settings.layers))]
+        deepest = maps[int(np.argmax(self.layers))]
         rows, columns = max(one.shape[1:3] for one in maps)
         inside = self._inside(geometry, (rows, columns))
         return _Pyramid(maps, pooled(deepest, self._inside(geometry, deepest.shape[1:3])), inside)
@@ -222,14 +171,12 @@ class SPADE(OnePass[Gallery, _Pyramid]):
 
     def _kept(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         model = self.gallery_
-        levels = {
-            f"gallery.layer{layer}": level for layer, level in zip(self.settings.layers, model.levels, strict=True)
-        }
+        levels = {f"gallery.layer{layer}": level for layer, level in zip(self.layers, model.levels, strict=True)}
         inside = {} if model.inside is None else {"gallery.inside": model.inside.astype(np.uint8)}
         return {}, {**levels, **inside, "gallery.pooled": model.pooled}
 
     def _restored(self, header: dict[str, Any], tensors: dict[str, np.ndarray]) -> Gallery:  # noqa: ARG002
-        levels = [tensors[f"gallery.layer{layer}"] for layer in self.settings.layers]
+        levels = [tensors[f"gallery.layer{layer}"] for layer in self.layers]
         inside = tensors.get("gallery.inside")
         listed = {name for name in tensors if name.startswith("gallery.layer")}
         if len(listed) != len(levels):
@@ -244,7 +191,7 @@ class SPADE(OnePass[Gallery, _Pyramid]):
     def _check_shapes(self, levels: Sequence[np.ndarray], pooled: int) -> None:
         """Raise ValueError unless the levels are of the shapes that the settings give."""
         shapes = self.extractor.shapes()
-        for layer, level, (rows, columns, channels) in zip(self.settings.layers, levels, shapes, strict=True):
+        for layer, level, (rows, columns, channels) in zip(self.layers, levels, shapes, strict=True):
             # a map may end with the last whole cell, where the plan counts one that stands over the edge
             fits = all(
                 0 <= most - size <= self.recipe.tile
@@ -252,7 +199,7 @@ class SPADE(OnePass[Gallery, _Pyramid]):
             )
             if not fits or level.shape[3] != channels:
                 raise ValueError(f"gallery.layer{layer} is of shape {level.shape}, not {(rows, columns, channels)}")
-        deepest = shapes[int(np.argmax(self.settings.layers))][2]
+        deepest = shapes[int(np.argmax(self.layers))][2]
         if pooled != deepest:
             raise ValueError(f"gallery.pooled has {pooled} numbers a picture, the deepest layer {deepest}")
 

@@ -26,6 +26,7 @@ import numpy.typing as npt
 from totalrecall._version import __version__
 from totalrecall.backbones.graph_check import check_activations, check_graph
 from totalrecall.backbones.spec import Backbone
+from totalrecall.engines import PRECISION, THREADS
 from totalrecall.engines.base import Token, check_layers, check_picture, check_pictures
 from totalrecall.errors import BackboneError, DataError, SettingError, TotalRecallError
 from totalrecall.system.files import atomic_write, home, sha256
@@ -33,7 +34,7 @@ from totalrecall.system.forks import abandon, generation, in_child, renew_in_chi
 from totalrecall.system.threads import check_not_forked
 from totalrecall.types import FeatureMap
 
-__all__ = ["PRECISIONS", "CompiledCache", "OpenVinoEngine"]
+__all__ = ["CompiledCache", "OpenVinoEngine"]
 
 _MAGIC = b"TRCOMPILED2\n"
 _DIGEST = hashlib.sha256().digest_size
@@ -156,7 +157,6 @@ def _make_own(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-PRECISIONS = ("auto", "f32", "bf16")
 _Hint = Literal["LATENCY", "THROUGHPUT"]
 _KEPT = 4  # compiled graphs in memory, one a picture size and hint
 
@@ -191,13 +191,14 @@ class OpenVinoEngine:
         Raises:
             SettingError: a layer or precision does not exist, or this processor lacks it.
         """
-        if precision not in PRECISIONS:
-            raise SettingError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}.")
-        if threads is not None and threads < 1:
-            raise SettingError(f"threads must be at least 1, got {threads}. Leave it out to use all cores.")
+        PRECISION.check("precision", precision)
+        if threads is not None:
+            THREADS.check("threads", threads)
         native = "BF16" in _capabilities()
         if precision == "bf16" and not native:
-            raise SettingError("precision bf16 is not native to this processor. Use precision auto or f32.")
+            raise SettingError(
+                "precision bf16 is not native to this processor. Use precision auto or f32.", "precision"
+            )
         self._given = {"precision": precision, "cache": cache, "threads": threads}
         self._backbone = backbone
         self._layers = check_layers(backbone, layers)

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 
 from totalrecall.backbones import Backbone
-from totalrecall.engines import Engine, open_engine
+from totalrecall.engines import open_engine
+from totalrecall.engines.base import Engine
 from totalrecall.errors import PictureError, SettingError
 from totalrecall.features.patches import CODE_DIMENSIONS, describe
 from totalrecall.pictures.geometry import Recipe
@@ -63,7 +64,7 @@ class FeatureExtractor:
         for number, name in zip(layers, self.layers, strict=True):
             if name not in names:
                 has = " ".join(one.removeprefix("layer") for one in names)
-                raise SettingError(f"layers: backbone {backbone.name} has no layer {number}. It has: {has}.")
+                raise SettingError(f"layers: backbone {backbone.name} has no layer {number}. It has: {has}.", "layers")
         self.backbone = backbone
         self.recipe = recipe
         self.precision = precision

@@ -13,13 +13,12 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from totalrecall.errors import SettingError
+from totalrecall.features.settings import PatchSettings
 from totalrecall.system.threads import side_by_side
 from totalrecall.types import FeatureMap, LayerMap, Matrix, Patches, PatchGrid, PreparedMask
 
 __all__ = [
     "CODE_DIMENSIONS",
-    "DESCRIPTORS",
     "covered_cells",
     "describe",
     "flatten_grid",
@@ -27,7 +26,6 @@ __all__ = [
     "resize_bilinear",
 ]
 
-DESCRIPTORS = ("concat", "paper-code")
 CODE_DIMENSIONS = 1024  # of each layer, and of the joined vector, in the authors' code
 
 
@@ -45,12 +43,7 @@ def describe(
     Raises:
         SettingError: p is even, s is under 1, or the descriptor is unknown.
     """
-    if patch_size < 1 or patch_size % 2 == 0:
-        raise SettingError(f"patch_size must be odd and at least 1, got {patch_size}. The paper uses 3.")
-    if stride < 1:
-        raise SettingError(f"stride must be at least 1, got {stride}.")
-    if descriptor not in DESCRIPTORS:
-        raise SettingError(f"descriptor must be one of {', '.join(DESCRIPTORS)}, got {descriptor!r}.")
+    PatchSettings(patch_size=patch_size, stride=stride, descriptor=descriptor)  # checks them
     finest = max((one.shape[1:3] for one in maps), key=lambda shape: shape[0] * shape[1])
     if descriptor == "concat":
         joined = _concatenated(maps, patch_size, finest)

@@ -19,12 +19,12 @@ from functools import lru_cache, partial
 import numpy as np
 
 from totalrecall.errors import SettingError
+from totalrecall.patchcore.settings import SUBSAMPLING
 from totalrecall.system.threads import core_cache, one_blas_thread, workers
 from totalrecall.types import Matrix, Patches
 
-__all__ = ["AT_ONCE", "SUBSAMPLINGS", "Coreset", "budget", "greedy_k_center", "project", "refill", "subsample"]
+__all__ = ["AT_ONCE", "Coreset", "budget", "greedy_k_center", "project", "refill", "subsample"]
 
-SUBSAMPLINGS = ("greedy", "random")
 _BLOCK = 1024  # rows a matrix product: block x centres stays in the cache, whatever the number of points
 _PRODUCT = 512  # centres a matrix product
 _CENTRES = 4096  # centres that meet a block of points while it is at hand
@@ -91,13 +91,12 @@ def subsample(
 
     Args:
         points, count, rows, seed, radius, progress: as for `greedy_k_center`; a random choice takes no radius.
-        method: one of `SUBSAMPLINGS`.
+        method: one of `settings.SUBSAMPLINGS`.
 
     Raises:
         SettingError: the method is unknown, or count is not from 1 to n.
     """
-    if method not in SUBSAMPLINGS:
-        raise SettingError(f"subsampling must be one of {', '.join(SUBSAMPLINGS)}, got {method!r}.")
+    SUBSAMPLING.check("subsampling", method)
     if method == "greedy":
         return greedy_k_center(points, count, rows=rows, seed=seed, radius=radius, progress=progress)
     total = _checked_total(points, count, rows)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from totalrecall.backbones import Backbone
 from totalrecall.calibration import Calibration
 from totalrecall.detectors.base import Measured
 from totalrecall.detectors.changing import Changing
@@ -31,9 +30,9 @@ from totalrecall.patchcore.reading import Learnt, Seen
 from totalrecall.patchcore.settings import Settings, walked_dimensions
 from totalrecall.pictures.geometry import Geometry
 from totalrecall.pictures.loading import LearntPicture, Source, Sources, expand
-from totalrecall.pictures.masks import RoiSource
 from totalrecall.scoring import region_level, smooth_distances, smoothing_sigma
 from totalrecall.search.levels import choose_levels
+from totalrecall.system.settings import takes
 from totalrecall.system.text import counted
 from totalrecall.types import LayerMap, Patches
 
@@ -55,41 +54,6 @@ class PatchCore(Changing[Bank, PatchSet]):
         >>> len(detector.pictures_), len(detector.bank_)
         (6, 2000)
 
-    Args:
-        backbone: a name (see `totalrecall backbones list`) or a `Backbone`.
-        layers: whose features are joined.
-        coreset: share of the patches kept in the memory bank, over 0 and at most 1.
-        at_least: vectors that the bank has, whatever the share, if the pictures give so many; 1: the share alone.
-        coreset_radius: the bank ends early once every patch is within this distance of it, in the space that it is
-            chosen in (`report_.radius` says what a fit reached); 0: never.
-        subsampling: which are kept: `greedy` (those that cover the rest best, algorithm 1) or `random` (its control).
-        size: pixels of the prepared square's side; with `resize="crop"`, of the short side.
-        resize: `squash`, `letterbox` or `crop`.
-        crop: side of the middle square kept, with `resize="crop"`.
-        tile: prepare the picture this many times as large each way and let the backbone see it in tile x tile pieces.
-        roi: region of interest, a mask picture or array of the pictures' shape (see `masks`); what lies outside is
-            neither seen nor scored.
-        bit_depth: bits that the camera of 16-bit pictures has, 8 to 16, or "auto": found over all pictures of the fit.
-        patch_size: p, side of the neighbourhood that a patch averages, odd.
-        stride: s, step of the patch grid.
-        descriptor: `concat` or `paper-code`.
-        scoring: `map1pct` (mean of the largest hundredth of the patches' distances, smoothed as the map is), `top1pct`
-            (not smoothed), `max` (s*) or `paper` (eq. 7).
-        neighbours: b of eq. 7, for `paper`.
-        projection: dimensions of the random projection that the coreset is chosen in; None takes vectors of up to 512
-            numbers as they are and projects longer ones to 128.
-        ignore_outliers: leave the bad patches of good pictures that stand out of the bank (see `guard`).
-        false_alarm_rate: share of good pictures that may be called anomalous.
-        holdout: share of the good pictures that set the threshold where some are held out together; 0: no verdict.
-        folds: into how many the good pictures are cut to set it, each scored by a bank without its fold; 1 holds some
-            out together. 20 if None; 1 over a thousand, and in chunks.
-        new_parts: the pictures to come show new parts, and the good ones show some parts several times: photographs of
-            one part are held out together (see `same_part`), so that the stated rate is for new ones.
-        min_area: pixels of the original picture that a region must have to be marked.
-        precision: of the backbone: `auto` (bf16 where the processor has it), `f32` or `bf16`.
-        seed: of every random choice: held-out pictures, projection, first centre.
-        threads: of the engine; all cores if not given. Not kept in the model.
-
     Attributes:
         bank_: the memory bank, after `fit`.
         calibration_: scores of the good pictures, each by a bank without it.
@@ -98,10 +62,6 @@ class PatchCore(Changing[Bank, PatchSet]):
         report_: what the fit took; None for a loaded model.
         skipped_: why pictures were left out of the fit.
         outliers_: paths of the good pictures that are unlike the others, the worst first; after a fit only.
-
-    Raises:
-        SettingError: a setting is outside what is allowed.
-        BackboneError: the backbone is not there or cannot be used.
     """
 
     kind = "patchcore"
@@ -109,69 +69,25 @@ class PatchCore(Changing[Bank, PatchSet]):
     settings: Settings
     extractor: PatchExtractor
 
-    def __init__(
-        self,
-        *,
-        backbone: str | Backbone = "compact",
-        layers: Sequence[int] = (2, 3),
-        coreset: float = 0.01,
-        at_least: int = 2000,
-        coreset_radius: float = 0.0,
-        subsampling: str = "greedy",
-        size: int = 256,
-        resize: str = "squash",
-        crop: int | None = None,
-        tile: int = 1,
-        roi: RoiSource | None = None,
-        bit_depth: int | str | None = "auto",
-        patch_size: int = 3,
-        stride: int = 1,
-        descriptor: str = "concat",
-        scoring: str = "map1pct",
-        neighbours: int = 9,
-        projection: int | None = None,
-        ignore_outliers: bool = False,
-        false_alarm_rate: float = 0.01,
-        holdout: float = 0.2,
-        folds: int | None = None,
-        new_parts: bool = False,
-        min_area: int = 1,
-        precision: str = "auto",
-        seed: int = 42,
-        threads: int | None = None,
-    ) -> None:
-        super().__init__(backbone, size=size, resize=resize, crop=crop, tile=tile, roi=roi, bit_depth=bit_depth)
-        self.settings = Settings(
-            backbone=self.backbone.name,
-            layers=tuple(layers),
-            coreset=coreset,
-            at_least=at_least,
-            coreset_radius=coreset_radius,
-            subsampling=subsampling,
-            patch_size=patch_size,
-            stride=stride,
-            descriptor=descriptor,
-            scoring=scoring,
-            neighbours=neighbours,
-            projection=projection,
-            ignore_outliers=ignore_outliers,
-            false_alarm_rate=false_alarm_rate,
-            holdout=holdout,
-            folds=folds,
-            new_parts=new_parts,
-            min_area=min_area,
-            precision=precision,
-            seed=seed,
-        )
+    @takes(Settings)
+    def __init__(self, settings: Settings) -> None:
+        """Prepare a detector that has learnt nothing yet.
+
+        Raises:
+            SettingError: a setting is outside what is allowed.
+            BackboneError: the backbone is not there or cannot be used.
+        """
+        super().__init__(settings)
+        self.settings = replace(settings, backbone=self.backbone.name)
         self.extractor = PatchExtractor(
             self.backbone,
             self.recipe,
-            layers=self.settings.layers,
-            patch_size=patch_size,
-            stride=stride,
-            descriptor=descriptor,
-            precision=precision,
-            threads=threads,
+            layers=settings.layers,
+            patch_size=settings.patch_size,
+            stride=settings.stride,
+            descriptor=settings.descriptor,
+            precision=settings.precision,
+            threads=settings.threads,
         )
         self.outliers_: list[str] = []
         self._evidence: Evidence | None = None

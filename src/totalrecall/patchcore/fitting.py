@@ -83,7 +83,8 @@ def _read(
     if settings.new_parts and plan.way == "chunks":
         raise SettingError(
             f"new_parts needs all patches at once, {format_size(plan.exact)} of memory, got {format_size(plan.limit)}. "
-            "Give more memory, or fewer pictures of each part."
+            "Give more memory, or fewer pictures of each part.",
+            "new_parts",
         )
     reader = Reader(extractor, settings, repeats, report, progress)
     return (take_chunks(reader, plan) if plan.way == "chunks" else gather(reader, plan)), reader

@@ -79,7 +79,9 @@ class Gathered:
         parts = self.parts if settings.new_parts else None
         if parts is not None and parts.max() < 2:
             what = f"got {len(parts)} of {parts.max() + 1}, as far as their surfaces tell"
-            raise DataError(f"new_parts needs good pictures of at least 3 parts, {what}. Add pictures of others.")
+            raise DataError(
+                f"new_parts needs good pictures of at least 3 parts, {what}. Add pictures of others.", "new_parts"
+            )
         folds = make_folds(len(self.pictures), settings.holdout, settings.folds, settings.seed, parts)
         return without_pictures([fold.tolist() for fold in folds], self._dirty)
 

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from totalrecall.errors import SettingError
 from totalrecall.patchcore.bank import Bank
-from totalrecall.scoring import SCORINGS
+from totalrecall.patchcore.settings import SCORING
 from totalrecall.types import Patches
 
 __all__ = ["PatchSet", "picture_score", "reweight"]
@@ -44,8 +43,7 @@ def picture_score(
     Raises:
         SettingError: unknown scoring.
     """
-    if scoring not in SCORINGS:
-        raise SettingError(f"scoring must be one of {', '.join(SCORINGS)}, got {scoring!r}.")
+    SCORING.check("scoring", scoring)
     worst = int(distances.argmax())  # m_test*, eq. 6
     if scoring == "max":
         return float(distances[worst])

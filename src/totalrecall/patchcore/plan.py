@@ -169,7 +169,7 @@ def make_plan(
     )
     plan = _whole(sizes) or _in_chunks(sizes, settings)
     if plan is None:
-        raise SettingError(_refusal(sizes, settings, default))
+        raise SettingError(_refusal(sizes, settings, default), "memory")
     check_scratch(plan.scratch)
     return plan
 

@@ -1,73 +1,115 @@
-"""The settings of PatchCore, each checked once."""
+"""The settings of PatchCore. Nothing here imports NumPy: `--help` shows them."""
 
 import math
 from dataclasses import dataclass
 
-from totalrecall.detectors.settings import CommonSettings, check_choice
+from totalrecall.detectors.settings import CommonSettings
 from totalrecall.errors import SettingError
-from totalrecall.features.patches import DESCRIPTORS
-from totalrecall.patchcore.coreset import SUBSAMPLINGS
-from totalrecall.scoring import SCORINGS
+from totalrecall.features.settings import PatchSettings
+from totalrecall.system.settings import Rule, minimum, one_of, setting
 
-__all__ = ["Settings", "walked_dimensions"]
+__all__ = ["SCORING", "SCORINGS", "SUBSAMPLING", "SUBSAMPLINGS", "Settings", "walked_dimensions"]
+
+SUBSAMPLINGS = ("greedy", "random")
+SUBSAMPLING = one_of(SUBSAMPLINGS)
+SCORINGS = ("max", "paper", "top1pct", "map1pct")
+SCORING = one_of(SCORINGS)
 
 
-@dataclass(frozen=True)
-class Settings(CommonSettings):
-    """What `PatchCore` was told."""
+def _percent(share: float) -> str:
+    return f"For {share:g} percent write {share / 100:g}." if 1 < share <= 100 else ""
 
-    coreset: float
-    at_least: int
-    subsampling: str
-    patch_size: int
-    stride: int
-    descriptor: str
-    scoring: str
-    neighbours: int
-    projection: int | None
-    folds: int | None = None
-    ignore_outliers: bool = False
-    coreset_radius: float = 0.0
-    new_parts: bool = False
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(PatchSettings, CommonSettings):
+    """The settings of `PatchCore`."""
+
+    coreset: float = setting(
+        0.01,
+        "memory bank",
+        "share of the patches to keep in the memory bank, over 0 and at most 1",
+        rule=Rule("over 0 and at most 1", lambda value: 0 < value <= 1, _percent),
+        metavar="SHARE",
+    )
+    at_least: int = setting(
+        2000,
+        "memory bank",
+        "keep at least N patches, even if {coreset} asks for fewer",
+        details="1: the share alone decides.",
+        rule=minimum(1, "vector", "Usual: 2000; 1: the share alone."),
+        metavar="N",
+    )
+    coreset_radius: float = setting(
+        0.0,
+        "memory bank",
+        "stop early once every patch is within this distance of a kept one; 0 = never",
+        details="A distance in the space that the coreset is chosen in; `report_.radius` says what a fit reached.",
+        rule=Rule(
+            "at least 0",
+            lambda value: 0 <= value < math.inf,
+            "0: the share alone; else a distance such as the radius that a fit reports.",
+        ),
+        metavar="DISTANCE",
+    )
+    subsampling: str = setting(
+        "greedy",
+        "memory bank",
+        "how the kept patches are chosen: `greedy` (algorithm 1: the patches that cover the rest best) or `random`",
+        rule=SUBSAMPLING,
+        option=False,
+    )
+    projection: int | None = setting(
+        None,
+        "memory bank",
+        "number of dimensions of the random projection in which the coreset is chosen",
+        default_means="no projection up to 512 numbers per patch, else 128",
+        rule=minimum(1, "dimension", "Usual: 128."),
+        option=False,
+    )
+    ignore_outliers: bool = setting(
+        False,
+        "memory bank",
+        "leave out the bad patches of good pictures that are unlike all others; `totalrecall audit` shows them",
+    )
+    scoring: str = setting(
+        "map1pct",
+        "score",
+        "score of a picture: `map1pct` (mean of the largest hundredth of the smoothed distances), `top1pct` (the same "
+        "without smoothing), `max` (the largest distance) or `paper` (eq. 7)",
+        rule=SCORING,
+        metavar="NAME",
+    )
+    neighbours: int = setting(
+        9,
+        "score",
+        "number of neighbours in eq. 7 (b in the paper), for {scoring} `paper`",
+        rule=minimum(1, hint="Usual: 3 to 9."),
+        metavar="K",
+    )
+    folds: int | None = setting(
+        None,
+        "threshold",
+        "number of cross-validation folds that set the threshold; 1 = keep the share {holdout} aside instead",
+        default_means="20; 1 for more than a thousand pictures",
+        rule=minimum(1, hint="Usual: 5 to 20; 1 holds some pictures out."),
+        metavar="K",
+    )
+    new_parts: bool = setting(
+        False,
+        "threshold",
+        "use this if each part was photographed several times and new parts will come: all pictures of a part are put "
+        "in the same fold",
+    )
 
     def __post_init__(self) -> None:
-        """Check every value.
-
-        Raises:
-            SettingError: says which, what was got, what is allowed.
-        """
+        """Check every value, and what they must be together."""
         super().__post_init__()
-        if not 0 < self.coreset <= 1:
-            hint = f" For {self.coreset:g} percent write {self.coreset / 100:g}." if 1 < self.coreset <= 100 else ""
-            raise SettingError(f"coreset must be over 0 and at most 1, got {self.coreset:g}.{hint}")
-        if self.at_least < 1:
-            raise SettingError(
-                f"at_least must be at least 1 vector, got {self.at_least}. Usual: 2000; 1: the share alone."
-            )
-        check_choice("subsampling", self.subsampling, SUBSAMPLINGS)
-        if not 0 <= self.coreset_radius < math.inf:
-            raise SettingError(
-                f"coreset_radius must be at least 0, got {self.coreset_radius:g}. 0: the share alone; else a distance "
-                "such as the radius that a fit reports."
-            )
         if self.coreset_radius and self.subsampling != "greedy":
             raise SettingError(
-                f"coreset_radius needs subsampling greedy, got {self.subsampling!r}: a random choice knows no radius."
+                f"coreset_radius needs subsampling 'greedy', got {self.subsampling!r}: a random choice has no radius.",
+                "coreset_radius",
+                "subsampling",
             )
-        if self.patch_size < 1 or self.patch_size % 2 == 0:
-            raise SettingError(f"patch_size must be odd and at least 1, got {self.patch_size}. The paper uses 3.")
-        if self.stride < 1:
-            raise SettingError(f"stride must be at least 1, got {self.stride}.")
-        check_choice("descriptor", self.descriptor, DESCRIPTORS)
-        check_choice("scoring", self.scoring, SCORINGS)
-        if self.neighbours < 1:
-            raise SettingError(f"neighbours must be at least 1, got {self.neighbours}. Usual: 3 to 9.")
-        if self.folds is not None and self.folds < 1:
-            raise SettingError(
-                f"folds must be at least 1, got {self.folds}. Usual: 5 to 20; 1 holds some pictures out."
-            )
-        if self.projection is not None and self.projection < 1:
-            raise SettingError(f"projection must be at least 1 dimension, got {self.projection}. Usual: 128.")
 
 
 # A projection to 128 dimensions, the paper's, errs by some percent in every distance. On 384 numbers it saves two
@@ -77,6 +119,6 @@ _WALKED_AS_THEY_ARE = 512
 
 
 def walked_dimensions(dimensions: int, settings: Settings) -> int:
-    """Return how many numbers of each patch the coreset is chosen in."""
+    """Return in how many dimensions the coreset is chosen, of patches of so many numbers."""
     wanted = settings.projection or (dimensions if dimensions <= _WALKED_AS_THEY_ARE else 128)
     return min(wanted, dimensions)

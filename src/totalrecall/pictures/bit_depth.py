@@ -17,10 +17,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from totalrecall.errors import PictureError, SettingError
+from totalrecall.errors import PictureError
 from totalrecall.pictures.decode import Pixels, decode_layers
 from totalrecall.pictures.formats.header import file_limit
 from totalrecall.pictures.in_memory import pixels_in_memory
+from totalrecall.pictures.settings import BIT_DEPTH
 from totalrecall.system.files import read_regular
 from totalrecall.types import Image
 
@@ -120,13 +121,8 @@ def checked_bit_depth(asked: int | str | None) -> int | None:
     """
     if asked is None or asked == "auto":
         return None
-    try:
-        bits = int(asked)
-    except ValueError:
-        bits = 0
-    if not 8 <= bits <= 16:
-        raise SettingError(f"bit_depth must be auto, or from 8 to 16 bits, got {asked}. Cameras have 8, 10, 12 or 14.")
-    return bits
+    BIT_DEPTH.check("bit_depth", asked)
+    return int(asked)
 
 
 def find_bit_depth(sources: Sequence[Any], asked: int | None = None, *, progress: Progress | None = None) -> BitDepth:

@@ -10,11 +10,12 @@ import numpy as np
 
 from totalrecall.errors import PictureError, SettingError
 from totalrecall.pictures.bit_depth import BitDepth
+from totalrecall.pictures.settings import Framing
+from totalrecall.system.settings import declared
 from totalrecall.types import AnomalyMap, Image, Mask, PreparedImage, PreparedMap, PreparedMask
 
-__all__ = ["RESIZE_MODES", "Geometry", "Recipe"]
+__all__ = ["Geometry", "Recipe"]
 
-RESIZE_MODES = ("squash", "letterbox", "crop")
 # The ImageNet mean colour: after the backbone's own normalisation it is (nearly) zero, the same as its zero padding.
 _BLANK = np.array([124, 116, 104], dtype=np.uint8)
 _LONGEST = 32  # times its short side, for a picture that is cropped
@@ -82,53 +83,31 @@ class Geometry:
         return point[0], point[1]
 
 
-@dataclass(frozen=True, eq=False)
-class Recipe:
-    """How pictures are prepared, the same for fitting and scoring.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Recipe(Framing):
+    """How pictures are prepared, the same for fitting and scoring: the settings of `Framing`, and what was read.
 
     Attributes:
-        size: side of the prepared square for `squash` and `letterbox`; the short side before the crop for `crop`.
-        resize: `squash` (aspect given up), `letterbox` (aspect kept, padded) or `crop` (aspect kept, middle taken).
-        crop: side of the middle square, for `crop` only; `size` if not given.
-        tile: the picture is prepared `tile` times as large each way, and the backbone sees tile x tile pieces of it,
-            each of the size given: for small defects on large pictures.
         roi: region of interest, a mask of any size with the pictures' framing; outside it nothing is seen or scored.
         depth: what 16-bit pictures are scaled to 8 bits by; None: their full range.
     """
 
-    size: int = 256
-    resize: str = "squash"
-    crop: int | None = None
-    tile: int = 1
     roi: Mask | None = field(default=None, repr=False)
     depth: BitDepth | None = None
 
     def __post_init__(self) -> None:
-        if not 32 <= self.size <= 4096:
-            raise SettingError(f"size must be from 32 to 4096 pixels, got {self.size}. Usual: 224 to 512.")
-        if self.resize not in RESIZE_MODES:
-            raise SettingError(f"resize must be one of {', '.join(RESIZE_MODES)}, got {self.resize!r}.")
-        if self.crop is not None and self.resize != "crop":
-            raise SettingError(f"crop is for resize='crop' only, got crop={self.crop} with resize={self.resize!r}.")
-        if self.crop is not None and not 32 <= self.crop <= self.size:
-            raise SettingError(f"crop must be from 32 to size ({self.size}), got {self.crop}.")
+        """Check every value."""
+        super().__post_init__()
         if self.roi is not None and (self.roi.dtype != bool or self.roi.ndim != 2):
             got = f"{self.roi.dtype} {self.roi.shape}"
-            raise SettingError(f"roi must be a bool array (h, w), got {got}. For a grey mask write mask > 127.")
-        if not 1 <= self.tile <= 16:
-            raise SettingError(f"tile must be from 1 to 16 pieces a side, got {self.tile}. 2 makes four pieces.")
-        if self.size * self.tile > 16384:
-            raise SettingError(f"size times tile must be at most 16384 pixels, got {self.size * self.tile}.")
-        if self.tile > 1 and self.piece % 32:
-            wanted = max(round(self.piece / 32), 1) * 32
-            raise SettingError(f"With tile, a piece must be a multiple of 32 pixels, got {self.piece}. Use {wanted}.")
+            raise SettingError(f"roi must be a bool array (h, w), got {got}. For a grey mask write mask > 127.", "roi")
         if self.roi is not None and not self.roi.any():
             raise SettingError("The region-of-interest mask is empty: white pixels mark what is inspected.")
 
-    @property
-    def piece(self) -> int:
-        """Side in pixels of what the backbone sees at once; the prepared picture itself unless it is tiled."""
-        return self.crop or self.size
+    @classmethod
+    def of(cls, framing: Framing, roi: Mask | None) -> "Recipe":
+        """Return the recipe of some settings, with the region of interest that was read from them."""
+        return cls(**{name: getattr(framing, name) for name in declared(Framing)}, roi=roi)
 
     def geometry(self, height: int, width: int) -> Geometry:
         """Return the geometry of a picture of the given original size.
@@ -200,7 +179,7 @@ class Recipe:
     def to_json(self) -> dict[str, Any]:
         """Return the settings without the mask, which a model file keeps as a tensor."""
         depth = {} if self.depth is None else self.depth.to_json()
-        return {"size": self.size, "resize": self.resize, "crop": self.crop, "tile": self.tile, **depth}
+        return {**{name: getattr(self, name) for name in declared(Framing)}, **depth}
 
 
 @lru_cache(maxsize=16)  # pictures of one line share one size; Recipe hashes by identity (eq=False)

@@ -21,11 +21,9 @@ import numpy as np
 
 from totalrecall.errors import DataError, SettingError
 from totalrecall.pictures.loading import read_layers
-from totalrecall.types import Mask
+from totalrecall.types import Mask, RoiSource
 
-__all__ = ["Marking", "RoiSource", "marking_of", "read_mask", "read_roi", "roi_words"]
-
-RoiSource = str | Path | np.ndarray  # a mask picture, or an array (h, w): bool, or of two values
+__all__ = ["Marking", "marking_of", "read_mask", "read_roi", "roi_words"]
 
 _CLASSES = 32  # values below that are class numbers
 _FEW = 16  # values; more of them are smoothed edges, or JPEG
@@ -64,7 +62,7 @@ def read_roi(source: RoiSource | None) -> Marking | None:
     try:
         marking = _marking_of_array(source) if isinstance(source, np.ndarray) else _marking_of_file(source)
     except DataError as error:
-        raise SettingError(f"roi: {error}") from None
+        raise SettingError(f"roi: {error}", "roi") from None
     if not marking.mask.any():
         raise SettingError("The region-of-interest mask is empty: white pixels mark what is inspected.")
     return marking
@@ -120,7 +118,9 @@ def _marking_of_array(array: np.ndarray) -> Marking:
     """Return what an array marks: a bool one as it is, of numbers the higher one of two."""
     if array.ndim != 2 or not array.size or array.dtype.kind not in "buif":
         got = f"{array.dtype} {array.shape}"
-        raise SettingError(f"roi must be an array (h, w), bool or of two values, got {got}. Write mask > 127, or such.")
+        raise SettingError(
+            f"roi must be an array (h, w), bool or of two values, got {got}. Write mask > 127, or such.", "roi"
+        )
     if array.dtype == bool:
         return Marking(array, "a bool array")
     if array.dtype in (np.uint8, np.uint16):
@@ -128,7 +128,7 @@ def _marking_of_array(array: np.ndarray) -> Marking:
     values = np.unique(array)
     if len(values) > 2 or not np.isfinite(values).all():
         many = f"{len(values)} values of {array.dtype}"
-        raise SettingError(f"roi must be bool or of two values, got {many}. Write mask > 0.5, or such.")
+        raise SettingError(f"roi must be bool or of two values, got {many}. Write mask > 0.5, or such.", "roi")
     return Marking(array > (values[0] if len(values) == 2 else 0), "the higher of two values")
 
 

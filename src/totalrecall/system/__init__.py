@@ -1,1 +1,2 @@
-"""What the machine is, in one file each: `files`, `memory`, `threads`, `forks` (processes) and `text`."""
+"""What everything stands on: the machine in `files`, `memory`, `threads` and `forks` (processes); `text`; and
+`settings`, by which a setting is declared once."""

@@ -82,7 +82,7 @@ def set_max_pixels(pixels: int) -> None:
     """
     global _limit
     if pixels < 1:
-        raise SettingError(f"max_pixels must be at least 1, got {pixels}. Usual: {MAX_PIXELS}.")
+        raise SettingError(f"max_pixels must be at least 1, got {pixels}. Usual: {MAX_PIXELS}.", "max_pixels")
     _limit = pixels
 
 

@@ -1,0 +1,87 @@
+"""The settings that say which features are looked at. Nothing here imports NumPy: `--help` shows them."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from totalrecall.engines import PRECISION, THREADS
+from totalrecall.system.settings import Checked, Rule, minimum, one_of, setting
+
+if TYPE_CHECKING or "jaxtyping" in sys.modules:  # the test run checks the types of all values
+    from totalrecall.backbones import Backbone
+
+__all__ = ["DESCRIPTORS", "LAYERS", "FeatureSettings", "PatchSettings"]
+
+DESCRIPTORS = ("concat", "paper-code")
+
+
+def _are_layers(layers: Sequence[int]) -> bool:
+    return bool(layers) and len(set(layers)) == len(layers) and all(1 <= layer <= 9 for layer in layers)
+
+
+LAYERS = Rule("different numbers such as 2 3", _are_layers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureSettings(Checked):
+    """The backbone and how it is run."""
+
+    backbone: "str | Backbone" = setting(
+        "compact",
+        "features",
+        "name of the network that gives the features; `totalrecall backbones list` shows all",
+        details="In Python also a `Backbone`.",
+        metavar="NAME",
+    )
+    layers: Sequence[int] = setting(
+        (2, 3),
+        "features",
+        "numbers of the backbone's layers whose features are used",
+        rule=LAYERS,
+        metavar="N",
+    )
+    precision: str = setting(
+        "auto",
+        "computing",
+        "number format of the backbone: `auto` (bf16 where the processor has it), `f32` or `bf16`",
+        rule=PRECISION,
+        metavar="NAME",
+    )
+    threads: int | None = setting(
+        None,
+        "computing",
+        "number of threads of the backbone",
+        details="It is not stored in the model.",
+        default_means="all cores",
+        rule=THREADS,
+        metavar="N",
+        stored=False,
+    )
+
+    def __post_init__(self) -> None:
+        """Check every value; a list of layers becomes a tuple."""
+        super().__post_init__()
+        if isinstance(self.layers, list):
+            object.__setattr__(self, "layers", tuple(self.layers))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchSettings(Checked):
+    """How patch vectors are made of feature maps (eq. 1 to 3)."""
+
+    patch_size: int = setting(
+        3,
+        "features",
+        "side of the neighbourhood that each patch averages, odd; p in the paper",
+        rule=Rule("odd and at least 1", lambda value: value >= 1 and value % 2 == 1, "The paper uses 3."),
+        metavar="P",
+    )
+    stride: int = setting(1, "features", "step of the patch grid; s in the paper", rule=minimum(1), metavar="S")
+    descriptor: str = setting(
+        "concat",
+        "features",
+        "how the layers are joined: `concat` (side by side) or `paper-code` (1024 numbers, as the authors' code does)",
+        rule=one_of(DESCRIPTORS),
+        metavar="NAME",
+    )
