@@ -250,7 +250,10 @@ def test_a_picture_that_cannot_be_read_is_named_and_the_code_is_1(capsys, added,
     [
         (["--categories", "bolt"], "categories must be among wood, washer, got 'bolt'"),
         (["--coreset", "10"], "--coreset must be over 0 and at most 1, got 10. For 10 percent write 0.1."),
-        (["--methods", "padim", "--coreset", "0.1"], "--coreset is for patchcore, got methods padim. Leave it out."),
+        (
+            ["--methods", "padim", "--coreset", "0.1"],
+            "--coreset is only for patchcore, got --methods padim. Leave it out.",
+        ),
     ],
 )
 def test_wrong_usage_is_one_line_before_any_work(capsys, root, added, tmp_path, options, message):
@@ -309,7 +312,7 @@ def test_every_option_of_a_detector_reaches_its_cells(root, added, monkeypatch, 
 
 def test_a_setting_of_one_method_is_fine_beside_others():
     check_settings(["padim", "patchcore"], {"coreset": 0.1, "dimensions": 50})
-    with pytest.raises(SettingError, match="dimensions is for padim, got methods spade patchcore"):
+    with pytest.raises(SettingError, match="dimensions is only for padim, got methods spade patchcore"):
         check_settings(["spade", "patchcore"], {"dimensions": 50})
 
 

@@ -239,8 +239,8 @@ def test_the_command_writes_the_three_files(capsys, root, added, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--methods", "padim"], "--ablate is for patchcore, got methods padim. Leave --methods out."),
-        (["--dimensions", "50"], "--dimensions is for padim, got methods patchcore. Leave it out."),
+        (["--methods", "padim"], "--ablate is only for patchcore, got --methods padim. Leave it out."),
+        (["--dimensions", "50"], "--dimensions is only for padim, got --methods patchcore. Leave it out."),
         (["--size", "8"], "--size must be from 32 to 4096 pixels, got 8."),
     ],
 )

@@ -279,7 +279,7 @@ def test_progress_reports_each_step(tiny_backbone, good):
         ),
         (
             {"coreset_radius": 1, "subsampling": "random"},
-            "coreset_radius needs subsampling greedy, got 'random': a random choice knows no radius.",
+            "coreset_radius needs subsampling 'greedy', got 'random': a random choice has no radius.",
         ),
     ],
 )
@@ -351,7 +351,7 @@ def test_a_tiled_stream_gives_what_single_pictures_give(tiny_backbone, good):
     ("options", "message"),
     [
         ({"tile": 0}, "tile must be from 1 to 16 pieces a side, got 0. 2 makes four pieces."),
-        ({"tile": 2, "size": 100}, "With tile, a piece must be a multiple of 32 pixels, got 100. Use 96."),
+        ({"tile": 2, "size": 100}, "With tile, size must be a multiple of 32 pixels, got 100. Use 96."),
     ],
 )
 def test_a_bad_tile_is_named(tiny_backbone, options, message):

@@ -18,9 +18,7 @@ METHODS = pytest.mark.parametrize("method", SETTINGS)
 
 @dataclass(frozen=True, kw_only=True)
 class BakerSettings(Checked):
-    minutes: int = setting(
-        20, "computing", "how long to bake, at {heat}", metavar="N", rule=minimum(1, "minute", "Try 20.")
-    )
+    minutes: int = setting(20, "computing", "how long to bake, at {heat}", rule=minimum(1, "minute", "Try 20."))
     heat: str = setting("low", "features", "`low` or `high`", metavar="NAME", rule=one_of(("low", "high")))
     crust: float | None = setting(None, "features", "how thick", default_means="as it comes", rule=minimum(0))
 
@@ -58,11 +56,9 @@ def test_a_value_is_checked_by_the_rule_of_its_setting(settings, message):
 
 
 def test_a_keyword_that_is_not_there_is_named_with_the_nearest():
-    with pytest.raises(
-        TypeError, match=r"Baker\(\) got an unexpected keyword argument 'minute'. Did you mean 'minutes'?"
-    ):
+    with pytest.raises(TypeError, match=r"^Baker\(\) got an unexpected keyword.*'minute'. Did you mean 'minutes'\?$"):
         Baker(minute=3)
-    with pytest.raises(TypeError, match=r"unexpected keyword argument 'zebra'$"):
+    with pytest.raises(TypeError, match=r"unexpected keyword argument 'zebra'.$"):
         Baker(zebra=3)
     with pytest.raises(TypeError, match="positional"):
         Baker(3)
@@ -93,9 +89,8 @@ def test_the_docstring_of_a_constructor_explains_each_setting(method):
 
 def test_fit_and_benchmark_have_an_option_for_each_setting_but_those_for_python():
     wanted = {name for _, name, what in EVERY if what.option}
-    fit, benchmark = (
-        build_parser().parse_args(words) for words in (["fit", "a", "-o", "b"], ["benchmark", "mtd", "a"])
-    )
+    fit = build_parser().parse_args(["fit", "a", "-o", "b"])
+    benchmark = build_parser().parse_args(["benchmark", "mtd", "a"])
     assert wanted <= set(vars(fit))
     assert wanted - {"seed"} <= set(vars(benchmark))
     assert {getattr(fit, name) for name in wanted} == {None}  # not given: each method has its own default

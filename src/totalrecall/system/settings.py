@@ -59,7 +59,7 @@ class Rule:
     def check(self, name: str, value: object) -> None:
         """Raise SettingError, which names the setting, unless the value is allowed."""
         if not self.test(value):
-            got = repr(value) if isinstance(value, str) else _in_words(value)
+            got = repr(value) if isinstance(value, str) and not value.isdecimal() else _in_words(value)
             hint = self.hint if isinstance(self.hint, str) else self.hint(value)
             raise SettingError(f"{name} must be {self.allowed}, got {got}. {hint}".rstrip(), name)
 
