@@ -91,11 +91,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Measure what is not done yet, write the tables; returns the exit code."""
-    from totalrecall.benchmark.ablation import run_ablation
-    from totalrecall.benchmark.run import Benchmark, run_benchmark, weights_note
+    from totalrecall.benchmark.run import Benchmark, weights_note
     from totalrecall.system.files import check_writable
 
-    out = Path(args.out)
     if args.ablate is not None and args.methods not in (None, ["patchcore"]):
         raise SettingError(f"--ablate is only for patchcore, got --methods {' '.join(args.methods)}. Leave it out.")
     benchmark = Benchmark(
@@ -108,33 +106,52 @@ def run(args: argparse.Namespace) -> int:
         settings={name: value for kind in SETTINGS.values() for name, value in given_settings(args, kind).items()},
         preset=args.preset,
     )
+    out = Path(args.out)
     for name in _FILES:
         check_writable(out / name)
-
     note = weights_note(benchmark)
     if note:
         complain(note)
+    return _run_benchmark(args, benchmark, out) if args.ablate is None else _run_ablation(args, benchmark, out)
 
-    def tell(text: str) -> None:
-        say(args, text)
 
-    bad: Sequence[BadCell]
+def _run_benchmark(args: argparse.Namespace, benchmark: "Benchmark", out: Path) -> int:
+    from totalrecall.benchmark.run import run_benchmark
+
     with progress_bars(args) as progress:
-        if args.ablate is None:
-            lines, bad = run_benchmark(benchmark, out, progress=progress, tell=tell)
-        else:
-            factors = _once(args.ablate or _FACTORS)
-            ablation = run_ablation(benchmark, out, factors=factors, progress=progress, tell=tell)
-            lines, bad = list({line["key"]: line for row in ablation.lines for line in row}.values()), ablation.bad
+        lines, bad = run_benchmark(benchmark, out, progress=progress, tell=lambda text: say(args, text))
+    code = _complain_of(bad, lines)
+    if lines:
+        _write(args, benchmark, lines, bad, out)
+    return code
+
+
+def _run_ablation(args: argparse.Namespace, benchmark: "Benchmark", out: Path) -> int:
+    from totalrecall.benchmark.ablation import run_ablation
+
+    factors = _once(args.ablate or _FACTORS)
+    with progress_bars(args) as progress:
+        ablation = run_ablation(benchmark, out, factors=factors, progress=progress, tell=lambda text: say(args, text))
+    lines = _lines_of(ablation)
+    code = _complain_of(ablation.bad, lines)
+    if lines:
+        _write_ablation(args, benchmark, ablation, out)
+    return code
+
+
+def _lines_of(ablation: "Ablation") -> list[dict[str, Any]]:
+    """Return the lines of all rows; rows with the same settings share theirs."""
+    return list({line["key"]: line for row in ablation.lines for line in row}.values())
+
+
+def _complain_of(bad: "Sequence[BadCell]", lines: Sequence[dict[str, Any]]) -> int:
+    """Name the cells and the pictures that could not be measured; returns the exit code."""
     for cell in bad:
         complain(f"{cell.title}: {cell.message}")
-    for message in _once([message for line in lines for message in line["bad"]]):
+    messages = _once([message for line in lines for message in line["bad"]])
+    for message in messages:
         complain(message)
-    if lines and args.ablate is None:
-        _write(args, benchmark, lines, bad, out)
-    elif lines:
-        _write_ablation(args, benchmark, ablation, out)
-    return 1 if bad or any(line["bad"] for line in lines) else 0
+    return 1 if bad or messages else 0
 
 
 def _shots(word: str) -> int | None:
@@ -191,7 +208,7 @@ def _write_ablation(args: argparse.Namespace, benchmark: "Benchmark", ablation: 
     from totalrecall.benchmark.ablation import ablation_csv, ablation_tables, narrow
     from totalrecall.benchmark.cell import words_of_settings
 
-    lines = list({line["key"]: line for row in ablation.lines for line in row}.values())
+    lines = _lines_of(ablation)
     defaults = ablation.lines[0]
     notes = [
         f"{len(lines)} cells; categories: {', '.join(benchmark.categories)}; seeds: "

@@ -33,6 +33,7 @@ __all__ = [
     "print_table",
     "program_name",
     "progress_bars",
+    "save_over",
     "say",
     "telling_notices",
     "told_size",
@@ -138,6 +139,22 @@ def say(args: argparse.Namespace, text: str) -> None:
     if not args.quiet:
         to_stdout = getattr(args, "json", None) != "-" and getattr(args, "csv", None) != "-"
         print(printable(text), file=sys.stdout if to_stdout else sys.stderr)
+
+
+def save_over(detector: "AnyDetector", path: str, found: str) -> None:
+    """Write a changed model over its own file, with the backbone inside if it was.
+
+    Args:
+        detector: as changed.
+        path: of the file.
+        found: SHA-256 of what is there.
+
+    Raises:
+        DataError: another file is there by now, or it cannot be written.
+    """
+    from totalrecall.detectors.model_file import read_header
+
+    detector.save(path, embed_backbone="backbone.graph" in read_header(path)["tensors"], replacing=found)
 
 
 def write_json(target: str, value: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ import argparse
 import math
 from typing import TYPE_CHECKING
 
-from totalrecall.cli.common import add_output_options, check_target, complain, say, write_json
+from totalrecall.cli.common import add_output_options, check_target, complain, save_over, say, write_json
 from totalrecall.cli.options import add_reading_options
 from totalrecall.cli.paths import CHANGED, INPUT, OUTPUT
 
@@ -47,7 +47,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def run(args: argparse.Namespace) -> int:
     """Score the defects, say what they tell, and apply it if told to; returns the exit code."""
-    from totalrecall.cli.update import save_over
     from totalrecall.detectors.model_file import read_header
     from totalrecall.pictures.files import find_pictures
     from totalrecall.registry import load_detector

@@ -9,6 +9,7 @@ from totalrecall.cli.common import (
     check_target,
     complain,
     progress_bars,
+    save_over,
     say,
     told_size,
     write_json,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from totalrecall.detectors.history import Step
     from totalrecall.registry import AnyDetector
 
-__all__ = ["add_parser", "save_over"]
+__all__ = ["add_parser"]
 
 _SHOWN = 20  # pictures named one by one
 _KEPT_NOTHING = (
@@ -119,22 +120,6 @@ def _update(args: argparse.Namespace) -> int:
         facts = {"model": args.model, "dry_run": args.dry_run, "notices": args.notices}
         write_json(args.json, {**facts, **change.to_json()})
     return 1 if change.skipped else 0
-
-
-def save_over(detector: "AnyDetector", path: str, found: str) -> None:
-    """Write a changed model over its own file, with the backbone inside if it was.
-
-    Args:
-        detector: as changed.
-        path: of the file.
-        found: SHA-256 of what is there.
-
-    Raises:
-        DataError: another file is there by now, or it cannot be written.
-    """
-    from totalrecall.detectors.model_file import read_header
-
-    detector.save(path, embed_backbone="backbone.graph" in read_header(path)["tensors"], replacing=found)
 
 
 def _tell(args: argparse.Namespace, change: "Change", detector: "AnyDetector") -> None:
