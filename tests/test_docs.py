@@ -1,5 +1,6 @@
 """The docs are true: their blocks run, the command reference is what --help says."""
 
+import pkgutil
 import re
 import runpy
 from pathlib import Path
@@ -120,3 +121,15 @@ def test_lines_of_prose_are_short():
         if len(line) > 140 and not line.startswith("|") and page.name not in ("cli.md", "settings.md")
     ]
     assert long == []
+
+
+def test_each_name_in_the_paper_map_exists():
+    """`patchcore.coreset.project` is the function `project` of the module `totalrecall.patchcore.coreset`."""
+    text = (ROOT / "docs" / "why" / "paper-map.md").read_text(encoding="utf-8")
+    folders = {path.name.removesuffix(".py") for path in (ROOT / "src" / "totalrecall").iterdir()}
+    names = [name for name in re.findall(r"`([a-z_]+(?:\.\w+)*)`", text) if name.partition(".")[0] in folders]
+    assert len(names) > 25
+    for name in names:
+        pkgutil.resolve_name(f"totalrecall.{name}")
+    tests = set(re.findall(r"`(?:tests/)?(test_\w+\.py|reference\.py)`", text))
+    assert {test for test in tests if not (ROOT / "tests" / test).is_file()} == set()
