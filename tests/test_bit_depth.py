@@ -241,7 +241,7 @@ def test_overlays_and_patches_of_a_report_show_what_the_camera_saw(tiny_backbone
         detector = make(PatchCore, tiny_backbone).fit(sorted(folder.iterdir())[:5])
         result, depth = detector.predict(folder / "5.png"), detector.recipe.depth
         shown.append(result.overlay(title="x"))
-        pairs.append(patch_pair(folder / "5.png", (30, 20), folder / "0.png", (9, 9), ("x", "y"), depth=depth))
+        pairs.append(patch_pair(folder / "5.png", (30, 20), folder / "0.png", (9, 9), depth=depth))
     assert np.array_equal(shown[0], shown[1])
     assert np.array_equal(shown[0], shown[2])
     assert pairs[0] == pairs[1] == pairs[2]

@@ -1,7 +1,10 @@
 """cli: `predict --report` and `evaluate --report`, and the functions for a Python user."""
 
+import os
 import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -13,7 +16,9 @@ from totalrecall import PatchCore, load_detector
 from totalrecall.cli import main
 from totalrecall.datasets import open_dataset
 from totalrecall.errors import DataError
-from totalrecall.reports.writer import ReportWriter, report_pictures, report_samples
+from totalrecall.evaluation.evaluate import evaluate
+from totalrecall.reports import report_pictures
+from totalrecall.reports.writer import ReportWriter
 
 HOSTILE = "<img src=x onerror=alert(1)>&'\"\u202e.png"
 
@@ -50,6 +55,32 @@ def test_predict_writes_scores_threshold_overlays_and_patches(capsys, model, par
     assert any("if 11 good parts pass a day" in word for word in words)
     assert "labelled" not in text
     assert "known good" not in text
+
+
+def loaded(code: str, *words: str) -> list[str]:
+    """Return which of some modules a new process has imported after some code."""
+    script = f"import sys\n{code}\nprint(*sorted(set({words}) & sys.modules.keys()), file=sys.stderr)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=True)
+    return done.stderr.splitlines()[-1].split()
+
+
+def test_predict_and_evaluate_import_the_report_only_to_write_one(model, parts, tmp_path):
+    for command in (
+        ["predict", str(model), str(parts / "test")],
+        ["evaluate", str(model), str(parts), "--layout", "mvtec"],
+    ):
+        for options, expected in (
+            ([], []),
+            (["--report", str(tmp_path / "r.html")], ["jinja2", "totalrecall.reports"]),
+        ):
+            code = f"from totalrecall.cli import main\nassert main({[*command, '-q', *options]}) == 0"
+            assert loaded(code, "jinja2", "totalrecall.reports") == expected
+
+
+def test_a_page_alone_needs_no_detector_and_a_plot_no_template():
+    code = "import totalrecall.reports.page, totalrecall.reports.plots"
+    assert loaded(code, "jinja2", "openvino", "totalrecall.datasets", "totalrecall.detectors") == []
 
 
 def test_evaluate_adds_the_metrics_the_curve_and_the_labels(capsys, model, parts, tmp_path):
@@ -237,10 +268,9 @@ def test_a_python_user_has_both_reports(model, parts, tmp_path):
     detector = load_detector(model)
     path = report_pictures(detector, parts / "test", tmp_path / "p.html", title="Mine", parts_a_day=7)
     assert {"Mine", "All pictures"} <= set(read(path)[1])
-    seen = []
-    samples = open_dataset("mvtec", parts).test
-    measured = report_samples(detector, samples, tmp_path / "e.html", progress=lambda done, _: seen.append(done))
-    assert (measured.images, seen) == (6, [1, 2, 3, 4, 5, 6])
+    report = ReportWriter(tmp_path / "e.html", detector)
+    measured = evaluate(detector, open_dataset("mvtec", parts).test, heard=report.add_sample)
+    report.write("Measured", measured=measured)
     assert "Good against defective" in read(tmp_path / "e.html")[1]
     with pytest.raises(DataError, match="it is a folder"):
         report_pictures(detector, parts / "test", tmp_path)

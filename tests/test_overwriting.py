@@ -6,9 +6,8 @@ import shutil
 import pytest
 
 from totalrecall import PatchCore
-from totalrecall.datasets import Sample
 from totalrecall.errors import SettingError
-from totalrecall.reports.writer import report_pictures, report_samples
+from totalrecall.reports.writer import ReportWriter, report_pictures
 
 
 @pytest.fixture
@@ -39,6 +38,8 @@ def test_a_report_is_not_written_over_a_picture_that_it_is_about(tiny_backbone, 
     for name in names_of(pictures[0], tmp_path):
         with pytest.raises(SettingError, match=r"must name a file of its own, got .*, a picture to judge"):
             report_pictures(detector, pictures, name)
+        report = ReportWriter(name, detector)
+        report.add(pictures[0], detector.predict(pictures[0]))
         with pytest.raises(SettingError, match=r"must name a file of its own, got .*, a picture to judge"):
-            report_samples(detector, [Sample(path, 0, "good", None, "test", "x") for path in pictures], name)
+            report.write("Mine")
     assert pictures[0].read_bytes() == before

@@ -1,14 +1,18 @@
 """The HTML report: one safe, small, self-contained file."""
 
+import ast
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from jinja2 import UndefinedError
 
+from totalrecall import reports
 from totalrecall.pictures.overlay import save_overlay
 from totalrecall.reports.gallery import ReportEntry
+from totalrecall.reports.page import render
 from totalrecall.reports.report import write_report
 
 HOSTILE = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>&amp;\u202egnp.exe\n\udcff"
@@ -22,6 +26,11 @@ def entry(number: int, score: float, **changes) -> ReportEntry:
 def page(folder: Path, entries, **changes) -> str:
     settings = {"title": "Report", "model_info": {"backbone": "compact"}} | changes
     return write_report(folder / "report.html", entries=entries, **settings).read_text(encoding="utf-8")
+
+
+def section(text: str, heading: str) -> str:
+    """Return the section of a page under a heading; an empty text where the page has none."""
+    return next((part for part in re.split("(?=<section)", text) if f"<h2>{heading}</h2>" in part), "")
 
 
 class Reader(HTMLParser):
@@ -82,7 +91,6 @@ def test_hostile_names_stay_text(tmp_path):
         [bad],
         title=HOSTILE,
         model_info={HOSTILE: HOSTILE},
-        summary={HOSTILE: HOSTILE},
         bad_files=[(HOSTILE, HOSTILE)],
         notes=[HOSTILE],
     )
@@ -92,6 +100,40 @@ def test_hostile_names_stay_text(tmp_path):
     assert all(attributes["src"].startswith("data:image/jpeg") for tag, attributes in reader.tags if tag == "img")
     assert "\u202e" not in text
     assert any("alert('x')" in word for word in reader.words)
+
+
+def test_control_characters_and_endless_names_never_reach_a_page():
+    text = render("page.html", {"title": "a\x1b[31m\x07\u202e\u2028b", "notes": ["\x00" * 9, "n" * 9000]})
+    assert "<h1>a�[31m���b</h1>" in text
+    assert not [letter for letter in text if not letter.isprintable() and letter != "\n"]
+    assert "n" * 900 in text
+    assert len(text) < 16_000
+    assert len(render("page.html", {"title": "t" * 10_000, "notes": []})) < 12_000
+
+
+def test_a_misspelt_name_in_a_template_is_an_error():
+    with pytest.raises(UndefinedError, match="'notes' is undefined"):
+        render("page.html", {"title": "t"})
+
+
+def test_one_place_alone_in_the_templates_prints_something_as_it_is():
+    folder = Path(reports.__file__).with_name("templates")
+    texts = {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
+    assert {name: text.count("|safe") for name, text in texts.items() if "|safe" in text} == {"pieces.html": 1}
+    assert not [name for name, text in texts.items() if "autoescape" in text or "<script" in text]
+
+
+def test_no_module_writes_mark_up():
+    """HTML and SVG are in the templates, where all that is printed is escaped."""
+    source = Path(reports.__file__).parents[1]
+    marks = re.compile(r"</?(a|b|div|dl|figure|h[1-6]|html|img|li|p|path|rect|section|span|svg|t[dhr]|table|ul)\\b")
+    strings = [
+        (path.name, node.value)
+        for path in source.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    assert [(name, text) for name, text in strings if marks.search(text)] == []
 
 
 def test_the_page_asks_for_nothing_from_outside(tmp_path):

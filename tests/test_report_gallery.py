@@ -35,7 +35,7 @@ def test_the_defects_with_the_lowest_scores_come_first_then_the_good_with_the_hi
         headings.index(one) for one in ("Defects with the lowest scores", "Good pictures with the highest scores")
     ]
     assert places[1] == places[0] + 1
-    assert "The others, highest score first" in headings
+    assert "Other pictures, highest score first" in headings
     assert "2 of 40 were missed." in text
     assert "1 of 20 is a false alarm." in text
 

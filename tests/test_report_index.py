@@ -37,8 +37,8 @@ def test_each_model_has_its_links_and_its_pictures_in_the_order_given(tmp_path):
 
 def test_what_to_type_next_stands_at_the_end(tmp_path):
     page = index(tmp_path, [row()], commands={"Learn:": "totalrecall fit <GOOD>"})
-    assert "<p>Learn:</p><p><code>totalrecall fit &lt;GOOD&gt;</code></p></section>\n</main>" in page
-    assert "What to type next" not in index(tmp_path, [row()])
+    assert "<p>Learn:</p>\n<p><code>totalrecall fit &lt;GOOD&gt;</code></p>\n</section>\n</main>" in page
+    assert "Next steps" not in index(tmp_path, [row()])
 
 
 def test_hostile_names_stay_text_and_cannot_become_a_script(tmp_path):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from totalrecall.audit.audit import Audit, Shown
 from totalrecall.pictures.overlay import draw_overlay, save_overlay
-from totalrecall.reports.page import jpeg_uri, number, text, write_page
+from totalrecall.reports.page import jpeg_uri, number, write_page
 from totalrecall.scoring import Region
 
 __all__ = ["VERDICT", "draw_tile", "write_page_of", "write_picture_of"]
@@ -28,7 +28,6 @@ _CAPTION, _GAP = 44, 16
 _COLUMNS = 3
 _WIDTH = 860  # of the page's pictures
 _BUDGET = 4_000_000  # bytes of pictures in the page
-_LONGEST_LIST = 60
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _PAPER, _INK, _SOFT, _BAD = (250, 250, 247), (28, 30, 33), (110, 114, 120), (178, 34, 34)
 
@@ -58,29 +57,24 @@ def write_page_of(path: str | Path, audit: Audit, shown: Sequence[Shown], *, not
     Raises:
         DataError: the folder cannot be made or written.
     """
-    figures, left = [], _BUDGET
-    for rank, one in enumerate(shown, start=1):
+    figures, room = [], _BUDGET
+    for one in shown:
         source = jpeg_uri(draw_tile(audit, one), _WIDTH)
-        left -= len(source or "")
-        if source is None or left < 0:
+        room -= len(source or "")
+        if source is None or room < 0:
             break
-        figures.append(
-            f'<figure><img loading="lazy" alt="Overlay of {text(one.entry.path)}" src="{source}"><figcaption>'
-            f'{_verdict(one)} <span class="rank">{rank}</span> <b>{number(one.entry.level)}</b> '
-            f"<bdi>{text(one.entry.path)}</bdi><br>{text(one.reason)}</figcaption></figure>"
-        )
-    rest = len(shown) - len(figures)
-    body = [
-        "<h1>Audit of the good pictures</h1>",
-        *(f'<p class="note">{text(note)}</p>' for note in notes),
-        _tiles(audit),
-        f'<section><h2>The worst explained by the others</h2><div class="gallery">{"".join(figures)}</div></section>',
-        f'<p class="note">{rest} more are left out to keep this page small.</p>' if rest else "",
-        _list("The same picture twice", _duplicates(audit)),
-        _list("Unusual sizes", _sizes(audit)),
-        _list("Files that could not be read", [str(error) for error in audit.skipped]),
-    ]
-    return write_page(path, "Audit of the good pictures", body)
+        figures.append((one, source))
+    values = {
+        "title": "Audit of the good pictures",
+        "notes": notes,
+        "numbers": _numbers(audit),
+        "figures": figures,
+        "left_out": len(shown) - len(figures),
+        "duplicates": _duplicates(audit),
+        "sizes": _sizes(audit),
+        "skipped": list(map(str, audit.skipped)),
+    }
+    return write_page(path, "audit.html", values)
 
 
 def write_picture_of(path: str | Path, audit: Audit, shown: Sequence[Shown]) -> Path:
@@ -122,25 +116,17 @@ def _write(sheet: Picture, words: str, place: tuple[int, int], colour: tuple[int
     cv2.putText(sheet, words, place, _FONT, 0.42, colour, 1, cv2.LINE_AA)
 
 
-def _verdict(one: Shown) -> str:
-    if one.entry.stands_out:
-        return '<span class="verdict bad"><span aria-hidden="true">▲</span> stands out</span>'
-    return '<span class="verdict unsure"><span aria-hidden="true">■</span> ranked</span>'
-
-
-def _tiles(audit: Audit) -> str:
-    numbers = {
+def _numbers(audit: Audit) -> dict[str, str]:
+    return {
         "pictures": str(len(audit.pictures)),
-        "parts that they seem to show": str(audit.parts),
+        "different parts": str(audit.parts),
         "stand out": str(len(audit.outliers)),
         "limit": number(audit.limit),
         "usual level": number(audit.usual),
-        "groups of the same": str(len(audit.duplicates)),
+        "groups of copies": str(len(audit.duplicates)),
         "unusual sizes": str(len(audit.sizes)),
         "unreadable": str(len(audit.skipped)),
     }
-    tiles = "".join(f"<div><dt>{text(name)}</dt><dd>{text(value)}</dd></div>" for name, value in numbers.items())
-    return f'<dl class="tiles">{tiles}</dl>'
 
 
 def _duplicates(audit: Audit) -> list[str]:
@@ -152,11 +138,3 @@ def _duplicates(audit: Audit) -> list[str]:
 def _sizes(audit: Audit) -> list[str]:
     found = [(audit.pictures[size.picture], size.usual) for size in audit.sizes]
     return [f"{picture.path}: {picture.width} x {picture.height}, usual is {usual}" for picture, usual in found]
-
-
-def _list(title: str, lines: Sequence[str]) -> str:
-    if not lines:
-        return ""
-    items = "".join(f"<li><bdi>{text(line)}</bdi></li>" for line in lines[:_LONGEST_LIST])
-    more = f"<p>and {len(lines) - _LONGEST_LIST} more</p>" if len(lines) > _LONGEST_LIST else ""
-    return f"<section><h2>{text(title)}</h2><ul>{items}</ul>{more}</section>"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from totalrecall.evaluation.evaluate import Evaluation
+    from totalrecall.registry import AnyDetector
     from totalrecall.reports.writer import ReportWriter
 
 __all__ = ["add_parser"]
@@ -56,7 +57,6 @@ def run(args: argparse.Namespace) -> int:
     from totalrecall.datasets import open_dataset
     from totalrecall.evaluation.evaluate import evaluate
     from totalrecall.registry import load_detector
-    from totalrecall.reports.writer import ReportWriter
 
     check_target("--json", args.json)
     check_report(args)
@@ -65,8 +65,7 @@ def run(args: argparse.Namespace) -> int:
     data = open_dataset(args.layout, args.root, seed=seed)
     for warning in data.warnings:
         complain(f"warning: {warning}")
-    folders = [*(args.good_pictures or ()), args.root]
-    report = ReportWriter(args.report, detector, good_pictures=folders) if args.report else None
+    report = _report(args, detector)
     with progress_bars(args) as progress:
         step = None if progress is None else (lambda done, total: progress("scoring", done, total))
         evaluation = evaluate(detector, data.test, progress=step, heard=report.add_sample if report else None)
@@ -82,6 +81,14 @@ def run(args: argparse.Namespace) -> int:
     if report:
         _write_report(args, report, evaluation, [*data.warnings, *args.notices])
     return 1 if evaluation.bad else 0
+
+
+def _report(args: argparse.Namespace, detector: "AnyDetector") -> "ReportWriter | None":
+    if not args.report:
+        return None
+    from totalrecall.reports.writer import ReportWriter
+
+    return ReportWriter(args.report, detector, good_pictures=[*(args.good_pictures or ()), args.root])
 
 
 def _write_report(

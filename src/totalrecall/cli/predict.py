@@ -168,10 +168,12 @@ def _results(detector: "AnyDetector", pictures: Sequence[Path], conditions: bool
 
 
 def _report(args: argparse.Namespace, detector: "AnyDetector") -> "ReportWriter | None":
+    if not args.report:
+        return None
     from totalrecall.reports.writer import ReportWriter
 
     folders = [*(args.good_pictures or ()), *filter(os.path.isdir, args.pictures)]
-    return ReportWriter(args.report, detector, good_pictures=folders) if args.report else None
+    return ReportWriter(args.report, detector, good_pictures=folders)
 
 
 def _write_report(args: argparse.Namespace, report: "ReportWriter", seconds: float) -> None:

@@ -1,11 +1,14 @@
-"""One picture's row in a report: what was said of it, what is known of it, and both in words."""
+"""The pictures in a report: a row for each, which of them are shown, and how the worst patch is cut out.
+
+Nothing large is kept while pictures are judged: `WorstOverlays` draws and keeps the few that the page can show.
+"""
 
 import heapq
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import cv2
 import numpy as np
@@ -16,26 +19,38 @@ from totalrecall.errors import DataError, PictureError
 from totalrecall.evaluation.evaluate import read_defect_mask
 from totalrecall.pictures.bit_depth import BitDepth
 from totalrecall.pictures.loading import read_image
-from totalrecall.reports.page import jpeg, jpeg_uri, number, text
-from totalrecall.reports.page import text as safe
+from totalrecall.reports.page import jpeg, jpeg_uri, render
 from totalrecall.scoring import Result
 from totalrecall.types import Image, Mask
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 __all__ = [
     "FULL_WIDTH",
     "MOST_FULL",
     "MOST_TELLING",
+    "Gallery",
     "ReportEntry",
+    "Section",
     "WorstOverlays",
     "counts",
     "cut_patch",
     "gallery",
-    "no_patches",
     "patch_pair",
     "short_name",
-    "truth",
-    "verdict",
 ]
+
+FULL_WIDTH, _SMALL_WIDTH = 860, 300  # pixels
+MOST_FULL = 24
+MOST_TELLING = 8  # defects with the lowest scores, and as many good pictures with the highest
+_FULL_BYTES, _SMALL_BYTES = 2_300_000, 1_600_000  # of HTML
+_PATCH_SHARE = 8  # a patch is this part of the picture's shorter side
+_PATCH_LEAST = 24  # pixels, for there to be something to see
+_PATCH_SHOWN = 200  # pixels
+_SMALL = 48  # overlays that are kept besides those in full
+
+Picture: TypeAlias = NDArray[np.uint8]  # (h, w, 3) RGB; not `types.Image`, for sizes change here
 
 
 @dataclass(frozen=True)
@@ -103,6 +118,23 @@ class ReportEntry:
         )
 
     @property
+    def name(self) -> str:
+        """The short name of its file."""
+        return short_name(self.path)
+
+    @property
+    def nearest_name(self) -> str | None:
+        """The short name of the nearest good picture."""
+        return None if self.nearest is None else short_name(self.nearest)
+
+    @property
+    def truth(self) -> str:
+        """What is known of the picture: good, the name of its defect, or a dash."""
+        if self.label == 1:
+            return self.defect or "defective"
+        return "–" if self.label is None else "good"
+
+    @property
     def missed(self) -> bool:
         """Whether it is a defect that was judged good."""
         return self.label == 1 and self.is_anomalous is False
@@ -116,23 +148,6 @@ class ReportEntry:
 def short_name(path: str | Path) -> str:
     """Return the file's name with its folder, which in many layouts says what the picture is."""
     return "/".join(Path(path).parts[-2:]) or str(path)
-
-
-def verdict(entry: ReportEntry) -> str:
-    """Return the verdict as a shape, a word and a colour, so that none of them is needed alone."""
-    if entry.is_anomalous is None:
-        return '<span class="verdict unsure"><span aria-hidden="true">■</span> no verdict</span>'
-    kind, shape, word = ("bad", "▲", "DEFECT") if entry.is_anomalous is True else ("fine", "●", "GOOD")
-    wrong = "false alarm" if entry.false_alarm else "missed" if entry.missed else ""
-    mark = f' <span class="wrong">{wrong}</span>' if wrong else ""
-    return f'<span class="verdict {kind}"><span aria-hidden="true">{shape}</span> {word}</span>{mark}'
-
-
-def truth(entry: ReportEntry) -> str:
-    """Return what is known of a picture: good, the name of its defect, or a dash."""
-    if entry.label == 1:
-        return text(entry.defect or "defective")
-    return "–" if entry.label is None else "good"
 
 
 def counts(entries: Sequence[ReportEntry], bad_files: int) -> dict[str, str]:
@@ -152,15 +167,34 @@ def counts(entries: Sequence[ReportEntry], bad_files: int) -> dict[str, str]:
     return found
 
 
-FULL_WIDTH, _SMALL_WIDTH = 860, 300  # pixels
-MOST_FULL = 24
-MOST_TELLING = 8  # defects with the lowest scores, and as many good pictures with the highest
-_FULL_BYTES, _SMALL_BYTES = 2_300_000, 1_600_000  # of HTML
+@dataclass(frozen=True)
+class Section:
+    """Pictures under a heading, with a sentence about them; `figures` are HTML, `small` those of a third the width."""
+
+    heading: str
+    note: str
+    figures: Sequence["Markup"]
+    small: bool = False
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The pictures of a report.
+
+    Attributes:
+        sections: those that have pictures, in order.
+        shown: ranks of the entries that are shown; the anchor of a figure is `p` and its rank.
+        left_out: number of entries that are not.
+    """
+
+    sections: list[Section]
+    shown: set[int]
+    left_out: int
 
 
 @dataclass
 class _Room:
-    """What is left of the page's budget, and the pictures that have had their place."""
+    """What is left of the page's budget, and the entries that are shown already."""
 
     full: int = MOST_FULL
     full_bytes: int = _FULL_BYTES
@@ -168,33 +202,27 @@ class _Room:
     shown: set[int] = field(default_factory=set)
 
 
-def gallery(entries: Sequence[ReportEntry]) -> tuple[str, set[int]]:
-    """Return the overlays as HTML, and which of the entries have one in it.
+def gallery(entries: Sequence[ReportEntry]) -> Gallery:
+    """Choose which overlays a report shows, as far as the room goes.
 
     Args:
-        entries: in the order of the table; a figure's anchor is `p` and the entry's place.
+        entries: in the order of the table.
     """
-    room = _Room()
+    room, sections = _Room(), []
     drawn = [rank for rank, entry in enumerate(entries) if entry.overlay is not None]
     labels = {entry.label for entry in entries}
-    parts = []
     if 1 in labels:
         defects = [rank for rank in reversed(drawn) if entries[rank].label == 1]
         missed = _share(sum(entry.missed for entry in entries), entries, 1, "was missed", "were missed")
-        parts.append(_in_full("Defects with the lowest scores", missed, entries, defects, room))
+        sections.append(_telling("Defects with the lowest scores", missed, entries, defects, room))
     if 0 in labels:
         good = [rank for rank in drawn if entries[rank].label == 0]
         alarms = _share(sum(entry.false_alarm for entry in entries), entries, 0, "is a false alarm", "are false alarms")
-        parts.append(_in_full("Good pictures with the highest scores", alarms, entries, good, room))
+        sections.append(_telling("Good pictures with the highest scores", alarms, entries, good, room))
     rest = [rank for rank in drawn if rank not in room.shown]
-    parts.append(_highest("The others" if room.shown else "Pictures", entries, rest, room))
-    left_out = len(entries) - len(room.shown)
-    if drawn and left_out:
-        parts.append(
-            f'<p class="note">{left_out} more overlays are left out to keep this page small. '
-            "<code>totalrecall predict --heatmaps DIR</code> writes one for every picture.</p>"
-        )
-    return "\n".join(part for part in parts if part), room.shown
+    sections += _highest("Other pictures" if room.shown else "Pictures", entries, rest, room)
+    left_out = len(entries) - len(room.shown) if drawn else 0
+    return Gallery([section for section in sections if section.figures], room.shown, left_out)
 
 
 def _share(wrong: int, entries: Sequence[ReportEntry], label: int, one: str, several: str) -> str:
@@ -203,18 +231,18 @@ def _share(wrong: int, entries: Sequence[ReportEntry], label: int, one: str, sev
     return f"{wrong or 'None'} of {judged} {one if wrong == 1 else several}." if judged else ""
 
 
-def _in_full(heading: str, words: str, entries: Sequence[ReportEntry], ranks: Sequence[int], room: _Room) -> str:
+def _telling(heading: str, note: str, entries: Sequence[ReportEntry], ranks: Sequence[int], room: _Room) -> Section:
     """Return the first few in full."""
-    figures = [_place(rank, entries[rank], room) for rank in ranks[:MOST_TELLING] if rank not in room.shown]
-    return _section(heading, words, figures)
+    figures = [_in_full(rank, entries[rank], room) for rank in ranks[:MOST_TELLING] if rank not in room.shown]
+    return Section(heading, note, [figure for figure in figures if figure])
 
 
-def _highest(heading: str, entries: Sequence[ReportEntry], ranks: Sequence[int], room: _Room) -> str:
+def _highest(heading: str, entries: Sequence[ReportEntry], ranks: Sequence[int], room: _Room) -> list[Section]:
     """Return the highest scores in full and the next small, as far as the room goes."""
-    full: list[str] = []
-    small: list[str] = []
+    full: list[Markup] = []
+    small: list[Markup] = []
     for rank in ranks:
-        figure = _place(rank, entries[rank], room) if not small else ""  # no gaps: once full, it stays full
+        figure = None if small else _in_full(rank, entries[rank], room)  # no gaps: the first small one ends the large
         if figure:
             full.append(figure)
         elif room.small_bytes > 0 and (figure := _figure(rank, entries[rank], _SMALL_WIDTH)):
@@ -223,63 +251,40 @@ def _highest(heading: str, entries: Sequence[ReportEntry], ranks: Sequence[int],
                 break
             small.append(figure)
             room.shown.add(rank)
-    return _section(f"{heading}, highest score first", "", full) + _section(
-        f"The next {len(small)}, small", "", small, "gallery small"
-    )
+    next_ones = f"The next {len(small)}, small"
+    return [Section(f"{heading}, highest score first", "", full), Section(next_ones, "", small, small=True)]
 
 
-def _place(rank: int, entry: ReportEntry, room: _Room) -> str:
-    """Return one figure in full, or nothing where there is no room for it or its file is gone."""
-    if not room.full:
-        return ""
-    figure = _figure(rank, entry, FULL_WIDTH)
-    if not figure:
-        return ""
+def _in_full(rank: int, entry: ReportEntry, room: _Room) -> "Markup | None":
+    """Return one figure in full, or None where there is no room for it or its file is gone."""
+    figure = _figure(rank, entry, FULL_WIDTH) if room.full else None
+    if figure is None:
+        return None
     if len(figure) > room.full_bytes:
         room.full = 0
-        return ""
+        return None
     room.full -= 1
     room.full_bytes -= len(figure)
     room.shown.add(rank)
     return figure
 
 
-def _section(heading: str, words: str, figures: Sequence[str], kind: str = "gallery") -> str:
-    body = "".join(figures)
-    note = f'<p class="note">{words}</p>' if words else ""
-    return f'<section><h2>{heading}</h2>{note}<div class="{kind}">{body}</div></section>' if body else ""
-
-
-def _figure(rank: int, entry: ReportEntry, width: int) -> str:
-    """Return one overlay with its caption, or nothing where the overlay's file is gone."""
+def _figure(rank: int, entry: ReportEntry, width: int) -> "Markup | None":
+    """Return one overlay with its caption, or None where the overlay's file is gone."""
     source = jpeg_uri(entry.overlay, width) if entry.overlay is not None else None
     if source is None:
-        return ""
-    name = safe(short_name(entry.path))
-    patches = _patches(entry) if width == FULL_WIDTH else ""
-    known = "" if entry.label is None else f' <span class="known">labelled {truth(entry)}</span>'
-    p_value = "" if number(entry.p_value) == "–" else f' <span class="known">p-value {number(entry.p_value)}</span>'
-    return (
-        f'<figure id="p{rank}"><img loading="lazy" alt="Overlay of {name}" src="{source}">{patches}'
-        f"<figcaption>{verdict(entry)} <b>{number(entry.score)}</b> <bdi>{name}</bdi>{p_value}{known}"
-        "</figcaption></figure>"
-    )
+        return None
+    compared = width == FULL_WIDTH and entry.nearest is not None and None not in (entry.worst, entry.nearest_at)
+    patches = _patches(entry) if compared else None
+    values = {"rank": rank, "entry": entry, "source": source, "compared": compared, "patches": patches}
+    return render("figure.html", values)
 
 
-def _patches(entry: ReportEntry) -> str:
-    """Return the worst patch beside the good one, or nothing where one is not known."""
-    if entry.worst is None or entry.nearest is None or entry.nearest_at is None:
-        return ""
-    names = (short_name(entry.path), short_name(entry.nearest))
-    if entry.nearest_file is None:
-        return no_patches(names[1], named=entry.good_named)
-    return patch_pair(entry.path, entry.worst, entry.nearest_file, entry.nearest_at, names, depth=entry.depth)
-
-
-Picture: TypeAlias = NDArray[np.uint8]  # (h, w, 3) RGB; not `types.Image`, for sizes change here
-_SHARE = 8  # a patch is this part of the picture's shorter side
-_LEAST = 24  # pixels, for there to be something to see
-_SHOWN = 200  # pixels
+def _patches(entry: ReportEntry) -> list[str] | None:
+    """Return both patches of an entry as `patch_pair` does; None too where the good picture's file is not known."""
+    if entry.worst is None or entry.nearest_at is None or entry.nearest_file is None:
+        return None
+    return patch_pair(entry.path, entry.worst, entry.nearest_file, entry.nearest_at, depth=entry.depth)
 
 
 def patch_pair(
@@ -287,71 +292,37 @@ def patch_pair(
     worst: tuple[int, int],
     nearest: str | Path,
     nearest_at: tuple[int, int],
-    names: tuple[str, str],
     *,
     depth: BitDepth | None = None,
-) -> str:
-    """Return both patches as HTML, or in a line why there are none.
+) -> list[str] | None:
+    """Return the worst patch and the nearest good one, each as the `src` of an image; None where a file is gone.
 
     Args:
         path: the picture's file.
         worst: x and y of its worst patch, in pixels of the file.
         nearest: the good picture's file.
         nearest_at: x and y of the good patch, in pixels of that file.
-        names: what the two pictures are called.
         depth: of the model, for 16-bit pictures.
     """
-    own, good = text(names[0]), text(names[1])
     try:
         patches = cut_patch(read_image(path, depth), worst), cut_patch(read_image(nearest, depth), nearest_at)
     except PictureError:  # moved away since
-        return _without(f"<bdi>{own}</bdi>, or the good picture <bdi>{good}</bdi>, is not there any more")
-    first, second = (jpeg_uri(_enlarged(patch), _SHOWN) for patch in patches)
-    return (
-        f'<div class="patches"><span><img loading="lazy" alt="Worst patch of {own}" src="{first}">worst patch</span>'
-        f'<span><img loading="lazy" alt="Nearest good patch, of {good}" src="{second}">'
-        f"nearest good patch, of <bdi>{good}</bdi></span></div>"
-    )
-
-
-def no_patches(name: str, *, named: bool) -> str:
-    """Say in a line of HTML why the nearest good picture is not shown.
-
-    Args:
-        name: what it is called.
-        named: whether a folder was named to find it in.
-    """
-    if named:
-        return _without(
-            f"the nearest good picture, <bdi>{text(name)}</bdi>, was not found where pictures were looked for, or is "
-            "another file by now. To see it, name its folder: --good-pictures DIR"
-        )
-    return _without(
-        f"the nearest good picture is <bdi>{text(name)}</bdi>. To see it, name the folder of the good pictures: "
-        "--good-pictures DIR"
-    )
-
-
-def _without(why: str) -> str:
-    return f'<p class="gone">No patches side by side: {why}.</p>'
+        return None
+    return [str(jpeg_uri(_enlarged(patch), _PATCH_SHOWN)) for patch in patches]
 
 
 def cut_patch(image: Picture, at: tuple[int, int]) -> Picture:
     """Return the square around a point (x, y), an eighth of the shorter side, moved to lie inside the picture."""
     height, width = image.shape[:2]
     shorter = min(height, width)
-    side = min(max(round(shorter / _SHARE), _LEAST), shorter)
+    side = min(max(round(shorter / _PATCH_SHARE), _PATCH_LEAST), shorter)
     left, top = (min(max(at[axis] - side // 2, 0), (width, height)[axis] - side) for axis in (0, 1))
     return image[top : top + side, left : left + side]
 
 
 def _enlarged(patch: Picture) -> Picture:
-    larger = patch.shape[0] < _SHOWN
-    grown = cv2.resize(patch, (_SHOWN, _SHOWN), interpolation=cv2.INTER_CUBIC if larger else cv2.INTER_AREA)
-    return np.asarray(grown, np.uint8)
-
-
-_SMALL = 48  # overlays beside those in full
+    interpolation = cv2.INTER_CUBIC if patch.shape[0] < _PATCH_SHOWN else cv2.INTER_AREA
+    return np.asarray(cv2.resize(patch, (_PATCH_SHOWN, _PATCH_SHOWN), interpolation=interpolation), np.uint8)
 
 
 class WorstOverlays:

@@ -1,4 +1,7 @@
-"""Drawings as inline SVG: a histogram of scores, with round numbers along the axis, and the ROC curve."""
+"""Drawings: a histogram of scores with round numbers along the axis, and curves of shares, such as the ROC.
+
+What is here lays a drawing out, in its own units; `templates/plots.html` writes it as inline SVG.
+"""
 
 import math
 from collections.abc import Sequence
@@ -6,15 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Series", "histogram", "roc"]
+__all__ = ["Bar", "Curve", "Curves", "Histogram", "Series", "Stack", "Tick", "curves", "histogram", "score_histogram"]
 
-_LEFT, _TOP, _FOOT = 34, 30, 48
-_SIDE = 250  # of the curve's square
-_EDGE = 16  # about half a number
-_HATCH = (
-    '<defs><pattern id="hatch" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
-    '<rect width="6" height="6" class="under"/><line y2="6" class="stripe"/></pattern></defs>'
-)
+_LEFT, _TOP = 34, 30
+_SIDE = 250  # of the square that curves are drawn in
+_EDGE = 16  # about half the width of a number
+_MOST_LIMITS = 3
 
 
 @dataclass(frozen=True)
@@ -27,21 +27,93 @@ class Series:
 
 
 @dataclass(frozen=True)
-class _Frame:
-    low: float
-    high: float
+class Stack:
+    """A series that was counted: how many of its scores lie in each bin."""
+
+    name: str
+    kind: str
+    counts: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A part of a column: its kind, its upper left corner and its size."""
+
+    kind: str
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A number at a place of the axis; `side` says which end of its text is there: `start`, `mid` or `end`."""
+
+    x: float
+    side: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """A histogram, laid out: columns from `top` down to `floor`, between `left` and `width`.
+
+    Attributes:
+        words: what is read aloud in its place.
+        legend: kind, name and number of scores of each series.
+        bars: parts of columns.
+        ticks: numbers along the axis.
+        limits: thresholds.
+        tallest: number of scores in the highest column.
+        width: of the drawing.
+        floor: height of the axis, from above.
+    """
+
+    words: str
+    legend: list[tuple[str, str, int]]
+    bars: list[Bar]
+    ticks: list[Tick]
+    limits: list[Tick]
+    tallest: int
     width: int
-    height: int
-
-    @property
-    def floor(self) -> int:
-        return _TOP + self.height
-
-    def at(self, value: float) -> float:
-        return _LEFT + (value - self.low) / (self.high - self.low) * (self.width - _LEFT)
+    floor: int
+    left: int = _LEFT
+    top: int = _TOP
 
 
-def histogram(
+@dataclass(frozen=True)
+class Curve:
+    """A curve of shares (x, y), both from 0 to 1, and its name in the legend."""
+
+    name: str
+    points: Sequence[Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Curves in a square, laid out.
+
+    Attributes:
+        title: of the drawing.
+        across, upright: what the axes show.
+        lines: name and points of each curve.
+        ticks: share of the side, number across, number upright.
+        dot: place of the threshold in use, and what it is in words; None where nothing is marked.
+    """
+
+    title: str
+    across: str
+    upright: str
+    lines: list[tuple[str, list[tuple[float, float]]]]
+    ticks: list[tuple[float, str, str]]
+    dot: tuple[float, float, str] | None
+    left: int = _LEFT
+    top: int = _TOP
+    side: int = _SIDE
+
+
+def score_histogram(
     series: Sequence[Series],
     thresholds: Sequence[float],
     *,
@@ -49,109 +121,115 @@ def histogram(
     width: int = 860,
     height: int = 200,
     bins: int = 28,
-) -> str:
-    """Return the legend and the histogram as HTML, or nothing where no score is a number.
+) -> Histogram | None:
+    """Return the histogram of some scores, or None where no score is a number.
 
     Args:
         series: drawn one upon another, the first at the foot; empty ones are left out.
         thresholds: marked by lines, the lowest three of those that are numbers.
-        what: the scores are called when the picture is read aloud; no mark-up.
+        what: what the scores are called when the drawing is read aloud.
         width: of the drawing, in its own units: letters are 13 high.
-        height: of the highest bar.
-        bins: number of bars side by side.
+        height: of the highest column.
+        bins: number of columns.
     """
-    drawn = [(one, [score for score in one.scores if math.isfinite(score)]) for one in series]
-    drawn = [(one, scores) for one, scores in drawn if scores]
-    if not drawn:
-        return ""
-    limits = sorted({value for value in thresholds if math.isfinite(value)})[:3]
-    scores = [score for _, own in drawn for score in own]
+    known = [(one, [score for score in one.scores if math.isfinite(score)]) for one in series]
+    known = [(one, scores) for one, scores in known if scores]
+    if not known:
+        return None
+    limits = sorted({value for value in thresholds if math.isfinite(value)})[:_MOST_LIMITS]
+    scores = [score for _, mine in known for score in mine]
     low, high = min(scores + limits), max(scores + limits)
     margin = 0.04 * ((high - low) or max(abs(high), 1.0))
-    frame = _Frame(low - margin, high + margin, width, height)
-    counts = [np.histogram(own, bins, (frame.low, frame.high))[0] for _, own in drawn]
-    tallest = int(np.sum(counts, axis=0).max())
-    legend = "".join(f'<span><i class="{one.kind}"></i>{one.name} ({len(own)})</span>' for one, own in drawn)
-    spoken = f"Histogram of {len(scores)} {what} from {min(scores):.3g} to {max(scores):.3g}"
-    spoken += "".join(f", threshold {value:.3g}" for value in limits)
-    hatch = _HATCH if any(one.kind == "defect" for one, _ in drawn) else ""
-    bars = _bars(frame, [one.kind for one, _ in drawn], counts, tallest)
-    return (
-        f'<p class="legend">{legend}</p>'
-        f'<svg viewBox="0 0 {width} {frame.floor + _FOOT}" role="img" aria-label="{spoken}">'
-        f"{hatch}{bars}{_marks(frame, tallest, limits)}</svg>"
-    )
+    span = (low - margin, high + margin)
+    stacks = [Stack(one.name, one.kind, np.histogram(mine, bins, span)[0].tolist()) for one, mine in known]
+    words = f"Histogram of {len(scores)} {what} from {min(scores):.3g} to {max(scores):.3g}"
+    words += "".join(f", threshold {value:.3g}" for value in limits)
+    return histogram(stacks, span, limits, words=words, width=width, height=height)
 
 
-def roc(points: Sequence[Sequence[float]], operating: tuple[float, float] | None) -> str:
-    """Return the ROC curve as HTML.
+def histogram(
+    stacks: Sequence[Stack],
+    span: tuple[float, float],
+    limits: Sequence[float] = (),
+    *,
+    words: str,
+    width: int = 520,
+    height: int = 150,
+) -> Histogram | None:
+    """Return the histogram of scores that were counted, or None where there are none.
 
     Args:
-        points: share of good pictures above a threshold, share of defective ones above it; from (0, 0) to (1, 1).
-        operating: the same for the threshold in use, marked by a dot; None marks nothing.
+        stacks: drawn one upon another, the first at the foot; each has as many bins, of equal width.
+        span: scores at both ends of the axis.
+        limits: thresholds, within the span.
+        words: what is read aloud in its place.
+        width: of the drawing.
+        height: of the highest column.
     """
-    floor, right = _TOP + _SIDE, _LEFT + _SIDE
-    path = " ".join(f"{_LEFT + x * _SIDE:.1f},{floor - y * _SIDE:.1f}" for x, y in points)
-    marks = f'<path class="axis" d="M{_LEFT} {_TOP}V{floor}H{right}"/>'
-    for share in (0.0, 0.5, 1.0):
-        marks += f'<text class="end" x="{_LEFT - 6}" y="{floor - share * _SIDE + 4:.0f}">{share:g}</text>'
-        marks += f'<text class="mid" x="{_LEFT + share * _SIDE:.0f}" y="{floor + 18}">{share:g}</text>'
-    spoken, dot = "ROC curve of pictures", ""
-    if operating is not None:
-        words = f"threshold: {100 * operating[1]:.3g} % found, {100 * operating[0]:.3g} % false alarms"
-        spoken += f"; {words}"
-        x, y = _LEFT + operating[0] * _SIDE, floor - operating[1] * _SIDE
-        side, gap = ("end", -10) if operating[0] > 0.6 else ("start", 10)
-        drop = -10 if operating[1] < 0.15 else 20  # the numbers of the axis are below
-        dot = (
-            f'<circle class="limit" cx="{x:.1f}" cy="{y:.1f}" r="5"/>'
-            f'<text class="limit {side}" x="{x + gap:.1f}" y="{y + drop:.1f}">{words}</text>'
-        )
-    return (
-        f'<svg viewBox="0 0 520 {floor + _FOOT}" role="img" aria-label="{spoken}">{marks}'
-        f'<polyline class="curve" points="{path}"/>{dot}'
-        f'<text x="{_LEFT}" y="{_TOP - 12}">share of defects found</text>'
-        f'<text class="end" x="{right}" y="{floor + 36}">share of good pictures called defective</text></svg>'
-    )
-
-
-def _bars(frame: _Frame, kinds: Sequence[str], counts: Sequence[np.ndarray], tallest: int) -> str:
-    bars, base = [], [0.0] * len(counts[0])
-    step = (frame.width - _LEFT) / len(base)
-    for kind, own in zip(kinds, counts, strict=True):
-        for i in np.flatnonzero(own):
-            tall = float(own[i]) / tallest * frame.height
-            base[i] += tall
-            x, y = _LEFT + i * step + 1, frame.floor - base[i]
-            bars.append(f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{step - 2:.1f}" height="{tall:.1f}"/>')
-    return "".join(bars)
-
-
-def _marks(frame: _Frame, tallest: int, thresholds: Sequence[float]) -> str:
-    """Return the axes, numbers and threshold lines."""
-    floor, width = frame.floor, frame.width
-    marks = [
-        f'<line class="axis" x1="{_LEFT}" x2="{width}" y1="{floor}" y2="{floor}"/>',
-        f'<text x="{_LEFT - 6}" y="{_TOP + 5}" class="end">{tallest}</text>',
-        f'<text x="{_LEFT - 6}" y="{floor}" class="end">0</text>',
-        f'<text x="{width}" y="{floor + 40}" class="end">score; bigger is more anomalous</text>',
+    columns = np.array([stack.counts for stack in stacks])  # (series, bins)
+    tallest = int(columns.sum(axis=0).max(initial=0))
+    if not tallest:
+        return None
+    floor, step = _TOP + height, (width - _LEFT) / columns.shape[1]
+    tops = floor - np.cumsum(columns, axis=0) / tallest * height
+    bars = [
+        Bar(stacks[row].kind, _LEFT + at * step + 1, tops[row, at], step - 2, columns[row, at] / tallest * height)
+        for row, at in np.argwhere(columns).tolist()
     ]
-    for value in _round_numbers(frame):
-        x = frame.at(value)
-        x, side = (width, "end") if x > width - _EDGE else (x, "mid")  # or half of it would be cut off
-        marks.append(f'<text x="{x:.1f}" y="{floor + 18}" class="{side}">{value:.4g}</text>')
-    for value in thresholds:
-        x = frame.at(value)
-        side, gap = ("end", -6) if x > width * 0.75 else ("start", 6)
-        marks.append(f'<line class="limit" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP - 14}" y2="{floor}"/>')
-        marks.append(f'<text class="limit {side}" x="{x + gap:.1f}" y="{_TOP - 6}">threshold {value:.3g}</text>')
-    return "".join(marks)
+
+    def place(value: float) -> float:
+        return _LEFT + (value - span[0]) / (span[1] - span[0]) * (width - _LEFT)
+
+    ticks = []
+    for value in _round_numbers(*span):
+        x = place(value)
+        near_the_end = x > width - _EDGE  # half of the number would be cut off
+        ticks.append(Tick(width, "end", f"{value:.4g}") if near_the_end else Tick(x, "mid", f"{value:.4g}"))
+    marks = [
+        Tick(place(value), "end" if place(value) > width * 0.75 else "start", f"threshold {value:.3g}")
+        for value in limits
+    ]
+    legend = [(stack.kind, stack.name, sum(stack.counts)) for stack in stacks]
+    return Histogram(words, legend, bars, ticks, marks, tallest, width, floor)
 
 
-def _round_numbers(frame: _Frame) -> list[float]:
-    """Return four to ten round numbers within the axis, in steps of 1, 2 or 5 times a power of ten."""
-    spread = frame.high - frame.low
-    power = 10.0 ** math.floor(math.log10(spread / 4))
-    step = max(power * share for share in (1, 2, 5) if power * share <= spread / 4)
-    first, last = math.ceil(frame.low / step), math.floor(frame.high / step)
-    return [count * step for count in range(first, last + 1)]
+def curves(
+    drawn: Sequence[Curve],
+    *,
+    title: str,
+    across: str,
+    upright: str,
+    widest: float = 1.0,
+    operating: tuple[float, float] | None = None,
+) -> Curves | None:
+    """Return curves in one square, or None where none has points.
+
+    Args:
+        drawn: the curves; those without points are left out.
+        title: of the drawing.
+        across, upright: what the axes show.
+        widest: share at the right end of the axis.
+        operating: x and y of the threshold in use, marked by a dot; None marks nothing.
+    """
+    floor = _TOP + _SIDE
+    lines = [
+        (curve.name, [(_LEFT + x / widest * _SIDE, floor - y * _SIDE) for x, y in curve.points])
+        for curve in drawn
+        if curve.points
+    ]
+    if not lines:
+        return None
+    dot = None
+    if operating is not None:
+        alarms, found = operating
+        words = f"threshold: {100 * found:.3g} % found, {100 * alarms:.3g} % false alarms"
+        dot = (_LEFT + alarms / widest * _SIDE, floor - found * _SIDE, words)
+    ticks = [(share, f"{share * widest:g}", f"{share:g}") for share in (0.0, 0.5, 1.0)]
+    return Curves(title, across, upright, lines, ticks, dot)
+
+
+def _round_numbers(low: float, high: float) -> list[float]:
+    """Return four to ten round numbers between two, in steps of 1, 2 or 5 times a power of ten."""
+    power = 10.0 ** math.floor(math.log10((high - low) / 4))
+    step = max(power * share for share in (1, 2, 5) if power * share <= (high - low) / 4)
+    return [count * step for count in range(math.ceil(low / step), math.floor(high / step) + 1)]

@@ -1,13 +1,13 @@
-"""A report of one's own pictures, made while they are scored: nothing large is kept, and it is written at the end.
+"""A report that grows while pictures are scored: nothing large is kept, and the page is written at the end.
 
 from totalrecall import load_detector
-from totalrecall.reports.writer import report_pictures
+from totalrecall.reports import report_pictures
 
 report_pictures(load_detector("part.trecall"), "parts/new", "report.html")
 """
 
 import datetime
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import totalrecall
 from totalrecall.datasets import Sample
 from totalrecall.errors import PictureError
-from totalrecall.evaluation.evaluate import Evaluation, evaluate
+from totalrecall.evaluation.evaluate import Evaluation
 from totalrecall.pictures.files import find_pictures
 from totalrecall.reports.gallery import ReportEntry, WorstOverlays
 from totalrecall.reports.good_pictures import GoodPictures
@@ -26,7 +26,7 @@ from totalrecall.system.files import check_writable, refuse_overwriting
 if TYPE_CHECKING:
     from totalrecall.registry import AnyDetector
 
-__all__ = ["ReportWriter", "report_pictures", "report_samples"]
+__all__ = ["ReportWriter", "report_pictures"]
 
 
 def report_pictures(
@@ -61,41 +61,6 @@ def report_pictures(
     for picture, outcome in zip(found, detector.predict_stream(found), strict=True):
         report.add(picture, outcome)
     return report.write(title, parts_a_day=parts_a_day)
-
-
-def report_samples(
-    detector: "AnyDetector",
-    samples: Sequence[Sample],
-    path: str | Path,
-    *,
-    title: str = "Total Recall",
-    parts_a_day: int | None = None,
-    good_pictures: str | Path | Sequence[str | Path] = (),
-    progress: Callable[[int, int], object] | None = None,
-) -> Evaluation:
-    """Measure a detector on labelled pictures, write an HTML report and return the metrics.
-
-    Beside what `report_pictures` shows there are the metrics, the scores of good pictures against those of defects, the
-    ROC curve, and before all other pictures the defects with the lowest scores and the good ones with the highest.
-
-    Args:
-        detector: a fitted PatchCore, PaDiM or SPADE.
-        samples: labelled pictures, as `datasets.open_dataset(layout, root).test` gives them.
-        path: the HTML file; its folder is made.
-        title: the page's heading.
-        parts_a_day: as for `report_pictures`.
-        good_pictures: as for `report_pictures`.
-        progress: called as `progress(done, total)` after each picture.
-
-    Raises:
-        DataError: the file cannot be written, or there are no samples; before anything is scored.
-        NotFittedError: nothing was learnt yet.
-    """
-    report = ReportWriter(path, detector, good_pictures=good_pictures)
-    refuse_overwriting(path, (sample.path for sample in samples), "a picture to judge")
-    measured = evaluate(detector, samples, progress=progress, heard=report.add_sample)
-    report.write(title, parts_a_day=parts_a_day, measured=measured)
-    return measured
 
 
 class ReportWriter:
@@ -162,7 +127,9 @@ class ReportWriter:
 
         Raises:
             DataError: the file cannot be written.
+            SettingError: the file is a picture that was judged.
         """
+        refuse_overwriting(self.path, [entry.path for entry in self._entries], "a picture to judge")
         overlays, detector = self._overlays.of(), self._detector
         bad = self._bad if measured is None else [_reason(one.path, one.message) for one in measured.bad]
         return write_report(
