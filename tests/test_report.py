@@ -126,7 +126,7 @@ def test_one_place_alone_in_the_templates_prints_something_as_it_is():
 def test_no_module_writes_mark_up():
     """HTML and SVG are in the templates, where all that is printed is escaped."""
     source = Path(reports.__file__).parents[1]
-    marks = re.compile(r"</?(a|b|div|dl|figure|h[1-6]|html|img|li|p|path|rect|section|span|svg|t[dhr]|table|ul)\\b")
+    marks = re.compile(r"</?(a|b|div|dl|figure|h[1-6]|html|img|li|p|path|rect|section|span|svg|t[dhr]|table|ul)\b")
     strings = [
         (path.name, node.value)
         for path in source.rglob("*.py")

@@ -7,7 +7,7 @@ from typing import Any
 from totalrecall.benchmark.tables import AVERAGE, Table, group_name
 from totalrecall.evaluation.curves import MAX_FPR
 from totalrecall.reports.page import jpeg_uri, write_page
-from totalrecall.reports.plots import Curve, Stack, curves, histogram
+from totalrecall.reports.plots import Curve, Curves, Histogram, Series
 
 __all__ = ["write_benchmark_page"]
 
@@ -97,23 +97,23 @@ def _plots(lines: Sequence[Line]) -> list[dict[str, Any]]:
     )
     plots = []
     for name, level, title, upright, widest in kinds:
-        drawn = [Curve(_name(line), line["curves"][name]) for line in lines]
-        plot = curves(drawn, title=title, across="false-positive rate", upright=upright, widest=widest)
+        drawn = [Curve(_name(line), line["curves"][name]) for line in lines if line["curves"][name]]
+        plot = Curves(title, "false-positive rate", upright, drawn, widest)
         reasons = (line["reasons"][level] for line in lines if line["reasons"].get(level))
-        plots.append({"title": title, "plot": plot, "reason": next(reasons, "no defect is marked")})
+        plots.append({"plot": plot, "reason": next(reasons, "no defect is marked")})
     return plots
 
 
 def _histograms(lines: Sequence[Line]) -> list[dict[str, Any]]:
     """Return the scores of good and of defective pictures, stacked, for each method."""
-    found = []
+    histograms = []
     for line in lines:
         counts, name = line["histogram"], _name(line)
         if counts["good"]:
-            stacks = [Stack("good", "good", counts["good"]), Stack("defective", "defect", counts["bad"])]
-            plot = histogram(stacks, (counts["low"], counts["high"]), words=f"Scores of {name}")
-            found.append({"name": name, "plot": plot})
-    return found
+            series = [Series("good", "good", counts["good"]), Series("defective", "defect", counts["bad"])]
+            plot = Histogram(f"Scores of {name}", series, (counts["low"], counts["high"]))
+            histograms.append({"name": name, "plot": plot})
+    return histograms
 
 
 def _figure(line: Line, shown: Mapping[str, Any], pictures: Path) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ from totalrecall.evaluation.curves import roc_points
 from totalrecall.evaluation.evaluate import Evaluation
 from totalrecall.reports.gallery import ReportEntry, counts, gallery
 from totalrecall.reports.page import number, render, write_page
-from totalrecall.reports.plots import Curve, Curves, Histogram, Series, curves, score_histogram
+from totalrecall.reports.plots import Curve, Curves, Histogram, score_histogram
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -88,7 +88,7 @@ def figures(measured: Evaluation) -> dict[str, str]:
 def _behind(promise: Promise) -> Histogram | None:
     """Return the scores of good pictures that set the threshold, with the threshold in use."""
     scores = promise.calibration.scores
-    series = Series("good pictures, each scored by a model that did not learn it", "good", scores.tolist())
+    series = ("good pictures, each scored by a model that did not learn it", "good", scores.tolist())
     bins = min(max(len(scores) // 5, 10), 24)
     what = "scores of good pictures"
     return score_histogram([series], [promise.threshold], what=what, width=520, height=150, bins=bins)
@@ -97,9 +97,7 @@ def _behind(promise: Promise) -> Histogram | None:
 def _scores(entries: Sequence[ReportEntry]) -> Histogram | None:
     """Return the scores, known good and known defective apart, with the threshold."""
     kinds = ((0, "known good", "good"), (1, "known defective", "defect"), (None, "pictures", "plain"))
-    series = [
-        Series(name, kind, [entry.score for entry in entries if entry.label == label]) for label, name, kind in kinds
-    ]
+    series = [(name, kind, [entry.score for entry in entries if entry.label == label]) for label, name, kind in kinds]
     thresholds = [e.threshold for e in entries if e.threshold is not None and math.isfinite(e.score)]
     return score_histogram(series, thresholds)
 
@@ -107,13 +105,10 @@ def _scores(entries: Sequence[ReportEntry]) -> Histogram | None:
 def _curve(entries: Sequence[ReportEntry]) -> Curves | None:
     """Return the ROC curve of labelled pictures; None where they are of one kind alone."""
     points = roc_points([int(entry.label == 1) for entry in entries], [entry.score for entry in entries])
-    return curves(
-        [Curve("", points)],
-        title="ROC curve of pictures",
-        across="share of good pictures called defective",
-        upright="share of defects found",
-        operating=_operating_point(entries) if points else None,
-    )
+    if not points:
+        return None
+    axes = ("share of good pictures called defective", "share of defects found")
+    return Curves("ROC curve of pictures", *axes, [Curve("", points)], operating=_operating_point(entries))
 
 
 def _operating_point(entries: Sequence[ReportEntry]) -> tuple[float, float] | None:
