@@ -167,34 +167,75 @@ def _rank(rows: Mapping[str, PublishedValue], protocols: Sequence[str]) -> int:
     return protocols.index(row.protocol) if row.protocol in protocols else len(protocols)
 
 
+@dataclass(frozen=True)
+class _Column:
+    """Measured figures, a row each; beside them the published values and the differences, where any is known.
+
+    Attributes:
+        head: name of the column.
+        figures: by the name of the row.
+        published: a published value of the column, which names the source of all; None without any.
+    """
+
+    head: str
+    figures: Mapping[str, Figure]
+    published: PublishedValue | None
+
+    def heads(self) -> list[str]:
+        if self.published is None:
+            return [self.head]
+        return [self.head, f"published ({self.published.backbone}, {self.published.protocol})", "difference"]
+
+    def cells(self, row: str) -> list[str]:
+        figure = self.figures.get(row)
+        if self.published is None:
+            return [_value(figure)]
+        published = None if figure is None else figure.published
+        difference = math.nan if figure is None else figure.difference
+        sign = f"{difference:+.1f}" if math.isfinite(difference) else "–"
+        return [_value(figure), _number(None if published is None else published.value, 1), sign]
+
+
+def _table(title: str, row_head: str, rows: Sequence[str], columns: Sequence[_Column], note: str = "") -> Table:
+    heads = [row_head, *(head for column in columns for head in column.heads())]
+    return Table(
+        title, heads, [[row, *(cell for column in columns for cell in column.cells(row))] for row in rows], note
+    )
+
+
+def _published(figures: Iterable[Figure]) -> PublishedValue | None:
+    return next((figure.published for figure in figures if figure.published is not None), None)
+
+
 def metric_tables(found: Sequence[Figure]) -> list[Table]:
-    """Return a table a metric: categories down, methods across, each with the published value and the difference.
+    """Return a table for each metric: categories down, methods across, each with the published values and differences.
 
     Of several numbers of good pictures only the most are shown; `shots_table` has the others.
     """
-    tables = []
     groups = _unique(figure.group for figure in found)
-    most = max((math.inf if shots is None else shots for _, shots in groups), default=0)
-    groups = [group for group in groups if (math.inf if group[1] is None else group[1]) == most]
+    most = max(map(_shots, groups), default=0)
+    groups = [group for group in groups if _shots(group) == most]
+    shown = [figure for figure in found if figure.group in groups]
+    categories = [name for name in _unique(figure.category for figure in shown) if name != AVERAGE]
+    tables = []
     for metric, title in METRICS.items():
-        mine = {(one.group, one.category): one for one in found if one.metric == metric and one.group in groups}
-        heads, sources = ["category"], []
-        compared = {group: _compared(mine.values(), group) for group in groups}
-        for group, first in compared.items():
-            heads.append(group_name(group))
-            if first is not None:
-                heads += [_published_head(first), "difference"]
-                sources.append(f"{group_name(group)}: {PROTOCOLS.get(first.protocol, first.protocol)} ({first.source})")
-        rows = []
-        categories = [name for name in _unique(key[1] for key in mine) if name != AVERAGE]
-        for category in [*categories, AVERAGE]:
-            row = [category]
-            for group in groups:
-                row += _cells(mine.get((group, category)), compared=compared[group] is not None)
-            rows.append(row)
+        columns = []
+        for group in groups:
+            figures = {one.category: one for one in shown if (one.group, one.metric) == (group, metric)}
+            columns.append(_Column(group_name(group), figures, _published(figures.values())))
+        sources = [f"{one.head}: {_source(one.published)}" for one in columns if one.published is not None]
         note = f"Published: {'; '.join(sources)}." if sources else ""
-        tables.append(Table(f"{title}, percent", heads, rows, note))
+        tables.append(_table(f"{title}, percent", "category", [*categories, AVERAGE], columns, note))
     return tables
+
+
+def _shots(group: Group) -> float:
+    """Return the number of good pictures that a group saw; infinite where it saw all."""
+    return math.inf if group[1] is None else group[1]
+
+
+def _source(published: PublishedValue) -> str:
+    return f"{PROTOCOLS.get(published.protocol, published.protocol)} ({published.source})"
 
 
 def summary_table(found: Sequence[Figure]) -> Table:
@@ -209,30 +250,22 @@ def summary_table(found: Sequence[Figure]) -> Table:
 
 def shots_table(found: Sequence[Figure]) -> Table | None:
     """Return the average over categories by number of good pictures; None where all cells saw all of them."""
-    averages = {(figure.group, figure.metric): figure for figure in found if figure.category == AVERAGE}
-    counts = _unique(group[1] for group, _ in averages)
-    if all(count is None for count in counts):
+    averages = [figure for figure in found if figure.category == AVERAGE]
+    groups = sorted(_unique(figure.group for figure in averages), key=_shots)
+    if all(shots is None for _, shots in groups):
         return None
-    methods = _unique(group[0] for group, _ in averages)
-    shown = [(method, metric) for method in methods for metric in ("image_auroc", "pixel_auroc", "pixel_aupro")]
-    heads, sources = ["good pictures"], {}
-    for method, metric in shown:
-        heads.append(f"{method} {METRICS[metric]}")
-        beside = [
-            figure.published
-            for (group, name), figure in averages.items()
-            if (group[0], name) == (method, metric) and group[1] is not None and figure.published is not None
-        ]
-        if beside:
-            sources[method, metric] = beside[0]
-            heads += [_published_head(beside[0]), "difference"]
-    rows = []
-    for count in sorted(counts, key=lambda count: math.inf if count is None else count):
-        row = ["all" if count is None else str(count)]
-        for method, metric in shown:
-            row += _cells(averages.get(((method, count), metric)), compared=(method, metric) in sources)
-        rows.append(row)
-    return Table("Low shot: average over categories, percent", heads, rows)
+    columns = []
+    for method in _unique(figure.group[0] for figure in averages):
+        for metric in ("image_auroc", "pixel_auroc", "pixel_aupro"):
+            figures = {_row(one.group): one for one in averages if (one.group[0], one.metric) == (method, metric)}
+            few = _published(figure for figure in figures.values() if figure.group[1] is not None)
+            columns.append(_Column(f"{method} {METRICS[metric]}", figures, few))
+    rows = _unique(map(_row, groups))
+    return _table("Low shot: average over categories, percent", "good pictures", rows, columns)
+
+
+def _row(group: Group) -> str:
+    return "all" if group[1] is None else str(group[1])
 
 
 def verdict_table(lines: Sequence[Line]) -> Table | None:
@@ -405,23 +438,6 @@ def _distance(ours: tuple[str, str], theirs: str) -> tuple[int, int]:
     families = [re.sub(r"\d.*", "", one) for one in (architecture, plain)]  # wide_resnet50_2 -> wide_resnet
     depths = [int(found[0]) if (found := re.search(r"\d+", one)) else 0 for one in (architecture, plain)]
     return (2 if families[0] == families[1] else 3), abs(depths[0] - depths[1])
-
-
-def _compared(found: Iterable[Figure], group: Group) -> PublishedValue | None:
-    return next((one.published for one in found if one.group == group and one.published is not None), None)
-
-
-def _published_head(row: PublishedValue) -> str:
-    return f"published ({row.backbone}, {row.protocol})"
-
-
-def _cells(figure: Figure | None, *, compared: bool) -> list[str]:
-    if not compared:
-        return [_value(figure)]
-    published = None if figure is None else figure.published
-    difference = math.nan if figure is None else figure.difference
-    sign = _number(difference, 1) if not math.isfinite(difference) else f"{difference:+.1f}"
-    return [_value(figure), _number(None if published is None else published.value, 1), sign]
 
 
 def _value(figure: Figure | None) -> str:
