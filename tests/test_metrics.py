@@ -170,16 +170,6 @@ def test_pixels_equal_to_scikit_learn_and_brute_force(case, max_fpr, exact_pixel
     assert pixels.aupro(max_fpr) == pytest.approx(brute_force_aupro(maps, masks, max_fpr), abs=1e-9)
 
 
-@settings(max_examples=20)
-@given(pictures(), st.sampled_from([0.05, 0.3, 1.0]), st.sampled_from([2**20, 0]))
-def test_aupro_is_the_mean_of_the_regions(case, max_fpr, exact_pixels):
-    maps, masks, *_ = case
-    pixels = measured(maps, masks, exact_pixels=exact_pixels)
-    regions = pixels.per_region(max_fpr)
-    assert np.mean([region.aupro for region in regions]) == pytest.approx(pixels.aupro(max_fpr), abs=1e-12)
-    assert sum(region.area for region in regions) == sum(mask.sum() for mask in masks)
-
-
 def test_aupro_by_hand():
     # A region of two pixels (9, 5) and one of one pixel (7); good pixels 8, 6, 4, 2, 0. From the highest score down:
     # 9: overlap (1/2 + 0)/2 = 1/4; 8: rate 1/5; 7: overlap 3/4; 6: rate 2/5; 5: overlap 1; 4, 2, 0: rate up to 1.
@@ -189,8 +179,6 @@ def test_aupro_by_hand():
     assert pixels.aupro(0.2) == pytest.approx(0.25)
     assert pixels.aupro(0.3) == pytest.approx((0.2 * 0.25 + 0.1 * 0.75) / 0.3)
     assert pixels.aupro(1.0) == pytest.approx((0.25 + 0.75 + 3 * 1) / 5)
-    boxes = [(r.map, r.x, r.y, r.width, r.height, r.area) for r in pixels.per_region()]
-    assert boxes == [(0, 0, 0, 2, 1, 2), (0, 3, 0, 1, 1, 1)]
 
 
 def test_a_small_region_weighs_as_much_as_a_big_one():
@@ -198,15 +186,14 @@ def test_a_small_region_weighs_as_much_as_a_big_one():
     mask[:10, :10] = mask[15, 15] = True
     anomaly_map[:10, :10] = 1  # only the big region is found; the small one ties with all good pixels
     pixels = measured([anomaly_map], [mask])
-    big, small = pixels.per_region(0.3)
-    assert (big.area, big.aupro) == (100, 1.0)
-    assert (small.area, small.aupro) == (1, pytest.approx(0.15))  # a straight rise over all rates, cut at 0.3
-    assert pixels.aupro(0.3) == pytest.approx((1 + 0.15) / 2)
+    assert pixels.aupro(0.3) == pytest.approx((1 + 0.15) / 2)  # the small one: a straight rise, cut at 0.3
 
 
 def test_parts_that_touch_at_a_corner_are_one_region():
-    mask = np.eye(4, dtype=bool)
-    assert len(measured([np.eye(4, dtype=np.float32)], [mask]).per_region()) == 1
+    mask, anomaly_map = np.zeros((4, 4), bool), np.full((4, 4), 5, np.float32)
+    mask[:2, :2] = mask[2, 2] = True
+    anomaly_map[:2, :2], anomaly_map[2, 2] = 1, 9  # a fifth of the region is found before any good pixel
+    assert measured([anomaly_map], [mask]).aupro(1.0) == pytest.approx(0.2)  # of two regions it would be a half
 
 
 def test_good_pictures_count_for_the_rate_only():
@@ -217,7 +204,6 @@ def test_good_pictures_count_for_the_rate_only():
     alone = measured([defect], [mask])
     beside = measured([defect, good], [mask, np.zeros((30, 30), bool)])
     assert beside.aupro() > alone.aupro()  # the same alarms among more good pixels are a lower rate
-    assert len(beside.per_region()) == len(alone.per_region()) == 1
 
 
 def realistic(seed, n=6):
@@ -245,8 +231,6 @@ def test_binned_stays_within_its_own_bounds_and_close():
         assert 0 < bounds[name] < 1e-3
         assert error <= bounds[name]
     assert abs(binned.aupro() - exact.aupro()) < 1e-6
-    for a, b in zip(exact.per_region(), binned.per_region(), strict=True):
-        assert a.aupro == pytest.approx(b.aupro, abs=1e-4)
 
 
 @settings(max_examples=20)
@@ -271,15 +255,6 @@ def test_going_over_to_bins_midway_is_the_same_as_bins_from_the_start():
     assert not midway.exact
     assert midway.auroc() == start.auroc()
     assert midway.aupro() == pytest.approx(start.aupro(), abs=1e-12)
-
-
-def test_quantiles_stand_for_a_big_region():
-    pixels = PixelMetrics()
-    for anomaly_map, mask in realistic(5):
-        pixels.add(anomaly_map, mask)
-    regions = pixels.per_region()
-    assert max(region.area for region in regions) == 6300
-    assert np.mean([region.aupro for region in regions]) == pytest.approx(pixels.aupro(), abs=1e-3)
 
 
 def test_the_map_may_be_overwritten_after_it_is_added():
@@ -311,7 +286,6 @@ def test_pixels_that_cannot_be_measured_are_nan_with_a_reason(maps, masks, why, 
     pixels = measured(maps, masks, exact_pixels=exact_pixels)
     assert all(math.isnan(v) for v in (pixels.auroc(), pixels.average_precision(), pixels.aupro()))
     assert all(math.isnan(v) for v in pixels.error_bounds().values())
-    assert all(math.isnan(region.aupro) for region in pixels.per_region())
     assert pixels.reason == why
 
 

@@ -73,12 +73,13 @@ class Figure:
 
 @dataclass(frozen=True)
 class Table:
-    """A table as text. The first column names the row; numbers are the others. `note` stands below."""
+    """A table as text. The first columns, as many as `names`, hold names and the others numbers; `note` stands below."""
 
     title: str
     heads: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
+    names: int = 1
 
 
 def group_name(group: Group) -> str:
@@ -279,7 +280,7 @@ def verdict_table(lines: Sequence[Line]) -> Table | None:
                 rows.append([group_name(group), category, f"{found} / {defects}", f"{alarms} / {good}"])
     heads = ["method", "category", "defects found", "false alarms in good"]
     note = "By the threshold that each fit set from its good pictures, at its false-alarm rate. Summed over seeds."
-    return Table("Verdicts", heads, rows, note) if rows else None
+    return Table("Verdicts", heads, rows, note, names=2) if rows else None
 
 
 def _verdicts(lines: Sequence[Line], group: Group, category: str) -> list[int] | None:
@@ -322,7 +323,7 @@ def resource_table(lines: Sequence[Line]) -> Table:
     note = "Latency: the median of single predicts, file to result. Model: vectors (positions, patches) x numbers each."
     if any(line["peak_of"] == "process" for line in lines):
         note += " Peak memory is that of the whole process so far: this system does not count it by cell."
-    return Table("What it took", heads, rows, note)
+    return Table("What it took", heads, rows, note, names=2)
 
 
 def markdown(title: str, notes: Sequence[str], tables: Sequence[Table]) -> str:
@@ -331,7 +332,7 @@ def markdown(title: str, notes: Sequence[str], tables: Sequence[Table]) -> str:
     for table in tables:
         parts += [f"## {_plain(table.title)}", ""]
         parts.append(f"| {' | '.join(_plain(head) for head in table.heads)} |")
-        parts.append(f"| --- |{' ---: |' * (len(table.heads) - 1)}")
+        parts.append(f"|{' --- |' * table.names}{' ---: |' * (len(table.heads) - table.names)}")
         parts += [f"| {' | '.join(_plain(cell) for cell in row)} |" for row in table.rows]
         parts += ["", *([f"{_plain(table.note)}\n"] if table.note else [])]
     return "\n".join(parts).rstrip() + "\n"

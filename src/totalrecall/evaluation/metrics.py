@@ -16,7 +16,7 @@ import numpy.typing as npt
 from totalrecall.errors import SettingError
 from totalrecall.types import AnomalyMap, Mask
 
-__all__ = ["PixelMetrics", "RegionScore", "auroc", "average_precision", "f1_max", "reason"]
+__all__ = ["PixelMetrics", "auroc", "average_precision", "f1_max", "reason"]
 
 Floats = npt.NDArray[np.floating]
 Counts = npt.NDArray[np.int64]
@@ -26,7 +26,6 @@ _SHIFT = 32 - _KEY_BITS
 _FOLD_PIXELS = (
     2**22
 )  # past the exact stage, pixels that wait to be counted; 16 MB, and one bincount for about four maps
-_REGION_SCORES = 1024  # scores kept of a region for its own AUPRO; a bigger one is represented by as many quantiles
 
 
 def reason(labels: npt.ArrayLike, scores: npt.ArrayLike) -> str:
@@ -178,19 +177,6 @@ def _rank(good: Floats, score: Floats) -> tuple[Counts, Counts]:
     return good.size - not_above, not_above - np.searchsorted(good, score, side="left")
 
 
-@dataclass(frozen=True)
-class RegionScore:
-    """One connected defect: the number of its map (in order of `add`), its box in pixels, and its own AUPRO."""
-
-    map: int
-    x: int
-    y: int
-    width: int
-    height: int
-    area: int
-    aupro: float
-
-
 class PixelMetrics:
     """Pixel AUROC, average precision and AUPRO of any number of maps of any size, in bounded memory and one pass.
 
@@ -213,8 +199,6 @@ class PixelMetrics:
         self._anomalous: list[Floats] = []
         self._weight: list[Floats] = []
         self._waiting = 0
-        self._boxes: list[npt.NDArray[np.int32]] = []  # (regions, 6): map, x, y, width, height, area
-        self._region_scores: list[Floats] = []
         self._bins: tuple[Counts, Counts, Floats] | None = None  # good, anomalous, mass
         self._lowest, self._highest = math.inf, -math.inf
         self._not_finite = self._n_good = self._n_anomalous = 0
@@ -278,27 +262,6 @@ class PixelMetrics:
         _check_fpr(max_fpr)
         return math.nan if self.reason else self._ladder().area(self._ladder().mass, max_fpr)
 
-    def per_region(self, max_fpr: float = 0.3) -> list[RegionScore]:
-        """Return the AUPRO of each region alone, in order of `add`; their mean is the AUPRO.
-
-        Of a region over 1024 pixels 1024 quantiles stand for all, which moves its value by less than 0.001.
-        """
-        _check_fpr(max_fpr)
-        if not self._boxes:
-            return []
-        boxes = np.concatenate(self._boxes)
-        areas = np.full(len(boxes), np.nan)
-        if not self.reason:
-            limit = max_fpr * self._n_good
-            above, tied = self._false_alarms(np.concatenate(self._region_scores))
-            kept = np.minimum(boxes[:, 5], _REGION_SCORES)
-            start = np.cumsum(kept) - kept
-            areas = np.add.reduceat(_share(above, tied, limit), start) / kept
-        return [
-            RegionScore(number, x, y, width, height, area, aupro)
-            for (number, x, y, width, height, area), aupro in zip(boxes.tolist(), areas.tolist(), strict=True)
-        ]
-
     def error_bounds(self, max_fpr: float = 0.3) -> dict[str, float]:
         """Return by how much binning can have moved `auroc`, `average_precision` and `aupro` at most; 0 while exact."""
         _check_fpr(max_fpr)
@@ -311,21 +274,14 @@ class PixelMetrics:
     def _add_regions(self, anomaly_map: AnomalyMap, mask: Mask) -> None:
         import cv2  # here, as the metrics of pictures need none of it
 
-        count, label, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-        score, region = anomaly_map[mask], label[mask] - 1
-        box = stats[1:]  # x, y, width, height, area of each region; the background is number 0
-        area = box[:, cv2.CC_STAT_AREA].astype(np.int64)
+        _, label, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+        area = stats[1:, cv2.CC_STAT_AREA].astype(np.int64)  # of each region; the background is number 0
         self._good.append(anomaly_map[~mask])
-        self._anomalous.append(score)
-        self._weight.append((1 / area)[region])
-        self._n_anomalous += score.size
-        self._n_good += anomaly_map.size - score.size
-        self._boxes.append(np.column_stack([np.full(count - 1, self.maps, np.int32), box]))
-        by_region = score[np.lexsort((score, region))]  # region after region, each ascending
-        kept = np.minimum(area, _REGION_SCORES)
-        rank = np.arange(kept.sum()) - np.repeat(np.cumsum(kept) - kept, kept)  # 0 .. kept-1 within each region
-        pick = (2 * rank + 1) * np.repeat(area, kept) // np.repeat(2 * kept, kept)  # the middle of each equal share
-        self._region_scores.append(by_region[np.repeat(np.cumsum(area) - area, kept) + pick])
+        self._anomalous.append(anomaly_map[mask])
+        self._weight.append((1 / area)[label[mask] - 1])
+        marked = int(area.sum())
+        self._n_anomalous += marked
+        self._n_good += anomaly_map.size - marked
 
     def _fold(self) -> tuple[int, Counts, Counts, Floats]:
         """Count the waiting scores into the bins and let go of them.
@@ -364,15 +320,6 @@ class PixelMetrics:
                 anomalous=self._n_anomalous,
             )
         return self._table
-
-    def _false_alarms(self, score: Floats) -> tuple[Counts, Counts]:
-        """Return how many good pixels lie above each score, and how many tie with it."""
-        if self._bins is None:
-            self._ladder()  # sorts the good scores
-            return _rank(self._good[0], score)
-        first, good, _, _ = self._fold()
-        key = _key(score) - first
-        return self._n_good - np.cumsum(good)[key], good[key]
 
 
 def _check_fpr(max_fpr: float) -> None:

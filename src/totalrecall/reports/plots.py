@@ -90,8 +90,8 @@ def score_histogram(
     thresholds: Sequence[float],
     *,
     what: str = "scores",
-    width: int = 860,
-    height: int = 200,
+    width: int = 660,
+    height: int = 180,
     bins: int = 28,
 ) -> Histogram | None:
     """Return the histogram of some scores, or None where no score is a number.
