@@ -10,7 +10,8 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +21,9 @@ import numpy as np
 
 from totalrecall.backbones import Backbone
 from totalrecall.datasets import DataSet, Sample
-from totalrecall.errors import DataError, PictureError, only_picture_notices
+from totalrecall.errors import DataError, LearntPictureWarning, PictureError, only_picture_notices
 from totalrecall.evaluation.curves import OverlapCurve, histogram, roc_points
-from totalrecall.evaluation.evaluate import Evaluation, Scored, Scorer, evaluate, seen_pixels
+from totalrecall.evaluation.evaluate import Evaluation, Scored, evaluate, seen_pixels
 from totalrecall.pictures.loading import read_image
 from totalrecall.pictures.masks import read_roi
 from totalrecall.registry import detector_class
@@ -183,35 +184,37 @@ def measure_family(
 
 
 def _line(cell: Cell, detector: "AnyDetector", folder: Path | None, progress: Progress | None) -> Line:
-    recorder = _Recorder(detector, cell.data.test, seen_only=cell.seen_only)
+    drawn = _Drawn(seen_only=cell.seen_only)
     step = None if progress is None else (lambda done, total: progress("scoring", done, total))
-    evaluation = evaluate(recorder, cell.data.test, seen_only=cell.seen_only, progress=step)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LearntPictureWarning)  # `open_sets` says it once for all cells
+        evaluation = evaluate(detector, cell.data.test, seen_only=cell.seen_only, progress=step, heard=drawn.hear)
     return {
         "key": cell.key,
         "setup": cell.setup,
         "metrics": _metrics(evaluation),
         "verdicts": {name: getattr(evaluation, name) for name in VERDICTS},
         "reasons": evaluation.reasons,
-        "seconds": _seconds(detector, evaluation, recorder),
+        "seconds": _seconds(detector, evaluation, drawn),
         "latency_ms": _latency(detector, cell.data.test),
         "peak_memory": peak_memory(),
         "model": _model(detector),
         "pictures": {"test": evaluation.images, "pixels": evaluation.pixel_images},
-        "curves": {"roc": roc_points(recorder.labels, recorder.scores), "pro": recorder.overlap.points()},
-        "histogram": histogram(recorder.labels, recorder.scores),
-        "shown": [] if folder is None else _thumbnails(cell, detector, recorder, folder),
+        "curves": {"roc": roc_points(drawn.labels, drawn.scores), "pro": drawn.overlap.points()},
+        "histogram": histogram(drawn.labels, drawn.scores),
+        "shown": [] if folder is None else _thumbnails(cell, detector, drawn, folder),
         "bad": [str(error) for error in detector.skipped_] + [bad.message for bad in evaluation.bad],
     }
 
 
-class _Recorder(Scorer):
-    """Passes a detector's results on to `evaluate`, and keeps of them what is drawn."""
+class _Drawn:
+    """What is drawn of a detector's results: scores, and the PRO curve."""
 
-    def __init__(self, detector: "AnyDetector", samples: Sequence[Sample], *, seen_only: bool) -> None:
-        self._detector, self._samples, self._seen_only = detector, samples, seen_only
+    def __init__(self, *, seen_only: bool) -> None:
+        self._seen_only = seen_only
         self.scored: list[tuple[Sample, float]] = []
         self.overlap = OverlapCurve()
-        self.seconds = 0.0  # of its own
+        self.seconds = 0.0  # that this took
 
     @property
     def labels(self) -> list[int]:
@@ -221,17 +224,17 @@ class _Recorder(Scorer):
     def scores(self) -> list[float]:
         return [score for _, score in self.scored]
 
-    def predict_stream(self, paths: Iterable[Path], /) -> Iterator[Scored | PictureError]:
-        for sample, outcome in zip(self._samples, self._detector.predict_stream(paths), strict=True):
-            if not isinstance(outcome, PictureError):
-                began = time.perf_counter()
-                self.scored.append((sample, float(outcome.score)))
-                with contextlib.suppress(DataError):  # `evaluate` names it
-                    found = seen_pixels(sample, outcome, seen_only=self._seen_only)
-                    if found is not None:
-                        self.overlap.add(*found)
-                self.seconds += time.perf_counter() - began
-            yield outcome
+    def hear(self, sample: Sample, outcome: Scored | PictureError) -> None:
+        """Take in what the detector said of a sample."""
+        if isinstance(outcome, PictureError):
+            return
+        began = time.perf_counter()
+        self.scored.append((sample, float(outcome.score)))
+        with contextlib.suppress(DataError):  # `evaluate` names it
+            pixels = seen_pixels(sample, outcome, seen_only=self._seen_only)
+            if pixels is not None:
+                self.overlap.add(*pixels)
+        self.seconds += time.perf_counter() - began
 
 
 def _metrics(evaluation: Evaluation) -> dict[str, float | None]:
@@ -246,12 +249,12 @@ def _metrics(evaluation: Evaluation) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
-def _seconds(detector: "AnyDetector", evaluation: Evaluation, recorder: _Recorder) -> dict[str, float]:
+def _seconds(detector: "AnyDetector", evaluation: Evaluation, drawn: _Drawn) -> dict[str, float]:
     report = detector.report_
     assert report is not None
     steps = [name for name in ("features", "coreset", "calibration") if name in report.seconds]
     stages: dict[str, float] = {str(name): report.seconds[name] for name in steps}
-    stages["evaluate"] = evaluation.seconds - recorder.seconds  # what is drawn is not counted
+    stages["evaluate"] = evaluation.seconds - drawn.seconds  # what is drawn is not counted
     return {name: round(value, 4) for name, value in stages.items()}
 
 
@@ -289,9 +292,9 @@ def _extremes(scored: Sequence[tuple[Sample, float]]) -> list[tuple[str, Sample,
     return [(why, sample, score) for why, found in picks for sample, score in found]
 
 
-def _thumbnails(cell: Cell, detector: "AnyDetector", recorder: _Recorder, folder: Path) -> list[dict[str, Any]]:
+def _thumbnails(cell: Cell, detector: "AnyDetector", drawn: _Drawn, folder: Path) -> list[dict[str, Any]]:
     shown = []
-    for number, (why, sample, score) in enumerate(_extremes(recorder.scored)):
+    for number, (why, sample, score) in enumerate(_extremes(drawn.scored)):
         try:
             result, image = detector.predict(sample.path), read_image(sample.path, detector.recipe.depth)
         except PictureError:  # gone meanwhile; it was scored, so it is told without a picture

@@ -73,7 +73,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Table:
-    """A table as text. The first columns, as many as `names`, hold names and the others numbers; `note` stands below."""
+    """A table as text. The first columns, `names` of them, hold names, the others numbers; `note` stands below."""
 
     title: str
     heads: Sequence[str]

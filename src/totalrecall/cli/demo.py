@@ -4,7 +4,6 @@ import argparse
 import os
 import shlex
 import time
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -165,19 +164,6 @@ def _make_pictures(args: argparse.Namespace, kinds: list[str], out: Path) -> Non
 # ---------------------------------------------------------------------- one kind
 
 
-class _Recorder:
-    """A detector that keeps what it said, so that one pass serves the metrics, the overlays and the report."""
-
-    def __init__(self, detector: "PatchCore") -> None:
-        self.detector = detector
-        self.outcomes: list[Result | PictureError] = []
-
-    def predict_stream(self, paths: Iterable[Path]) -> "Iterator[Result | PictureError]":
-        for outcome in self.detector.predict_stream(paths):
-            self.outcomes.append(outcome)
-            yield outcome
-
-
 def _show_kind(
     args: argparse.Namespace, kind: str, out: Path, backbone: "Backbone"
 ) -> "tuple[IndexRow, list[tuple[str, str]]]":
@@ -200,13 +186,15 @@ def _show_kind(
         with only_picture_notices():  # that a drawn picture is unlike the others is no news here
             detector.fit(data.train, progress=step)
         detector.save(folder / f"{kind}.trecall")
-        recorder = _Recorder(detector)
-        evaluation = evaluate(recorder, data.test, progress=lambda done, total: step("scoring", done, total))
-        judged = [
-            (sample, outcome)
-            for sample, outcome in zip(data.test, recorder.outcomes, strict=True)
-            if not isinstance(outcome, PictureError)
-        ]
+        judged: list[tuple[Sample, Result]] = []
+
+        def keep(sample: "Sample", outcome: "Result | PictureError") -> None:
+            if not isinstance(outcome, PictureError):
+                judged.append((sample, outcome))
+
+        evaluation = evaluate(
+            detector, data.test, progress=lambda done, total: step("scoring", done, total), heard=keep
+        )
         overlays = _draw(judged, folder / "overlays", step)
     bad = [(str(file.path), file.message) for file in evaluation.bad]
     for _, message in bad:
