@@ -29,6 +29,7 @@ from totalrecall.pictures.loading import LearntPicture, Source, Sources, expand,
 from totalrecall.pictures.unlike import OddSize, mixed_notes, odd_sizes
 from totalrecall.scoring import anomaly_map
 from totalrecall.system.settings import declared
+from totalrecall.system.text import listed
 from totalrecall.types import AnomalyMap, Image
 
 __all__ = ["Audit", "Entry", "SamePicture", "Shown", "audit"]
@@ -124,8 +125,7 @@ class Audit:
 
     def names_of(self, group: SamePicture) -> str:
         """Return the paths of a group, of a large one the first, and how many more there are."""
-        more = len(group.paths) - _NAMED
-        return ", ".join(group.paths[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+        return listed(group.paths, _NAMED)
 
     @property
     def outliers(self) -> list[Entry]:

@@ -31,7 +31,7 @@ from totalrecall.patchcore.detector import PatchCore
 from totalrecall.patchcore.plan import Speeds, expected_seconds, make_plan, measure, scoring_seconds
 from totalrecall.patchcore.settings import SCORINGS, SUBSAMPLINGS, Settings
 from totalrecall.system.settings import declared
-from totalrecall.system.text import counted, csv_line
+from totalrecall.system.text import counted, csv_line, human_seconds
 
 __all__ = ["FACTORS", "Ablation", "Variant", "ablation_csv", "ablation_tables", "narrow", "run_ablation", "variants"]
 
@@ -168,7 +168,7 @@ def run_ablation(
     expected = _expected([family for family in left if family])
     if tell is not None:
         words = f"{len(rows)} rows, {len(unique)} cells from {len(families)} fits"
-        tell(f"{words}; about {_duration(sum(expected.values()))}" if expected else words)
+        tell(f"{words}; about {human_seconds(sum(expected.values()))}" if expected else words)
     lines, failed = run_families(families, folder, pictures=False, expected=expected, progress=progress, tell=tell)
     found = {line["key"]: line for line in lines}
     kept = [[found[cell.key] for cell in cells if cell.key in found] for cells in by_variant]
@@ -234,10 +234,6 @@ def _expected(families: Sequence[Sequence[Cell]]) -> dict[str, float]:
         for at, one in enumerate(family):  # the fit is the first one's
             expected[one.key] = scoring + (expected_seconds(plan, own) if at == 0 else 0.0)
     return expected
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 _SHOWN = ("image_auroc", "image_f1", "pixel_auroc", "pixel_aupro")

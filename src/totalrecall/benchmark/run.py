@@ -21,6 +21,7 @@ from totalrecall.errors import DataError, LearntPictureWarning, SettingError, To
 from totalrecall.registry import KINDS, SETTINGS
 from totalrecall.system.files import LARGEST, read_regular
 from totalrecall.system.settings import declared
+from totalrecall.system.text import human_seconds
 
 __all__ = [
     "PRESETS",
@@ -368,7 +369,7 @@ class _Pace:
             return ""
         means = [(self._took.get(self._kind(cell), every), self._weight(cell)) for cell in self.left]
         seconds = sum(sum(took) / len(took) * weight for took, weight in means)
-        return f"; about {seconds:.0f} s left" if seconds < 100 else f"; about {seconds / 60:.0f} min left"
+        return f"; about {human_seconds(seconds)} left"
 
     def _kind(self, cell: Cell) -> str:
         return cell.method if self._expected is None else ""

@@ -18,7 +18,7 @@ from totalrecall.cli.options import (
 from totalrecall.cli.paths import INPUT, OUTPUT
 from totalrecall.errors import DataError, only_picture_notices
 from totalrecall.registry import SETTINGS
-from totalrecall.system.text import counted, human_bytes
+from totalrecall.system.text import counted, human_bytes, human_seconds, listed
 
 if TYPE_CHECKING:
     from totalrecall.detectors.one_pass import OnePassPlan
@@ -94,7 +94,7 @@ def _announce(args: argparse.Namespace, plan: "Plan | OnePassPlan") -> None:
             f"{human_bytes(plan.memory)} of memory (allowed {human_bytes(plan.limit)})",
         )
         return
-    time = "" if math.isnan(plan.seconds) else f", about {_duration(plan.seconds)}"
+    time = "" if math.isnan(plan.seconds) else f", about {human_seconds(plan.seconds)}"
     scratch = f"{human_bytes(plan.scratch)} of scratch" if plan.scratch else "no scratch"
     say(
         args,
@@ -105,12 +105,6 @@ def _announce(args: argparse.Namespace, plan: "Plan | OnePassPlan") -> None:
     if plan.way == "chunks":
         note = chunked_note(plan)
         say(args, f"Note: {note.removesuffix('.')} (--memory {format_size(plan.exact)}).")
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _tell(args: argparse.Namespace, detector: "AnyDetector", output: Path) -> None:
@@ -186,8 +180,7 @@ def _tell_outliers(args: argparse.Namespace, detector: "AnyDetector") -> None:
     if not names:
         return
     if args.ignore_outliers:
-        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         which = "1 picture that is" if len(names) == 1 else f"{len(names)} pictures that are"
-        say(args, f"Left out the bad patches of {which} unlike the others: {shown}")
+        say(args, f"Left out the bad patches of {which} unlike the others: {listed(names, 3)}")
     else:
         say(args, f"Note: {outlier_note(names, len(detector.calibration_.scores))}")

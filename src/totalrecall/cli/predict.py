@@ -17,7 +17,7 @@ from totalrecall.cli.options import add_rate_options, add_reading_options, add_r
 from totalrecall.cli.paths import CHANGED, INPUT, LINES, OUTPUT
 from totalrecall.errors import DataError, PictureError, SettingError
 from totalrecall.system.files import is_special
-from totalrecall.system.text import counted, csv_line, escaped_json, human_bytes, printable
+from totalrecall.system.text import counted, csv_line, escaped_json, human_bytes, listed, printable
 
 if TYPE_CHECKING:
     from totalrecall.registry import AnyDetector
@@ -177,8 +177,7 @@ def _report(args: argparse.Namespace, detector: "AnyDetector") -> "ReportWriter 
 
 
 def _write_report(args: argparse.Namespace, report: "ReportWriter", seconds: float) -> None:
-    more = len(args.pictures) - _MOST_NAMED  # a shell's glob comes as thousands of names
-    named = " ".join(args.pictures[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+    named = listed(args.pictures, _MOST_NAMED, separator=" ")  # a shell's glob comes as thousands of names
     path = report.write(
         f"Total Recall: {Path(args.model).stem}",
         facts={"model": args.model, "pictures": named, "seconds": f"{seconds:.1f}"},

@@ -8,6 +8,7 @@ import numpy as np
 from totalrecall.calibration import Calibration
 from totalrecall.outliers.explain import standing_out
 from totalrecall.pictures.loading import LearntPicture
+from totalrecall.system.text import listed
 
 __all__ = ["bar_note", "outlier_note", "repeated_note", "unlike_the_others"]
 
@@ -28,12 +29,11 @@ def unlike_the_others(calibration: Calibration, pictures: Sequence[LearntPicture
 
 def outlier_note(names: Sequence[str], total: int) -> str:
     """Say which good pictures are unlike the others, and what to do about it."""
-    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     one = len(names) == 1
     return (
-        f"{len(names)} of {total} good pictures {'is' if one else 'are'} unlike the others: {shown}. Look at "
-        f"{'it' if one else 'them'} with `totalrecall audit`; --ignore-outliers leaves {'its' if one else 'their'} bad "
-        "patches out."
+        f"{len(names)} of {total} good pictures {'is' if one else 'are'} unlike the others: {listed(names, 3)}. "
+        f"Look at {'it' if one else 'them'} with `totalrecall audit`; --ignore-outliers leaves "
+        f"{'its' if one else 'their'} bad patches out."
     )
 
 

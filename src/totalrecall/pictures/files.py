@@ -21,6 +21,7 @@ from pathlib import Path
 
 from totalrecall.errors import DataError, PassedOverWarning
 from totalrecall.pictures.path_patterns import fixed_part, matching_paths, walk
+from totalrecall.system.text import listed
 
 __all__ = [
     "MASK_ENDINGS",
@@ -169,10 +170,10 @@ def passed_over_note(kinds: Sequence[PassedOver]) -> str:
 
 def some_names(paths: Sequence[str | Path]) -> str:
     """Return the names of the first few files, with their folders where they are alike, and how many more there are."""
-    first, more = [Path(path) for path in paths[:_NAMED]], len(paths) - _NAMED
+    first = [Path(path) for path in paths[:_NAMED]]
     alike = len({path.name for path in first}) < len(first)
     names = [f"{path.parent.name}/{path.name}" if alike else path.name for path in first]
-    return ", ".join(names) + (f" and {more} more" if more > 0 else "")
+    return listed(names, _NAMED, total=len(paths))
 
 
 def is_mask_folder(name: str) -> bool:

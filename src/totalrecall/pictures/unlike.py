@@ -20,6 +20,7 @@ import numpy as np
 from totalrecall.errors import PassedOverWarning, UnlikePictureWarning
 from totalrecall.pictures.files import some_names
 from totalrecall.pictures.loading import LearntPicture, LoadedPicture
+from totalrecall.system.text import listed
 
 __all__ = ["LearntKinds", "OddSize", "PictureTally", "are_far", "mixed_notes", "odd_sizes"]
 
@@ -192,5 +193,4 @@ def _are(count: int, total: int) -> str:
 def _sized(pictures: Sequence[tuple[str, Size]], count: int | None = None) -> str:
     """Return the first few pictures with their sizes, and how many more there are."""
     words = [f"{Path(path).name} is {width} x {height}" for path, (width, height) in pictures[:_NAMED]]
-    more = (count or len(pictures)) - len(words)
-    return ", ".join(words) + (f" and {more} more" if more > 0 else "")
+    return listed(words, _NAMED, total=count or len(pictures))

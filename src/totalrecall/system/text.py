@@ -2,11 +2,22 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from totalrecall.errors import SettingError
 
-__all__ = ["counted", "csv_line", "escaped_json", "format_size", "human_bytes", "parse_size", "plain", "printable"]
+__all__ = [
+    "counted",
+    "csv_line",
+    "escaped_json",
+    "format_size",
+    "human_bytes",
+    "human_seconds",
+    "listed",
+    "parse_size",
+    "plain",
+    "printable",
+]
 
 # What a terminal obeys or a reader is misled by: control characters (ESC, CR, BEL, C1), halves of surrogate pairs,
 # marks that turn the direction of text or end a line, and invisible letters
@@ -18,6 +29,19 @@ _UNPRINTABLE = re.compile(
 def counted(number: int, what: str) -> str:
     """Return a number of things in words: `1 picture`, `2 pictures`."""
     return f"{number} {what if number == 1 else what + 's'}"
+
+
+def listed(names: Sequence[object], most: int, *, total: int | None = None, separator: str = ", ") -> str:
+    """Return the first names of a list and how many more there are: `a, b and 3 more`.
+
+    Args:
+        names: at least the first `most` of them.
+        most: number of names to write out.
+        total: number of all names, where the list holds only the first.
+        separator: written between two names.
+    """
+    more = (len(names) if total is None else total) - min(len(names), most)
+    return separator.join(map(str, names[:most])) + (f" and {more} more" if more > 0 else "")
 
 
 def printable(text: str) -> str:
@@ -66,6 +90,13 @@ def human_bytes(count: float) -> str:
             return f"{count:.0f} {unit}"
         count /= 1000
     return f"{count:.1f} GB"
+
+
+def human_seconds(seconds: float) -> str:
+    """Return a duration as a person reads it: 45 s, 12 min, 2.5 h."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 _RUN = re.compile(
