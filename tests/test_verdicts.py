@@ -297,8 +297,8 @@ def careless(code):
 def test_no_code_takes_a_verdict_for_true_or_false_without_a_look_at_none():
     source = Path(totalrecall.__file__).parent
     found = {str(path.relative_to(source)): careless(path.read_text(encoding="utf-8")) for path in source.rglob("*.py")}
-    assert {path: lines for path, lines in found.items() if lines} == {"results.py": found["results.py"]}
-    assert len(found["results.py"]) == 1  # `verdict_in_words`, after None
+    assert {path: lines for path, lines in found.items() if lines} == {"scoring.py": found["scoring.py"]}
+    assert len(found["scoring.py"]) == 1  # `verdict_in_words`, after None
 
 
 def test_the_test_above_can_fail():

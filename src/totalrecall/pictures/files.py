@@ -272,11 +272,11 @@ def _matches(given: str | Path, aside: _Aside) -> tuple[list[Path], str]:
 def _walk(folder: Path, aside: _Aside, seen: set[tuple[int, int]] | None = None) -> list[Path]:
     """Return the pictures in a folder at any depth, sorted; folders that were seen are not entered again."""
     found: list[Path] = []
-    for here, listed in walk(folder, set() if seen is None else seen):
-        if isinstance(listed, OSError):
+    for here, entries in walk(folder, set() if seen is None else seen):
+        if isinstance(entries, OSError):
             aside.closed(here)
             continue
-        for entry in listed:
+        for entry in entries:
             path = here / entry.name
             if _asked(entry.is_dir):
                 continue
