@@ -60,8 +60,6 @@ def main(arguments: Sequence[str]) -> None:
         "chunks": facts["chunks"],
         "patches": facts["patches"],
         "seconds": seconds,
-        "seconds_announced": plan["seconds"],
-        "time_ratio": seconds / plan["seconds"],
         "peak_mb": peak / 1e6,
         "peak_announced_mb": plan["memory"] / 1e6,
         "scratch_mb": held / 1e6,

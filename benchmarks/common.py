@@ -54,8 +54,11 @@ def record(benchmark: str, rows: Sequence[dict[str, object]]) -> None:
     """Print rows and add them to results/BENCHMARK.csv with date, machine and versions."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{benchmark}.csv"
-    columns = ["date", "machine", "versions", *rows[0]]
     fresh = not path.exists()
+    # an older file may have columns that are no longer measured: they stay empty
+    columns = (
+        ["date", "machine", "versions", *rows[0]] if fresh else next(csv.reader([path.read_text().split("\n")[0]]))
+    )
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         if fresh:

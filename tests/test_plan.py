@@ -1,11 +1,9 @@
 """plan: what a fit will take is known before it starts, and what does not fit is refused with what would do."""
 
 import json
-import math
 import re
 import subprocess
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +13,6 @@ from totalrecall.calibration import held_out
 from totalrecall.errors import DataError, SettingError
 from totalrecall.features.extractor import PatchExtractor
 from totalrecall.patchcore import plan as planning
-from totalrecall.patchcore.plan import Speeds, expected_seconds
 from totalrecall.patchcore.settings import Settings, walked_dimensions
 from totalrecall.pictures.geometry import Recipe
 from totalrecall.pictures.loading import spread
@@ -109,7 +106,6 @@ def test_what_fits_is_held_whole_and_the_numbers_are_those_of_the_recipe():
     assert plan.held == 500
     assert plan.others() == [4864] * 20  # a twentieth of the pictures less, a twentieth of the vectors less
     assert 4 * 512_000 * 384 < plan.memory <= 4 * GB
-    assert math.isnan(plan.seconds)
 
 
 def test_long_vectors_move_to_scratch_before_anything_is_cut(tiny_backbone):
@@ -195,7 +191,7 @@ def test_without_a_limit_half_of_what_is_free_is_taken(monkeypatch):
 
 def test_what_the_program_holds_already_is_counted(monkeypatch):
     alone = make_plan(extractor(), MANY[:10], 8 * GB)
-    monkeypatch.setattr(planning, "resident_memory", lambda: 5 * GB)
+    monkeypatch.setattr("totalrecall.features.memory.resident_memory", lambda: 5 * GB)
     assert make_plan(extractor(), MANY[:10], 8 * GB).memory > alone.memory + 4 * GB
 
 
@@ -216,21 +212,6 @@ def test_a_disk_that_cannot_hold_the_scratch_stops_the_fit_before_it_starts(monk
 def test_no_pictures_are_named():
     with pytest.raises(DataError, match="There are no pictures to fit on"):
         make_plan(extractor(), [])
-
-
-def test_the_seconds_grow_as_the_work_does():
-    speeds = Speeds(picture=0.01, products=1e11)
-    plans = [make_plan(extractor(folds=1), MANY[:count], 200 * GB) for count in (500, 1000, 2000)]
-    one, two, four = (expected_seconds(plan, speeds) for plan in plans)
-    assert 0.01 * 500 < one < two < four
-    assert (four - 20) / (two - 10) == pytest.approx(4, rel=0.2)  # features aside it is the square
-    chunks = make_plan(extractor(), MANY[:2000], GB)
-    assert chunks.way == "chunks"
-    assert expected_seconds(chunks, speeds) < four
-    assert expected_seconds(replace(plans[0], folds=[]), speeds) < one
-    five = expected_seconds(make_plan(extractor(folds=5), MANY[:500], 200 * GB), speeds)
-    assert one < five < 5 * one
-    assert math.isnan(expected_seconds(plans[0], Speeds(math.nan, 1e11)))
 
 
 FIT = """

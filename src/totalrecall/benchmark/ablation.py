@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from totalrecall.backbones import Backbone, load
-from totalrecall.benchmark.cell import Cell, Progress, few_shots
+from totalrecall.benchmark.cell import Cell, Progress
 from totalrecall.benchmark.run import (
     BadCell,
     Benchmark,
-    Journal,
     check_settings,
     detector_settings,
     open_sets,
@@ -27,11 +26,9 @@ from totalrecall.benchmark.run import (
 )
 from totalrecall.benchmark.tables import AVERAGE, METRICS, Figure, Table, figures
 from totalrecall.errors import SettingError
-from totalrecall.patchcore.detector import PatchCore
-from totalrecall.patchcore.plan import Speeds, expected_seconds, make_plan, measure, scoring_seconds
 from totalrecall.patchcore.settings import SCORINGS, SUBSAMPLINGS, Settings
 from totalrecall.system.settings import declared
-from totalrecall.system.text import counted, csv_line, human_seconds
+from totalrecall.system.text import counted, csv_line
 
 __all__ = ["FACTORS", "Ablation", "Variant", "ablation_csv", "ablation_tables", "narrow", "run_ablation", "variants"]
 
@@ -163,13 +160,9 @@ def run_ablation(
     families = _families(list(unique.values()))
     for family in families:  # a setting that is not allowed is found out before any work
         family[0].detector()
-    done = Journal(folder / "cells.jsonl").lines
-    left = [[cell for cell in family if cell.key not in done] for family in families]
-    expected = _expected([family for family in left if family])
     if tell is not None:
-        words = f"{len(rows)} rows, {len(unique)} cells from {len(families)} fits"
-        tell(f"{words}; about {human_seconds(sum(expected.values()))}" if expected else words)
-    lines, failed = run_families(families, folder, pictures=False, expected=expected, progress=progress, tell=tell)
+        tell(f"{len(rows)} rows, {len(unique)} cells from {len(families)} fits")
+    lines, failed = run_families(families, folder, pictures=False, progress=progress, tell=tell)
     found = {line["key"]: line for line in lines}
     kept = [[found[cell.key] for cell in cells if cell.key in found] for cells in by_variant]
     return Ablation(rows, kept, [*bad, *failed])
@@ -208,32 +201,6 @@ def _families(cells: Sequence[Cell]) -> list[list[Cell]]:
         settings = {name: value for name, value in cell.setup["settings"].items() if name not in _JUDGED}
         families.setdefault(json.dumps({**cell.setup, "settings": settings}, sort_keys=True), []).append(cell)
     return list(families.values())
-
-
-def _expected(families: Sequence[Sequence[Cell]]) -> dict[str, float]:
-    """Return the seconds that each cell will take, after a pilot on the pictures of the first.
-
-    A picture's own time is taken to grow with its prepared pixels; the rest is the arithmetic of `estimate`.
-    """
-    speeds: Speeds | None = None
-    area = 1
-    expected = {}
-    for family in families:
-        cell = family[0]
-        detector = cell.detector()
-        assert isinstance(detector, PatchCore)
-        extractor = detector.extractor
-        train = few_shots(cell.data.train, cell.shots, cell.seed)
-        plan = make_plan(extractor, detector.settings, train, None)
-        pixels = (extractor.recipe.piece * extractor.recipe.tile) ** 2
-        if speeds is None:
-            speeds, area = measure(plan, extractor, detector.settings, train), pixels
-        own = Speeds(speeds.picture * pixels / area, speeds.products)
-        own = Speeds(own.picture if math.isfinite(own.picture) else 0.0, own.products)  # no picture could be read
-        scoring = scoring_seconds(plan, own, len(cell.data.test))
-        for at, one in enumerate(family):  # the fit is the first one's
-            expected[one.key] = scoring + (expected_seconds(plan, own) if at == 0 else 0.0)
-    return expected
 
 
 _SHOWN = ("image_auroc", "image_f1", "pixel_auroc", "pixel_aupro")

@@ -248,7 +248,6 @@ def run_families(
     folder: Path,
     *,
     pictures: bool,
-    expected: Mapping[str, float] | None = None,
     progress: Progress | None = None,
     tell: Callable[[str], object] | None = None,
 ) -> tuple[list[dict[str, Any]], list[BadCell]]:
@@ -258,7 +257,6 @@ def run_families(
         families: cells, those together that share a fit (see `benchmark_cell.measure_family`).
         folder, progress, tell: as for `run_benchmark`.
         pictures: whether thumbnails of the best and worst pictures are kept.
-        expected: seconds of each cell by its key, or anything in proportion, for the time left.
 
     Raises:
         DataError: the folder cannot be written.
@@ -266,7 +264,7 @@ def run_families(
     journal = Journal(folder / "cells.jsonl")
     cells = [cell for family in families for cell in family]
     done = sum(cell.key in journal.lines for cell in cells)
-    pace = _Pace([cell for cell in cells if cell.key not in journal.lines], expected)
+    pace = _Pace([cell for cell in cells if cell.key not in journal.lines])
     bad = []
     if tell is not None and done:
         tell(f"{done} of {len(cells)} cells are done already, see {journal.path}")
@@ -345,37 +343,26 @@ def _cells(benchmark: Benchmark, backbone: Backbone) -> tuple[list[Cell], list[B
 
 
 class _Pace:
-    """How long the cells that are left will take: as those of their method took, or as all did.
+    """How long the cells that are left will take: as long as those of their method took on average, or as all did."""
 
-    Where it is known how the cells' times stand to each other, `expected`, all that are done tell of all that are left.
-    """
-
-    def __init__(self, left: Sequence[Cell], expected: Mapping[str, float] | None = None) -> None:
+    def __init__(self, left: Sequence[Cell]) -> None:
         self.left = list(left)
-        self._expected = expected
         self._took: dict[str, list[float]] = {}
 
     def drop(self, cell: Cell) -> None:
         self.left = [other for other in self.left if other is not cell]
 
     def take(self, cell: Cell, seconds: float) -> None:
-        weight = self._weight(cell)
-        self._took.setdefault(self._kind(cell), []).append(seconds / weight)
+        self._took.setdefault(cell.method, []).append(seconds)
         self.drop(cell)
 
     def words(self) -> str:
         every = [seconds for took in self._took.values() for seconds in took]
         if not self.left or not every:
             return ""
-        means = [(self._took.get(self._kind(cell), every), self._weight(cell)) for cell in self.left]
-        seconds = sum(sum(took) / len(took) * weight for took, weight in means)
+        of_method = [self._took.get(cell.method, every) for cell in self.left]
+        seconds = sum(sum(took) / len(took) for took in of_method)
         return f"; about {human_seconds(seconds)} left"
-
-    def _kind(self, cell: Cell) -> str:
-        return cell.method if self._expected is None else ""
-
-    def _weight(self, cell: Cell) -> float:
-        return 1.0 if self._expected is None else self._expected[cell.key]
 
 
 def _figures(line: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from totalrecall.cli.options import (
 from totalrecall.cli.paths import INPUT, OUTPUT
 from totalrecall.errors import DataError, only_picture_notices
 from totalrecall.registry import SETTINGS
-from totalrecall.system.text import counted, human_bytes, human_seconds, listed
+from totalrecall.system.text import counted, human_bytes, listed
 
 if TYPE_CHECKING:
     from totalrecall.detectors.one_pass import OnePassPlan
@@ -72,8 +72,7 @@ def run(args: argparse.Namespace) -> int:
     tell_region(args, detector.region)
     pictures = training_pictures(args)
     with only_picture_notices(), progress_bars(args) as progress:  # each skipped picture is named below
-        announce = None if args.quiet and not args.json else (lambda plan: _announce(args, plan))
-        detector.fit(pictures, memory=args.memory, announce=announce, progress=progress)
+        detector.fit(pictures, memory=args.memory, announce=lambda plan: _announce(args, plan), progress=progress)
     for error in detector.skipped_:
         complain(error)
     detector.save(output, embed_backbone=not args.no_embed)
@@ -94,13 +93,12 @@ def _announce(args: argparse.Namespace, plan: "Plan | OnePassPlan") -> None:
             f"{human_bytes(plan.memory)} of memory (allowed {human_bytes(plan.limit)})",
         )
         return
-    time = "" if math.isnan(plan.seconds) else f", about {human_seconds(plan.seconds)}"
     scratch = f"{human_bytes(plan.scratch)} of scratch" if plan.scratch else "no scratch"
     say(
         args,
         f"Plan: {counted(plan.pictures, 'picture')}, {plan.patches} patches of {plan.dimensions} numbers "
         f"({human_bytes(4 * plan.patches * plan.dimensions)}); at most {human_bytes(plan.memory)} of memory "
-        f"(allowed {human_bytes(plan.limit)}), {scratch}{time}",
+        f"(allowed {human_bytes(plan.limit)}), {scratch}",
     )
     if plan.way == "chunks":
         note = chunked_note(plan)

@@ -4,11 +4,12 @@ import math
 import os
 from collections.abc import Sequence
 
+from totalrecall.errors import PictureError
 from totalrecall.features.extractor import FeatureExtractor
 from totalrecall.features.patches import covered_cells
 from totalrecall.pictures.copies import FINGERPRINT
 from totalrecall.pictures.geometry import Recipe
-from totalrecall.pictures.loading import Source, load_pictures, spread
+from totalrecall.pictures.loading import FAILURES, Source, picture_size, spread
 from totalrecall.pictures.read_ahead import READ_AHEAD
 from totalrecall.system.memory import resident_memory
 
@@ -23,13 +24,18 @@ _PER_PICTURE = 6000 + FINGERPRINT  # path, hash and size, and a look at it (see 
 
 
 def sizes_seen(recipe: Recipe, sources: Sequence[Source], grid: tuple[int, int]) -> tuple[int, int]:
-    """Return the pixels of the largest of a few pictures, and the most patches that any of them has."""
+    """Return the pixels of the largest of eight pictures, and the most patches that any of them has.
+
+    Only the headers of files are read: nothing is decoded.
+    """
     pixels, patches = 0, 0
-    for loaded in load_pictures(spread(sources, 8), recipe):
-        if loaded.geometry is None:
+    for source in spread(sources, 8):
+        try:
+            geometry = recipe.geometry(*picture_size(source))
+        except (PictureError, *FAILURES):  # the fit will name it
             continue
-        pixels = max(pixels, math.prod(loaded.geometry.original))
-        roi = recipe.prepared_roi(loaded.geometry)
+        pixels = max(pixels, math.prod(geometry.original))
+        roi = recipe.prepared_roi(geometry)
         covered = math.prod(grid) if roi is None else int(covered_cells(roi, grid).sum())
         patches = max(patches, covered)
     return pixels, patches or math.prod(grid)

@@ -108,7 +108,7 @@ class PatchCore(Changing[Bank, PatchSet]):
         Args:
             pictures: a folder, a glob, or any of files, folders, globs and uint8 RGB arrays. Good pictures only.
             memory: bytes that the process may hold, whatever the number of pictures; half of what is free if not given.
-            announce: called before the work begins with what it will take, after a pilot of a few pictures.
+            announce: called before the work begins with the plan of the fit: memory, scratch space, way.
             progress: called with (step, done, total); steps are `features`, `coreset`, `calibration`.
 
         Raises:

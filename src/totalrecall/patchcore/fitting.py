@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from totalrecall.detectors.fit_report import FitReport, Progress
 from totalrecall.errors import ChunkedFitWarning, SettingError
@@ -10,7 +9,7 @@ from totalrecall.features.extractor import PatchExtractor
 from totalrecall.outliers.explain import Others, dirty_patches, explain
 from totalrecall.patchcore.chunks import take_chunks
 from totalrecall.patchcore.gathered import gather
-from totalrecall.patchcore.plan import Plan, make_plan, timed
+from totalrecall.patchcore.plan import Plan, make_plan
 from totalrecall.patchcore.reading import Choice, Learnt, Reader
 from totalrecall.patchcore.settings import Settings
 from totalrecall.pictures.copies import Repeats
@@ -55,7 +54,6 @@ def learn(
     repeats = Repeats(sources)
     plan = make_plan(extractor, settings, repeats.distinct, memory)
     if announce:
-        plan = timed(plan, extractor, settings, repeats.distinct)
         announce(plan)
     if memory is None and plan.way == "chunks":
         warnings.warn(chunked_note(plan), ChunkedFitWarning, stacklevel=3)
@@ -64,7 +62,7 @@ def learn(
     if repeats.search(extractor.recipe):
         # what was decided with the repeats among the others, folds and chunks and coresets, is decided without them
         del learnt, reader
-        plan = replace(make_plan(extractor, settings, repeats.distinct, memory), seconds=plan.seconds)
+        plan = make_plan(extractor, settings, repeats.distinct, memory)
         report.plan = plan.facts()
         learnt, reader = _read(extractor, settings, repeats, plan, report, progress)
     report.repeats = repeats.told

@@ -52,6 +52,7 @@ __all__ = [
     "is_grey",
     "load_picture",
     "load_pictures",
+    "picture_size",
     "read_image",
     "read_layers",
     "renumbered",
@@ -131,6 +132,20 @@ def read_layers(path: str | Path) -> tuple[Pixels, np.ndarray | None]:
         PictureError: as for `read_image`.
     """
     return decode_layers(_read_bytes(path), str(path))
+
+
+def picture_size(source: Source) -> tuple[int, int]:
+    """Return height and width of a picture, turned upright. Of a file only the header counts: nothing is decoded.
+
+    Raises:
+        PictureError: it is missing, empty, not a picture, or its structure is damaged.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        return open_picture(_read_bytes(source), str(source)).header.upright
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return open_picture(bytes(source), "bytes").header.upright
+    height, width = pixels_in_memory(source, "picture").shape[:2]
+    return height, width
 
 
 def load_pictures(
