@@ -4,6 +4,7 @@ import json
 import os
 import warnings
 
+import cv2
 import numpy as np
 import pytest
 
@@ -159,6 +160,22 @@ def test_a_mask_beside_its_picture_is_no_picture(tmp_path, ending):
     found = search_pictures(tmp_path)
     assert found.paths == [read, lonely]
     assert f"1 mask beside its picture (a{ending}.png)" in passed_over_note(found.passed_over)
+
+
+def test_a_black_and_white_picture_beside_a_photograph_of_its_stem_is_a_mask(tmp_path):
+    """Magnetic Tile Defects lies so: `a.jpg` and its mask `a.png`. The same photograph in two formats is no mask."""
+    photograph = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    marked = np.zeros((32, 32), np.uint8)
+    marked[8:20, 8:20] = 255
+    marked[8, 8:20] = 120  # an edge
+    for stem, lossy, lossless in (("a", photograph, marked), ("b", photograph, photograph), ("d", marked, marked)):
+        cv2.imwrite(str(tmp_path / f"{stem}.jpg"), lossy)
+        cv2.imwrite(str(tmp_path / f"{stem}.png"), lossless)
+    cv2.imwrite(str(tmp_path / "c.png"), np.full((32, 32), 255, np.uint8))
+    (tmp_path / "b.bmp").write_bytes(b"torn")
+    found = search_pictures(tmp_path)
+    assert [path.name for path in found.paths] == ["a.jpg", "b.bmp", "b.jpg", "b.png", "c.png", "d.jpg", "d.png"]
+    assert "1 mask beside its picture (a.png)" in passed_over_note(found.passed_over)
 
 
 def test_masks_that_a_shells_pattern_names_beside_their_pictures_are_no_pictures(tmp_path):

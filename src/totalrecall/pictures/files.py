@@ -4,8 +4,9 @@ Folders are searched to any depth, through symbolic links to folders too, each f
 passed over in silence: `find_pictures` warns once, with a count and names, of
 
 - files in formats that are not read, such as .pgm and .heic, and pictures whose name has no suffix;
-- masks among the pictures: `a_mask.png`, `a_gt.png` or `a_label.png` beside `a.png`, and the files of a folder with a
-  usual name of mask folders, such as `ground_truth`, that have the stem of a picture outside it;
+- masks among the pictures: `a_mask.png`, `a_gt.png` or `a_label.png` beside `a.png`; a black and white `a.png` beside a
+  photograph `a.jpg`; and the files of a folder with a usual name of mask folders, such as `ground_truth`, that have the
+  stem of a picture outside it;
 - links that lead nowhere, folders that cannot be read, pipes and devices under a picture's name.
 
 Hidden files, and other files such as tables and texts, are no pictures and are not told.
@@ -19,8 +20,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from totalrecall.errors import DataError, PassedOverWarning
+import numpy as np
+
+from totalrecall.errors import DataError, PassedOverWarning, PictureError
+from totalrecall.pictures.decode import decode_pixels
+from totalrecall.pictures.formats.header import file_limit
 from totalrecall.pictures.path_patterns import fixed_part, matching_paths, walk
+from totalrecall.system.files import read_regular
 from totalrecall.system.text import listed
 
 __all__ = [
@@ -53,6 +59,8 @@ _RENAMED = {".jpe": ".jpg", ".jfif": ".jpg", ".jif": ".jpg", ".mpo": ".jpg", ".d
 MASK_ENDINGS = ("_mask", "_masks", "_gt", "_label", "_labels", "_ground_truth")
 _FOLDERS = "annotation annotations gt groundtruth groundtruths label labels mask masks segmentation segmentations"
 MASK_FOLDERS = frozenset(_FOLDERS.split())  # in lower case, without _ - and spaces
+_LOSSY = (".jpg", ".jpeg")  # a photograph's, never a mask's
+_EXTREME = 0.98  # of a mask's pixels are black or white; those between them lie on the edges of what is marked
 _NAMED = 3  # files that a note names; the rest it counts
 _STARTS = (  # the first bytes of formats that a file without suffix may hold
     b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"GIF8", b"\0\0\0\x0cjP  ",
@@ -126,6 +134,7 @@ def search_pictures(inputs: str | Path | Iterable[str | Path]) -> FoundPictures:
         found.update({path: base for path in matches if path not in found})
     pairs = [(path, Path(path.relative_to(base) if base else path.name)) for path, base in found.items()]
     beside = masks_beside([path for path, _ in pairs])
+    beside |= _masks_of_the_same_stem([path for path, _ in pairs if path not in beside])
     apart = _masks_apart([(path, inside) for path, inside in pairs if path not in beside])
     for kind, masks in (("beside its picture", beside), ("in a folder of masks", apart)):
         several = kind.replace("its picture", "their pictures").replace("a folder", "folders")
@@ -196,6 +205,33 @@ def masks_beside(paths: Iterable[Path]) -> dict[Path, Path]:
         by_stem.setdefault((path.parent, path.stem), path)
     partners = ((path, by_stem.get((path.parent, plain_stem(path)))) for path in paths if plain_stem(path) != path.stem)
     return {path: partner for path, partner in partners if partner is not None}
+
+
+def _masks_of_the_same_stem(paths: Iterable[Path]) -> dict[Path, Path]:
+    """Return the black and white files that share folder and stem with a JPEG that is not, with that."""
+    by_stem: dict[tuple[Path, str], list[Path]] = {}
+    for path in paths:
+        by_stem.setdefault((path.parent, path.stem), []).append(path)
+    masks: dict[Path, Path] = {}
+    for together in by_stem.values():
+        photograph = next((path for path in together if path.suffix.lower() in _LOSSY), None)
+        if photograph is not None:
+            others = (path for path in together if path.suffix.lower() not in _LOSSY)
+            like_masks = [path for path in others if _is_black_and_white(path)]
+            if like_masks and not _is_black_and_white(photograph):
+                masks |= dict.fromkeys(like_masks, photograph)
+    return masks
+
+
+def _is_black_and_white(path: Path) -> bool:
+    """Tell whether nearly all of a picture is black or white; reading will name one that cannot be read."""
+    try:
+        pixels = decode_pixels(read_regular(path, limit=file_limit()), str(path))
+    except (OSError, PictureError, MemoryError):
+        return False
+    dark, light = np.iinfo(pixels.dtype).max // 16, np.iinfo(pixels.dtype).max // 16 * 15
+    extreme = (pixels <= dark).all(axis=2) | (pixels >= light).all(axis=2)
+    return bool(extreme.mean() >= _EXTREME)
 
 
 def _masks_apart(pairs: Sequence[tuple[Path, Path]]) -> list[Path]:
