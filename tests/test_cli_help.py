@@ -1,5 +1,6 @@
 """cli: help without anything heavy, and how numbers are told."""
 
+import ast
 import json
 import math
 import os
@@ -12,6 +13,8 @@ from tests.test_cli import in_fresh_python
 from totalrecall.cli import COMMANDS, build_parser, main
 from totalrecall.cli.common import write_json
 from totalrecall.system.text import human_bytes
+
+MODULES = 88  # of ours that one `predict` may load; 60 is the aim
 
 
 @pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS), ["backbones", "list"], ["backbones", "add"]])
@@ -75,3 +78,36 @@ def test_json_written_is_json_whatever_the_numbers(tmp_path):
     write_json(str(tmp_path / "x.json"), {"a": math.nan, "b": [math.inf, {"c": (1.5, -math.inf)}], "d": "ü\udcff"})
     read = json.loads((tmp_path / "x.json").read_text(encoding="utf-8"), parse_constant=pytest.fail)
     assert read == {"a": None, "b": [None, {"c": [1.5, None]}], "d": "ü\udcff"}
+
+
+def modules_after(*arguments):
+    """Return the modules of ours that a command has loaded when it is done."""
+    command = [str(argument) for argument in arguments]
+    code = (
+        f"import sys; from totalrecall.cli import main; assert main({command!r}) == 0; "
+        "print([name for name in sys.modules if name.split('.')[0] == 'totalrecall'])"
+    )
+    done = in_fresh_python(code)
+    assert done.returncode == 0, done.stderr
+    return ast.literal_eval(done.stdout.splitlines()[-1])
+
+
+def folders(modules):
+    return {name.split(".")[1] for name in modules if "." in name}
+
+
+def test_predict_without_a_report_loads_neither_reports_nor_data_sets_nor_other_commands(model, parts, tmp_path):
+    picture = next((parts / "test" / "good").iterdir())
+    loaded = modules_after("predict", model, picture, "--quiet")
+    assert folders(loaded).isdisjoint({"reports", "benchmark", "datasets", "evaluation", "audit", "demo"})
+    assert [name for name in loaded if name.startswith("totalrecall.cli.") and name.split(".")[2] in COMMANDS] == [
+        "totalrecall.cli.predict"
+    ]
+    assert len(loaded) <= MODULES
+    with_report = modules_after("predict", model, picture, "--quiet", "--report", tmp_path / "report.html")
+    assert "reports" in folders(with_report)  # so the first assertion can fail
+
+
+def test_evaluate_without_a_report_loads_no_reports(model, parts):
+    loaded = modules_after("evaluate", model, parts, "--layout", "mvtec", "--quiet")
+    assert folders(loaded).isdisjoint({"reports", "benchmark", "audit", "demo"})

@@ -8,6 +8,7 @@ picture was judged; 130 interrupted, 128 + n ended by signal n.
 import argparse
 import contextlib
 import os
+import sys
 from collections.abc import Sequence
 from importlib import import_module
 from typing import NoReturn
@@ -42,8 +43,8 @@ class _Parser(argparse.ArgumentParser):
         super().error(printable(message))  # a glob's file names may stand in it
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands; command files import nothing heavy until they run."""
+def build_parser(commands: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
+    """Return the parser of some commands, or of all; command files import nothing heavy until they run."""
     parser = _Parser(
         prog="totalrecall",
         description="Find defects in pictures of products after seeing good pictures only (PatchCore).",
@@ -51,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"totalrecall {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name in COMMANDS:
+    for name in commands:
         import_module(f"totalrecall.cli.{name}").add_parser(subparsers)
     return parser
 
@@ -90,8 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None, args: argparse.Namespace, stdout: Stream) -> int:
     """Fill `args` from the command line and run the command, once its files are found not to be in each other's way."""
-    parser = build_parser()
-    parser.parse_args(arguments, args)
+    typed = sys.argv[1:] if arguments is None else arguments
+    parser = build_parser([name for name in typed[:1] if name in COMMANDS] or COMMANDS)  # others are not even imported
+    parser.parse_args(typed, args)
     args.files = CommandFiles(parser, args)
     args.files.check(stdout_is_closed=stdout.closed_before)
     stdout.stops = not args.files.writes
