@@ -57,7 +57,7 @@ def test_fit_says_what_it_did_and_writes_the_model(capsys, added, parts, tmp_pat
         out[2],
     )
     assert out[3].startswith("Thresholds by false-alarm rate: 1 % ")
-    assert out[4].startswith("Seconds: features ")
+    assert out[4].startswith("Time: features ")
     assert out[5] == (
         "Note: 10 good pictures are too few for a false-alarm rate of 1 % (the lowest possible is 9.09 %). "
         "The threshold is their highest score. Use at least 99 good pictures."
@@ -258,7 +258,7 @@ def test_heat_maps_keep_the_folders_and_no_two_share_a_name(capsys, model, parts
         shutil.copy(parts / "test" / "good" / "000.png", folder / name)
     code, out, _ = run(capsys, "predict", model, folder, "--heatmaps", tmp_path / "out")
     assert code == 0
-    assert out[-1] == f"Heat maps in {tmp_path / 'out'}"
+    assert out[-1] == f"Wrote heat maps to {tmp_path / 'out'}"
     made = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*") if path.is_file())
     assert made == [".totalrecall-heatmaps", "a/1.png", "b/1.png", "b/1.png.png"]
     assert read_image(tmp_path / "out" / "a" / "1.png").ndim == 3

@@ -45,7 +45,7 @@ def test_fit_says_what_it_did(capsys, added, parts, tmp_path, method, line):
     assert out[1] == line
     assert "set on 2 good pictures held out together. False alarms: at most 33.3 % on average." in out[2]
     assert out[3].startswith("Thresholds by false-alarm rate: ")
-    assert out[4].startswith("Seconds: features ")
+    assert out[4].startswith("Time: features ")
     assert "coreset" not in out[4]
     assert out[-1].startswith(f"Wrote {output}")
 

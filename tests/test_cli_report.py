@@ -46,7 +46,7 @@ def test_predict_writes_scores_threshold_overlays_and_patches(capsys, model, par
     options = ["--report", target, "--parts-per-day", "11", "--good-pictures", parts / "train"]
     code, out, err = run(capsys, "predict", model, parts / "test", *options)
     assert (code, err) == (0, [])
-    assert re.fullmatch(rf"Report in {re.escape(str(target))} \(\d+ kB\)", out[-1])
+    assert re.fullmatch(rf"Wrote the report {re.escape(str(target))} \(\d+ kB\)", out[-1])
     assert [path.name for path in target.parent.iterdir()] == ["report.html"]
     text, words = read(target)
     assert text.count('alt="Overlay of ') == 6
@@ -87,7 +87,7 @@ def test_evaluate_adds_the_metrics_the_curve_and_the_labels(capsys, model, parts
     target = tmp_path / "report.html"
     code, out, _ = run(capsys, "evaluate", model, parts, "--layout", "mvtec", "--report", target)
     assert code == 0
-    assert out[-1].startswith(f"Report in {target} (")
+    assert out[-1].startswith(f"Wrote the report {target} (")
     text, words = read(target)
     figure = next(line.split()[-1] for line in out if line.startswith("image AUROC"))
     assert f"<dt>image AUROC</dt><dd>{figure}</dd>" in text
@@ -156,8 +156,8 @@ def test_no_path_of_a_model_leads_out_of_the_folder_that_was_named(tmp_path, nam
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--good-pictures", "."], "--good-pictures is for --report only, got .. Write --report FILE.html."),
-        (["--report", "r.html", "--good-pictures", "no"], "--good-pictures must be a folder, got no. Name that of the"),
+        (["--good-pictures", "."], "--good-pictures is only for --report, got .. Write --report FILE.html."),
+        (["--report", "r.html", "--good-pictures", "no"], "--good-pictures must be a folder, got no. Name the folder"),
     ],
 )
 def test_good_pictures_are_a_folder_and_for_a_report(capsys, model, parts, tmp_path, monkeypatch, options, message):
@@ -226,7 +226,7 @@ def test_a_good_picture_that_is_gone_or_another_file_now_is_not_shown_beside(cap
             1,
             "Cannot write {file}/r.html: {file} is a file. Name a folder that can be written.",
         ),
-        ("--report -", 2, "--report must name a file of its own, got -. Write --report FILE.html."),
+        ("--report -", 2, "--report must name a file, got -. Write --report FILE.html."),
         ("--report {model}", 2, "--report {model} would write over {model}, given as MODEL. Name another file."),
         (
             "--json {file} --report {file}",
@@ -234,7 +234,7 @@ def test_a_good_picture_that_is_gone_or_another_file_now_is_not_shown_beside(cap
             "--json and --report must be two files, got {file} for both.",
         ),
         ("--report x.png", 2, "--report must name a file to write, got the picture x.png. Write --report FILE."),
-        ("--parts-per-day 5", 2, "--parts-per-day is for --report only, got 5. Write --report FILE.html."),
+        ("--parts-per-day 5", 2, "--parts-per-day is only for --report, got 5. Write --report FILE.html."),
         ("--report {folder}/r.html --parts-per-day 0", 2, "--parts-per-day must be at least 1, got 0."),
     ],
 )

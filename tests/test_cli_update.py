@@ -140,7 +140,7 @@ def test_info_shows_the_history_and_a_taught_threshold(capsys, own, fresh, parts
     detector = load_detector(own)
     _, out, _ = run(capsys, "info", own)
     add, teach = detector.history_
-    first = out.index("history, since the fit") + 1
+    first = out.index("history since the fit") + 1
     vectors = f"bank of {add.vectors[0]} vectors, then {add.vectors[1]}"
     assert out[first].startswith(f"{add.when} add, 3 pictures, {vectors}, threshold ")
     assert out[first + 1].startswith(f"{teach.when} teach, 2 pictures, threshold ")
@@ -181,7 +181,7 @@ def test_other_kinds_are_updated_by_the_same_command(capsys, added, parts, fresh
         assert "Fit again with them among the good pictures" in out[-1]
     step = detector.history_[0]
     _, out, _ = run(capsys, "info", own)
-    shown = out[out.index("history, since the fit") + 1]
+    shown = out[out.index("history since the fit") + 1]
     assert shown.startswith(f"{step.when} add, 3 pictures, model of 10 pictures, then 13, threshold ")
     code, out, _ = run(capsys, "update", own, "--undo")
     assert out[0].startswith(f"Undid add of {step.when} (3 pictures): model of 13 pictures, now 10; threshold ")
@@ -237,7 +237,7 @@ def test_teach_says_what_it_costs_and_applies_it_on_request(capsys, added, parts
     assert (code, err, digest(own)) == (0, [], before)
     assert out[0].startswith(f"{missed}: score ")
     assert out[0].endswith(", missed")
-    assert out[1].startswith("  a threshold of ")
+    assert out[1].startswith("  A threshold of ")
     assert "false alarms" in out[1]
     assert out[-1].endswith("Nothing was changed: --apply sets it.")
     code, out, _ = run(capsys, "teach", own, "--defect", missed, "--apply")
@@ -253,7 +253,7 @@ def test_teach_says_what_it_costs_and_applies_it_on_request(capsys, added, parts
 def test_teach_leaves_a_caught_defect_alone(capsys, own, fresh, model):
     code, out, _ = run(capsys, "teach", own, "--defect", fresh, "--apply")
     assert code == 0
-    assert out[-1].startswith("Nothing to teach: the threshold, score ")
+    assert out[-1].startswith("Nothing to teach: the threshold ")
     assert digest(own) == digest(model)
 
 

@@ -218,7 +218,7 @@ def test_a_whole_set_is_told_so(shared, capsys):
     assert main(["datasets", "mvtec", str(shared / "data" / "mvtec_ad")]) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
-    assert captured.out.count("Nothing is wrong.") == 2
+    assert captured.out.count("No problem was found.") == 2
     assert captured.out.count(" yes ") == 2
 
 
@@ -248,8 +248,8 @@ def test_what_is_wrong_is_on_stderr_and_in_the_json_and_gives_1(tmp_path, capsys
     assert errors[1].startswith("totalrecall: hazelnut: There are no pictures in ")
     assert sum("is empty (0 bytes)" in line for line in errors) == 10
     assert errors[-1] == "totalrecall: washer: 2 more like these; --json lists them all."
-    assert "Not here, of the official categories: cable, capsule" in captured.out
-    assert "Nothing is wrong." not in captured.out
+    assert "Official categories that are not here: cable, capsule" in captured.out
+    assert "No problem was found." not in captured.out
     facts = json.loads(report.read_text())
     assert facts["ok"] is False
     assert [(c["category"], c["wrong"], len(c["problems"])) for c in facts["categories"]] == [
@@ -274,8 +274,8 @@ def test_categories_can_be_named(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--decode"], 2, "--categories, --decode and --extract-frames need a set on disk. Give LAYOUT and ROOT."),
-        (["mstc", "--extract-frames"], 2, "need a set on disk"),
+        (["--decode"], 2, "--categories, --decode and --extract-frames need a data set on disk. Give LAYOUT and ROOT."),
+        (["mstc", "--extract-frames"], 2, "need a data set on disk"),
         (["btad", "ROOT", "--extract-frames"], 2, "--extract-frames is for mstc, got btad. Leave it out."),
         (["btad", "ROOT/nowhere"], 1, "There is no folder "),
         (["visa", "ROOT"], 1, "is not of the visa layout: it has no "),
@@ -296,7 +296,7 @@ def test_quiet_prints_results_and_errors_alone(tmp_path, capsys):
     assert main(["datasets", "mvtec", str(root), "--categories", "washer", "--quiet"]) == 0
     captured = capsys.readouterr()
     assert "washer" in captured.out
-    assert "Nothing is wrong." not in captured.out
+    assert "No problem was found." not in captured.out
     assert captured.err == ""
 
 

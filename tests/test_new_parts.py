@@ -140,7 +140,7 @@ def test_an_audit_says_how_many_parts_there_are_and_ranks_by_all_photographs(pho
     file = tmp_path / "a.json"
     command = ["audit", str(folder), "-o", str(tmp_path / "a.html"), "--size", "128", "--precision", "f32"]
     assert main([*command, "--json", str(file)]) == 0
-    assert "They seem to show 12 parts, some several times" in capsys.readouterr().out
+    assert "The pictures seem to show 12 different parts" in capsys.readouterr().out
     facts = json.loads(file.read_text())
     assert facts["parts"] == PARTS
     by_path = {entry["path"][-6:-4]: entry["part"] for entry in facts["entries"]}

@@ -27,7 +27,7 @@ from totalrecall.cli.options import (
 from totalrecall.cli.paths import INPUT, OUTPUT, PathArgument
 from totalrecall.detectors.settings import ComparedSettings
 from totalrecall.errors import DataError, SettingError
-from totalrecall.system.text import human_bytes
+from totalrecall.system.text import counted, human_bytes
 
 if TYPE_CHECKING:
     from totalrecall.audit.audit import Audit, Shown
@@ -43,8 +43,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "audit",
         help="find dirty pictures among the good ones",
-        description="Rank good pictures by how badly the others explain them, the worst first, with the reason; name "
-        "the same picture twice, unusual sizes and what cannot be read. Needs no model and no defect; changes nothing.",
+        description="Rank good pictures by how badly the others explain them, the worst first, and give the reason. "
+        "Also name duplicates, unusual sizes and unreadable files. Needs no model and no defect, and changes nothing.",
     )
     parser.add_argument(
         "good", nargs="+", metavar="GOOD", type=INPUT, help="files, folders or globs; with --layout the data set's root"
@@ -56,7 +56,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         type=_SHEETS,
         help="contact sheet: a FILE.html, or a folder for audit.html and audit.png",
     )
-    parser.add_argument("--top", type=int, default=20, metavar="N", help="pictures to show (default %(default)s)")
+    parser.add_argument(
+        "--top", type=int, default=20, metavar="N", help="number of pictures to show (default: %(default)s)"
+    )
     parser.add_argument("--json", metavar="FILE", type=OUTPUT, help="write everything as JSON ('-' for stdout)")
     add_split_options(parser)
     parser.add_argument(
@@ -133,16 +135,22 @@ def _tell(args: argparse.Namespace, found: "Audit", shown: "Sequence[Shown]") ->
     print_table(table)
     say(args, _summary(found))
     if found.parts < len(found.pictures):
-        say(args, f"They seem to show {found.parts} parts, some several times; ranked is by all photographs of a part.")
+        say(
+            args,
+            f"The pictures seem to show {found.parts} different parts. Pictures of the same part are ranked together.",
+        )
     if found.report.repeats:
         count = len(found.report.repeats)
-        say(args, f"{count} more {'repeats another and is' if count == 1 else 'repeat others and are'} not compared.")
+        say(
+            args,
+            f"Not compared: {counted(count, 'picture')} that {'repeats another' if count == 1 else 'repeat others'}.",
+        )
     _name(args, [_duplicates(found, exact=True), _duplicates(found, exact=False), _sizes(found)])
     seconds = found.report.seconds
     say(
         args,
-        f"Seconds: features {seconds['features']:.1f}, coreset {seconds['coreset']:.1f}, "
-        f"comparing {seconds['comparing']:.1f}; peak memory {human_bytes(found.report.peak_memory)}",
+        f"Time: features {seconds['features']:.1f} s, coreset {seconds['coreset']:.1f} s, "
+        f"comparing {seconds['comparing']:.1f} s; peak memory {human_bytes(found.report.peak_memory)}",
     )
 
 
@@ -150,7 +158,7 @@ def _summary(found: "Audit") -> str:
     """Say in one line how many stand out."""
     count, total = len(found.outliers), len(found.pictures)
     if not found.limit < float("inf"):
-        return f"{total} pictures are too few to say which stand out; they are ranked, the worst first."
+        return f"{total} pictures are too few to say which of them stand out. They are ranked, the worst first."
     if not count:
         return f"None of {total} pictures stands out: the worst is at {found.entries[0].level:.3g}, {_limit(found)}."
     stand = "stands" if count == 1 else "stand"

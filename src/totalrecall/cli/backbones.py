@@ -13,11 +13,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Add the command."""
     parser = subparsers.add_parser(
         "backbones",
-        help="list backbones, add one from the hub or from a weights file",
+        help="list backbones, or add one from the hub or from a weights file",
         description="List or add backbones.",
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="the backbones that are here, and those that are fetched when named")
+    listing = actions.add_parser("list", help="list the backbones that are installed, and those that can be downloaded")
     listing.add_argument("--json", metavar="FILE", type=OUTPUT, help="write the list as JSON ('-' for stdout)")
     listing.set_defaults(run=run_list)
     adding = actions.add_parser(
@@ -31,13 +31,19 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--weights",
         metavar="FILE",
         type=INPUT,
-        help="safetensors file here, or on the hub: OWNER/REPO or hf://OWNER/REPO[@REVISION][/FILE]; "
-        "those published under NAME if not given",
+        help="safetensors file, or a place on the hub: OWNER/REPO or hf://OWNER/REPO[@REVISION][/FILE] (default: the "
+        "weights published under NAME)",
     )
-    adding.add_argument("--save-as", metavar="NAME", help="name to keep it under, if not the architecture's")
-    adding.add_argument("--form", choices=("torchvision", "caffe"), help="default: as the file's own metadata says")
-    adding.add_argument("--source", default="", help="where the weights come from, kept with them")
-    adding.add_argument("--licence", default="", help="licence of the weights, kept with them")
+    adding.add_argument(
+        "--save-as", metavar="NAME", help="name to store it under (default: the name of the architecture)"
+    )
+    adding.add_argument(
+        "--form",
+        choices=("torchvision", "caffe"),
+        help="form of the network (default: as the metadata of the file says)",
+    )
+    adding.add_argument("--source", default="", help="where the weights come from; stored with them")
+    adding.add_argument("--licence", default="", help="licence of the weights; stored with them")
     adding.set_defaults(run=run_add)
 
 
@@ -94,7 +100,7 @@ def run_list(args: argparse.Namespace) -> int:
         layers = " ".join(f"{stage} ({plan.channels(stage)})" for stage in range(1, 5))
         table.add_row(name, layers, human_bytes(remote.size), f"hub, {remote.tag}", remote.licence)
     print_table(table)
-    emit("Those of the hub are fetched when named, for example: totalrecall backbones add wide_resnet50_2")
+    emit("To download a backbone of the hub: totalrecall backbones add wide_resnet50_2")
     return 0
 
 

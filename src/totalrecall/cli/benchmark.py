@@ -1,4 +1,4 @@
-"""`totalrecall benchmark`: methods x categories x seeds on a data set, as tables with published values beside.
+"""`totalrecall benchmark`: methods x categories x seeds on a data set, in tables next to published values.
 
 With --ablate: PatchCore with one setting changed at a time.
 """
@@ -34,16 +34,25 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Add the command."""
     parser = subparsers.add_parser(
         "benchmark",
-        help="tables of methods, categories and seeds, beside published values",
-        description="Fit and measure methods x categories x seeds, and write report.md, report.html and results.csv "
-        "with published values beside. A run that was stopped goes on where it stopped. With --ablate: one table of "
-        "PatchCore with one setting changed at a time.",
+        help="compare methods, categories and seeds with published values",
+        description="Fit and measure every method on every category with every seed. Write report.md, report.html and "
+        "results.csv, which show published values next to the measured ones. A run that was stopped continues where it "
+        "stopped. With --ablate: one table of PatchCore with one setting changed at a time.",
     )
-    parser.add_argument("layout", metavar="LAYOUT", choices=LAYOUTS, help=f"one of: {', '.join(LAYOUTS)}")
-    parser.add_argument("root", metavar="ROOT", type=INPUT, help="folder of the data set, or of one of its categories")
-    parser.add_argument("--categories", nargs="+", metavar="NAME", help="of the data set (default: all that are there)")
     parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[42], metavar="N", help="each makes a run of its own (default 42)"
+        "layout", metavar="LAYOUT", choices=LAYOUTS, help=f"layout of the data set: {', '.join(LAYOUTS)}"
+    )
+    parser.add_argument("root", metavar="ROOT", type=INPUT, help="folder of the data set, or of one of its categories")
+    parser.add_argument(
+        "--categories", nargs="+", metavar="NAME", help="categories to measure (default: all that are there)"
+    )
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[42],
+        metavar="N",
+        help="seeds; each one is a separate run (default: 42)",
     )
     parser.add_argument(
         "--shots",
@@ -51,20 +60,20 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         nargs="+",
         default=[None],
         metavar="N",
-        help="good pictures to fit on, such as 1 5 10 16 50 all: the low-shot table (default all)",
+        help="numbers of good pictures to fit on, such as 1 5 10 16 50 all; for the low-shot table (default: all)",
     )
     parser.add_argument(
         "--preset",
         choices=_PRESETS,
-        help="paper: as the authors' code; anomalib: as its defaults. Options given beside it go first",
+        help="paper: settings of the authors' code; anomalib: its defaults. Other options override the preset",
     )
     parser.add_argument(
         "--ablate",
         nargs="*",
         choices=_FACTORS,
         metavar="FACTOR",
-        help="change one setting of patchcore at a time, around those given or the default ones: all of "
-        f"{', '.join(_FACTORS)}, or those named",
+        help="change one setting of patchcore at a time and leave the others as given: the named settings, or without "
+        f"names all of {', '.join(_FACTORS)}",
     )
     parser.add_argument(
         "-o",
@@ -73,7 +82,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         default="totalrecall-benchmark",
         metavar="DIR",
         type=PathArgument(writes=True, inside=_FILES),
-        help="folder of the report and of finished cells (default %(default)s)",
+        help="folder for the report and the finished cells (default: %(default)s)",
     )
     parser.add_argument(
         "--methods",
@@ -81,7 +90,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         dest="methods",
         nargs="+",
         choices=tuple(SETTINGS),
-        help="default: all; with --ablate patchcore",
+        help="methods to measure (default: all; with --ablate: patchcore)",
     )
     add_reading_options(parser)
     add_output_options(parser)

@@ -1,4 +1,4 @@
-"""What several commands share: options, progress bars, where text goes."""
+"""What several commands share: messages, progress bars, checks of output files."""
 
 import argparse
 import contextlib
@@ -53,7 +53,7 @@ _STEPS = {
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
     """Add --quiet, which every command has."""
-    parser.add_argument("--quiet", "-q", action="store_true", help="print nothing but results, errors and warnings")
+    parser.add_argument("--quiet", "-q", action="store_true", help="print only results, errors and warnings")
 
 
 def judging(args: argparse.Namespace, detector: "AnyDetector") -> "AnyDetector":
@@ -77,10 +77,10 @@ def emit(text: str) -> None:
 
 @contextlib.contextmanager
 def telling_notices(args: argparse.Namespace) -> Iterator[None]:
-    """Tell each of the library's notices about pictures once, on stderr, and keep them in `args.notices` for --json.
+    """Print each of the library's notices about pictures once, on stderr, and keep them in `args.notices` for --json.
 
-    They are told with --quiet too: what is passed over, or is unlike the other pictures, is never passed over in
-    silence. One place for all commands, so that none forgets it.
+    They are printed with --quiet, too: the user must learn which files were ignored, and which pictures are unlike the
+    others. All commands do this here, so that none forgets it.
     """
     args.notices = []
     with warnings.catch_warnings():

@@ -31,23 +31,30 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Add the command."""
     parser = subparsers.add_parser(
         "datasets",
-        help="list the known data sets, check one on disk",
-        description="List the known data sets with page, licence and counts; with LAYOUT say how its files lie; with "
-        "LAYOUT and ROOT check that the files are all there, can be read, and have masks of their size.",
+        help="list the known data sets, or check one on disk",
+        description="List the known data sets with web page, licence and numbers of pictures. With LAYOUT: say how its "
+        "files are arranged. With LAYOUT and ROOT: check that all files are there, can be read, and have masks of the "
+        "right size.",
     )
-    parser.add_argument("layout", nargs="?", choices=LAYOUTS, metavar="LAYOUT", help=f"one of {', '.join(LAYOUTS)}")
+    parser.add_argument(
+        "layout", nargs="?", choices=LAYOUTS, metavar="LAYOUT", help=f"layout of the data set: {', '.join(LAYOUTS)}"
+    )
     parser.add_argument(
         "root", nargs="?", metavar="ROOT", type=INPUT, help="folder of the set, or of one of its categories"
     )
-    parser.add_argument("--categories", nargs="+", metavar="NAME", help="check these alone (default: all there are)")
     parser.add_argument(
-        "--decode", action="store_true", help="decode every picture, not only its first bytes: finds all damage, slowly"
+        "--categories", nargs="+", metavar="NAME", help="categories to check (default: all that are there)"
     )
     parser.add_argument(
-        "--extract-frames", action="store_true", help="mstc: first make the training frames from the videos"
+        "--decode",
+        action="store_true",
+        help="decode every picture, not only its first bytes; slow, but finds all damage",
     )
     parser.add_argument(
-        "--json", metavar="FILE", type=OUTPUT, help="write what is printed, and all problems, as JSON ('-' for stdout)"
+        "--extract-frames", action="store_true", help="for mstc: first extract the training frames from the videos"
+    )
+    parser.add_argument(
+        "--json", metavar="FILE", type=OUTPUT, help="write the output and all problems as JSON ('-' for stdout)"
     )
     add_reading_options(parser)
     add_output_options(parser)
@@ -58,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     """List, describe or check; returns the exit code."""
     check_target("--json", args.json)
     if args.root is None and (args.categories or args.decode or args.extract_frames):
-        raise SettingError("--categories, --decode and --extract-frames need a set on disk. Give LAYOUT and ROOT.")
+        raise SettingError("--categories, --decode and --extract-frames need a data set on disk. Give LAYOUT and ROOT.")
     if args.layout is None:
         return _list(args)
     if args.root is None:
@@ -196,9 +203,9 @@ def _tell(args: argparse.Namespace, reports: list[dict[str, Any]], absent: list[
                 f"{report['category']}: {len(report['problems']) - _SHOWN} more like these; --json lists them all."
             )
     if absent and len(reports) > 1:
-        say(args, f"Not here, of the official categories: {', '.join(absent)}")
+        say(args, f"Official categories that are not here: {', '.join(absent)}")
     if not any(report["wrong"] for report in reports):
-        say(args, "Nothing is wrong.")
+        say(args, "No problem was found.")
 
 
 def _extract_frames(args: argparse.Namespace) -> None:

@@ -40,7 +40,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Add the command."""
     parser = subparsers.add_parser(
         "demo",
-        help="see it work, on pictures that it makes itself",
+        help="see it work on pictures that it makes itself",
         description="Make synthetic pictures of parts, learn from the good ones, find the damaged ones, and write "
         "overlays, reports and models. Needs no file and no network.",
     )
@@ -51,13 +51,21 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         default="totalrecall-demo",
         metavar="DIR",
         type=OUTPUT,
-        help="folder to write (default %(default)s)",
+        help="folder to write to (default: %(default)s)",
     )
-    parser.add_argument("--kinds", nargs="+", choices=_KINDS, default=list(_KINDS), help="of parts (default: all five)")
     parser.add_argument(
-        "--backbone", default="compact", metavar="NAME", type=BACKBONE, help="see `totalrecall backbones list`"
+        "--kinds", nargs="+", choices=_KINDS, default=list(_KINDS), help="kinds of parts to draw (default: all)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the pictures and of all random choices (default 0)")
+    parser.add_argument(
+        "--backbone",
+        default="compact",
+        metavar="NAME",
+        type=BACKBONE,
+        help="name of the backbone; totalrecall backbones list shows all (default: compact)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the pictures and of all random choices (default: 0)"
+    )
     add_output_options(parser)
     parser.set_defaults(run=run)
 
@@ -73,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     parts = f"{len(kinds)} kinds of parts" if len(kinds) > 1 else "1 kind of part"
     _claim(out, kinds)
     say(args, f"Making synthetic pictures of {parts} in {out}, for each:")
-    say(args, f"{_GOOD} good ones to learn from, {_TEST_GOOD} good and {_DEFECTIVE} damaged ones to test on")
+    say(args, f"{_GOOD} good pictures to learn from, {_TEST_GOOD} good and {_DEFECTIVE} damaged pictures to test on")
     _make_pictures(args, kinds, out)
     say(args, f"Fitting and scoring with the backbone {backbone.name}. {_promise()}")
     outcomes = [_show_kind(args, kind, out, backbone) for kind in kinds]
@@ -85,8 +93,9 @@ def run(args: argparse.Namespace) -> int:
         rows=[row for row, _ in outcomes],
         notes=(
             _SYNTHETIC,
-            f"For each kind of part a PatchCore learnt from {_GOOD} good pictures and no defect, with the backbone "
-            f"{backbone.name}; then it judged {_TEST_GOOD} good and {_DEFECTIVE} damaged pictures new to it.",
+            f"For each kind of part, a PatchCore detector learnt from {_GOOD} good pictures and no defect, with the "
+            f"backbone {backbone.name}. Then it judged {_TEST_GOOD} good and {_DEFECTIVE} damaged pictures that it had "
+            "not seen.",
             f"{_promise()} It took {seconds:.0f} s in all, making the pictures included.",
         ),
         commands=commands,
@@ -125,8 +134,8 @@ def _claim(out: Path, kinds: list[str]) -> None:
 
 def _promise() -> str:
     return (
-        f"The threshold is set for {_RATE:.0%} false alarms on average: the {_GOOD} good pictures set it, each "
-        f"scored without its fold, and {_GOOD} cannot promise less than 1 in {_GOOD + 1}."
+        f"The threshold is set for {_RATE:.0%} false alarms on average, by cross-validation on the {_GOOD} good "
+        f"pictures. {_GOOD} pictures cannot promise fewer than 1 in {_GOOD + 1}."
     )
 
 

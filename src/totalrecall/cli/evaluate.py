@@ -15,7 +15,14 @@ from totalrecall.cli.common import (
     say,
     write_json,
 )
-from totalrecall.cli.options import LAYOUTS, add_rate_options, add_reading_options, add_report_options, check_report
+from totalrecall.cli.options import (
+    LAYOUTS,
+    add_rate_options,
+    add_reading_options,
+    add_report_options,
+    add_running_options,
+    check_report,
+)
 from totalrecall.cli.paths import INPUT, OUTPUT
 from totalrecall.system.text import counted, human_bytes
 
@@ -37,16 +44,19 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="Measure a fitted model on a labelled data set: AUROC and F1 of pictures, AUROC and PRO of pixels.",
     )
     parser.add_argument("model", metavar="MODEL", type=INPUT, help="file that `fit` wrote")
-    parser.add_argument("root", metavar="ROOT", type=INPUT, help="folder of the data set; for mvtec, of one category")
-    parser.add_argument("--layout", choices=LAYOUTS, required=True, help="how the folder is laid out")
     parser.add_argument(
-        "--seed", type=int, help="of the split, for layouts that have none of their own (default: the fit's)"
+        "root", metavar="ROOT", type=INPUT, help="folder of the data set; for mvtec the folder of one category"
+    )
+    parser.add_argument("--layout", choices=LAYOUTS, required=True, help="layout of the data set's folder")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        help="seed of the split, for layouts without an official split (default: the seed of the fit)",
     )
     parser.add_argument("--json", metavar="FILE", type=OUTPUT, help="write the metrics as JSON ('-' for stdout)")
     add_rate_options(parser)
     add_report_options(parser)
-    parser.add_argument("--precision", metavar="NAME", help="auto, f32 or bf16 (default: the model's)")
-    parser.add_argument("--threads", type=int, metavar="N", help="of the backbone (default: all cores)")
+    add_running_options(parser, precision=True)
     add_reading_options(parser)
     add_output_options(parser)
     parser.set_defaults(run=run)
@@ -105,7 +115,7 @@ def _write_report(
         parts_a_day=args.parts_per_day,
         measured=measured,
     )
-    say(args, f"Report in {path} ({human_bytes(path.stat().st_size)})")
+    say(args, f"Wrote the report {path} ({human_bytes(path.stat().st_size)})")
 
 
 def _tell(args: argparse.Namespace, evaluation: "Evaluation", threshold: str) -> None:

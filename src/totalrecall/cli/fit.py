@@ -46,13 +46,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--method", choices=tuple(SETTINGS), default="patchcore", help="detection method (default: %(default)s)"
     )
     parser.add_argument(
-        "--json", metavar="FILE", type=OUTPUT, help="write what the fit did and took, as JSON ('-' for stdout)"
+        "--json", metavar="FILE", type=OUTPUT, help="write facts about the fit as JSON ('-' for stdout)"
     )
     parser.add_argument(
         "--memory",
         type=memory_size,
         metavar="SIZE",
-        help="most that this program may hold, such as 2GB, whatever the number of pictures (default half of the free)",
+        help="most memory that the program may use, such as 2GB (default: half of the free memory)",
     )
     parser.add_argument("--no-embed", action="store_true", help="leave the backbone out of the model file")
     add_reading_options(parser)
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _announce(args: argparse.Namespace, plan: "Plan | OnePassPlan") -> None:
-    """Say what the fit will take, before it starts."""
+    """Say what the fit will need, before it starts."""
     from totalrecall.detectors.one_pass import OnePassPlan
     from totalrecall.patchcore.fitting import chunked_note
     from totalrecall.system.text import format_size
@@ -109,7 +109,7 @@ def _tell(args: argparse.Namespace, detector: "AnyDetector", output: Path) -> No
     report = detector.report_
     assert report is not None
     seconds = report.seconds
-    coreset = f"coreset {seconds['coreset']:.1f}, " if "coreset" in seconds else ""
+    coreset = f"coreset {seconds['coreset']:.1f} s, " if "coreset" in seconds else ""
     say(args, detector.summary())
     depth = detector.recipe.depth
     if depth is not None and depth.words():
@@ -121,9 +121,8 @@ def _tell(args: argparse.Namespace, detector: "AnyDetector", output: Path) -> No
         say(args, f"{levels}. To change it: totalrecall update {output} --false-alarm-rate RATE")
     say(
         args,
-        f"Seconds: features {seconds['features']:.1f} "
-        f"(of which decoding, in threads beside it, {seconds['decode']:.1f}), "
-        f"{coreset}calibration {seconds['calibration']:.1f}; peak memory {human_bytes(report.peak_memory)}",
+        f"Time: features {seconds['features']:.1f} s (decoding {seconds['decode']:.1f} s, in parallel), "
+        f"{coreset}calibration {seconds['calibration']:.1f} s; peak memory {human_bytes(report.peak_memory)}",
     )
     _tell_repeats(args, detector)
     note = promise.note()

@@ -21,10 +21,16 @@ _LEVELS = "thresholds"
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command."""
-    parser = subparsers.add_parser("info", help="what a model file holds", description="Print what a model file holds.")
+    parser = subparsers.add_parser(
+        "info", help="show what a model file contains", description="Print what a model file contains."
+    )
     parser.add_argument("model", metavar="MODEL", type=INPUT, help="file that `fit` wrote")
     parser.add_argument(
-        "--parts-per-day", type=int, default=1000, metavar="N", help="for the false alarms a day (default %(default)s)"
+        "--parts-per-day",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="good parts per day, to estimate the false alarms per day (default: %(default)s)",
     )
     parser.add_argument("--json", metavar="FILE", type=OUTPUT, help="write the facts as JSON ('-' for stdout)")
     parser.set_defaults(run=run)
@@ -56,14 +62,14 @@ def run(args: argparse.Namespace) -> int:
         for line in ["scores of good pictures", *_drawn(**facts[_SCORES], threshold=facts["threshold"])]:
             emit(line)
     if _HISTORY in facts:
-        emit("history, since the fit")
+        emit("history since the fit")
         for step in facts[_HISTORY]:
             emit(_told(step, facts["kind"]))
     return 0
 
 
 def describe(path: str, *, parts: int = 1000) -> dict[str, Any]:
-    """Return the facts of a model file, in reading order, with the false alarms expected of so many parts a day."""
+    """Return the facts of a model file, in reading order, with the false alarms expected for so many parts per day."""
     from pathlib import Path
 
     from totalrecall.detectors.model_file import is_protected, read_header
@@ -155,7 +161,7 @@ def _drawn(counts: list[int], edges: list[float], threshold: float) -> list[str]
         bar = "#" * max(round(40 * number / max(counts)), 1 if number else 0)
         lines.append(f"{low:9.4g} to {high:<9.4g}{number:5d} {bar}{here}")
     if threshold > edges[-1]:
-        lines.append(f"{threshold:9.4g} <- threshold, beyond them")
+        lines.append(f"{threshold:9.4g} <- threshold, above all scores")
     return lines
 
 
@@ -163,7 +169,7 @@ def _words(name: str, value: Any) -> str:
     if name == "bytes":
         return human_bytes(value)
     if name == "header_protected_by_hash" and not value:
-        return "no, an older version wrote it: a damaged bit there may go unseen. Saved again it is"
+        return "no, because an older version wrote it: damage there may go unseen. Save it again to protect it"
     if value is None:
         return "none"
     if isinstance(value, dict):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 from totalrecall.cli.common import check_target, say
 from totalrecall.cli.paths import BACKBONE, INPUT, OUTPUT
-from totalrecall.detectors.settings import ComparedSettings
+from totalrecall.detectors.settings import CommonSettings, ComparedSettings
 from totalrecall.errors import SettingError
 from totalrecall.registry import SETTINGS
 from totalrecall.system.settings import SECTIONS, Checked, Setting, declared, with_names
@@ -20,6 +20,7 @@ __all__ = [
     "add_rate_options",
     "add_reading_options",
     "add_report_options",
+    "add_running_options",
     "add_setting_options",
     "add_split_options",
     "check_report",
@@ -163,7 +164,7 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
         "--max-pixels",
         type=int,
         metavar="N",
-        help="refuse larger pictures, by their header (default 100000000)",
+        help="refuse pictures whose header says that they have more pixels (default: 100000000)",
     )
 
 
@@ -172,31 +173,55 @@ def add_split_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layout", choices=LAYOUTS, help="layout of the data set's folder")
 
 
+def add_running_options(parser: argparse.ArgumentParser, *, precision: bool = False) -> None:
+    """Add --threads, and --precision, for a command that runs a fitted model."""
+    settings = declared(CommonSettings)
+    if precision:
+        what = settings["precision"]
+        text = f"{what.meaning} (default: the model's)".replace("`", "")
+        parser.add_argument("--precision", metavar=what.metavar, help=text)
+    what = settings["threads"]
+    text = f"{what.meaning} (default: {what.default_in_words})"
+    parser.add_argument("--threads", type=int, metavar=what.metavar, help=text)
+
+
 def add_rate_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that set another threshold than the model's, for this run only."""
     group = parser.add_mutually_exclusive_group()
     group.add_argument(
-        "--false-alarm-rate", type=fraction, metavar="RATE", help="judge at this rate (default: the model's), this once"
+        "--false-alarm-rate",
+        type=fraction,
+        metavar="RATE",
+        help="judge at this false-alarm rate, in this run only (default: the model's)",
     )
     group.add_argument(
-        "--threshold", type=fraction, metavar="SCORE", help="judge by this score (default: the model's), this once"
+        "--threshold",
+        type=fraction,
+        metavar="SCORE",
+        help="judge by this score, in this run only (default: the model's)",
     )
 
 
 def add_report_options(parser: argparse.ArgumentParser) -> None:
     """Add --report, and --parts-per-day for it."""
     parser.add_argument(
-        "--report", metavar="FILE", type=OUTPUT, help="write an HTML page of scores, threshold and overlays, under 5 MB"
+        "--report",
+        metavar="FILE",
+        type=OUTPUT,
+        help="write an HTML report with scores, threshold and overlays, under 5 MB",
     )
     parser.add_argument(
-        "--parts-per-day", type=int, metavar="N", help="good parts a day, for the report's false alarms a day"
+        "--parts-per-day",
+        type=int,
+        metavar="N",
+        help="good parts per day, to estimate the false alarms per day in the report",
     )
     parser.add_argument(
         "--good-pictures",
         metavar="DIR",
         type=INPUT,
         action="append",
-        help="folder of the learnt pictures, for the report to show the nearest; may be given several times",
+        help="folder of the learnt pictures, so that the report can show the nearest one; may be given several times",
     )
 
 
@@ -207,24 +232,26 @@ def check_report(args: argparse.Namespace) -> None:
         args: of a command with `add_report_options`.
 
     Raises:
-        SettingError: it has no name, or there are parts a day for no report.
+        SettingError: it has no name, or parts per day were given without a report.
         DataError: it is a folder, or its folder cannot be written.
     """
     if args.parts_per_day is not None and args.report is None:
-        raise SettingError(f"--parts-per-day is for --report only, got {args.parts_per_day}. Write --report FILE.html.")
+        raise SettingError(f"--parts-per-day is only for --report, got {args.parts_per_day}. Write --report FILE.html.")
     if args.parts_per_day is not None and args.parts_per_day < 1:
         raise SettingError(f"--parts-per-day must be at least 1, got {args.parts_per_day}.")
     if args.good_pictures and args.report is None:
         raise SettingError(
-            f"--good-pictures is for --report only, got {args.good_pictures[0]}. Write --report FILE.html."
+            f"--good-pictures is only for --report, got {args.good_pictures[0]}. Write --report FILE.html."
         )
     for folder in args.good_pictures or ():
         if not _is_folder(folder):
-            raise SettingError(f"--good-pictures must be a folder, got {folder}. Name that of the pictures learnt.")
+            raise SettingError(
+                f"--good-pictures must be a folder, got {folder}. Name the folder of the learnt pictures."
+            )
     if args.report is None:
         return
     if args.report == "-":
-        raise SettingError(f"--report must name a file of its own, got {args.report}. Write --report FILE.html.")
+        raise SettingError(f"--report must name a file, got {args.report}. Write --report FILE.html.")
     check_target("--report", args.report)
 
 

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, TextIO
 
 from totalrecall.cli.common import add_output_options, check_target, complain, emit, judging, progress_bars, say
 from totalrecall.cli.heatmaps import HeatmapFolder
-from totalrecall.cli.options import add_rate_options, add_reading_options, add_report_options, check_report
+from totalrecall.cli.options import (
+    add_rate_options,
+    add_reading_options,
+    add_report_options,
+    add_running_options,
+    check_report,
+)
 from totalrecall.cli.paths import CHANGED, INPUT, LINES, OUTPUT
 from totalrecall.errors import DataError, PictureError, SettingError
 from totalrecall.system.files import is_special
@@ -46,28 +52,33 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "predict",
         help="score pictures",
-        description="Score pictures with a fitted model. A picture that cannot be read is named; the others are done.",
+        description="Score pictures with a fitted model. Unreadable pictures are named, and the others are scored.",
     )
     parser.add_argument("model", metavar="MODEL", type=INPUT, help="file that `fit` wrote")
     parser.add_argument("pictures", nargs="+", metavar="PICTURES", type=INPUT, help="files, folders or globs")
-    parser.add_argument("--json", metavar="FILE", type=LINES, help="write a JSON line a picture ('-' for stdout)")
-    parser.add_argument("--csv", metavar="FILE", type=LINES, help="write a CSV row a picture ('-' for stdout)")
+    parser.add_argument("--json", metavar="FILE", type=LINES, help="write one JSON line per picture ('-' for stdout)")
+    parser.add_argument("--csv", metavar="FILE", type=LINES, help="write one CSV row per picture ('-' for stdout)")
     parser.add_argument(
-        "--heatmaps", metavar="DIR", type=OUTPUT, help="write the picture with its heat map, regions and verdict there"
+        "--heatmaps",
+        metavar="DIR",
+        type=OUTPUT,
+        help="write each picture with its heat map, regions and verdict into this folder",
     )
     add_rate_options(parser)
     add_report_options(parser)
     parser.add_argument(
-        "--monitor", metavar="FILE", type=CHANGED, help="say when light, focus or position has moved; goes on with FILE"
+        "--monitor",
+        metavar="FILE",
+        type=CHANGED,
+        help="warn when light, focus or position changes; FILE stores the state, and the next run continues it",
     )
     parser.add_argument(
         "--fail-on-anomaly",
         action="store_true",
-        help=f"exit with {DEFECT_FOUND} if a defect is found; else with {NO_VERDICT} if a picture got no verdict "
+        help=f"exit with {DEFECT_FOUND} if a defect is found, otherwise with {NO_VERDICT} if a picture got no verdict "
         "(the model has no threshold, or the picture cannot be judged)",
     )
-    parser.add_argument("--precision", metavar="NAME", help="auto, f32 or bf16 (default: the model's)")
-    parser.add_argument("--threads", type=int, metavar="N", help="of the backbone (default: all cores)")
+    add_running_options(parser, precision=True)
     add_reading_options(parser)
     add_output_options(parser)
     parser.set_defaults(run=run)
@@ -183,7 +194,7 @@ def _write_report(args: argparse.Namespace, report: "ReportWriter", seconds: flo
         facts={"model": args.model, "pictures": named, "seconds": f"{seconds:.1f}"},
         parts_a_day=args.parts_per_day,
     )
-    say(args, f"Report in {path} ({human_bytes(path.stat().st_size)})")
+    say(args, f"Wrote the report {path} ({human_bytes(path.stat().st_size)})")
 
 
 @contextmanager
@@ -219,10 +230,10 @@ def _tell(args: argparse.Namespace, verdicts: "Counter[str]", bad: int, seconds:
     if verdicts["no verdict"]:
         complain(  # with --quiet too: the exit code alone does not tell it
             "warning: the model has no threshold, so it gives no verdict. Fit it with at least 3 good pictures and "
-            "--holdout over 0."
+            "with --holdout over 0."
         )
     if args.heatmaps:
-        say(args, f"Heat maps in {args.heatmaps}")
+        say(args, f"Wrote heat maps to {args.heatmaps}")
 
 
 # ---------------------------------------------------------------------- writers

@@ -5,7 +5,7 @@ import math
 from typing import TYPE_CHECKING
 
 from totalrecall.cli.common import add_output_options, check_target, complain, save_over, say, write_json
-from totalrecall.cli.options import add_reading_options
+from totalrecall.cli.options import add_reading_options, add_running_options
 from totalrecall.cli.paths import CHANGED, INPUT, OUTPUT
 
 if TYPE_CHECKING:
@@ -20,10 +20,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Add the command."""
     parser = subparsers.add_parser(
         "teach",
-        help="say what it costs to catch a missed defect",
+        help="say what it would cost to catch a missed defect",
         description=(
             "Say which threshold would have caught known defects, and how many good pictures it would call anomalous. "
-            "Nothing is changed without --apply."
+            "Nothing changes without --apply."
         ),
     )
     parser.add_argument("model", metavar="MODEL", type=CHANGED, help="file that `fit` wrote")
@@ -39,14 +39,14 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--apply", action="store_true", help="set the threshold that catches them all; `update --undo` takes it back"
     )
     parser.add_argument("--json", metavar="FILE", type=OUTPUT, help="write the lessons as JSON ('-' for stdout)")
-    parser.add_argument("--threads", type=int, metavar="N", help="of the backbone (default: all cores)")
+    add_running_options(parser)
     add_reading_options(parser)
     add_output_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Score the defects, say what they tell, and apply it if told to; returns the exit code."""
+    """Score the defects, say what it costs to catch them, and set the threshold with --apply; returns the exit code."""
     from totalrecall.detectors.model_file import read_header
     from totalrecall.pictures.files import find_pictures
     from totalrecall.registry import load_detector
@@ -84,13 +84,13 @@ def _tell(
         if one.caught is not True:
             say(
                 args,
-                f"  a threshold of {one.threshold:.4g} catches it; {_cost(calibration, one.threshold)}",
+                f"  A threshold of {one.threshold:.4g} would catch it; {_cost(calibration, one.threshold)}",
             )
     missed = [one for one in told if one.caught is not True]
     if not told:
         return
     if not missed:
-        say(args, f"Nothing to teach: the threshold, score {before:.4g}, catches all of them")
+        say(args, f"Nothing to teach: the threshold {before:.4g} catches all of them")
         return
     lowest = min(missed, key=lambda one: one.threshold)
     none = math.isnan(before)
