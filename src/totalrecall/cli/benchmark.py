@@ -63,6 +63,32 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="numbers of good pictures to fit on, such as 1 5 10 16 50 all; for the low-shot table (default: all)",
     )
     parser.add_argument(
+        "-o",
+        "--out",
+        "--output",
+        default="totalrecall-benchmark",
+        metavar="DIR",
+        type=PathArgument(writes=True, inside=_FILES),
+        help="folder for the report and the finished cells (default: %(default)s)",
+    )
+    _add_variants(parser)
+    add_reading_options(parser)
+    add_output_options(parser)
+    add_setting_options(parser, SETTINGS, without=("seed",))
+    parser.set_defaults(run=run)
+
+
+def _add_variants(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which detectors are measured."""
+    parser.add_argument(
+        "--methods",
+        "--method",
+        dest="methods",
+        nargs="+",
+        choices=tuple(SETTINGS),
+        help="methods to measure (default: all; with --ablate: patchcore)",
+    )
+    parser.add_argument(
         "--preset",
         choices=_PRESETS,
         help="paper: settings of the authors' code; anomalib: its defaults. Other options override the preset",
@@ -75,27 +101,6 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="change one setting of patchcore at a time and leave the others as given: the named settings, or without "
         f"names all of {', '.join(_FACTORS)}",
     )
-    parser.add_argument(
-        "-o",
-        "--out",
-        "--output",
-        default="totalrecall-benchmark",
-        metavar="DIR",
-        type=PathArgument(writes=True, inside=_FILES),
-        help="folder for the report and the finished cells (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--methods",
-        "--method",
-        dest="methods",
-        nargs="+",
-        choices=tuple(SETTINGS),
-        help="methods to measure (default: all; with --ablate: patchcore)",
-    )
-    add_reading_options(parser)
-    add_output_options(parser)
-    add_setting_options(parser, SETTINGS, without=("seed",))
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
