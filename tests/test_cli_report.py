@@ -52,7 +52,7 @@ def test_predict_writes_scores_threshold_overlays_and_patches(capsys, model, par
     assert text.count('alt="Overlay of ') == 6
     assert text.count('alt="Worst patch of ') == text.count('alt="Nearest good patch, of ') == 6
     assert {"What the threshold promises", "Scores", "All pictures", str(model), str(parts / "test")} <= set(words)
-    assert any("if 11 good parts pass a day" in word for word in words)
+    assert any("for 11 good parts per day" in word for word in words)
     assert "labelled" not in text
     assert "known good" not in text
 
@@ -94,7 +94,7 @@ def test_evaluate_adds_the_metrics_the_curve_and_the_labels(capsys, model, parts
     headings = re.findall(r"<h2>([^<]*)</h2>", text)
     assert headings.index("Good against defective") < headings.index("Defects with the lowest scores")
     assert {"known good (3)", "known defective (3)", "labelled good"} <= set(words)
-    assert any("a number assumed here" in word for word in words)
+    assert any("an assumed number" in word for word in words)
     defects = {sample.defect for sample in open_dataset("mvtec", parts).test if sample.label}
     assert {f"labelled {defect}" for defect in defects} <= set(words)
 
@@ -266,7 +266,7 @@ def test_an_interrupted_predict_leaves_the_old_report_and_nothing_half(capsys, m
 
 def test_a_python_user_has_both_reports(model, parts, tmp_path):
     detector = load_detector(model)
-    path = report_pictures(detector, parts / "test", tmp_path / "p.html", title="Mine", parts_a_day=7)
+    path = report_pictures(detector, parts / "test", tmp_path / "p.html", title="Mine", parts_per_day=7)
     assert {"Mine", "All pictures"} <= set(read(path)[1])
     report = ReportWriter(tmp_path / "e.html", detector)
     measured = evaluate(detector, open_dataset("mvtec", parts).test, heard=report.add_sample)

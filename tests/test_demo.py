@@ -73,7 +73,7 @@ def test_the_report_says_that_the_pictures_are_synthetic_and_shows_all_that_were
     page = (shown / "washer" / "report.html").read_text(encoding="utf-8")
     assert "synthetic pictures, made by this program" in page
     assert page.count('alt="Overlay of ') == 5
-    assert "5 good pictures, each scored without its fold of 5" in page
+    assert "5 good pictures, by 5-fold cross-validation" in page
 
 
 def test_the_model_that_it_saved_scores_as_the_report_says(shown):

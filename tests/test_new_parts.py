@@ -81,10 +81,10 @@ def test_the_choice_and_what_was_seen_are_kept_in_the_model(apart, tmp_path):
 
 
 def test_the_report_says_for_which_parts_the_rate_is(plain, apart):
-    assert "for those fit with --new-parts" in plain.promise_.rows()["as long as"]
+    assert "for new parts fit with --new-parts" in plain.promise_.rows()["valid while"]
     words = apart.promise_.rows()
-    assert "the photographs of each of 12 parts were held out together" in words["set by"]
-    assert "--new-parts" not in words["as long as"]
+    assert "all pictures of each of 12 parts in one fold" in words["set by"]
+    assert "--new-parts" not in words["valid while"]
 
 
 def test_fewer_than_three_parts_cannot_tell_of_others(tiny_backbone):

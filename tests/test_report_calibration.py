@@ -21,8 +21,8 @@ def promised(scores: Calibration, threshold: float | None = None) -> Promise:
     return Promise(scores, scores.threshold) if threshold is None else Promise(scores, threshold, "taught")
 
 
-def promise(scores: Calibration, threshold: float | None = None, parts_a_day: int | None = None) -> dict[str, str]:
-    return promised(scores, threshold).rows(parts_a_day)
+def promise(scores: Calibration, threshold: float | None = None, parts_per_day: int | None = None) -> dict[str, str]:
+    return promised(scores, threshold).rows(parts_per_day)
 
 
 def shown(folder, kept: Promise) -> str:
@@ -33,31 +33,33 @@ def test_a_rate_that_ranks_can_give_is_guaranteed_and_the_alarms_are_counted():
     facts = promise(calibration(0.05))
     # rank 5.05 of 101: the fifth highest is 9.6, the sixth 9.5, the weight 0.95 * 5 / 5.05
     assert facts["threshold"] == "score 9.594"
-    assert facts["set by"] == "100 good pictures, scored without them"
+    assert facts["set by"] == "100 good pictures, held out together"
     assert facts["stated rate"].startswith("5 % of good pictures")
     assert facts["promise"] == (
-        "5 % expected on average; guaranteed by rank, whatever the distribution: 4.95 % to 5.94 %"
+        "5 % of good pictures on average, guaranteed by rank for any distribution of scores (4.95 % to 5.94 %)"
     )
-    assert facts["false alarms"].startswith("about 50 a day (5 %), if 1000 good parts pass a day")
-    assert "cannot be under 0.0099" in facts["p-value"]
+    assert facts["false alarms"].startswith("about 50 per day (5 %), for 1000 good parts per day")
+    assert "never below 0.0099" in facts["p-value"]
 
 
-def test_the_parts_a_day_may_be_given_and_else_are_said_to_be_assumed():
-    given, assumed = promise(calibration(0.05), parts_a_day=202), promise(calibration(0.05))
-    assert given["false alarms"] == "about 10.1 a day (5 %), if 202 good parts pass a day"
-    assert assumed["false alarms"].endswith("pass a day, a number assumed here; in proportion for others")
+def test_the_parts_per_day_may_be_given_and_else_are_said_to_be_assumed():
+    given, assumed = promise(calibration(0.05), parts_per_day=202), promise(calibration(0.05))
+    assert given["false alarms"] == "about 10.1 per day (5 %), for 202 good parts per day"
+    assert assumed["false alarms"].endswith("per day (an assumed number, see --parts-per-day)")
 
 
 def test_a_rate_that_is_a_whole_rank_is_guaranteed_itself():
     words = promise(calibration(0.05, np.arange(19)))["promise"]
-    assert words == "5 % expected on average; guaranteed by rank, whatever the distribution: 5 %"
+    assert words.endswith("guaranteed by rank for any distribution of scores (5 %)")
 
 
 def test_folds_are_named_and_that_nothing_is_proved_of_them():
     facts = promise(calibration(0.05, folds=20))
-    assert facts["set by"] == "100 good pictures, each scored without its fold of 20"
-    assert facts["promise"].startswith("5 % expected on average, by rank 4.95 % to 5.94 %. For scores taken in folds")
-    assert "that is not proved" in facts["promise"]
+    assert facts["set by"] == "100 good pictures, by 20-fold cross-validation"
+    assert facts["promise"].startswith(
+        "5 % of good pictures are expected above the threshold on average (by rank 4.95 % to 5.94 %)."
+    )
+    assert "gives no proof" in facts["promise"]
     assert "guaranteed" not in facts["promise"]
 
 
@@ -66,8 +68,11 @@ def test_a_rate_below_the_floor_is_said_to_be_estimated_with_its_interval():
     below = calibration(0.002, scores)
     low, high = below.interval
     facts = promise(below)
-    assert facts["promise"].startswith("estimated, not guaranteed: 60 pictures can promise 1.64 % at best")
-    assert f"{100 * low:.3g} % to {100 * high:.3g} % of good pictures are expected above it" in facts["promise"]
+    assert facts["promise"].startswith("an estimate, not a guarantee: ")
+    assert "60 pictures can guarantee 1.64 % at best" in facts["promise"]
+    assert (
+        f"{100 * low:.3g} % to {100 * high:.3g} % of good pictures are expected above the threshold" in facts["promise"]
+    )
     assert facts["false alarms"].startswith("about ")
     assert f"90 % interval {1000 * low:.2g} to {1000 * high:.2g}," in facts["false alarms"]
 
@@ -75,15 +80,15 @@ def test_a_rate_below_the_floor_is_said_to_be_estimated_with_its_interval():
 def test_where_no_tail_can_be_fitted_the_highest_score_is_said_to_be_the_threshold():
     facts = promise(calibration(0.01, [1.0, 2.0, 3.0]))
     assert facts["threshold"] == "score 3"
-    assert facts["promise"].startswith("1 % cannot be promised from 3 pictures: the threshold is their highest score")
-    assert facts["false alarms"].startswith("at most 250 a day (25 %)")
+    assert facts["promise"].startswith("3 pictures cannot guarantee 1 %. The threshold is their highest score")
+    assert facts["false alarms"].startswith("at most 250 per day (25 %)")
 
 
 def test_a_taught_threshold_promises_nothing_and_its_alarms_are_counted_from_the_same_pictures():
     facts = promise(calibration(0.05), threshold=5.0)
-    assert facts["threshold"] == "score 5, as it was taught; the good pictures alone would set 9.594"
-    assert facts["promise"] == "none for a threshold that was taught"
-    assert facts["false alarms"].startswith("about 505 a day (50.5 %)")  # 51 of 101
+    assert facts["threshold"] == "score 5, taught by known defects; the good pictures alone would set 9.594"
+    assert facts["promise"] == "none for a threshold that was taught by known defects"
+    assert facts["false alarms"].startswith("about 505 per day (50.5 %)")  # 51 of 101
 
 
 @pytest.mark.parametrize("threshold", [None, 2.5])
@@ -91,7 +96,7 @@ def test_without_scores_nothing_is_promised(tmp_path, threshold):
     nothing = calibration(0.01, [])
     facts = promise(nothing, threshold=threshold)
     assert facts["threshold"] == (
-        "none, so there is no verdict" if threshold is None else "score 2.5, as it was taught"
+        "none, so there is no verdict" if threshold is None else "score 2.5, taught by known defects"
     )
     assert "nothing is promised" in facts["set by"]
     assert "<svg" not in shown(tmp_path, promised(nothing, threshold))
@@ -111,10 +116,10 @@ def test_the_histogram_holds_every_score_and_marks_the_threshold_in_use(tmp_path
 
 
 def test_the_page_shows_the_promise_where_a_calibration_is_given(tmp_path):
-    text = page(tmp_path, [entry(1, 3.0)], promise=promised(calibration(0.05), 2.0), parts_a_day=500)
+    text = page(tmp_path, [entry(1, 3.0)], promise=promised(calibration(0.05), 2.0), parts_per_day=500)
     words = Reader(text).words
     assert "What the threshold promises" in words
-    assert any("500 good parts pass a day" in word for word in words)
+    assert any("500 good parts per day" in word for word in words)
     assert text.count('role="img"') == 2
     assert "What the threshold promises" not in page(tmp_path, [entry(1, 3.0)])
 

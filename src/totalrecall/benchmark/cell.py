@@ -145,10 +145,14 @@ def words_of_settings(line: Mapping[str, Any]) -> str:
     """Return a cell's settings for a person, without those that are not set."""
     values = {**line["setup"]["settings"], "layers": line["model"]["layers"]}  # those used, where none were named
     return ", ".join(
-        f"{name.replace('_', ' ')} {' '.join(map(str, value)) if isinstance(value, list) else value}"
-        for name, value in values.items()
-        if value is not None
+        f"{name.replace('_', ' ')} {_in_words(value)}" for name, value in values.items() if value is not None
     )
+
+
+def _in_words(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def measure_family(

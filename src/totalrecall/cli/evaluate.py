@@ -112,7 +112,7 @@ def _write_report(
             "seconds": f"{measured.seconds:.1f}",
         },
         notes=warnings,
-        parts_a_day=args.parts_per_day,
+        parts_per_day=args.parts_per_day,
         measured=measured,
     )
     say(args, f"Wrote the report {path} ({human_bytes(path.stat().st_size)})")

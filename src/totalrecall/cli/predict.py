@@ -192,7 +192,7 @@ def _write_report(args: argparse.Namespace, report: "ReportWriter", seconds: flo
     path = report.write(
         f"Total Recall: {Path(args.model).stem}",
         facts={"model": args.model, "pictures": named, "seconds": f"{seconds:.1f}"},
-        parts_a_day=args.parts_per_day,
+        parts_per_day=args.parts_per_day,
     )
     say(args, f"Wrote the report {path} ({human_bytes(path.stat().st_size)})")
 

@@ -12,11 +12,11 @@ from typing import Any
 from totalrecall.calibration import Calibration, fit_tail, rate_interval
 from totalrecall.outliers.notes import repeated_note
 
-__all__ = ["ORIGINS", "PARTS_A_DAY", "RATES", "Level", "Promise", "needed_pictures", "percent"]
+__all__ = ["ORIGINS", "PARTS_PER_DAY", "RATES", "Level", "Promise", "needed_pictures", "percent"]
 
 ORIGINS = ("calibrated", "taught", "given")
 RATES = (0.01, 0.02, 0.05, 0.1)  # that a fit names the thresholds of
-PARTS_A_DAY = 1000  # where nobody said how many
+PARTS_PER_DAY = 1000  # where nobody said how many
 _BY = {"taught": "taught by known defects", "given": "set by hand"}
 _HALF = 0.5  # of good pictures above a threshold: it tells nothing apart
 
@@ -175,83 +175,88 @@ class Promise:
             "thresholds": [vars(level) for level in self.levels()],
         }
 
-    def rows(self, parts_a_day: int | None = None) -> dict[str, str]:
+    def rows(self, parts_per_day: int | None = None) -> dict[str, str]:
         """Return in words, name by name, what is known of the threshold; for a report.
 
         Args:
-            parts_a_day: good parts that pass, for the expected false alarms a day; None assumes a number and says so.
+            parts_per_day: good parts per day, for the expected number of false alarms; None assumes a number and says
+                so.
         """
         calibration = self.calibration
-        count, own = len(calibration.scores), calibration.threshold
-        by = "" if self.calibrated else f", as it was {'taught' if self.origin == 'taught' else 'set by hand'}"
+        count = len(calibration.scores)
+        by = "" if self.calibrated else f", {_BY[self.origin]}"
         if not count:
             text = "none, so there is no verdict" if math.isnan(self.threshold) else f"score {self.threshold:.4g}{by}"
-            return {
-                "threshold": text,
-                "set by": "no good picture was scored without being learnt, so nothing is promised",
-            }
-        alone = "" if self.calibrated else f"; the good pictures alone would set {own:.4g}"
-        how = "scored without them"
-        if calibration.folds > 1:
-            how = f"each scored without its fold of {calibration.folds}"
-        as_long_as = "good parts, light and camera stay as they were for those pictures"
-        if calibration.new_parts:
-            how += (
-                f"; the photographs of each of {calibration.parts} parts were held out together, for new ones to come"
-            )
-        elif repeated_note(calibration):
-            as_long_as += (
-                f", and so do the parts: {calibration.shown_by} pictures seem to show {calibration.parts}, many "
-                "several times. Of other parts many more will be called anomalous; for those fit with --new-parts"
-            )
+            return {"threshold": text, "set by": "no good picture was held out, so nothing is promised"}
+        alone = "" if self.calibrated else f"; the good pictures alone would set {calibration.threshold:.4g}"
         return {
             "threshold": f"score {self.threshold:.4g}{by}{alone}",
-            "set by" if self.calibrated else "compared with": f"{count} good pictures, {how}",
+            "set by" if self.calibrated else "compared with": f"{count} good pictures, {self._held_out()}",
             "stated rate": f"{percent(calibration.rate)} of good pictures may be called anomalous",
             "promise": self._kept(),
-            "false alarms": self._alarms(parts_a_day),
-            "p-value": "of a picture: the share of good pictures expected to score at least as high; from "
-            f"{count} it cannot be under {calibration.floor:.2g}",
-            "as long as": as_long_as,
+            "false alarms": self._alarms(parts_per_day),
+            "p-value": "share of good pictures that are expected to score at least as high as a picture; with "
+            f"{count} good pictures it is never below {calibration.floor:.2g}",
+            "valid while": self._condition(),
         }
+
+    def _held_out(self) -> str:
+        """Say how the good pictures were scored."""
+        calibration = self.calibration
+        if calibration.folds <= 1:
+            return "held out together"
+        parts = f" (all pictures of each of {calibration.parts} parts in one fold)" if calibration.new_parts else ""
+        return f"by {calibration.folds}-fold cross-validation{parts}"
+
+    def _condition(self) -> str:
+        """Say what must not change."""
+        calibration = self.calibration
+        words = "good parts, light and camera stay as they were in those pictures"
+        if calibration.new_parts or not repeated_note(calibration):
+            return words
+        return (
+            f"{words}, and so do the parts: the {calibration.shown_by} pictures seem to show {calibration.parts} "
+            "parts, many of them several times. Pictures of other parts will be called anomalous far more often; for "
+            "new parts fit with --new-parts"
+        )
 
     def _kept(self) -> str:
         """Say whether the rate is guaranteed or estimated."""
         calibration = self.calibration
         if not self.calibrated:
-            return f"none for a threshold that was {'taught' if self.origin == 'taught' else 'set by hand'}"
+            return f"none for a threshold that was {_BY[self.origin]}"
         count, rate, floor = len(calibration.scores), percent(calibration.rate), percent(calibration.floor)
         if self.interval is not None:
             low, high = map(percent, self.interval)
             return (
-                f"estimated, not guaranteed: {count} pictures can promise {floor} at best, so the threshold is "
-                f"extrapolated beyond their highest score; {low} to {high} of good pictures are expected above it "
-                "(90 % interval)"
+                f"an estimate, not a guarantee: {low} to {high} of good pictures are expected above the threshold "
+                f"(90 % interval). {count} pictures can guarantee {floor} at best, so the threshold is extrapolated "
+                "beyond their highest score"
             )
         if calibration.below_floor:
             return (
-                f"{rate} cannot be promised from {count} pictures: the threshold is their highest score, which at most "
-                f"{floor} of good pictures are above on average"
+                f"{count} pictures cannot guarantee {rate}. The threshold is their highest score; at most {floor} of "
+                "good pictures are above it on average"
             )
         low, high = map(percent, calibration.rank_rates)
         ranks = f"{low} to {high}" if low != high else high
         if calibration.folds > 1:
             return (
-                f"{rate} expected on average, by rank {ranks}. For scores taken in folds that is not proved; what was "
-                "measured is the rate itself or a little less"
+                f"{rate} of good pictures are expected above the threshold on average (by rank {ranks}). "
+                "Cross-validation gives no proof of this; in our measurements the rate was this or a little lower"
             )
-        return f"{rate} expected on average; guaranteed by rank, whatever the distribution: {ranks}"
+        return f"{rate} of good pictures on average, guaranteed by rank for any distribution of scores ({ranks})"
 
-    def _alarms(self, parts_a_day: int | None) -> str:
-        """Say how many false alarms a day are expected."""
-        rate, parts = self.expected_rate, PARTS_A_DAY if parts_a_day is None else parts_a_day
+    def _alarms(self, parts_per_day: int | None) -> str:
+        """Say how many false alarms per day are expected."""
+        rate, parts = self.expected_rate, PARTS_PER_DAY if parts_per_day is None else parts_per_day
         highest = self.calibrated and self.calibration.below_floor and self.interval is None
-        words = f"{'at most' if highest else 'about'} {rate * parts:.3g} a day ({percent(rate)})"
+        words = f"{'at most' if highest else 'about'} {rate * parts:.3g} per day ({percent(rate)})"
         if self.interval is not None:
             low, high = self.interval
             words += f", 90 % interval {low * parts:.2g} to {high * parts:.2g}"
-        assumed = ", a number assumed here; in proportion for others" if parts_a_day is None else ""
-        return f"{words}, if {parts} good parts pass a day{assumed}"
+        assumed = " (an assumed number, see --parts-per-day)" if parts_per_day is None else ""
+        return f"{words}, for {parts} good parts per day{assumed}"
 
 
 def needed_pictures(rate: float) -> int:

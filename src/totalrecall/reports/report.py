@@ -30,7 +30,7 @@ def write_report(
     bad_files: Sequence[tuple[str, str]] = (),
     notes: Sequence[str] = (),
     promise: Promise | None = None,
-    parts_a_day: int | None = None,
+    parts_per_day: int | None = None,
     measured: Evaluation | None = None,
 ) -> Path:
     """Write the report, under 5 MB whatever the number of entries, and return its path.
@@ -43,7 +43,7 @@ def write_report(
         bad_files: files that could not be scored, each with the reason.
         notes: sentences to print under the heading, such as "The pictures are synthetic."
         promise: of the threshold that the detector judged by; it is shown with the scores behind it.
-        parts_a_day: good parts per day, for the expected false alarms per day; None assumes a number and says so.
+        parts_per_day: good parts per day, for the expected false alarms per day; None assumes a number and says so.
         measured: the metrics, where the pictures are labelled.
 
     Raises:
@@ -60,7 +60,7 @@ def write_report(
         "numbers": counts(ranked, len(bad_files)) | ({} if measured is None else figures(measured)),
         "bad_files": bad_files,
         "model_info": model_info,
-        "promise": None if promise is None else promise.rows(parts_a_day),
+        "promise": None if promise is None else promise.rows(parts_per_day),
         "promise_plot": None if promise is None else _behind(promise),
         "scores": _scores(ranked),
         "kinds": _kinds(known, measured),
@@ -88,7 +88,7 @@ def figures(measured: Evaluation) -> dict[str, str]:
 def _behind(promise: Promise) -> Histogram | None:
     """Return the scores of good pictures that set the threshold, with the threshold in use."""
     scores = promise.calibration.scores
-    series = ("good pictures, each scored by a model that did not learn it", "good", scores.tolist())
+    series = ("held-out good pictures", "good", scores.tolist())
     bins = min(max(len(scores) // 5, 10), 24)
     what = "scores of good pictures"
     return score_histogram([series], [promise.threshold], what=what, width=520, height=150, bins=bins)

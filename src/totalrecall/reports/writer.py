@@ -35,7 +35,7 @@ def report_pictures(
     path: str | Path,
     *,
     title: str = "Total Recall",
-    parts_a_day: int | None = None,
+    parts_per_day: int | None = None,
     good_pictures: str | Path | Sequence[str | Path] = (),
 ) -> Path:
     """Score pictures, write an HTML report of them and return its path.
@@ -49,7 +49,7 @@ def report_pictures(
         pictures: files, folders or globs.
         path: the HTML file; its folder is made.
         title: the page's heading.
-        parts_a_day: good parts that pass, for the expected false alarms a day; None assumes a number and says so.
+        parts_per_day: good parts that pass, for the expected false alarms a day; None assumes a number and says so.
         good_pictures: folders in which the pictures that a loaded model learnt are looked for, to be shown.
 
     Raises:
@@ -60,7 +60,7 @@ def report_pictures(
     refuse_overwriting(path, found, "a picture to judge")
     for picture, outcome in zip(found, detector.predict_stream(found), strict=True):
         report.add(picture, outcome)
-    return report.write(title, parts_a_day=parts_a_day)
+    return report.write(title, parts_per_day=parts_per_day)
 
 
 class ReportWriter:
@@ -113,7 +113,7 @@ class ReportWriter:
         *,
         facts: Mapping[str, str] | None = None,
         notes: Sequence[str] = (),
-        parts_a_day: int | None = None,
+        parts_per_day: int | None = None,
         measured: Evaluation | None = None,
     ) -> Path:
         """Write the page, whole or not at all, and return its path.
@@ -122,7 +122,7 @@ class ReportWriter:
             title: the page's heading.
             facts: what was done, name by name, put before what the model holds.
             notes: sentences to print under the heading.
-            parts_a_day: as for `report_pictures`.
+            parts_per_day: as for `report_pictures`.
             measured: the metrics, where the pictures are labelled.
 
         Raises:
@@ -140,7 +140,7 @@ class ReportWriter:
             bad_files=bad,
             notes=(*notes, *self._notes()),
             promise=detector.promise_,
-            parts_a_day=parts_a_day,
+            parts_per_day=parts_per_day,
             measured=measured,
         )
 
