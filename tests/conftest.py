@@ -142,7 +142,7 @@ def _written(folder: Path, pictures) -> Path:
 @pytest.fixture(scope="session")
 def good(tmp_path_factory) -> Path:
     """A folder of two dozen good pictures."""
-    from tests.test_detector import stripes
+    from tests.parts import stripes
 
     return _written(tmp_path_factory.mktemp("good"), map(stripes, range(24)))
 
@@ -150,6 +150,6 @@ def good(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def alarms(tmp_path_factory) -> Path:
     """A folder of six false alarms: good, but unlike those."""
-    from tests.test_update import odd
+    from tests.parts import odd
 
     return _written(tmp_path_factory.mktemp("alarms"), map(odd, range(6)))

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.test_cli import run
+from tests.commands import run
 from totalrecall.audit.audit import SamePicture, audit
 from totalrecall.audit.checks import describe, find_duplicates, looks, odd_looks
 from totalrecall.audit.sheet import VERDICT, draw_tile, write_page_of, write_picture_of

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.test_cli import run
+from tests.commands import SMALL, run
 from totalrecall.backbones import load
 from totalrecall.benchmark import cell as benchmark_cell
 from totalrecall.benchmark.cell import Cell, few_shots
@@ -29,7 +29,6 @@ from totalrecall.errors import SettingError
 from totalrecall.evaluation.evaluate import evaluate
 from totalrecall.registry import KINDS, detector_class
 
-SMALL = {"size": 64, "coreset": 0.1, "precision": "f32", "threads": 1}
 OPTIONS = ["--size", "64", "--coreset", "0.1", "--precision", "f32", "--threads", "1"]
 
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_benchmark import SMALL
-from tests.test_cli import run
+from tests.commands import SMALL, run
 from totalrecall.backbones import load
 from totalrecall.benchmark import cell as benchmark_cell
 from totalrecall.benchmark.ablation import FACTORS, ablation_csv, ablation_tables, run_ablation, variants

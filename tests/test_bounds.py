@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests import reference
-from tests.test_search import patch_like
+from tests.patch_vectors import patch_like
 from totalrecall.search import bounds
 from totalrecall.search.bounds import BLOCK, BoundsGraph, all_dimensions_pay
 from totalrecall.search.exact import ExactSearch

@@ -2,44 +2,20 @@
 
 import csv
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 
 import cv2
 import numpy as np
 import pytest
 
-from tests.test_detector import stripes
+from tests.commands import EVALUATE_KEYS, PREDICT_KEYS, run, small, spoil
+from tests.parts import stripes
 from totalrecall.backbones import load
-from totalrecall.cli import main
 from totalrecall.engines.openvino import OpenVinoEngine
 from totalrecall.pictures.decode import PictureFile
 from totalrecall.pictures.loading import read_image
 from totalrecall.system.text import human_bytes
-
-PREDICT_KEYS = ["path", "score", "threshold", "is_anomalous", "p_value", "regions", "nearest", "milliseconds"]
-EVALUATE_KEYS = ["image_auroc", "image_f1", "pixel_auroc", "pixel_aupro", "images", "seconds"]
-
-
-def run(capsys, *arguments):
-    """Run a command; return its exit code, and the lines of stdout and of stderr."""
-    capsys.readouterr()
-    code = main([str(argument) for argument in arguments])
-    out, err = capsys.readouterr()
-    return code, out.splitlines(), err.splitlines()
-
-
-def small(added):
-    return ["--backbone", added, "--size", "64", "--coreset", "0.1", "--at-least", "1", "--precision", "f32"]
-
-
-def in_fresh_python(code):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
-
 
 # ---------------------------------------------------------------------- fit
 
@@ -134,19 +110,6 @@ def test_fit_names_bad_pictures_learns_from_the_others_and_exits_with_1(capsys, 
     assert code == 1
     assert out[1].endswith("from 10 pictures")
     assert err == [f"totalrecall: {message}" for message in bad]
-
-
-def spoil(folder):
-    """Put three broken files into a folder; return what is said of them, in the order of their names."""
-    whole = (folder / "000.png").read_bytes()
-    (folder / "003_torn.png").write_bytes(whole[: len(whole) // 2])
-    (folder / "005_empty.jpg").touch()
-    (folder / "zz_text.png").write_text("this is no picture")
-    return [
-        f"{folder / '003_torn.png'} is truncated: its end is missing. Copy it again.",
-        f"{folder / '005_empty.jpg'} is empty (0 bytes).",
-        f"{folder / 'zz_text.png'} is not a picture that can be decoded. Allowed: JPEG, PNG, BMP, TIFF, WebP.",
-    ]
 
 
 # ---------------------------------------------------------------------- predict

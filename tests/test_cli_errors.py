@@ -8,17 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from tests.test_cli import run
+from tests.commands import complaint, run
 from totalrecall.cli import main
-
-
-def complaint(capsys, *arguments):
-    """Run a command that must fail; return its exit code and the one line on stderr without the program's name."""
-    code, _, err = run(capsys, *arguments)
-    assert len(err) == 1, err
-    assert err[0].startswith("totalrecall: ")
-    return code, err[0].removeprefix("totalrecall: ")
-
 
 # ---------------------------------------------------------------------- settings
 

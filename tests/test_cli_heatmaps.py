@@ -5,8 +5,7 @@ import shutil
 
 import pytest
 
-from tests.test_cli import run
-from tests.test_cli_errors import complaint
+from tests.commands import complaint, run
 from totalrecall.cli.heatmaps import HeatmapFolder
 
 

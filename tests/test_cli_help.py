@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tests.test_cli import in_fresh_python
+from tests.commands import in_fresh_python
 from totalrecall.cli import COMMANDS, build_parser, main
 from totalrecall.cli.common import write_json
 from totalrecall.system.text import human_bytes

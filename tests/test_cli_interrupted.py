@@ -6,10 +6,9 @@ import sys
 
 import pytest
 
-from tests.test_cli import run
-from tests.test_cli_errors import complaint
+from tests.commands import complaint, interrupt_after_one_picture, run
 from totalrecall import cli
-from totalrecall.cli import main, predict
+from totalrecall.cli import main
 from totalrecall.errors import TotalRecallError
 
 
@@ -58,17 +57,6 @@ def test_with_debug_set_the_unexpected_is_raised(monkeypatch, command_that_raise
     command_that_raises(ZeroDivisionError("here"))
     with pytest.raises(ZeroDivisionError, match="here"):
         main(["info", "m"])
-
-
-def interrupt_after_one_picture(monkeypatch):
-    """Make `predict` end as by Ctrl-C once it has judged one picture."""
-    results = predict._results
-
-    def interrupted(*arguments):
-        yield next(results(*arguments))
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(predict, "_results", interrupted)
 
 
 def test_an_interrupted_predict_keeps_its_lines_and_the_old_file(capsys, monkeypatch, model, parts, tmp_path):

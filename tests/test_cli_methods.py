@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tests.test_cli import EVALUATE_KEYS, PREDICT_KEYS, run
+from tests.commands import EVALUATE_KEYS, PREDICT_KEYS, run
 
 METHODS = ("padim", "spade")
 

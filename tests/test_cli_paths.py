@@ -6,8 +6,7 @@ import shutil
 
 import pytest
 
-from tests.test_cli import run
-from tests.test_cli_errors import complaint
+from tests.commands import complaint, run
 from totalrecall.cli import build_parser
 from totalrecall.cli.paths import PathArgument, actions_of
 

@@ -8,10 +8,8 @@ import sys
 
 import pytest
 
-from tests.test_cli import run, small, spoil
-from tests.test_cli_errors import complaint
-from tests.test_cli_interrupted import interrupt_after_one_picture
-from tests.test_report import Reader
+from tests.commands import complaint, interrupt_after_one_picture, run, small, spoil
+from tests.report_pages import Reader
 from totalrecall import PatchCore, load_detector
 from totalrecall.cli import main
 from totalrecall.datasets import open_dataset

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tests.test_cli import run
+from tests.commands import run
 from totalrecall.cli import main
 from totalrecall.cli.process import EndedBySignal, ending_signals
 

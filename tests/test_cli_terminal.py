@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.test_cli import run, small
+from tests.commands import run, small
 from totalrecall.cli import main
 from totalrecall.system.text import csv_line, escaped_json, plain, printable
 

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.test_cli import run
+from tests.commands import run
 from totalrecall import load_detector
 from totalrecall.cli.common import told_size
 from totalrecall.cli.update import _tell

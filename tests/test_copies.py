@@ -9,9 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.test_cli import run
-from tests.test_detector import damaged, make, stripes
-from tests.test_fitting import enough_for
+from tests.commands import run
+from tests.parts import damaged, enough_for, make, stripes
 from totalrecall import SPADE, PaDiM, PatchCore, load_detector
 from totalrecall.audit.audit import audit
 from totalrecall.demo.pictures import good

@@ -1,12 +1,12 @@
 """decode: bytes of every usual picture file become what a person would see; the unusable is named in one line."""
 
 import struct
-import zlib
 
 import cv2
 import numpy as np
 import pytest
 
+from tests.picture_bytes import chunk, png, tiff_header, with_exif
 from totalrecall.errors import PictureError
 from totalrecall.pictures.decode import decode_image, decode_pixels, to_8_bits
 
@@ -31,34 +31,11 @@ def bmp_with_alpha(rgba):
     return struct.pack("<2sIHHI", b"BM", 122 + len(rows), 0, 0, 122) + header + rows
 
 
-def chunk(kind, data, checksum=0):
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data) ^ checksum)
-
-
-def png(width, depth, kind, row, extra=b"", *, height=1, checksum=0):
-    """Return a PNG of one row by hand, for the kinds that OpenCV does not write."""
-    header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
-    body = chunk(b"IHDR", header) + extra + chunk(b"IDAT", zlib.compress(b"\0" + row), checksum)
-    return b"\x89PNG\r\n\x1a\n" + body + chunk(b"IEND", b"")
-
-
 def bmp32(*pixels):
     """Return a 32-bit BMP of one row, its pixels blue, green, red and the fourth byte."""
     data = b"".join(map(bytes, pixels))
     info = struct.pack("<IiiHHIIiiII", 40, len(pixels), 1, 1, 32, 0, len(data), 0, 0, 0, 0)
     return b"BM" + struct.pack("<IHHI", 54 + len(data), 0, 0, 54) + info + data
-
-
-def tiff_header(orientation, *, order="<"):
-    return (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(
-        order + "IHHHIHHI", 8, 1, 0x112, 3, 1, orientation, 0, 0
-    )
-
-
-def with_exif(jpeg, orientation, *, order="<"):
-    """Return a JPEG with an APP1 segment that holds nothing but the orientation."""
-    payload = b"Exif\0\0" + tiff_header(orientation, order=order)
-    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(payload) + 2) + payload + jpeg[2:]
 
 
 def stored(upright, orientation):

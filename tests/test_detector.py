@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 from tests import reference
+from tests.parts import SIZE, damaged, make, stripes
 from totalrecall import PatchCore, SkippedPictureWarning
 from totalrecall.errors import BackboneError, DataError, ModelFileError, NotFittedError, PictureError, SettingError
 from totalrecall.pictures.loading import read_image
-
-SIZE = 64
 
 
 @pytest.fixture(scope="module")
@@ -23,25 +22,6 @@ def good(tmp_path_factory):
     for i in range(12):
         cv2.imwrite(str(folder / f"{i:02}.png"), stripes(i))
     return folder
-
-
-def stripes(seed, height=70, width=90):
-    rng = np.random.default_rng(seed)
-    columns = 128 + 60 * np.sin(np.arange(width) / 4 + rng.uniform(0, 0.3))
-    noise = rng.normal(0, 6, (height, width, 3))
-    return np.clip(columns[None, :, None] + noise, 0, 255).astype(np.uint8)
-
-
-def damaged(seed):
-    picture = stripes(seed)
-    picture[30:45, 40:60] = (20, 20, 230)
-    return picture
-
-
-def make(backbone, **options):
-    return PatchCore(
-        **{"backbone": backbone, "size": SIZE, "coreset": 0.2, "at_least": 1, "precision": "f32", **options}
-    )
 
 
 @pytest.fixture(scope="module")

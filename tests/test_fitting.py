@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from tests import reference
+from tests.parts import enough_for
 from totalrecall import PatchCore
 from totalrecall.calibration import held_out, make_folds
 from totalrecall.errors import ChunkedFitWarning, DataError
@@ -72,16 +73,6 @@ def _steady(monkeypatch):
 
 
 LONG = {"descriptor": "paper-code", "layers": (1, 2, 3)}  # 1024 numbers, walked in a projection to 128
-
-
-def enough_for(detector, sources, pictures):
-    """Return a limit under which a chunk holds up to so many pictures."""
-    whole = make_plan(detector.extractor, detector.settings, sources, 10**12)
-    numbers = whole.walked if whole.projected else whole.dimensions
-    a_picture = whole.per_picture * (planning._PER_POINT + 4 * numbers)
-    patches = len(sources) * whole.per_picture
-    refilled = planning.refilling(patches, whole.walked, whole.folds) if pictures < len(sources) else 0
-    return whole.exact - refilled - (len(sources) - pictures) * a_picture + 24 * whole.vectors
 
 
 def fitted(backbone, sources, pictures, **options):

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.test_decode import chunk, png, tiff_header, with_exif
+from tests.picture_bytes import chunk, png, tiff_header, with_exif
 from totalrecall.errors import PictureError, SettingError
 from totalrecall.pictures.decode import decode_image, decode_layers, decode_pixels, open_picture
 from totalrecall.pictures.formats.header import MAX_PIXELS, file_limit, max_pixels, set_max_pixels

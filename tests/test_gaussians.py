@@ -6,32 +6,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import reference
+from tests.patch_vectors import gaussians_of, vectors
 from totalrecall.detectors.gaussians import EPSILON, Gaussians, choose_channels, default_channels, embed
 from totalrecall.errors import BackboneError
-
-
-def vectors(seed, n, positions=7, d=20, spread=3.0):
-    rng = np.random.default_rng(seed)
-    mixed = rng.normal(size=(n, positions, d)) @ rng.normal(size=(d, d)) * spread / d
-    return (mixed + 5).astype(np.float32)
-
-
-def fitted(good, cuts=()):
-    gaussians = Gaussians(*good.shape[1:])
-    for part in np.split(good, cuts):
-        gaussians.add(part)
-    return gaussians
 
 
 @pytest.mark.parametrize("n", [1, 2, 15, 60])  # fewer and more pictures than dimensions
 def test_distances_equal_the_oracle(n):
     good, picture = vectors(0, n), vectors(1, 1)[0]
-    assert fitted(good).distances(picture) == pytest.approx(reference.padim(good, picture), rel=1e-5)
+    assert gaussians_of(good).distances(picture) == pytest.approx(reference.padim(good, picture), rel=1e-5)
 
 
 def test_the_covariance_is_numpys_with_epsilon_on_its_diagonal():
     good = vectors(0, 12)
-    covariance = fitted(good, [5]).covariance()
+    covariance = gaussians_of(good, [5]).covariance()
     for position in range(7):
         expected = np.cov(good[:, position].astype(np.float64).T) + EPSILON * np.eye(20)
         assert covariance[position] == pytest.approx(expected, rel=1e-5, abs=1e-6)
@@ -41,14 +29,14 @@ def test_the_covariance_is_numpys_with_epsilon_on_its_diagonal():
 @given(st.lists(st.integers(0, 30), max_size=4), st.integers(0, 5))
 def test_it_does_not_matter_how_many_pictures_come_at_a_time(cuts, seed):
     good, picture = vectors(seed, 30), vectors(seed + 9, 1)[0]
-    whole, parts = fitted(good), fitted(good, sorted(cuts))
+    whole, parts = gaussians_of(good), gaussians_of(good, sorted(cuts))
     assert parts.count == 30
     assert parts.distances(picture) == pytest.approx(whole.distances(picture), rel=1e-5)
 
 
 def test_two_merged_are_one_that_saw_all():
     good, picture = vectors(0, 30), vectors(1, 1)[0]
-    left, right = fitted(good[:11]), fitted(good[11:])
+    left, right = gaussians_of(good[:11]), gaussians_of(good[11:])
     before = left.distances(picture)
     left.merge(right)
     left.merge(Gaussians(7, 20))  # of nothing
@@ -62,37 +50,37 @@ def test_two_merged_are_one_that_saw_all():
 @given(st.integers(1, 28), st.integers(0, 5))
 def test_what_is_removed_might_never_have_been_added(count, seed):
     good, picture = vectors(seed, 30), vectors(seed + 9, 1)[0]
-    gaussians = fitted(good)
+    gaussians = gaussians_of(good)
     gaussians.whitening  # noqa: B018  which the removal must make anew
     gaussians.remove(good[:count])
     gaussians.remove(good[:0])
     assert gaussians.count == 30 - count
     assert gaussians.mean == pytest.approx(good[count:].astype(np.float64).mean(axis=0))
-    assert gaussians.distances(picture) == pytest.approx(fitted(good[count:]).distances(picture), rel=1e-3)
+    assert gaussians.distances(picture) == pytest.approx(gaussians_of(good[count:]).distances(picture), rel=1e-3)
 
 
 def test_a_single_picture_leaves_a_sphere_about_it():
     good = vectors(0, 1)
     apart = np.zeros(20, np.float32)
     apart[3] = 0.5
-    assert fitted(good).distances(good[0] + apart) == pytest.approx(0.5 / np.sqrt(EPSILON), rel=1e-4)
-    assert fitted(good).distances(good[0]) == pytest.approx(0)
+    assert gaussians_of(good).distances(good[0] + apart) == pytest.approx(0.5 / np.sqrt(EPSILON), rel=1e-4)
+    assert gaussians_of(good).distances(good[0]) == pytest.approx(0)
 
 
 def test_far_from_the_origin_nothing_is_lost():
     """Sums of squares minus the square of the sum would lose everything here in float32."""
     good, picture = vectors(0, 40) + np.float32(1000), vectors(1, 1)[0] + np.float32(1000)
-    assert fitted(good, [8, 20]).distances(picture) == pytest.approx(reference.padim(good, picture), rel=1e-4)
+    assert gaussians_of(good, [8, 20]).distances(picture) == pytest.approx(reference.padim(good, picture), rel=1e-4)
 
 
 def test_many_dimensions_and_blocks_of_positions_equal_the_oracle():
     rng = np.random.default_rng(3)
     good, picture = rng.normal(size=(9, 300, 70)).astype(np.float32), rng.normal(size=(300, 70)).astype(np.float32)
-    assert fitted(good, [4]).distances(picture) == pytest.approx(reference.padim(good, picture), rel=1e-5)
+    assert gaussians_of(good, [4]).distances(picture) == pytest.approx(reference.padim(good, picture), rel=1e-5)
 
 
 def test_what_was_kept_comes_back_to_the_bit():
-    gaussians = fitted(vectors(0, 12))
+    gaussians = gaussians_of(vectors(0, 12))
     again = Gaussians.of(gaussians.count, gaussians.mean.copy(), gaussians.scatter.copy())
     picture = vectors(1, 1)[0]
     assert np.array_equal(again.distances(picture), gaussians.distances(picture))
@@ -115,7 +103,7 @@ def test_parts_that_do_not_fit_together_are_refused(count, change, message):
 
 
 def test_the_size_foretold_is_the_size_that_is_kept():
-    gaussians = fitted(vectors(0, 3))
+    gaussians = gaussians_of(vectors(0, 3))
     kept, beside = Gaussians.size(7, 20)
     assert kept == gaussians.mean.nbytes + gaussians.scatter.nbytes
     assert beside == gaussians.whitening.nbytes
@@ -141,4 +129,4 @@ def test_embedding_repeats_coarse_cells_and_takes_the_chosen_channels():
 def test_features_too_large_for_a_covariance_are_one_line_of_ours():
     good = np.repeat(vectors(0, 12)[:, :, :1] * np.float32(1e14), 20, axis=2)  # of rank 1, epsilon is lost
     with pytest.raises(BackboneError, match=r"features, of up to .*e\+14, leave no covariance"):
-        fitted(good).distances(good[0])
+        gaussians_of(good).distances(good[0])

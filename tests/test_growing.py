@@ -7,8 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.test_detector import damaged, stripes
-from tests.test_update import digest, odd, written
+from tests.parts import damaged, digest, odd, stripes, written
 from totalrecall import SPADE, PaDiM, load_detector
 from totalrecall.detectors.changing import Changing
 from totalrecall.detectors.model_file import read_artifact, write_artifact

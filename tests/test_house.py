@@ -120,6 +120,15 @@ def test_every_folder_names_all_of_its_files_in_its_docstring():
             assert f"`{name.removesuffix('.py')}`" in described, path
 
 
+def test_no_test_file_takes_helpers_from_another():
+    """Helpers lie in `tests/parts.py`, `tests/commands.py` and others whose names do not begin with `test_`."""
+    files = list(Path(__file__).parent.glob("*.py"))
+    taken = r"^\s*(?:from|import) (?:tests)?\.?(?:test_|conftest)"
+    assert len(files) > 50
+    assert [path.name for path in files if re.search(taken, path.read_text(encoding="utf-8"), re.M)] == []
+    assert re.search(taken, "    from tests.test_detector import stripes", re.M)  # so the rule can find one
+
+
 def loaded_after(code):
     script = f"import sys\n{code}\nprint([name for name in {OPTIONAL} if name in sys.modules])"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -7,8 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.test_detector import make
-from tests.test_fitting import enough_for
+from tests.parts import enough_for, make
 from totalrecall import PatchCore
 from totalrecall.cli import main
 from totalrecall.errors import DataError, RepeatedPartsWarning, SettingError

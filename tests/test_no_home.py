@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from tests.test_detector import stripes
+from tests.parts import stripes
 from totalrecall.backbones import available
 from totalrecall.errors import DataError
 from totalrecall.system.files import home

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.test_detector import stripes
+from tests.parts import stripes
 from totalrecall import PatchCore, load_detector
 from totalrecall.cli import main
 from totalrecall.errors import PassedOverWarning, UnlikePictureWarning

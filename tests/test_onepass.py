@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.test_detector import damaged, stripes
+from tests.parts import damaged, stripes
 from totalrecall import SPADE, PaDiM, SkippedPictureWarning, load_detector
 from totalrecall.calibration import held_out
 from totalrecall.detectors.model_file import read_artifact, write_artifact

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.test_detector import damaged, make, stripes
-from tests.test_fitting import enough_for
+from tests.parts import damaged, enough_for, make, stripes
 from totalrecall.calibration import Calibration
 from totalrecall.errors import OutlierWarning
 from totalrecall.outliers.explain import limit_of

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.dataset_trees import mask, picture
-from tests.test_picture_files import link
+from tests.parts import link
 from totalrecall.cli import main
 from totalrecall.pictures.files import find_pictures, passed_over_note, search_pictures
 from totalrecall.pictures.path_patterns import fixed_part, matching_paths

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.dataset_trees import mask, picture
+from tests.parts import link
 from totalrecall import PatchCore
 from totalrecall.cli import main
 from totalrecall.errors import DataError, PassedOverWarning
@@ -29,14 +30,6 @@ def notes_of(inputs):
 def pgm(path):
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"P5 1 1 255 x")
-
-
-def link(path, target):
-    try:
-        path.symlink_to(target, target_is_directory=target.is_dir())
-    except OSError:
-        pytest.skip("this system makes no symbolic links")
-    return path
 
 
 # ---------------------------------------------------------------------- links

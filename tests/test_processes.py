@@ -11,7 +11,7 @@ from multiprocessing import get_context
 import numpy as np
 import pytest
 
-from tests.test_detector import stripes
+from tests.parts import stripes
 from totalrecall import SPADE, Monitor, PaDiM, PatchCore
 from totalrecall.engines import open_engine
 from totalrecall.errors import PictureError, SettingError

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.test_cli import run
-from tests.test_detector import damaged, make, stripes
+from tests.commands import run
+from tests.parts import damaged, make, stripes
 from totalrecall import SPADE, PaDiM, PatchCore, load_detector
 from totalrecall.calibration import Calibration
 from totalrecall.datasets import open_dataset

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from tests.test_report import Reader, entry, page, section
+from tests.report_pages import Reader, entry, page, section
 from totalrecall.calibration import Calibration
 from totalrecall.detectors.promise import Promise
 

@@ -5,7 +5,7 @@ import re
 import cv2
 import numpy as np
 
-from tests.test_report import Reader, entry, page
+from tests.report_pages import Reader, entry, page
 from totalrecall.reports.page import jpeg
 
 DOT = np.zeros((40, 60, 3), np.uint8)

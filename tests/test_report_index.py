@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.test_report import HOSTILE, Reader
+from tests.report_pages import HOSTILE, Reader
 from totalrecall.demo.index import IndexRow, write_index
 
 GREY = np.full((40, 60, 3), 128, np.uint8)

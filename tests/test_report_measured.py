@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.test_report import HOSTILE, Reader, entry, page, section
+from tests.report_pages import HOSTILE, Reader, entry, page, section
 from totalrecall.evaluation.evaluate import Evaluation
 from totalrecall.reports.report import figures
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.test_report import HOSTILE, Reader, page
+from tests.report_pages import HOSTILE, Reader, page
 from totalrecall import PatchCore
 from totalrecall.pictures.geometry import Geometry
 from totalrecall.pictures.loading import read_image

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests import reference
+from tests.patch_vectors import brute_force, patch_like
 from totalrecall.errors import SettingError
 from totalrecall.patchcore.bank import Bank
 from totalrecall.pictures.loading import LearntPicture
@@ -20,21 +20,6 @@ def way(request, monkeypatch):
     """The two ways that bounds are come by."""
     monkeypatch.setattr(search, "_WORTH_A_GRAPH", request.param)
     return "graph" if request.param == 0 else "products"
-
-
-def patch_like(m=900, q=80, d=256, seed=0, offset=0.0):
-    """A bank and queries with a falling spectrum, as features have."""
-    rng = np.random.default_rng(seed)
-    scale = 1 / np.arange(1, d + 1) ** 0.6
-    bank = (rng.standard_normal((m, d)) * scale + offset).astype(np.float32)
-    queries = bank[rng.integers(m, size=q)] + (rng.standard_normal((q, d)) * scale * 0.5).astype(np.float32)
-    return bank, queries
-
-
-def brute_force(queries, bank, k):
-    every = reference.distances(queries, bank.astype(np.float64))
-    order = np.argsort(every, axis=1, kind="stable")[:, :k]  # stable: ties to the lower index
-    return np.take_along_axis(every, order, axis=1), order
 
 
 @pytest.mark.parametrize("k", [1, 3, 9])

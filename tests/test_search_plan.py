@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.test_search import brute_force, patch_like
+from tests.patch_vectors import brute_force, patch_like
 from totalrecall.search import levels as search_plan
 from totalrecall.search.exact import ExactSearch
 from totalrecall.search.levels import choose_levels

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests import reference
-from tests.test_detector import damaged, stripes
+from tests.parts import damaged, stripes
 from totalrecall import SPADE
 from totalrecall.errors import SettingError
 from totalrecall.pictures.loading import read_image

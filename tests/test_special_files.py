@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.test_cli import run, small
-from tests.test_cli_errors import complaint
+from tests.commands import complaint, run, small
 from totalrecall import PatchCore
 from totalrecall.backbones import add, available, load
 from totalrecall.datasets.base import open_array

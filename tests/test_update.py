@@ -1,54 +1,23 @@
 """update: pictures join and leave a model without those that it was fitted on, and every step can be undone."""
 
-import hashlib
-
-import cv2
 import numpy as np
 import pytest
 
-from tests.test_detector import SIZE, damaged, stripes
+from tests.parts import damaged, digest, made_to_grow, odd, stripes, written
 from totalrecall import PatchCore
 from totalrecall.detectors.model_file import read_artifact, write_artifact
 from totalrecall.errors import DataError, ModelFileError, NotFittedError, SettingError
 from totalrecall.patchcore.update import covering, estimated_radius
 
 
-def odd(seed):
-    """A picture with a stain: good, but unlike those that were fitted on."""
-    picture = stripes(seed)
-    cv2.circle(picture, (20 + 5 * (seed % 8), 35), 12, (200, 200, 40), -1)
-    return picture
-
-
-def make(backbone, **options):
-    standard = {
-        "backbone": backbone,
-        "size": SIZE,
-        "coreset": 0.2,
-        "precision": "f32",
-        "false_alarm_rate": 0.1,
-        "at_least": 1,
-    }
-    return PatchCore(**{**standard, **options})
-
-
 @pytest.fixture(scope="module")
 def saved(tiny_backbone, good, tmp_path_factory):
-    return make(tiny_backbone).fit(good).save(tmp_path_factory.mktemp("model") / "part.trecall")
+    return made_to_grow(tiny_backbone).fit(good).save(tmp_path_factory.mktemp("model") / "part.trecall")
 
 
 @pytest.fixture
 def detector(saved):
     return PatchCore.load(saved)
-
-
-def written(detector, folder):
-    path = detector.save(folder / "now.trecall")
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def digest(path):
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 # ---------------------------------------------------------------------- joining
@@ -141,7 +110,7 @@ def test_the_threshold_is_that_of_a_calibration_with_the_new_vectors(tiny_backbo
     from totalrecall.patchcore.bank import Bank
     from totalrecall.patchcore.fitting import learn
 
-    detector = make(tiny_backbone).fit(good)
+    detector = made_to_grow(tiny_backbone).fit(good)
     detector.update(add=alarms)
     new = detector.bank_.origin[:, 0] >= 24
     learnt, _ = learn(detector.extractor, detector.settings, sorted(good.iterdir()))
@@ -231,7 +200,7 @@ def test_the_history_says_what_when_and_by_which_picture(detector, alarms):
 
 
 def test_fitting_again_forgets_the_history(tiny_backbone, good, alarms):
-    detector = make(tiny_backbone).fit(good)
+    detector = made_to_grow(tiny_backbone).fit(good)
     detector.update(add=alarms)
     detector.teach([stripes(400)], apply=True)
     detector.fit(good)
@@ -354,7 +323,7 @@ def test_wrong_use_is_named(detector, tiny_backbone, alarms):
         with pytest.raises(SettingError, match="update takes one of add, remove, false_alarm_rate and threshold"):
             detector.update(**given)
     with pytest.raises(NotFittedError):
-        make(tiny_backbone).update(add=alarms)
+        made_to_grow(tiny_backbone).update(add=alarms)
 
 
 def test_more_pictures_than_memory_holds_are_refused_beforehand(detector, alarms, monkeypatch):

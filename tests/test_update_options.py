@@ -5,20 +5,19 @@ import math
 import numpy as np
 import pytest
 
-from tests.test_detector import SIZE, damaged
-from tests.test_update import make, written
+from tests.parts import SIZE, damaged, made_to_grow, written
 from totalrecall import PatchCore
 
 
 @pytest.mark.parametrize("scoring", ["max", "paper", "top1pct", "map1pct"])
 def test_all_scorings_let_false_alarms_pass(tiny_backbone, good, alarms, scoring):
-    detector = make(tiny_backbone, scoring=scoring).fit(good)
+    detector = made_to_grow(tiny_backbone, scoring=scoring).fit(good)
     detector.update(add=alarms)
     assert (detector.score(alarms) <= detector.threshold_).all()
 
 
 def test_a_random_choice_has_no_radius_and_false_alarms_pass_all_the_same(tiny_backbone, good, alarms, tmp_path):
-    detector = make(tiny_backbone, subsampling="random").fit(good)
+    detector = made_to_grow(tiny_backbone, subsampling="random").fit(good)
     assert detector._coverage is None
     detector = PatchCore.load(detector.save(tmp_path / "random.trecall"))
     detector.update(add=alarms)
@@ -26,7 +25,7 @@ def test_a_random_choice_has_no_radius_and_false_alarms_pass_all_the_same(tiny_b
 
 
 def test_without_calibration_only_the_radius_counts(tiny_backbone, good, alarms):
-    detector = make(tiny_backbone, holdout=0).fit(good)
+    detector = made_to_grow(tiny_backbone, holdout=0).fit(good)
     change = detector.update(add=alarms)
     assert math.isnan(change.threshold[1])
     assert sum(one.forced for one in change.pictures) == 0
@@ -35,7 +34,7 @@ def test_without_calibration_only_the_radius_counts(tiny_backbone, good, alarms)
 
 @pytest.mark.parametrize("options", [{"projection": 24}, {"resize": "letterbox"}, {"tile": 2}, {"coreset": 1.0}])
 def test_false_alarms_pass_however_the_model_was_made(tiny_backbone, good, alarms, options, tmp_path):
-    detector = make(tiny_backbone, **options).fit(good)
+    detector = made_to_grow(tiny_backbone, **options).fit(good)
     state = written(detector, tmp_path)
     detector.update(add=alarms)
     assert (detector.score(alarms) <= detector.threshold_).all()
@@ -48,7 +47,7 @@ def test_false_alarms_pass_however_the_model_was_made(tiny_backbone, good, alarm
 def test_only_patches_inside_the_region_of_interest_enter(tiny_backbone, good, alarms):
     roi = np.zeros((70, 90), bool)
     roi[:, :45] = True
-    detector = make(tiny_backbone, roi=roi).fit(good)
+    detector = made_to_grow(tiny_backbone, roi=roi).fit(good)
     change = detector.update(add=alarms)
     assert detector.bank_.origin[change.vectors[0] :, 2].max() <= SIZE // 16
     assert (detector.score(alarms) <= detector.threshold_).all()

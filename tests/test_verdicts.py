@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import totalrecall
-from tests.test_cli import run, small
-from tests.test_detector import damaged, make, stripes
+from tests.commands import run, small
+from tests.parts import damaged, make, stripes
 from totalrecall import SPADE, PaDiM, PatchCore
 from totalrecall.backbones.resnet import build_resnet
 from totalrecall.calibration import Calibration
