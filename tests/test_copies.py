@@ -157,9 +157,8 @@ def test_however_the_threshold_is_set(detectors, options):
 
 def test_in_chunks_too(tiny_backbone, monkeypatch, tmp_path):
     monkeypatch.setattr("totalrecall.patchcore.plan._LEAST", 16)
-    monkeypatch.setattr(
-        "totalrecall.patchcore.plan.resident_memory", lambda: 1 << 20
-    )  # whatever other fits have left behind
+    for module in ("patchcore.plan", "features.memory"):  # whatever other fits have left behind
+        monkeypatch.setattr(f"totalrecall.{module}.resident_memory", lambda: 1 << 20)
     many = [stripes(at) for at in range(60)]
     again = []
     for at, picture in enumerate(many[:30]):

@@ -10,8 +10,12 @@ from totalrecall.errors import TotalRecallError
 DRAWN = re.compile(r"^ {4}(?P<branch>[│├└─ ]*)(?P<name>\w+Error) +exit (?P<exit>\d+) +HTTP (?P<http>\d+) +\S", re.M)
 
 
+def every(kind):
+    return [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, kind)]
+
+
 def every_error():
-    return [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)]
+    return every(TotalRecallError)
 
 
 def drawn():
@@ -28,7 +32,13 @@ def drawn():
 
 def test_every_error_is_drawn_and_public():
     facts, _ = drawn()
-    assert sorted(facts) == sorted(error.__name__ for error in every_error()) == sorted(errors.__all__)
+    assert sorted(facts) == sorted(error.__name__ for error in every_error())
+    assert set(facts) | {warning.__name__ for warning in every(UserWarning)} <= set(errors.__all__)
+
+
+def test_every_warning_is_listed_with_what_it_says():
+    listed = re.findall(r"^    (\w+Warning) +\S", errors.__doc__, re.M)
+    assert sorted(listed) == sorted(warning.__name__ for warning in every(UserWarning))
 
 
 @pytest.mark.parametrize("error", every_error())

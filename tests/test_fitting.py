@@ -70,6 +70,7 @@ def make(backbone, **options):
 def _steady(monkeypatch):
     """What the test run itself holds must not change a plan."""
     monkeypatch.setattr(planning, "resident_memory", lambda: 0)
+    monkeypatch.setattr("totalrecall.features.memory.resident_memory", lambda: 0)
 
 
 LONG = {"descriptor": "paper-code", "layers": (1, 2, 3)}  # 1024 numbers, walked in a projection to 128

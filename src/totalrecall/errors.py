@@ -1,4 +1,4 @@
-"""Every error that Total Recall raises on purpose, as one tree.
+"""Every error that Total Recall raises on purpose, as one tree, and every warning.
 
     TotalRecallError            exit 1   HTTP 500   anything below
     ├── SettingError            exit 2   HTTP 422   a setting or argument is outside what is allowed
@@ -9,6 +9,17 @@
     └── UnusableFileError       exit 3   HTTP 500   a file that we need cannot be used
         ├── ModelFileError      exit 3   HTTP 500   a .trecall file is missing, damaged, or from a newer version
         └── BackboneError       exit 3   HTTP 500   a backbone or its weights are missing or damaged
+
+Warnings are `UserWarning`s, so that each can be silenced or raised alone:
+
+    SkippedPictureWarning    some pictures could not be read
+    PassedOverWarning        files or pages that look like pictures are not read
+    RepeatedPictureWarning   some good pictures are the same as earlier ones
+    RepeatedPartsWarning     many good pictures show the same part
+    UnlikePictureWarning     some pictures are of another colour, shape or size than the others
+    OutlierWarning           some good pictures are unlike all others
+    LearntPictureWarning     a model is measured on pictures that it learnt
+    ChunkedFitWarning        memory does not hold all patches at once
 
 Messages have one form: what is wrong, the value got, what is allowed, what to do next. They are one line, since the
 command line prints them as they are.
