@@ -10,7 +10,7 @@ from totalrecall import PatchCore
 from totalrecall.demo.pictures import make_dataset
 
 
-def make_docs_folder(root: Path, *, good: int = 6) -> Path:
+def make_docs_folder(root: Path, *, good: int = 8) -> Path:
     """Draw the pictures, fit part.trecall, and return the folder."""
     washers = _drawn(root / "totalrecall-demo/washer/pictures", "washer", good)
     boards = _drawn(root / "boards", "board", 4)

@@ -1,4 +1,7 @@
-"""Every command and every Python block in the docs runs, page by page, in a folder as the docs suppose it."""
+"""Every command and every Python block in the docs runs, page by page, in a folder as the docs suppose it.
+
+What the docs say that it prints is printed.
+"""
 
 import re
 import shlex
@@ -11,8 +14,8 @@ from tests.docs_folder import make_docs_folder
 from totalrecall.cli import main
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-BLOCK = re.compile(r"^( *)```(sh|python)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
-WITH_COMMANDS = sorted(page for page in DOCS.rglob("*.md") if BLOCK.search(page.read_text(encoding="utf-8")))
+BLOCK = re.compile(r"^( *)```(sh|python|text)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
+WITH_COMMANDS = sorted(page for page in DOCS.rglob("*.md") if re.search("```(sh|python)", page.read_text("utf-8")))
 ELSEWHERE = ("pip ", "make ", "totalrecall demo", "#")  # other programs; the demo has tests of its own
 
 
@@ -30,7 +33,11 @@ def expected_codes(line):
 def test_the_blocks_of_a_page_run(page, master, tmp_path, monkeypatch, capfd):
     shutil.copytree(master, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
+    printed, shown = "", []
     for _, language, block in BLOCK.findall(page.read_text(encoding="utf-8")):
+        if language == "text":
+            shown += block.splitlines()
+            continue
         if language == "python":
             exec(compile(block, page.name, "exec"), {})
             continue
@@ -39,4 +46,8 @@ def test_the_blocks_of_a_page_run(page, master, tmp_path, monkeypatch, capfd):
             if not command.startswith(ELSEWHERE):
                 assert command.startswith("totalrecall "), command
                 code = main(shlex.split(command, comments=True)[1:])
-                assert code in expected_codes(command), f"{command}: {code}, {capfd.readouterr().err}"
+                out, err = capfd.readouterr()
+                printed += out + err
+                assert code in expected_codes(command), f"{command}: {code}, {err}"
+    # other pictures have other numbers: what stands before the first of them is as the program prints it
+    assert [line for line in shown if re.split(r"\d", line)[0] not in printed] == []

@@ -86,7 +86,7 @@ def open_dataset(layout: str, root: str | Path, *, seed: int = 42, category: str
         >>> from totalrecall.datasets import open_dataset
         >>> data = open_dataset("mvtec", "mvtec_ad", category="bottle")
         >>> len(data.train), len(data.test)
-        (6, 9)
+        (8, 9)
     """
     folder = _checked(layout, root)
     if layout in _WITH_CATEGORIES:

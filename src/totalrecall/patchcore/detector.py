@@ -52,7 +52,7 @@ class PatchCore(Changing[Bank, PatchSet]):
         >>> result.is_anomalous
         True
         >>> len(detector.pictures_), len(detector.bank_)
-        (6, 2000)
+        (8, 2000)
 
     Attributes:
         bank_: the memory bank, after `fit`.
@@ -126,7 +126,7 @@ class PatchCore(Changing[Bank, PatchSet]):
         Examples:
             >>> detector = PatchCore(false_alarm_rate=0.2).fit("parts/good")
             >>> detector.report_.pictures, detector.report_.vectors
-            (6, 2000)
+            (8, 2000)
         """
         sources = expand(pictures)
         with self._depth_of(sources, progress):
