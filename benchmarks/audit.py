@@ -22,10 +22,10 @@ from benchmarks.common import RESULTS, SHARED, record
 from totalrecall import PatchCore
 from totalrecall.demo.pictures import defective, good
 from totalrecall.evaluation.metrics import auroc
-from totalrecall.outliers.explain import Others, dirty_patches, explain, standing_out
+from totalrecall.outliers.explain import LeaveOneOutIndex, dirty_patches, explain, standing_out
 from totalrecall.patchcore.coreset import greedy_k_center
 from totalrecall.patchcore.fitting import learn
-from totalrecall.patchcore.gathered import Gathered
+from totalrecall.patchcore.gathered import InMemoryPatches
 from totalrecall.patchcore.judge import picture_score
 from totalrecall.patchcore.reading import as_bank
 from totalrecall.pictures.loading import Source
@@ -75,14 +75,14 @@ def _measured(name: str, backbone: str, share: float, seed: int) -> dict[str, An
     rest = [picture for at, picture in enumerate(bad) if at not in chosen]
     detector = PatchCore(backbone=backbone, holdout=0.0)
     learnt, _ = learn(detector.extractor, detector.settings, [*train, *planted], memory=8 << 30)
-    assert isinstance(learnt, Gathered)
+    assert isinstance(learnt, InMemoryPatches)
     began = time.perf_counter()
     everything = learnt.choose().rows
     chose = time.perf_counter() - began
     began = time.perf_counter()
-    others = Others(learnt.patches.take(everything), learnt.origin[everything, 0])
-    explained = explain(others, learnt.again, len(learnt.pictures), learnt.grid)
-    dirty = dirty_patches(explained, learnt.again, learnt.grid)
+    others = LeaveOneOutIndex(learnt.patches.take(everything), learnt.origin[everything, 0])
+    explained = explain(others, learnt.reread, len(learnt.pictures), learnt.grid)
+    dirty = dirty_patches(explained, learnt.reread, learnt.grid)
     compared = time.perf_counter() - began
     left_out = _rows_of(learnt.origin, dirty)
     banks = {"all": everything}
@@ -119,14 +119,14 @@ def _rows_of(origin: np.ndarray, dirty: dict[int, np.ndarray]) -> np.ndarray:
     return marked
 
 
-def _chosen(learnt: Gathered, rows: np.ndarray) -> np.ndarray:
+def _chosen(learnt: InMemoryPatches, rows: np.ndarray) -> np.ndarray:
     """Return a coreset of some of the patches, as a fit chooses it."""
     return rows[greedy_k_center(learnt.patches.all(), max(len(rows) // 100, 1), rows=rows).indices]
 
 
 def _aurocs(
     detector: PatchCore,
-    learnt: Gathered,
+    learnt: InMemoryPatches,
     banks: dict[str, np.ndarray],
     test: Sequence[Source],
     bad: Sequence[Source],

@@ -153,3 +153,26 @@ def test_the_expected_rate_of_the_threshold_is_the_stated_one(scores, rate):
     calibration = Calibration(np.array(scores), np.array(scores), rate)
     if calibration.rank_rates[0] > 0 and calibration.rank_rates[1] < 1 and np.diff(np.sort(scores)).min() > 1e-3:
         assert calibration.expected_rate(calibration.threshold) == pytest.approx(rate, rel=1e-6)
+
+
+@given(SCORES, st.floats(0.001, 0.999))
+def test_a_calibration_takes_the_thresholds_that_it_would_work_out(scores, rate):
+    calibration = Calibration(np.array(scores), np.array(scores) / 2, rate)
+    stored = calibration.with_stored(calibration.threshold, calibration.pixel_threshold)
+    assert (stored.threshold, stored.pixel_threshold) == (calibration.threshold, calibration.pixel_threshold)
+
+
+@pytest.mark.parametrize(("rate", "wrong"), [(0.1, 16.9), (0.1, 18.1), (0.01, 18.9), (0.1, math.nan)])
+def test_a_stored_threshold_that_contradicts_the_scores_is_refused(rate, wrong):
+    scores = np.arange(1.0, 20.0)
+    calibration = Calibration(scores, scores, rate)
+    for stored in ((wrong, calibration.threshold), (calibration.threshold, wrong)):
+        with pytest.raises(ValueError, match="threshold contradicts the scores of the good pictures"):
+            calibration.with_stored(*stored)
+
+
+def test_without_scores_there_is_no_threshold_to_store():
+    nothing = Calibration(np.empty(0), np.empty(0), 0.1)
+    assert math.isnan(nothing.with_stored(math.nan, math.nan).threshold)
+    with pytest.raises(ValueError, match="contradicts"):
+        nothing.with_stored(1.0, math.nan)

@@ -162,43 +162,20 @@ def test_wrong_use_and_wrong_files_are_named(capsys, own, fresh, tmp_path):
 
 
 @pytest.mark.parametrize("method", ["padim", "spade"])
-def test_other_kinds_are_updated_by_the_same_command(capsys, added, parts, fresh, tmp_path, method):
+def test_pictures_neither_join_nor_leave_a_model_of_another_kind(capsys, added, parts, fresh, tmp_path, method):
     own = fitted_by(capsys, method, added, parts, tmp_path)
-    before, threshold = digest(own), load_detector(own).threshold_
-    code, out, err = run(capsys, "update", own, "--add", fresh)
+    before = digest(own)
+    for what in ("add", "remove"):
+        code, out, err = run(capsys, "update", own, f"--{what}", fresh)
+        assert (code, out, len(err)) == (2, [], 1)
+        assert err[0].startswith(f"totalrecall: --{what} is for PatchCore models, this is a ")
+        assert "Fit it again" in err[0]
+        assert digest(own) == before
+    code, out, err = run(capsys, "update", own, "--false-alarm-rate", "0.2")
     assert (code, err) == (0, [])
-    detector, pictures = load_detector(own), sorted(fresh.iterdir())
-    assert out[0] == "Added 3 pictures: model of 10 pictures, now 13"
-    scores = detector.score(pictures)
-    assert [line.split(" score ")[0] for line in out[1:4]] == [f"  {path}:" for path in pictures]
-    assert [float(line.rpartition(" ")[2]) for line in out[1:4]] == pytest.approx(scores.tolist(), rel=1e-3)
-    stays = "  it stays as it was: of the pictures that set it the model keeps only sums, and cannot score them again"
-    assert (stays in out) == (method == "padim") == (detector.threshold_ == threshold)
-    still = int((scores > detector.threshold_).sum())
-    assert (still > 0) == (method == "spade")  # a mean over all ten moves little
-    if still:
-        assert out[-1].startswith(f"{still} of them would still be called anomalous. ")
-        assert "Fit again with them among the good pictures" in out[-1]
-    step = detector.history_[0]
-    _, out, _ = run(capsys, "info", own)
-    shown = out[out.index("history since the fit") + 1]
-    assert shown.startswith(f"{step.when} add, 3 pictures, model of 10 pictures, then 13, threshold ")
-    code, out, _ = run(capsys, "update", own, "--undo")
-    assert out[0].startswith(f"Undid add of {step.when} (3 pictures): model of 13 pictures, now 10; threshold ")
-    assert (code, digest(own)) == (0, before)
-
-
-def test_a_padim_says_why_a_picture_cannot_leave_and_that_its_threshold_is_an_estimate(capsys, added, parts, tmp_path):
-    shutil.copytree(parts / "train", tmp_path / "own")
-    own = fitted_by(capsys, "padim", added, tmp_path / "own", tmp_path)
-    gone, left = sorted(path for path in (tmp_path / "own").rglob("*.png"))[:2]
-    gone.unlink()
-    code, out, err = run(capsys, "update", own, "--remove", gone, left)
-    assert code == 1
-    assert out[0] == "Removed 1 picture: model of 10 pictures, now 9"
-    assert out[-1] == "  an estimate: pictures of the fit left, and the models that scored the others are not kept"
-    assert err[0].startswith(f"totalrecall: {gone}: the model keeps sums, not pictures, and subtracts one by its file")
-    assert [one.path for one in load_detector(own).pictures_].count(str(gone)) == 1
+    assert load_detector(own).calibration_.rate == 0.2
+    assert run(capsys, "update", own, "--undo")[0] == 0
+    assert digest(own) == before
 
 
 @pytest.mark.parametrize("method", ["patchcore", "padim", "spade"])
@@ -208,6 +185,7 @@ def test_every_kind_is_written_whole_or_not_at_all_and_over_what_was_read_alone(
     """The one way of writing that the killed updates below are about; here it is killed where the new file is whole."""
     own = fitted_by(capsys, method, added, parts, tmp_path)
     before, given = digest(own), []
+    change = ["--add", fresh] if method == "patchcore" else ["--threshold", "3"]
 
     def killed(path, write, *, replacing):
         given.append((Path(path), replacing))
@@ -217,10 +195,10 @@ def test_every_kind_is_written_whole_or_not_at_all_and_over_what_was_read_alone(
 
     with monkeypatch.context() as patch:
         patch.setattr("totalrecall.detectors.model_file.write_atomically", killed)
-        assert run(capsys, "update", own, "--add", fresh)[0] != 0
+        assert run(capsys, "update", own, *change)[0] != 0
     assert given == [(own, before)]
     assert digest(own) == before
-    assert run(capsys, "update", own, "--add", fresh)[0] == 0
+    assert run(capsys, "update", own, *change)[0] == 0
     assert len(load_detector(own).history_) == 1
 
 

@@ -257,7 +257,7 @@ def test_a_bank_without_a_fold_holds_none_of_it_and_covers_the_others_as_that_of
         assert not set(fold) & set(bank.origin[:, 0].tolist())
         assert choice.radius == own.radius
         others = [at for at in range(COUNT) if at not in fold]
-        patches = np.concatenate([seen.patches for seen in learnt.again(others)])
+        patches = np.concatenate([seen.patches for seen in learnt.reread(others)])
         assert bank.nearest(patches)[0].max() <= own.radius * (1 + 1e-3)
 
 
@@ -267,7 +267,7 @@ def test_pictures_come_again_with_the_patches_that_they_had(tiny_backbone, good,
     sources = find_pictures(good)
     learnt, _ = learn(detector.extractor, detector.settings, sources, memory=enough_for(detector, sources, pictures))
     held = learnt.folds[0]
-    seen = list(learnt.again(held))
+    seen = list(learnt.reread(held))
     assert [Path(one.picture.path) for one in seen] == [sources[at] for at in held]
     assert [one.index for one in seen] == held
     for one, at in zip(seen, held, strict=True):

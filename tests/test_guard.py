@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from totalrecall.outliers.explain import (
-    Others,
+    LeaveOneOutIndex,
     dirty_patches,
     explain,
     laid_out,
@@ -50,7 +50,7 @@ def explained_of(pictures, ratio=0.2, **options):
     patches = np.concatenate([picture.patches for picture in pictures])
     owner = np.repeat(np.arange(len(pictures)), [len(picture.patches) for picture in pictures])
     chosen = greedy_k_center(patches, int(ratio * len(patches))).indices
-    others = Others(patches[chosen], owner[chosen])
+    others = LeaveOneOutIndex(patches[chosen], owner[chosen])
     return explain(others, lambda numbers: (pictures[at] for at in numbers), len(pictures), GRID, **options)
 
 
@@ -63,7 +63,7 @@ def test_the_nearest_of_another_picture_is_found_as_by_a_plain_loop(dimensions):
     vectors = rng.normal(3, 1, (300, dimensions)).astype(np.float32)
     owner = rng.integers(0, 7, 300)
     queries = rng.normal(3, 1, (40, dimensions)).astype(np.float32)
-    distances, found = Others(vectors, owner).nearest(queries, own=3)
+    distances, found = LeaveOneOutIndex(vectors, owner).nearest(queries, own=3)
     apart = np.linalg.norm(queries[:, None].astype(np.float64) - vectors[None], axis=2)
     apart[:, owner == 3] = np.inf
     assert np.allclose(distances, apart.min(axis=1), atol=1e-4)
@@ -75,9 +75,9 @@ def test_more_vectors_than_one_product_takes_change_nothing(monkeypatch):
     rng = np.random.default_rng(0)
     vectors, owner = rng.normal(size=(300, 6)).astype(np.float32), rng.integers(0, 7, 300)
     queries = rng.normal(size=(40, 6)).astype(np.float32)
-    whole = Others(vectors, owner).nearest(queries, own=0)
+    whole = LeaveOneOutIndex(vectors, owner).nearest(queries, own=0)
     monkeypatch.setattr("totalrecall.outliers.explain._COLUMNS", 32)
-    parts = Others(vectors, owner).nearest(queries, own=0)
+    parts = LeaveOneOutIndex(vectors, owner).nearest(queries, own=0)
     assert np.allclose(whole[0], parts[0], atol=1e-6)
     assert (whole[1] == parts[1]).all()
 
@@ -86,14 +86,16 @@ def test_long_vectors_are_shortened_and_keep_their_distances_as_far_as_they_have
     rng = np.random.default_rng(0)
     low = rng.normal(size=(400, 20)) @ rng.normal(size=(20, 300))
     vectors = low.astype(np.float32)
-    others = Others(vectors[:350], np.arange(350))
+    others = LeaveOneOutIndex(vectors[:350], np.arange(350))
     assert others.shortened(vectors).shape == (400, 128)
     exact = np.linalg.norm(vectors[350:, None] - vectors[None, :350], axis=2).min(axis=1)
     assert np.allclose(others.nearest(vectors[350:], own=-1)[0], exact, rtol=1e-3)
 
 
 def test_where_there_is_no_other_picture_the_distance_is_infinite():
-    distances, found = Others(np.ones((4, 3), np.float32), np.zeros(4, int)).nearest(np.ones((2, 3), np.float32), own=0)
+    distances, found = LeaveOneOutIndex(np.ones((4, 3), np.float32), np.zeros(4, int)).nearest(
+        np.ones((2, 3), np.float32), own=0
+    )
     assert np.isinf(distances).all()
     assert (found == -1).all()
 
@@ -102,7 +104,7 @@ def test_pictures_left_out_explain_nobody():
     rng = np.random.default_rng(0)
     vectors, owner = rng.normal(size=(100, 4)).astype(np.float32), np.repeat(np.arange(5), 20)
     left_out = np.array([False, True, False, True, False])
-    _, found = Others(vectors, owner).without(left_out).nearest(vectors, own=0)
+    _, found = LeaveOneOutIndex(vectors, owner).without(left_out).nearest(vectors, own=0)
     assert set(found) == {2, 4}
 
 
@@ -145,7 +147,7 @@ def test_a_dirty_part_that_was_photographed_twice_is_found_out():
 def test_a_crowd_of_copies_of_one_picture_has_no_infinite_levels():
     pictures = pictures_of([good_picture(0)] * 12)
     for of_the_vectors in ([0] * 100, np.repeat([0, 1], 50)):  # without its twin nobody explains either
-        others = Others(good_picture(0), np.array(of_the_vectors))
+        others = LeaveOneOutIndex(good_picture(0), np.array(of_the_vectors))
         explained = explain(others, lambda numbers: (pictures[at] for at in numbers), 12, GRID)
         assert np.isfinite(explained.levels).all()
         assert all(np.isfinite(one).all() for one in explained.distances)
@@ -202,7 +204,7 @@ def test_the_second_pass_equals_explaining_everything_anew_by_the_rest():
     explained = explained_of(pictures)
     patches = np.concatenate(arrays)
     chosen = greedy_k_center(patches, 400).indices
-    others = Others(patches[chosen], np.repeat(np.arange(20), 100)[chosen])
+    others = LeaveOneOutIndex(patches[chosen], np.repeat(np.arange(20), 100)[chosen])
     alone = []
     for at, array in enumerate(arrays):
         nearest, by = others.nearest(array, at)
@@ -225,7 +227,7 @@ def test_the_order_of_the_pictures_does_not_matter():
     order = np.random.default_rng(0).permutation(12)
     place = np.argsort(order)
     one, two = (
-        explain(Others(vectors, names), lambda numbers, own=own: (own[at] for at in numbers), 12, GRID)
+        explain(LeaveOneOutIndex(vectors, names), lambda numbers, own=own: (own[at] for at in numbers), 12, GRID)
         for own, names in (
             (pictures_of(arrays), owner),
             (pictures_of([arrays[at] for at in order]), place[owner]),

@@ -10,6 +10,7 @@ import pytest
 from tests.parts import stripes
 from totalrecall import PatchCore, load_detector
 from totalrecall.cli import main
+from totalrecall.detectors.model_file import read_artifact, read_header, write_artifact
 from totalrecall.errors import PassedOverWarning, UnlikePictureWarning
 from totalrecall.pictures.loading import LearntPicture, is_grey
 from totalrecall.pictures.unlike import are_far, mixed_notes
@@ -149,12 +150,12 @@ def test_what_a_model_knows_of_its_pictures_is_in_its_file_and_one_of_before_is_
     assert {picture.grey for picture in loaded.pictures_} == {False}
     with pytest.warns(UnlikePictureWarning, match="1 picture is grey"):
         loaded.predict(GREY[0])
-    header, tensors = detector._contents()
+    header, tensors = read_artifact(tmp_path / "m.trecall")
     for picture in header["pictures"]:
-        del picture["grey"]  # as a version of before wrote it
-    loaded._put((header, tensors))
+        del picture["grey"]  # as an older version wrote it
+    loaded = load_detector(write_artifact(tmp_path / "old.trecall", header, tensors))
     loaded.predict(GREY[0])
-    assert loaded._contents()[0]["pictures"] == header["pictures"]
+    assert read_header(loaded.save(tmp_path / "saved.trecall"))["pictures"] == header["pictures"]
 
 
 def test_pages_warn_as_what_is_passed_over_does(detector, tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.parts import damaged, stripes
-from totalrecall import SPADE, PaDiM, SkippedPictureWarning, load_detector
+from totalrecall import SPADE, PaDiM, PatchCore, SkippedPictureWarning, load_detector
 from totalrecall.calibration import held_out
 from totalrecall.detectors.model_file import read_artifact, write_artifact
 from totalrecall.errors import BackboneError, DataError, ModelFileError, NotFittedError, PictureError, SettingError
@@ -236,7 +236,7 @@ def test_tiles_letterbox_and_files_are_taken_like_anything_else(tiny_backbone, g
 
 
 @both
-def test_progress_and_plan_tell_what_comes(tiny_backbone, good, kind):
+def test_progress_and_plan_tell_what_comes(tiny_backbone, good, kind, tmp_path):
     steps, plans = [], []
     detector = make(kind, tiny_backbone)
     detector.fit(good, announce=plans.append, progress=lambda step, done, total: steps.append((step, done, total)))
@@ -244,7 +244,8 @@ def test_progress_and_plan_tell_what_comes(tiny_backbone, good, kind):
     assert ("calibration", 2, 2) in steps
     (plan,) = plans
     assert (plan.pictures, plan.held) == (12, 2)
-    _, tensors = detector._kept()
+    _, tensors = read_artifact(detector.save(tmp_path / "m.trecall"))
+    tensors = {name: tensor for name, tensor in tensors.items() if name.startswith(("gaussians.", "gallery."))}
     assert plan.model == pytest.approx(sum(tensor.nbytes for tensor in tensors.values()), rel=0.01)
     assert json.loads(json.dumps(detector.report_.plan)) == plan.facts()
 
@@ -282,3 +283,44 @@ def test_the_layers_are_those_that_the_backbone_has(tiny_backbone, kind):
     without_first = replace(tiny_backbone, layers=tiny_backbone.layers[1:])
     assert make(kind, without_first).settings.layers == (2, 3)
     assert make(kind, tiny_backbone, layers=(3,)).settings.layers == (3,)
+
+
+@both
+def test_only_the_threshold_can_be_updated_and_that_is_undone_to_the_byte(fits, kind, good, tmp_path):
+    file = fits[kind].save(tmp_path / "m.trecall")
+    detector = kind.load(file)
+    for what in ("add", "remove"):
+        with pytest.raises(
+            SettingError, match=rf"^{what} is for PatchCore models, this is a {kind.__name__} model\. Fit"
+        ):
+            detector.update(**{what: good})
+    assert detector.history_ == []
+    assert detector.update(threshold=3.5).threshold[1] == 3.5
+    detector.update(false_alarm_rate=0.4)
+    assert [step.what for step in detector.history_] == ["threshold", "threshold"]
+    loaded = load_detector(detector.save(tmp_path / "changed.trecall"))
+    assert loaded.threshold_ == detector.threshold_
+    loaded.undo()
+    assert loaded.threshold_ == 3.5
+    loaded.undo()
+    assert loaded.save(tmp_path / "undone.trecall").read_bytes() == file.read_bytes()
+
+
+def test_a_new_kind_of_detector_fills_in_at_most_eight_methods():
+    """The fewer hooks, the less one must read to know what a detector does; a hook is what a subclass overrides."""
+    for kind in (PatchCore, PaDiM, SPADE):
+        own = {name for name in vars(kind) if callable(vars(kind)[name]) and not name.startswith("__")}
+        inherited = {
+            name for base in kind.__mro__[1:] if base.__module__.startswith("totalrecall") for name in vars(base)
+        }
+        assert len(own & inherited) <= 8, sorted(own & inherited)
+    assert len(PatchCore.__mro__[1].__abstractmethods__) <= 8
+
+
+@both
+def test_an_update_of_nothing_or_of_two_things_or_before_the_fit_is_named(fits, tiny_backbone, kind, good):
+    for given in ({}, {"add": good, "remove": good}):
+        with pytest.raises(SettingError, match="update takes one of add, remove, false_alarm_rate and threshold"):
+            fits[kind].update(**given)
+    with pytest.raises(NotFittedError):
+        make(kind, tiny_backbone).update(add=good)

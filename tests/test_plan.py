@@ -13,7 +13,7 @@ from totalrecall.calibration import held_out
 from totalrecall.errors import DataError, SettingError
 from totalrecall.features.extractor import PatchExtractor
 from totalrecall.patchcore import plan as planning
-from totalrecall.patchcore.settings import Settings, walked_dimensions
+from totalrecall.patchcore.settings import Settings, coreset_dimensions
 from totalrecall.pictures.geometry import Recipe
 from totalrecall.pictures.loading import spread
 from totalrecall.system.text import parse_size
@@ -92,10 +92,10 @@ def test_pictures_are_taken_from_all_over_the_list():
 
 
 def test_short_vectors_are_walked_as_they_are_and_long_ones_projected():
-    assert walked_dimensions(384, extractor().settings) == 384
-    assert walked_dimensions(1536, extractor().settings) == 128
-    assert walked_dimensions(1536, extractor(projection=64).settings) == 64
-    assert walked_dimensions(384, extractor(projection=1000).settings) == 384
+    assert coreset_dimensions(384, extractor().settings) == 384
+    assert coreset_dimensions(1536, extractor().settings) == 128
+    assert coreset_dimensions(1536, extractor(projection=64).settings) == 64
+    assert coreset_dimensions(384, extractor(projection=1000).settings) == 384
 
 
 def test_what_fits_is_held_whole_and_the_numbers_are_those_of_the_recipe():

@@ -5,7 +5,7 @@ import pytest
 
 from tests.parts import damaged, digest, made_to_grow, odd, stripes, written
 from totalrecall import PatchCore
-from totalrecall.detectors.model_file import read_artifact, write_artifact
+from totalrecall.detectors.model_file import read_artifact, read_header, write_artifact
 from totalrecall.errors import DataError, ModelFileError, NotFittedError, SettingError
 from totalrecall.patchcore.update import covering, estimated_radius
 
@@ -37,8 +37,8 @@ def test_false_alarms_pass_once_they_are_added_and_defects_do_not(detector, alar
     assert (detector.bank_.vectors.shape[0], detector.threshold_) == (change.vectors[1], change.threshold[1])
 
 
-def test_every_added_patch_is_within_the_radius(detector, alarms):
-    radius = detector._covered().radius
+def test_every_added_patch_is_within_the_radius(detector, saved, alarms):
+    radius = read_header(saved)["coreset"]["radius"]
     detector.update(add=alarms)
     for picture in sorted(alarms.iterdir()):
         assert detector.predict(picture).anomaly_map.max() <= radius * (1 + 1e-4)
@@ -58,8 +58,8 @@ def test_what_enters_is_the_greedy_going_on_from_the_bank():
     assert len(covering(bank, bank, 1e-6, dimensions=5, seed=0)) == 0
 
 
-def test_the_radius_of_a_model_that_does_not_say_is_estimated_from_its_last_vector(detector):
-    bank, told = detector.bank_, detector._covered().radius
+def test_the_radius_of_a_model_that_does_not_say_is_estimated_from_its_last_vector(detector, saved):
+    bank, told = detector.bank_, read_header(saved)["coreset"]["radius"]
     points = bank.vectors.astype(np.float64)
     last = np.linalg.norm(points[:-1] - points[-1], axis=1).min()
     estimate = estimated_radius(bank, dimensions=bank.vectors.shape[1], seed=42)
@@ -67,11 +67,11 @@ def test_the_radius_of_a_model_that_does_not_say_is_estimated_from_its_last_vect
     assert told <= estimate <= 1.2 * told
 
 
-def test_a_picture_near_the_bank_that_does_not_pass_enters_by_its_worst_patches(detector, alarms):
+def test_a_picture_near_the_bank_that_does_not_pass_enters_by_its_worst_patches(saved, alarms, tmp_path):
     """With a radius that covers everything nothing would enter, and the false alarm would stay one."""
-    from dataclasses import replace
-
-    detector._coverage = replace(detector._covered(), radius=1e6)
+    header, tensors = read_artifact(saved)
+    header["coreset"]["radius"] = 1e6
+    detector = PatchCore.load(write_artifact(tmp_path / "wide.trecall", header, tensors))
     picture = min(alarms.iterdir())
     change = detector.update(add=picture)
     assert change.pictures[0].forced == change.pictures[0].vectors > 0
@@ -119,7 +119,7 @@ def test_the_threshold_is_that_of_a_calibration_with_the_new_vectors(tiny_backbo
         bank = learnt.bank(learnt.choose(without=fold))
         vectors = np.concatenate([bank.vectors, detector.bank_.vectors[new]])
         bigger = Bank(vectors, np.zeros((len(vectors), 3), np.int32), bank.pictures)
-        for seen in learnt.again(fold):
+        for seen in learnt.reread(fold):
             distances = bigger.nearest(seen.patches)[0][:, 0]
             scores[seen.index] = np.sort(distances)[-max(len(distances) // 100, 1) :].mean()
     calibration = detector.calibration_
@@ -212,7 +212,7 @@ def test_an_update_that_fails_leaves_the_detector_as_it_was(detector, saved, ala
     def broken(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("totalrecall.patchcore.evidence.Recalibration.calibration", broken)
+    monkeypatch.setattr("totalrecall.patchcore.calibration_patches.Recalibration.calibration", broken)
     with pytest.raises(KeyboardInterrupt):
         detector.update(add=alarms)
     assert written(detector, tmp_path) == digest(saved)
@@ -327,7 +327,7 @@ def test_wrong_use_is_named(detector, tiny_backbone, alarms):
 
 
 def test_more_pictures_than_memory_holds_are_refused_beforehand(detector, alarms, monkeypatch):
-    monkeypatch.setattr("totalrecall.detectors.membership.available_memory", lambda: 500_000)
+    monkeypatch.setattr("totalrecall.detectors.changes.available_memory", lambda: 500_000)
     message = r"add: 6 pictures at once need .* of memory, 2 fit. Add them in parts."
     with pytest.raises(SettingError, match=message):
         detector.update(add=alarms)

@@ -7,6 +7,7 @@ import pytest
 
 from tests.parts import SIZE, damaged, made_to_grow, written
 from totalrecall import PatchCore
+from totalrecall.detectors.model_file import read_header
 
 
 @pytest.mark.parametrize("scoring", ["max", "paper", "top1pct", "map1pct"])
@@ -18,8 +19,9 @@ def test_all_scorings_let_false_alarms_pass(tiny_backbone, good, alarms, scoring
 
 def test_a_random_choice_has_no_radius_and_false_alarms_pass_all_the_same(tiny_backbone, good, alarms, tmp_path):
     detector = made_to_grow(tiny_backbone, subsampling="random").fit(good)
-    assert detector._coverage is None
-    detector = PatchCore.load(detector.save(tmp_path / "random.trecall"))
+    saved = detector.save(tmp_path / "random.trecall")
+    assert "coreset" not in read_header(saved)
+    detector = PatchCore.load(saved)
     detector.update(add=alarms)
     assert (detector.score(alarms) <= detector.threshold_).all()
 

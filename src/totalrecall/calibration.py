@@ -16,7 +16,7 @@ What cannot be known from n scores is in the interval: it comes from fitting res
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -207,7 +207,7 @@ def _folds_of_parts(parts: np.ndarray, share: float, folds: int | None, seed: in
     return [np.flatnonzero(fold[parts] == at) for at in range(number)]
 
 
-OF_PARTS = ("parts", "shown_by", "new_parts")  # attributes that the model file keeps in its header, beside `folds`
+OF_PARTS = ("parts", "shown_by", "new_parts")  # attributes that the model file stores in its header, like `folds`
 _ROUNDING = 1e-9  # of rate * (n + 1): 0.05 * 20 is meant to be 1
 
 
@@ -243,7 +243,7 @@ class Calibration:
             (see `scoring.region_level`; the largest value, if any area counts).
         rate: the stated false-alarm rate.
         folds: into how many the pictures were cut; 1 if they were held out together.
-        pictures: (n,) which of the detector's pictures they are; None in models of before.
+        pictures: (n,) which of the detector's pictures they are; None in models of older versions.
         parts: how many parts all pictures of the fit seem to show (see `same_part`); None where that was not looked at.
         shown_by: how many pictures these are.
         new_parts: the photographs of each part were held out together, so the rate is for parts to come.
@@ -269,6 +269,25 @@ class Calibration:
             raise SettingError(
                 f"scores of good pictures must be finite numbers, {bad} are not. Look at the pictures, or fit again."
             )
+
+    def with_stored(self, threshold: float, pixel_threshold: float) -> "Calibration":
+        """Return the calibration with thresholds that were worked out before, at the fit or at its last change.
+
+        Only their ranks are checked: the tail beyond all scores may be rounded otherwise on another processor.
+
+        Raises:
+            ValueError: one of them contradicts the scores.
+        """
+        checked = (("threshold", threshold, self.scores), ("pixel_threshold", pixel_threshold, self.peaks))
+        for name, value, scores in checked:
+            above, at_least = int(np.count_nonzero(scores > value)), int(np.count_nonzero(scores >= value))
+            rank = math.floor(min(max(self.rate * (len(scores) + 1), 1.0), len(scores)) + _ROUNDING)
+            fits = above == 0 if self.below_floor else above <= rank <= at_least
+            if math.isnan(value) == bool(len(scores)) or not fits:
+                raise ValueError(f"calibration.{name} contradicts the scores of the good pictures")
+        stored = replace(self)
+        vars(stored).update(threshold=threshold, pixel_threshold=pixel_threshold)  # where the properties keep them
+        return stored
 
     @cached_property
     def threshold(self) -> float:

@@ -5,20 +5,21 @@ Nothing heavy is imported before a detector is made: `--help` shows the settings
 
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from totalrecall.detectors.settings import CommonSettings, PadimSettings, SpadeSettings
 from totalrecall.errors import ModelFileError, SettingError
 from totalrecall.patchcore.settings import Settings
 
 if TYPE_CHECKING:
+    from totalrecall.detectors.model_file import Contents, Layout
     from totalrecall.detectors.padim import PaDiM
     from totalrecall.detectors.spade import SPADE
     from totalrecall.patchcore.detector import PatchCore
 
     AnyDetector: TypeAlias = PatchCore | PaDiM | SPADE
 
-__all__ = ["KINDS", "SETTINGS", "detector_class", "load_detector"]
+__all__ = ["KINDS", "SETTINGS", "detector_class", "detector_of", "load_detector", "read_model"]
 
 KINDS = {
     "patchcore": "patchcore.detector.PatchCore",
@@ -59,12 +60,45 @@ def load_detector(path: str | Path, *, precision: str | None = None, threads: in
         >>> detector.kind
         'patchcore'
     """
-    from totalrecall.detectors.model_file import read_header
+    from totalrecall.engines import PRECISION
 
-    kind = read_header(path).get("kind")
-    if not isinstance(kind, str) or kind not in KINDS:
-        raise ModelFileError(
-            f"{path} holds a model of kind {str(kind)[:40]!r}, known are {', '.join(KINDS)}. "
-            "Run: pip install -U totalrecall"
-        )
-    return detector_class(kind).load(path, precision=precision, threads=threads)
+    if precision is not None:
+        PRECISION.check("precision", precision)  # here, or the caller's mistake would be taken for damage
+    return detector_of(read_model(path), path, precision=precision, threads=threads)
+
+
+def read_model(path: str | Path) -> "Contents":
+    """Read header and tensors of a model file of any kind that is known, once, and check their layout.
+
+    Raises:
+        ModelFileError: as for `load_detector`.
+    """
+    from totalrecall.detectors.model_file import read_artifact
+    from totalrecall.detectors.model_schema import check_layout
+
+    def check(header: dict[str, Any], layout: "Layout") -> None:
+        kind = header.get("kind")
+        if not isinstance(kind, str) or kind not in KINDS:
+            raise ModelFileError(
+                f"{path} holds a model of kind {str(kind)[:40]!r}, known are {', '.join(KINDS)}. "
+                "Run: pip install -U totalrecall"
+            )
+        check_layout(header, layout)
+
+    return read_artifact(path, check)
+
+
+def detector_of(
+    contents: "Contents", path: str | Path, *, precision: str | None = None, threads: int | None = None
+) -> "AnyDetector":
+    """Return the detector of a model file that `read_model` read.
+
+    Args:
+        contents: header and tensors.
+        path: of the file, for the messages.
+        precision, threads: see `load_detector`.
+
+    Raises:
+        ModelFileError, BackboneError: as for `load_detector`.
+    """
+    return detector_class(contents[0]["kind"]).from_contents(contents, path, precision=precision, threads=threads)

@@ -12,25 +12,25 @@ import numpy as np
 
 from totalrecall.drift.conditions import Conditions
 from totalrecall.errors import PictureError
-from totalrecall.pictures.geometry import Geometry, Recipe
+from totalrecall.pictures.geometry import Frame, Geometry, Recipe
 from totalrecall.pictures.loading import read_image
 from totalrecall.system.text import counted
 from totalrecall.types import AnomalyMap, Image, Mask, PreparedMap, PreparedMask
 
 __all__ = [
     "NearestPatch",
+    "PatchDistances",
     "Region",
     "Result",
     "anomaly_map",
     "find_regions",
     "judged",
     "marked_regions",
-    "patch_centre",
     "region_level",
+    "regions_of",
     "smooth_distances",
     "smoothing_sigma",
     "verdict_in_words",
-    "worst_patch",
 ]
 
 
@@ -166,6 +166,19 @@ def marked_regions(
     return [worst, *_areas(values, (values > threshold) & ~area, min_area)]
 
 
+def regions_of(
+    values: AnomalyMap, frame: Frame, threshold: float, is_anomalous: bool | None, *, min_area: int = 1
+) -> list[Region]:
+    """Return what is marked on the map of a picture: of an anomalous one always its worst place."""
+    if is_anomalous is not True:
+        return find_regions(values, threshold, min_area=min_area)
+    inside = np.zeros(values.shape, bool)
+    inside[frame.geometry.seen] = True
+    if frame.original_roi is not None:
+        inside &= frame.original_roi
+    return marked_regions(values, threshold, min_area=min_area, inside=inside)
+
+
 def _around(values: AnomalyMap, seen: Mask, at: tuple[int, int], min_area: int) -> Mask:
     """Return the area around the largest value that `marked_regions` marks."""
     within = values[seen]
@@ -208,17 +221,43 @@ def _areas(values: AnomalyMap, marked: Mask, min_area: int) -> list[Region]:
     return sorted(regions, key=lambda region: -region.peak)
 
 
-def patch_centre(geometry: Geometry, grid: tuple[int, ...], row: float, column: float) -> tuple[int, int]:
-    """Return x and y, in original pixels, of the centre of a cell of a patch grid (rows, columns)."""
-    height, width = geometry.prepared[0] / grid[0], geometry.prepared[1] / grid[1]
-    y, x = geometry.point_to_original((row + 0.5) * height - 0.5, (column + 0.5) * width - 0.5)
-    return x, y
+@dataclass(frozen=True, eq=False)
+class PatchDistances:
+    """What a model says of one picture; every score of a picture, at a fit too, comes from here.
 
+    Attributes:
+        grid: float32 (rows, columns), the distance at each position, 0 outside the region of interest.
+        score: of the picture; None where it is the largest value of its anomaly map.
+        nearest: picture, row and column of the good patch nearest to the worst one; None where there is no such patch.
 
-def worst_patch(geometry: Geometry, distances: np.ndarray) -> tuple[int, int]:
-    """Return x and y, in original pixels, of the patch with the largest of the distances (rows, columns)."""
-    row, column = divmod(int(distances.argmax()), distances.shape[1])
-    return patch_centre(geometry, distances.shape, row, column)
+    Raises:
+        PictureError: the score or one of the distances is no finite number, of which no verdict can be given.
+    """
+
+    grid: np.ndarray
+    score: float | None = None
+    nearest: tuple[int, int, int] | None = None
+
+    def __post_init__(self) -> None:
+        score = 0.0 if self.score is None else self.score
+        if not math.isfinite(score) or not np.isfinite(self.grid).all():
+            raise PictureError(
+                f"its score is not a finite number (got {score if not math.isfinite(score) else math.nan:g}), so there "
+                "is no verdict. Look at the picture; if others fail too, at the backbone and --precision f32."
+            )
+
+    @property
+    def worst_cell(self) -> tuple[int, int]:
+        """Row and column of the largest distance."""
+        row, column = divmod(int(self.grid.argmax()), self.grid.shape[1])
+        return row, column
+
+    def score_and_map(self, frame: Frame) -> tuple[float, AnomalyMap]:
+        """Return the picture's score and its map in original pixels, 0 outside the region of interest."""
+        full_map = anomaly_map(self.grid, frame.geometry, roi=frame.prepared_roi)
+        if frame.original_roi is not None:
+            full_map = full_map * frame.original_roi
+        return float(full_map.max()) if self.score is None else self.score, full_map
 
 
 @dataclass(frozen=True)
@@ -264,7 +303,7 @@ class Result:
         anomaly_map: float32 (h, w), original pixels, in the units of such distances.
         regions: connected areas of the map above the pixel threshold, highest peak first, original pixels. Of an
             anomalous picture one of them always holds the map's largest value (see `scoring.marked_regions`). A good
-            picture may have some: the verdict is of the score alone.
+            picture may have some: the verdict depends on the score alone.
         nearest: where in the good pictures the worst patch's nearest neighbour lies; None for PaDiM, which has none.
         milliseconds: wall time; in a stream, since the result before it.
         geometry: how the picture was prepared.

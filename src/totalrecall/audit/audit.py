@@ -18,11 +18,12 @@ from totalrecall.audit.checks import describe, find_duplicates, looks, odd_looks
 from totalrecall.detectors.fit_report import FitReport, Progress
 from totalrecall.detectors.settings import ComparedSettings
 from totalrecall.errors import ChunkedFitWarning, DataError, PictureError, UnlikePictureWarning
-from totalrecall.outliers.explain import Explained, Others, explain, laid_out, limit_of, smoothed
+from totalrecall.outliers.explain import LeaveOneOutIndex, LeaveOneOutScores, explain, laid_out, limit_of, smoothed
 from totalrecall.outliers.same_part import part_numbers
 from totalrecall.patchcore.detector import PatchCore
 from totalrecall.patchcore.fitting import learn
-from totalrecall.patchcore.reading import Learnt, Reader, Seen
+from totalrecall.patchcore.reading import PicturePatches, Reader, TrainingPatches
+from totalrecall.pictures.bit_depth import checked_bit_depth, find_bit_depth
 from totalrecall.pictures.copies import Repeat
 from totalrecall.pictures.geometry import Geometry, Recipe
 from totalrecall.pictures.loading import LearntPicture, Source, Sources, expand, load_picture, read_image, spread
@@ -113,8 +114,8 @@ class Audit:
     sizes: list[OddSize]
     skipped: list[PictureError]
     report: FitReport
-    _explained: Explained = field(repr=False)
-    _learnt: Learnt = field(repr=False)
+    _explained: LeaveOneOutScores = field(repr=False)
+    _learnt: TrainingPatches = field(repr=False)
     _sources: Sequence[Source] = field(repr=False)
     _recipe: Recipe = field(repr=False)
 
@@ -137,7 +138,7 @@ class Audit:
         worst = self.entries[:top]
         usual = self._usual_looks() if worst else np.empty((0, 3))
         for entry in worst:
-            for seen in self._learnt.again([entry.number]):
+            for seen in self._learnt.reread([entry.number]):
                 image = self._image(entry.path)
                 if image is not None:
                     yield self._shown(entry, seen, image, usual)
@@ -180,7 +181,7 @@ class Audit:
         images = (self._image(str(path)) for path in some)
         return np.array([looks(image) for image in images if image is not None]).reshape(-1, 3)
 
-    def _shown(self, entry: Entry, seen: Seen, image: Image, usual: np.ndarray) -> Shown:
+    def _shown(self, entry: Entry, seen: PicturePatches, image: Image, usual: np.ndarray) -> Shown:
         grid = self._learnt.grid
         distances = self._explained.distances[entry.number] * np.float32(self._explained.measure[entry.number])
         whole, level = laid_out(distances, seen.cells, grid), smoothed(distances, seen.cells, grid)
@@ -222,8 +223,11 @@ def audit(
     sources = expand(pictures)
     given = {} if settings is None else {name: getattr(settings, name) for name in declared(ComparedSettings)}
     detector = PatchCore(**given, holdout=0.0)  # nothing is calibrated
-    with detector._depth_of(sources, progress):
-        extractor = detector.extractor
+    depth = find_bit_depth(sources, checked_bit_depth(detector.settings.bit_depth), progress=progress)
+    if depth.note:
+        warnings.warn(depth.note, UnlikePictureWarning, stacklevel=2)
+    extractor = detector.extractor
+    extractor.recipe = replace(extractor.recipe, depth=depth)
     chosen = replace(detector.settings, coreset=_share(detector, len(sources)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ChunkedFitWarning)  # a ranking loses nothing by it
@@ -239,12 +243,12 @@ def audit(
     return _audited(learnt, reader, progress)
 
 
-def _audited(learnt: Learnt, reader: Reader, progress: Progress | None) -> Audit:
+def _audited(learnt: TrainingPatches, reader: Reader, progress: Progress | None) -> Audit:
     """Compare the pictures that were read."""
     with reader.report.timing("coreset"):
         bank = learnt.bank(learnt.choose())
     with reader.report.timing("comparing"):
-        explained, described = _compare(learnt, Others(bank.vectors, bank.origin[:, 0]), progress)
+        explained, described = _compare(learnt, LeaveOneOutIndex(bank.vectors, bank.origin[:, 0]), progress)
     reader.report.finish(
         pictures=len(bank.pictures), patches=learnt.patch_count, bank=bank.vectors.shape, radius=0.0, scored=0
     )
@@ -273,12 +277,14 @@ def _share(detector: PatchCore, pictures: int) -> float:
     return min(max(patches // 100, _VECTORS[0]), _VECTORS[1], patches) / patches
 
 
-def _compare(learnt: Learnt, others: Others, progress: Progress | None) -> tuple[Explained, dict[int, np.ndarray]]:
+def _compare(
+    learnt: TrainingPatches, others: LeaveOneOutIndex, progress: Progress | None
+) -> tuple[LeaveOneOutScores, dict[int, np.ndarray]]:
     """Explain all pictures; on the way, describe each as a whole."""
     described: dict[int, np.ndarray] = {}
 
-    def again(numbers: Sequence[int]) -> Iterator[Seen]:
-        for seen in learnt.again(numbers):
+    def again(numbers: Sequence[int]) -> Iterator[PicturePatches]:
+        for seen in learnt.reread(numbers):
             if seen.index not in described:
                 described[seen.index] = describe(others.shortened(seen.patches), seen.cells, learnt.grid)
             yield seen
@@ -309,7 +315,7 @@ def _twice(
     return groups + [SamePicture(tuple(paths), exact=False) for paths in near.values()]
 
 
-def _ranked(pictures: Sequence[LearntPicture], explained: Explained, limit: float) -> list[Entry]:
+def _ranked(pictures: Sequence[LearntPicture], explained: LeaveOneOutScores, limit: float) -> list[Entry]:
     entries = []
     levels, parts = explained.relative, part_numbers(explained.parts)
     for at in np.argsort(-levels, kind="stable").tolist():

@@ -72,18 +72,18 @@ def describe(path: str, *, parts: int = 1000) -> dict[str, Any]:
     """Return the facts of a model file, in reading order, with the false alarms expected for so many parts per day."""
     from pathlib import Path
 
-    from totalrecall.detectors.model_file import is_protected, read_header
-    from totalrecall.registry import load_detector
+    from totalrecall.detectors.model_file import is_protected
+    from totalrecall.registry import detector_of, read_model
 
-    detector = load_detector(path)  # also proves that the file is whole, and what its header must hold
-    header = read_header(path)
+    contents = read_model(path)
+    header, detector = contents[0], detector_of(contents, path)
     settings = dict(header["settings"])
     return {
         "model": path,
         "bytes": Path(path).stat().st_size,
         "kind": header["kind"],
         "format": header["format"],
-        "header_protected_by_hash": is_protected(path),
+        "header_protected_by_hash": is_protected(header),
         "written_by": f"totalrecall {header['library']}",
         "backbone": detector.backbone.name,
         "backbone_sha256": detector.backbone.sha256,

@@ -136,8 +136,8 @@ class CommandFiles:
 
 def actions_of(parser: argparse.ArgumentParser, args: argparse.Namespace | None = None) -> Iterator[argparse.Action]:
     """Yield the arguments of a parser and of its commands: of those that were chosen, or without `args` of all."""
-    for action in parser._actions:
-        if not isinstance(action, argparse._SubParsersAction):
+    for action in parser._actions:  # noqa: SLF001  argparse gives them under no other name
+        if not isinstance(action, argparse._SubParsersAction):  # noqa: SLF001
             yield action
             continue
         for name, command in action.choices.items():

@@ -32,21 +32,6 @@ _KEPT_NOTHING = (
     "Note: this model keeps nothing of the pictures that set its threshold, so it stays as it was; "
     "it may be too high by now. Fit again with this version for a threshold that follows."
 )
-_STAYS = {  # by kind, where it is so in this version too
-    "padim": "  it stays as it was: of the pictures that set it the model keeps only sums, and cannot score them again"
-}
-_UNMOVED = {
-    "padim": (
-        "Each is one picture among many in the Gaussians, which it moves little. Fit again with them among the good "
-        "pictures, so that some of them help to set the threshold, or use --method patchcore, which learns single "
-        "pictures."
-    ),
-    "spade": (
-        "A score is the mean distance to the good pictures most like it, and each of these is one of them. Fit again "
-        "with them among the good pictures, so that some help to set the threshold, or with fewer --neighbours, or use "
-        "--method patchcore, which learns single pictures."
-    ),
-}
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -56,8 +41,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="let a model learn from false alarms, or take that back",
         description=(
             "Let good pictures join a model, such as false alarms, or leave it, without those that it was fitted on. "
-            "The threshold follows where the kind of model allows. "
-            "The file keeps the history, and every step can be undone, to the byte."
+            "The threshold follows. Only PatchCore models can learn pictures after their fit; the threshold and the "
+            "false-alarm rate can be changed in every model. The file keeps the history, and every step can be undone, "
+            "to the byte."
         ),
     )
     parser.add_argument(
@@ -124,7 +110,6 @@ def _update(args: argparse.Namespace) -> int:
 
 def _tell(args: argparse.Namespace, change: "Change", detector: "AnyDetector") -> None:
     """Say what was done."""
-    kind = detector.kind
     for path in change.known:
         say(args, f"{path}: in the model already, left out")
     if change.what == "threshold":
@@ -138,30 +123,28 @@ def _tell(args: argparse.Namespace, change: "Change", detector: "AnyDetector") -
         return
     done = {"add": "Added", "remove": "Removed", "undo": "Undid the update that added"}[change.what]
     count = len(change.pictures)
-    say(args, f"{done} {counted(count, 'picture')}: {told_size(kind, *change.vectors)}")
+    say(args, f"{done} {counted(count, 'picture')}: {told_size(detector.kind, *change.vectors)}")
     if change.what == "add":
         forced = [one for one in change.pictures if one.forced]
         if forced:
             vectors = sum(one.forced for one in forced)
             say(args, f"  {vectors} of these were near the bank already, and entered for {len(forced)} of them to pass")
         for one in change.pictures[:_SHOWN]:
-            entered = f"; {counted(one.vectors, 'vector')}" if kind == "patchcore" else ""
-            say(args, f"  {one.path}: score {one.before:.4g}, now {one.after:.4g}{entered}")
+            entered = counted(one.vectors, "vector")
+            say(args, f"  {one.path}: score {one.before:.4g}, now {one.after:.4g}; {entered}")
         if count > _SHOWN:
             say(args, f"  and {count - _SHOWN} more")
     _tell_threshold(args, change.threshold)
     if not change.recalibrated and change.what == "add":
-        say(args, _STAYS.get(kind, _KEPT_NOTHING))
+        say(args, _KEPT_NOTHING)
     elif change.estimated:
-        models = "banks" if kind == "patchcore" else "models"
-        say(args, f"  an estimate: pictures of the fit left, and the {models} that scored the others are not kept")
+        say(args, "  an estimate: pictures of the fit left, and the banks that scored the others are not kept")
     elif change.what != "undo" and change.lowest < change.threshold[1]:
         say(
             args, f"  at most that, at least {change.lowest:.4g}: the model does not keep enough to say it more exactly"
         )
     if change.what == "add" and change.still_anomalous:
-        told = f"{change.still_anomalous} of them would still be called anomalous."
-        say(args, f"{told} {_UNMOVED.get(kind, '')}".rstrip())
+        say(args, f"{change.still_anomalous} of them would still be called anomalous.")
     if args.dry_run:
         say(args, f"Dry run: {args.model} was left as it is")
 

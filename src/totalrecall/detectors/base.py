@@ -1,9 +1,11 @@
-"""What PatchCore, PaDiM and SPADE share: judging pictures, thresholds, results and the model file.
+"""What PatchCore, PaDiM and SPADE share: judging pictures, thresholds, changes of these, and the model file.
 
-A detector turns a picture's feature maps into what its model compares, the digest, and measures that against the model.
-Everything else is here, once: reading, the map in original pixels, regions, verdicts, and keeping.
+A detector turns a picture's feature maps into what its model compares, the features, and measures their distances to
+the model. Everything else is here: reading, the map in original pixels, regions, verdicts, thresholds, undo. What was
+learnt is one frozen `FitState`; whatever changes a detector makes another state and assigns it at the end.
 """
 
+import copy
 import math
 import re
 import time
@@ -11,7 +13,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -19,75 +21,41 @@ import cv2
 import numpy as np
 
 from totalrecall.backbones import Backbone, load
-from totalrecall.calibration import OF_PARTS, Calibration
+from totalrecall.calibration import Calibration
+from totalrecall.detectors.changes import Change, Lesson, catching_threshold, lessons, score_defects
 from totalrecall.detectors.fit_report import FitReport, Progress
-from totalrecall.detectors.history import past_of, steps_of
+from totalrecall.detectors.history import Step, steps_of, undone
 from totalrecall.detectors.model_file import Contents, Layout, read_artifact, write_artifact
-from totalrecall.detectors.model_schema import DAMAGE, check_layout, check_values, reason_of
+from totalrecall.detectors.model_schema import DAMAGE, check_kind, check_layout, check_values, reason_of
 from totalrecall.detectors.promise import Promise
 from totalrecall.detectors.settings import CommonSettings
+from totalrecall.detectors.state import FitState, Model, calibration_of, read_state, state_contents, with_history
 from totalrecall.drift.conditions import Reference, look
 from totalrecall.engines import PRECISION
-from totalrecall.errors import (
-    ModelFileError,
-    NotFittedError,
-    PictureError,
-    RepeatedPictureWarning,
-    SettingError,
-    SkippedPictureWarning,
-    UnlikePictureWarning,
-)
+from totalrecall.errors import ModelFileError, NotFittedError, PictureError, SettingError, UnlikePictureWarning
 from totalrecall.features.extractor import FeatureExtractor
-from totalrecall.features.patches import covered_cells
 from totalrecall.pictures.bit_depth import BitDepth, checked_bit_depth, find_bit_depth
-from totalrecall.pictures.copies import repeats_note
-from totalrecall.pictures.geometry import Geometry, Recipe
+from totalrecall.pictures.geometry import Frame, Recipe
 from totalrecall.pictures.loading import LearntPicture, LoadedPicture, Source, Sources, expand, failure, load_picture
 from totalrecall.pictures.masks import read_roi
-from totalrecall.pictures.unlike import LearntKinds, PictureTally, mixed_notes
-from totalrecall.scoring import (
-    NearestPatch,
-    Region,
-    Result,
-    anomaly_map,
-    find_regions,
-    judged,
-    marked_regions,
-    patch_centre,
-    worst_patch,
-)
+from totalrecall.pictures.unlike import LearntKinds, PictureTally
+from totalrecall.scoring import NearestPatch, PatchDistances, Result, judged, regions_of
 from totalrecall.system.files import refuse_overwriting
-from totalrecall.types import AnomalyMap, LayerMap
+from totalrecall.types import LayerMap
 
-__all__ = ["Detector", "Digest", "Measured", "Model"]
+__all__ = ["Detector", "Features", "Model"]
 
-Model = TypeVar("Model")
-Digest = TypeVar("Digest")
+Features = TypeVar("Features")
 Own = TypeVar("Own", bound="Detector[Any, Any]")
 
 _IN_MEMORY = re.compile(r"\w+\[\d+\]")  # `array[3]`: the name of a picture that is no file
 
 
-@dataclass(frozen=True, eq=False)
-class Measured:
-    """What a model says of one picture.
-
-    Attributes:
-        grid: float32 (rows, columns), the distance at each position, 0 outside the region of interest.
-        score: of the picture; None where it is the largest value of its anomaly map.
-        nearest: picture, row and column of the good patch nearest to the worst one; None where there is no such patch.
-    """
-
-    grid: np.ndarray
-    score: float | None = None
-    nearest: tuple[int, int, int] | None = None
-
-
-class Detector(ABC, Generic[Model, Digest]):
+class Detector(ABC, Generic[Model, Features]):
     """A detector of anomalies that learns from good pictures alone. See `PatchCore` for what all of them have."""
 
     kind: ClassVar[str]  # in the header of a model file
-    _former: ClassVar[dict[str, Any]] = {}  # settings that models of before do not name, as they were then
+    former_settings: ClassVar[dict[str, Any]] = {}  # that older models do not name, as they were then
 
     settings: CommonSettings
     extractor: FeatureExtractor
@@ -97,14 +65,7 @@ class Detector(ABC, Generic[Model, Digest]):
         self.region = read_roi(settings.roi)
         self.recipe = Recipe.of(settings, None if self.region is None else self.region.mask)
         self.backbone = load(settings.backbone) if isinstance(settings.backbone, str) else settings.backbone
-        self._model: Model | None = None
-        self._pictures: Sequence[LearntPicture] = ()
-        self._calibration: Calibration | None = None
-        self._drift: Reference | None = None
-        self._taught: float | None = None  # a threshold in place of the calibration's
-        self._origin = "taught"  # of that: `taught` or `given`, see `promise.ORIGINS`
-        self._past: Contents = ({}, {})  # the steps since the fit, as `history` keeps them
-        self._read: dict[str, Any] | None = None  # the header as it was read, until something changes
+        self._state: FitState[Model] | None = None
         self.report_: FitReport | None = None
         self.skipped_: list[PictureError] = []
         self._kinds: LearntKinds | None = None
@@ -113,28 +74,38 @@ class Detector(ABC, Generic[Model, Digest]):
     # ------------------------------------------------------------------ what a detector must say
 
     @abstractmethod
-    def _digest(self, maps: Sequence[LayerMap], geometry: Geometry) -> Digest:
+    def fit(self: Own, pictures: Sources) -> Own:
+        """Learn what good pictures look like; fitting again forgets."""
+
+    @abstractmethod
+    def _features(self, maps: Sequence[LayerMap], frame: Frame) -> Features:
         """Turn a picture's feature maps, one a layer, each (1, h, w, c), into what the model compares.
+
+        Args:
+            maps: of the picture.
+            frame: its geometry and region of interest.
 
         Raises:
             PictureError: nothing of it is left to compare.
         """
 
     @abstractmethod
-    def _measure(self, model: Model, digest: Digest) -> Measured:
-        """Measure one picture against a model."""
+    def _distances(self, model: Model, features: Features) -> PatchDistances:
+        """Measure one picture against a model.
 
-    def _ready(self, model: Model) -> Model:
-        """Return the model once whatever it works out at first use is there; called before pictures are measured."""
-        return model
+        Raises:
+            PictureError: a distance is no finite number.
+        """
 
     @abstractmethod
-    def _kept(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    def _to_tensors(self, state: FitState[Model]) -> Contents:
         """Return what the model file must hold of the model: of its header, and tensors."""
 
     @abstractmethod
-    def _restored(self, header: dict[str, Any], tensors: dict[str, np.ndarray]) -> Model:
-        """Return the model that `_kept` gave; the pictures are there already.
+    def _from_tensors(
+        self, contents: Contents, pictures: Sequence[LearntPicture], calibration: Calibration
+    ) -> FitState[Model]:
+        """Return the state of a model that `_to_tensors` gave.
 
         Raises:
             KeyError, ValueError: a part is missing or does not fit.
@@ -147,6 +118,25 @@ class Detector(ABC, Generic[Model, Digest]):
     @abstractmethod
     def summary(self) -> str:
         """Say in one line what was learnt, for a person."""
+
+    def _ready(self, model: Model) -> Model:
+        """Return the model once whatever it works out at first use is there; called before pictures are measured."""
+        return model
+
+    def _with_pictures(
+        self,
+        add: Sequence[Source] | None,
+        remove: Sequence[str | Path],  # noqa: ARG002
+        progress: Progress | None,  # noqa: ARG002
+    ) -> tuple[FitState[Model], Change]:
+        """Return the state once good pictures have joined or left, and what was done; SettingError where none can."""
+        what = "remove" if add is None else "add"
+        raise SettingError(
+            f"{what} is for PatchCore models, this is a {type(self).__name__} model. Fit it again with all its good "
+            "pictures; or use PatchCore, which can learn single pictures. Its threshold and its false-alarm rate can "
+            "be updated.",
+            what,
+        )
 
     # ------------------------------------------------------------------ judging
 
@@ -173,12 +163,12 @@ class Detector(ABC, Generic[Model, Digest]):
             >>> result.verdict, result.score > result.threshold
             ('defect', True)
         """
-        self._ready(self._fitted())
+        self._ready(self._fitted().model)
         began = time.perf_counter()
         loaded = load_picture(picture, self.recipe)
         if loaded.error is not None:
             raise loaded.error
-        tally = self._tally()
+        tally = PictureTally(self._kinds)
         tally.observe(loaded)
         tally.warn(told=self._told_odd)
         assert loaded.prepared is not None
@@ -187,7 +177,7 @@ class Detector(ABC, Generic[Model, Digest]):
                 maps = self.extractor.maps(loaded.prepared)
             except PictureError as error:
                 raise PictureError(f"{loaded.path}: {error}") from None
-            return self._judge(loaded, maps, began, conditions=conditions)
+            return self._to_result(loaded, maps, began, conditions=conditions)
         except (MemoryError, cv2.error) as error:
             raise failure(loaded.path, error) from None
 
@@ -212,7 +202,7 @@ class Detector(ABC, Generic[Model, Digest]):
             part.png defect
             missed.png good
         """
-        self._ready(self._fitted())
+        self._ready(self._fitted().model)
         return self._judge_stream(expand(pictures), conditions=conditions)
 
     def score(self, pictures: Sources) -> np.ndarray:
@@ -238,18 +228,18 @@ class Detector(ABC, Generic[Model, Digest]):
         def judge(
             loaded: LoadedPicture, maps: Sequence[LayerMap] | None
         ) -> tuple[LoadedPicture, Result | PictureError]:
-            seen = replace(loaded, image=None, prepared=None)
+            light = replace(loaded, image=None, prepared=None)
             if loaded.error is not None:
-                return seen, loaded.error
+                return light, loaded.error
             assert maps is not None  # whatever has no error was prepared
             try:
-                return seen, self._judge(loaded, maps, began=math.nan, conditions=conditions)
+                return light, self._to_result(loaded, maps, began=math.nan, conditions=conditions)
             except PictureError as error:
-                return seen, error
+                return light, error
 
-        before, tally = time.perf_counter(), self._tally()
-        for seen, result in self.extractor.stream_maps(judge, sources):
-            tally.observe(seen)
+        before, tally = time.perf_counter(), PictureTally(self._kinds)
+        for light, result in self.extractor.stream_maps(judge, sources):
+            tally.observe(light)
             now = time.perf_counter()
             if isinstance(result, Result):
                 result = replace(result, milliseconds=1000 * (now - before))
@@ -257,169 +247,95 @@ class Detector(ABC, Generic[Model, Digest]):
             before = time.perf_counter()
         tally.warn()
 
-    def _judge(
+    def _to_result(
         self, loaded: LoadedPicture, maps: Sequence[LayerMap], began: float, *, conditions: bool = False
     ) -> Result:
-        """Turn one picture's feature maps into a result."""
-        geometry = loaded.geometry
+        """Turn one picture's feature maps into a result.
+
+        Raises:
+            PictureError: its score is no number, or the region of interest covers none of it.
+        """
+        state, geometry = self._fitted(), loaded.geometry
         assert geometry is not None
+        frame = self.recipe.frame(geometry)
         try:
-            digest = self._digest(maps, geometry)
+            distances = self._distances(state.model, self._features(maps, frame))
         except PictureError as error:
             raise PictureError(f"{loaded.path}: {error}") from None
-        try:
-            measured = self._measured(self._fitted(), digest)
-            score, full_map = self._judged(measured, geometry)
-        except PictureError as error:
-            raise PictureError(f"{loaded.path}: {error}") from None
+        score, full_map = distances.score_and_map(frame)
+        is_anomalous, pixel_threshold = judged(score, state.threshold), state.calibration.pixel_threshold
+        regions = regions_of(full_map, frame, pixel_threshold, is_anomalous, min_area=self.settings.min_area)
+        grid, (row, column) = distances.grid.shape, distances.worst_cell
+        worst, nearest = geometry.cell_centre(grid, row, column), None
+        if distances.nearest is not None:
+            source = state.pictures[distances.nearest[0]]
+            place = self.recipe.cell_centre((source.height, source.width), grid, *distances.nearest[1:])
+            nearest = NearestPatch(source.path, *place)
         taken = None
-        if conditions and self._drift is not None:
-            taken = self._drift.conditions(look(loaded, self.recipe), float(measured.grid.mean()), score)
-        threshold = self.threshold_
-        is_anomalous = judged(score, threshold)
+        if conditions and state.drift is not None:
+            taken = state.drift.conditions(look(loaded, self.recipe), float(distances.grid.mean()), score)
         return Result(
             path=loaded.path,
             score=score,
-            threshold=threshold,
+            threshold=state.threshold,
             is_anomalous=is_anomalous,
-            p_value=math.nan if self._calibration is None else self._calibration.p_value(score),
+            p_value=state.calibration.p_value(score),
             anomaly_map=full_map,
-            regions=self._regions(full_map, geometry, is_anomalous),
-            nearest=self._nearest(measured),
+            regions=regions,
+            nearest=nearest,
             milliseconds=1000 * (time.perf_counter() - began),
             geometry=geometry,
             conditions=taken,
-            worst=worst_patch(geometry, measured.grid),
-            pixel_threshold=self.pixel_threshold_,
+            worst=worst,
+            pixel_threshold=pixel_threshold,
             recipe=self.recipe,
             picture=loaded.image if _IN_MEMORY.fullmatch(loaded.path) else None,
         )
 
-    def _measured(self, model: Model, digest: Digest) -> Measured:
-        """Measure one picture against a model; every score of a picture, at a fit too, comes from here.
-
-        Raises:
-            PictureError: its score or one of its distances is no finite number, of which no verdict can be given.
-        """
-        with np.errstate(over="ignore", invalid="ignore"):  # it is found below, and named
-            measured = self._measure(model, digest)
-        score = 0.0 if measured.score is None else measured.score
-        if not math.isfinite(score) or not np.isfinite(measured.grid).all():
-            raise PictureError(
-                f"its score is not a finite number (got {score if not math.isfinite(score) else math.nan:g}), so there "
-                "is no verdict. Look at the picture; if others fail too, at the backbone and --precision f32."
-            )
-        return measured
-
-    def _regions(self, full_map: AnomalyMap, geometry: Geometry, is_anomalous: bool | None) -> list[Region]:
-        """Return what is marked: of an anomalous picture always its worst place."""
-        threshold, min_area = self.pixel_threshold_, self.settings.min_area
-        if is_anomalous is not True:
-            return find_regions(full_map, threshold, min_area=min_area)
-        inside = np.zeros(full_map.shape, bool)
-        inside[geometry.seen] = True
-        roi = self.recipe.original_roi(*geometry.original)
-        return marked_regions(full_map, threshold, min_area=min_area, inside=inside if roi is None else inside & roi)
-
-    def _judged(self, measured: Measured, geometry: Geometry) -> tuple[float, AnomalyMap]:
-        """Return a picture's score and its map in original pixels."""
-        full_map = anomaly_map(measured.grid, geometry, roi=self.recipe.prepared_roi(geometry))
-        original_roi = self.recipe.original_roi(*geometry.original)
-        if original_roi is not None:
-            full_map = full_map * original_roi
-        return float(full_map.max()) if measured.score is None else measured.score, full_map
-
-    def _nearest(self, measured: Measured) -> NearestPatch | None:
-        """Return where in the good pictures the worst patch's nearest neighbour lies, in original pixels."""
-        if measured.nearest is None:
-            return None
-        picture, row, column = measured.nearest
-        source, grid = self._pictures[picture], measured.grid.shape
-        geometry = self.recipe.geometry(source.height, source.width)
-        return NearestPatch(source.path, *patch_centre(geometry, grid, row, column))
-
-    def _inside(self, geometry: Geometry, shape: tuple[int, int]) -> np.ndarray | None:
-        """Return the cells (rows, columns) that touch the region of interest; None where all count.
-
-        Raises:
-            PictureError: none does.
-        """
-        roi = self.recipe.prepared_roi(geometry)
-        if roi is None:
-            return None
-        inside = covered_cells(roi, shape)
-        if not inside.any():
-            raise PictureError("the region of interest covers none of it, it is hidden by the crop.")
-        return inside
-
     # ------------------------------------------------------------------ what was learnt
 
-    def _fitted(self) -> Model:
-        if self._model is None:
+    def _fitted(self) -> FitState[Model]:
+        if self._state is None:
             name = type(self).__name__
             raise NotFittedError(f"This detector is not fitted yet. Call fit(good_pictures) or {name}.load(file).")
-        return self._model
+        return self._state
+
+    def judge_by(self, state: FitState[Model]) -> None:
+        """Judge by another state from now on: all that changes a detector ends here."""
+        if self._state is None or state.pictures is not self._state.pictures:
+            self._kinds, self._told_odd = LearntKinds(state.pictures), set()
+        self._state = state
+        self.settings = replace(self.settings, false_alarm_rate=state.calibration.rate)
 
     @property
     def pictures_(self) -> Sequence[LearntPicture]:
         """The good pictures that were learnt from."""
-        self._fitted()
-        return self._pictures
+        return self._fitted().pictures
 
     @property
     def calibration_(self) -> Calibration:
         """Scores of good pictures, each by a bank or model without it."""
-        self._fitted()
-        assert self._calibration is not None
-        return self._calibration
+        return self._fitted().calibration
 
     @property
     def threshold_(self) -> float:
         """Score above which a picture is anomalous: as taught, else as calibrated; nan without calibration pictures."""
-        if self._taught is not None:
-            return self._taught
-        return math.nan if self._calibration is None else self._calibration.threshold
+        return math.nan if self._state is None else self._state.threshold
 
     @property
     def pixel_threshold_(self) -> float:
         """Map value above which a region is marked; nan without calibration pictures."""
-        return math.nan if self._calibration is None else self._calibration.pixel_threshold
+        return math.nan if self._state is None else self._state.calibration.pixel_threshold
 
-    def _take(self, model: Model, pictures: Sequence[LearntPicture], calibration: Calibration) -> None:
-        """Hold what a fit learnt, and forget what was before."""
-        self._model, self._pictures, self._calibration = model, pictures, calibration
-        self._taught, self._past, self._read = None, ({}, {}), None
-        self._told_odd = set()
+    @property
+    def taught_(self) -> float | None:
+        """The threshold that `teach` or a person set; None where the calibration's holds."""
+        return None if self._state is None else self._state.taught
 
-    def _set_threshold(self, threshold: float, origin: str) -> None:
-        """Judge by a threshold in place of the calibration's.
-
-        Raises:
-            SettingError: it is not a finite number.
-        """
-        self._fitted()
-        if not math.isfinite(threshold):
-            raise SettingError(
-                f"threshold must be a finite score, got {threshold:g}. `predict` shows scores.", "threshold"
-            )
-        self._taught, self._origin, self._read = float(threshold), origin, None
-
-    def _set_rate(self, rate: float) -> None:
-        """Judge at another false-alarm rate: by the threshold that the scores of good pictures give for it.
-
-        Raises:
-            SettingError: it is not between 0 and 1, or the model has no scores of good pictures.
-        """
-        calibration = self.calibration_
-        settings = replace(self.settings, false_alarm_rate=float(rate))
-        if not len(calibration.scores):
-            raise SettingError(
-                "false_alarm_rate needs scores of good pictures, and this model has none: it was fitted on fewer than "
-                "3, or with holdout 0. Fit it again, or set a threshold.",
-                "false_alarm_rate",
-            )
-        self.settings, self._calibration = settings, replace(calibration, rate=float(rate))
-        self._taught, self._read = None, None
+    @property
+    def history_(self) -> list[Step]:
+        """What was done since the fit, the oldest first."""
+        return [] if self._state is None else steps_of(self._state.history[0])
 
     def judging(self: Own, *, false_alarm_rate: float | None = None, threshold: float | None = None) -> Own:
         """Return the same model judging at another rate, or by another threshold; this one stays as it is.
@@ -444,19 +360,27 @@ class Detector(ABC, Generic[Model, Digest]):
         """
         if (false_alarm_rate is None) == (threshold is None):
             raise SettingError("judging takes either false_alarm_rate or threshold.")
-        other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__)
-        if threshold is not None:
-            other._set_threshold(threshold, "given")
-        elif false_alarm_rate is not None:
-            other._set_rate(false_alarm_rate)
+        other = copy.copy(self)
+        other.judge_by(self._with_other_threshold(false_alarm_rate, threshold))
         return other
+
+    def _with_other_threshold(self, false_alarm_rate: float | None, threshold: float | None) -> FitState[Model]:
+        """Return the state that judges at another rate, or by a threshold set by hand.
+
+        Raises:
+            SettingError: it is not between 0 and 1, or no finite number; or the model has no scores for a rate.
+        """
+        state = self._fitted()
+        if threshold is not None:
+            return state.with_threshold(threshold, "given")
+        assert false_alarm_rate is not None
+        replace(self.settings, false_alarm_rate=float(false_alarm_rate))  # checks it
+        return state.with_rate(false_alarm_rate)
 
     @property
     def promise_(self) -> Promise:
         """What the threshold in use promises."""
-        calibration = self.calibration_
-        return Promise(calibration, self.threshold_, "calibrated" if self._taught is None else self._origin)
+        return self._fitted().promise
 
     @property
     def drift_(self) -> Reference:
@@ -465,12 +389,152 @@ class Detector(ABC, Generic[Model, Digest]):
         Raises:
             SettingError: the model was written before there were any.
         """
-        self._fitted()
-        if self._drift is None:
+        drift = self._fitted().drift
+        if drift is None:
             raise SettingError(
                 "The model keeps nothing to compare pictures with: an older version wrote it. Fit it again."
             )
-        return self._drift
+        return drift
+
+    # ------------------------------------------------------------------ changes after the fit
+
+    def undo(self) -> Step:
+        """Take back the last change, to the byte of the file that `save` writes; returns what was taken back.
+
+        Raises:
+            SettingError: nothing was changed since the fit.
+            ModelFileError: what was kept for it is damaged.
+
+        Examples:
+            >>> from totalrecall import PatchCore
+            >>> detector = PatchCore.load("part.trecall")
+            >>> change = detector.update(false_alarm_rate=0.2)
+            >>> detector.undo().what
+            'threshold'
+        """
+        self._fitted()
+        undone_state = self._undone()
+        step = self.history_[-1]
+        self.judge_by(undone_state)
+        return step
+
+    def _undone(self) -> FitState[Model]:
+        """Return the state before the last change."""
+        contents = undone(self._contents(self._fitted()))
+        header, tensors = contents
+        try:
+            check_layout(header, {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()})
+            return self._read_state(contents)
+        except DAMAGE as error:
+            raise ModelFileError(f"The model's history is damaged: {reason_of(error)}. Copy or fit it again.") from None
+
+    def teach(self, defects: Sources, *, apply: bool = False) -> tuple[list[Lesson], list[PictureError]]:
+        """Say which threshold would catch known defects, and what that costs in false alarms.
+
+        Args:
+            defects: pictures, as for `fit`.
+            apply: set the threshold that catches all of them, if it is not low enough. `save` keeps it, `undo` takes it
+                back, and it stays through updates.
+
+        Returns:
+            A lesson of each picture, and which could not be read.
+
+        Raises:
+            NotFittedError: nothing was learnt yet.
+
+        Examples:
+            >>> from totalrecall import PatchCore
+            >>> detector = PatchCore.load("part.trecall")
+            >>> lessons, skipped = detector.teach("missed.png")
+            >>> lessons[0].caught, lessons[0].threshold < detector.threshold_
+            (False, True)
+        """
+        found, skipped = self._lessons(expand(defects))
+        missed = [lesson for lesson in found if lesson.caught is not True]
+        if apply and missed:
+            before = self._fitted()
+            after = before.with_threshold(catching_threshold([lesson.score for lesson in missed]), "taught")
+            noted = [{"path": lesson.path, "sha256": lesson.sha256, "score": lesson.score} for lesson in found]
+            self.judge_by(self._with_step(before, after, "teach", noted))
+        return found, skipped
+
+    def _lessons(self, sources: Sequence[Source]) -> tuple[list[Lesson], list[PictureError]]:
+        """Score known defects; returns what they tell, and which could not be read."""
+        state = self._fitted()
+        self._ready(state.model)
+
+        def score(loaded: LoadedPicture, maps: Sequence[LayerMap]) -> float:
+            return self._to_result(loaded, maps, began=math.nan).score
+
+        scored, skipped = score_defects(self.extractor, score, sources, PictureTally(self._kinds))
+        return lessons(scored, state.calibration, state.threshold), skipped
+
+    def update(
+        self,
+        *,
+        add: Sources | None = None,
+        remove: str | Path | Sequence[str | Path] | None = None,
+        false_alarm_rate: float | None = None,
+        threshold: float | None = None,
+        progress: Progress | None = None,
+    ) -> "Change":
+        """Let good pictures join, false alarms for instance, or learnt ones leave; `save` keeps it, `undo` reverts it.
+
+        A `PatchCore` takes in what is farther from the bank than its covering radius, and of pictures that would still
+        be called anomalous the worst patches, until they pass; the threshold follows (see `totalrecall.joining`). In
+        `PaDiM` and `SPADE` a picture is one among many: see `totalrecall.growing`, and `Change.still_anomalous`.
+
+        Args:
+            add: as for `fit`.
+            remove: pictures that were learnt, each by its path as given then, its SHA-256 (8 digits or more), or a
+                file of the same bytes. Just those of the last update: it is undone.
+            false_alarm_rate: judge at another rate from now on; in place of what `teach` or a person set.
+            threshold: judge by this score from now on; it stays through updates.
+            progress: called with (step, done, total); steps are `features` and `calibration`.
+
+        Returns:
+            What was done, and which pictures could not be used.
+
+        Raises:
+            SettingError: none or several of the four were given, or one is outside what is allowed; or memory
+                does not hold so many at once.
+            DataError: nothing would be left.
+            NotFittedError: nothing was learnt yet.
+
+        Examples:
+            >>> from totalrecall import PatchCore
+            >>> detector = PatchCore.load("part.trecall")
+            >>> change = detector.update(add="false_alarms")
+            >>> len(change.pictures), change.still_anomalous
+            (2, 0)
+        """
+        given = [value for value in (add, remove, false_alarm_rate, threshold) if value is not None]
+        if len(given) != 1:
+            raise SettingError(
+                "update takes one of add, remove, false_alarm_rate and threshold. For several, call it several times."
+            )
+        before = self._fitted()
+        if false_alarm_rate is not None or threshold is not None:
+            after = self._with_other_threshold(false_alarm_rate, threshold)
+            vectors, thresholds = (len(before), len(before)), (before.threshold, after.threshold)
+            change = Change("threshold", [], vectors=vectors, threshold=thresholds, lowest=after.threshold)
+        else:
+            names = [remove] if isinstance(remove, (str, Path)) else list(remove or ())
+            after, change = self._with_pictures(None if add is None else expand(add), names, progress)
+        if change.what == "undo":
+            self.judge_by(after)
+        elif change.pictures or change.what == "threshold":
+            self.judge_by(self._with_step(before, after, change.what, [picture.note() for picture in change.pictures]))
+        return change
+
+    def _with_step(
+        self, before: FitState[Model], after: FitState[Model], what: str, pictures: Sequence[dict[str, Any]]
+    ) -> FitState[Model]:
+        """Return a changed state with the step that led there in its history."""
+        after = replace(after, header=None)
+        return with_history(before, self._contents(before), after, self._contents(after), what, pictures)
+
+    # ------------------------------------------------------------------ what all fits share
 
     @contextmanager
     def _depth_of(self, sources: Sequence[Source], progress: Progress | None) -> Iterator[None]:
@@ -489,32 +553,7 @@ class Detector(ABC, Generic[Model, Digest]):
         self.recipe = replace(self.recipe, depth=depth)
         self.extractor.recipe = self.recipe
 
-    def _warn_of_left_out(self, given: int) -> None:
-        """Say which pictures were left out of a fit; called by `fit` itself, for the caller's line to be named."""
-        if self.report_ is not None and self.report_.repeats:
-            note = repeats_note(self.report_.repeats, given)
-            warnings.warn(note, RepeatedPictureWarning, stacklevel=3)
-        if self.skipped_:
-            warnings.warn(
-                f"{len(self.skipped_)} of {given} pictures were left out. The first: {self.skipped_[0]}",
-                SkippedPictureWarning,
-                stacklevel=3,
-            )
-
-    def _warn_of_odd(self, tally: PictureTally) -> None:
-        """Say what sets pictures of a fit apart; called by `fit` itself, for the caller's line to be named."""
-        tally.warn(stacklevel=3)
-        for note in mixed_notes(self._pictures):
-            warnings.warn(note, UnlikePictureWarning, stacklevel=3)
-
-    def _tally(self) -> PictureTally:
-        """Return what compares pictures, before any content, with those that were learnt."""
-        kinds = self._kinds
-        if kinds is None or kinds.pictures is not self._pictures:
-            kinds = self._kinds = LearntKinds(self._pictures)
-        return PictureTally(kinds)
-
-    # ------------------------------------------------------------------ keeping
+    # ------------------------------------------------------------------ the model file
 
     def save(self, path: str | Path, *, embed_backbone: bool = True, replacing: str | None = None) -> Path:
         """Write the model as one file, whole or not at all.
@@ -535,39 +574,27 @@ class Detector(ABC, Generic[Model, Digest]):
             >>> detector.save("copy.trecall").name
             'copy.trecall'
         """
-        header, tensors = self._contents()
+        state = self._fitted()
+        header, tensors = self._contents(state)
         if replacing is None:  # else the file that is there is known to be the model
-            refuse_overwriting(path, (picture.path for picture in self._pictures), "a picture that the model learnt")
+            refuse_overwriting(path, (picture.path for picture in state.pictures), "a picture that the model learnt")
         if embed_backbone:
             tensors["backbone.graph"] = np.frombuffer(self.backbone.graph, np.uint8)
         return write_artifact(path, header, tensors, replacing=replacing)
 
-    def _contents(self) -> Contents:
-        """Return header and tensors of the model file, all but the backbone's graph."""
-        from totalrecall._version import __version__
-
-        calibration = self.calibration_
-        own, tensors = self._kept()
-        header: dict[str, Any] = {
-            **own,
+    def _contents(self, state: FitState[Model]) -> Contents:
+        """Return header and tensors of the model file for a state, all but the backbone's graph."""
+        header, tensors = self._to_tensors(state)
+        header = {
+            **header,
             "kind": self.kind,
-            "library": (self._read or {}).get("library", __version__),
-            "settings": self.settings.to_json(),
+            "settings": {**self.settings.to_json(), "false_alarm_rate": state.calibration.rate},
             "recipe": self.recipe.to_json(),
             "backbone": self.backbone.to_header(),
-            "pictures": [_without_none(asdict(picture)) for picture in self._pictures],
         }
-        header["calibration"] = {name: getattr(calibration, name) for name in ("folds", *OF_PARTS)}
-        tensors = {**tensors, "calibration.scores": calibration.scores, "calibration.peaks": calibration.peaks}
-        if calibration.pictures is not None:
-            tensors["calibration.pictures"] = calibration.pictures
-        if self._taught is not None:
-            header["taught"] = {"threshold": self._taught}
-            header["taught"] |= {} if self._origin == "taught" else {"by": self._origin}  # `taught` as ever
-        tensors |= {} if self._drift is None else self._drift.tensors()
         if self.recipe.roi is not None:
-            tensors["recipe.roi"] = self.recipe.roi.astype(np.uint8)
-        return {**header, **self._past[0]}, {**tensors, **self._past[1]}
+            tensors = {**tensors, "recipe.roi": self.recipe.roi.astype(np.uint8)}
+        return state_contents(state, header, tensors)
 
     @classmethod
     def load(cls: type[Own], path: str | Path, *, precision: str | None = None, threads: int | None = None) -> Own:
@@ -587,22 +614,33 @@ class Detector(ABC, Generic[Model, Digest]):
             >>> PatchCore.load("part.trecall").backbone.name
             'compact'
         """
-        if precision is not None:
-            PRECISION.check("precision", precision)  # here, or the caller's mistake would be taken for damage
 
         def check(header: dict[str, Any], layout: Layout) -> None:
-            kind = header.get("kind")
-            if isinstance(kind, str) and kind != cls.kind:
-                raise ModelFileError(
-                    f"{path} holds a {kind[:40]} model; this is {cls.__name__}. Use load_detector(path)."
-                )
-            if kind != cls.kind:
-                raise ValueError("kind is missing or no text")
+            check_kind(header, cls.kind, f"{path} holds a {{}} model; this is {cls.__name__}. Use load_detector(path).")
             check_layout(header, layout)
 
-        header, tensors = read_artifact(path, check)
+        if precision is not None:
+            PRECISION.check("precision", precision)  # here, or the caller's mistake would be taken for damage
+        return cls.from_contents(read_artifact(path, check), path, precision=precision, threads=threads)
+
+    @classmethod
+    def from_contents(
+        cls: type[Own], contents: Contents, path: str | Path, *, precision: str | None, threads: int | None
+    ) -> Own:
+        """Return the detector of a model file that was read and whose layout was checked.
+
+        Args:
+            contents: header and tensors of the file.
+            path: of the file, for the messages.
+            precision, threads: see `load`.
+
+        Raises:
+            ModelFileError: a value in it is damaged.
+            BackboneError: the backbone was not embedded, and the one of that name here is missing or another.
+        """
+        header, tensors = contents
         try:
-            settings = {**cls._former, **header["settings"]}
+            settings = {**cls.former_settings, **header["settings"]}
             settings["precision"] = precision or settings["precision"]
             roi = tensors.get("recipe.roi")
             graph = tensors.get("backbone.graph")
@@ -612,22 +650,22 @@ class Detector(ABC, Generic[Model, Digest]):
             make: Any = cls  # each kind's own settings
             recipe = {name: value for name, value in header["recipe"].items() if name not in BitDepth.KEYS}
             detector: Own = make(**settings, **recipe, roi=mask, threads=threads)
-            detector._set_depth(BitDepth.from_json(header["recipe"]))
-            detector._put((header, tensors))
+            detector.load_contents(contents)
         except DAMAGE as error:
             raise ModelFileError(f"{path} is damaged: {reason_of(error)}. Copy or fit it again.") from None
         return detector
 
-    def _check_geometries(self, pictures: Sequence[LearntPicture]) -> None:
-        """Raise ValueError if one of the pictures could not have been prepared."""
-        try:
-            for height, width in {(one.height, one.width) for one in pictures}:
-                self.recipe.geometry(height, width)
-        except PictureError as error:
-            raise ValueError(f"pictures: {error}") from None
+    def load_contents(self, contents: Contents) -> None:
+        """Hold what a model file of the same settings holds.
 
-    def _put(self, contents: Contents) -> None:
-        """Hold what a model file holds.
+        Raises:
+            KeyError, TypeError, ValueError: a part is missing or does not fit.
+        """
+        self._set_depth(BitDepth.from_json(contents[0]["recipe"]))
+        self.judge_by(self._read_state(contents))
+
+    def _read_state(self, contents: Contents) -> FitState[Model]:
+        """Return the state that a model file holds.
 
         Raises:
             KeyError, TypeError, ValueError: a part is missing or does not fit.
@@ -635,33 +673,12 @@ class Detector(ABC, Generic[Model, Digest]):
         header, tensors = contents
         if header["kind"] != self.kind:
             raise ValueError("kind is another")
-        check_layout(header, {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()})
         check_values(header, tensors)
-        how = header.get("calibration", {})
-        self.settings = replace(self.settings, false_alarm_rate=header["settings"]["false_alarm_rate"])
-        calibration = Calibration(
-            tensors["calibration.scores"],
-            tensors["calibration.peaks"],
-            self.settings.false_alarm_rate,
-            how.get("folds", 1),
-            tensors.get("calibration.pictures"),
-            **{name: how[name] for name in OF_PARTS if name in how},  # models of before have none
-        )
-        if math.isinf(calibration.threshold) or math.isinf(calibration.pixel_threshold):
-            raise ValueError("calibration.scores give an infinite threshold")
         pictures = [LearntPicture(**picture) for picture in header["pictures"]]
-        self._check_geometries(pictures)
-        self._pictures, self._calibration = pictures, calibration  # `_restored` looks at them
-        self._take(self._restored(header, tensors), pictures, calibration)
-        self._taught = float(header["taught"]["threshold"]) if "taught" in header else None
-        self._origin = header.get("taught", {}).get("by", "taught")
-        if self._taught is not None and not math.isfinite(self._taught):
-            raise ValueError("taught.threshold (not a finite number)")
-        self._drift = Reference.restored(tensors)
-        steps_of(header)
-        self._past, self._read = past_of(contents), header
-
-
-def _without_none(facts: dict[str, Any]) -> dict[str, Any]:
-    """Return facts of a picture without those that a model of before does not know: it is written as it was."""
-    return {name: value for name, value in facts.items() if value is not None}
+        try:
+            for height, width in {(picture.height, picture.width) for picture in pictures}:
+                self.recipe.geometry(height, width)
+        except PictureError as error:
+            raise ValueError(f"pictures: {error}") from None
+        calibration = calibration_of(header, tensors)
+        return read_state(self._from_tensors(contents, pictures, calibration), contents)

@@ -1,17 +1,44 @@
-"""What a change of a model is reported as, and what all changes share: who joins, who leaves, what a defect teaches."""
+"""What a change of a model is reported as, which pictures join or leave, and what a known defect teaches."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from totalrecall.calibration import Calibration
-from totalrecall.errors import PictureError
+from totalrecall.detectors.fit_report import Progress
+from totalrecall.detectors.history import Step
+from totalrecall.errors import PictureError, SettingError
+from totalrecall.features.extractor import FeatureExtractor
+from totalrecall.pictures.geometry import Frame
+from totalrecall.pictures.loading import LearntPicture, LoadedPicture, Source, renumbered
+from totalrecall.pictures.unlike import PictureTally
 from totalrecall.scoring import judged
+from totalrecall.system.files import LARGEST, file_sha256
+from totalrecall.system.memory import available_memory
+from totalrecall.system.text import format_size
+from totalrecall.types import LayerMap
 
-__all__ = ["Change", "Changed", "Lesson", "catching_threshold", "lessons"]
+__all__ = [
+    "Change",
+    "Changed",
+    "Lesson",
+    "Newcomer",
+    "are_last_added",
+    "catching_threshold",
+    "lessons",
+    "named_pictures",
+    "read_newcomers",
+    "score_defects",
+    "without",
+]
+
+Features = TypeVar("Features")
+
+_SHORTEST_HASH = 8  # digits by which a picture may be named
 
 
 @dataclass(frozen=True)
@@ -20,8 +47,7 @@ class Changed:
 
     Attributes:
         path, sha256: of its file.
-        vectors: that entered or left; `forced` of them entered for the picture to pass, though within the radius. 1 in
-            models without a bank.
+        vectors: that entered or left; `forced` of them entered for the picture to pass, though within the radius.
         before, after: its score; nan for one that left.
     """
 
@@ -68,7 +94,7 @@ class Change:
         """How many of the pictures that joined score above the threshold all the same; None where there is none."""
         if math.isnan(self.threshold[1]):
             return None
-        return sum(one.after > self.threshold[1] for one in self.pictures)
+        return sum(picture.after > self.threshold[1] for picture in self.pictures)
 
     def to_json(self) -> dict[str, Any]:
         """Return the change as JSON types; nan stays."""
@@ -77,9 +103,137 @@ class Change:
         return {**facts, "still_anomalous": self.still_anomalous, "skipped": skipped}
 
 
+# ---------------------------------------------------------------------- who joins, who leaves
+
+
+@dataclass(frozen=True, eq=False)
+class Newcomer(Generic[Features]):
+    """A good picture that joins, and what the model compares of it."""
+
+    picture: LearntPicture
+    features: Features
+
+
+def read_newcomers(
+    extractor: FeatureExtractor,
+    to_features: Callable[[Sequence[LayerMap], Frame], Features],
+    known_hashes: Collection[str],
+    sources: Sequence[Source],
+    *,
+    bytes_per_picture: int,
+    tally: PictureTally,
+    progress: Progress | None = None,
+) -> tuple[list[Newcomer[Features]], list[str], list[PictureError]]:
+    """Return the pictures that are new to a model, paths of known ones, and why others cannot be used.
+
+    Args:
+        extractor: of the detector.
+        to_features: turns a picture's feature maps into what the model compares; raises PictureError.
+        known_hashes: SHA-256 of the pictures that the model knows.
+        sources: of the pictures.
+        bytes_per_picture: memory that each takes.
+        tally: notes what sets the pictures apart from those that were learnt.
+        progress: called after each picture.
+
+    Raises:
+        SettingError: memory does not hold so many.
+    """
+    needed, free = bytes_per_picture * len(sources), available_memory()
+    if needed > free:
+        raise SettingError(
+            f"add: {len(sources)} pictures at once need {format_size(needed)} of memory, "
+            f"{free // bytes_per_picture} fit. Add them in parts.",
+            "add",
+        )
+
+    def compared(
+        loaded: LoadedPicture, maps: Sequence[LayerMap] | None
+    ) -> tuple[LoadedPicture, Features | PictureError]:
+        if maps is None or loaded.geometry is None:
+            assert loaded.error is not None
+            return loaded, loaded.error
+        try:
+            return loaded, to_features(maps, extractor.recipe.frame(loaded.geometry))
+        except PictureError as error:
+            error = PictureError(f"{loaded.path}: {error}")
+            return replace(loaded, error=error), error
+
+    in_model = set(known_hashes)
+    newcomers: list[Newcomer[Features]] = []
+    known: list[str] = []
+    skipped: list[PictureError] = []
+    for at, (read, features) in enumerate(extractor.stream_maps(compared, sources, hashes=True)):
+        loaded = renumbered(read, sources[at], at)
+        tally.observe(loaded)
+        if isinstance(features, PictureError):
+            skipped.append(loaded.error or features)
+        elif loaded.sha256 in in_model:
+            known.append(loaded.path)
+        else:
+            in_model.add(loaded.sha256)
+            newcomers.append(Newcomer(LearntPicture.of(loaded), features))
+        if progress:
+            progress("features", at + 1, len(sources))
+    tally.warn()
+    return newcomers, known, skipped
+
+
+def named_pictures(
+    pictures: Sequence[LearntPicture], names: Sequence[str | Path]
+) -> tuple[list[int], list[PictureError]]:
+    """Return which pictures are meant, ascending, and which names mean none.
+
+    A picture is named by its path as given at the fit, by its hash or the beginning of that, or by the file itself.
+    """
+    leaving: set[int] = set()
+    skipped = []
+    for name in map(str, names):
+        matches = _matches(pictures, name)
+        leaving.update(matches)
+        if not matches:
+            skipped.append(
+                PictureError(f"{name}: the model learnt no such picture. Give its path at the fit, or its SHA-256.")
+            )
+    return sorted(leaving), skipped
+
+
+def _matches(pictures: Sequence[LearntPicture], name: str) -> list[int]:
+    """Return the pictures of that path; if there are none, of that hash; if there are none, of that file's bytes."""
+    matches = [at for at, picture in enumerate(pictures) if picture.path == name]
+    if not matches and len(name) >= _SHORTEST_HASH:
+        matches = [at for at, picture in enumerate(pictures) if picture.sha256.startswith(name.lower())]
+    if matches:
+        return matches
+    try:
+        sha256 = file_sha256(name, limit=LARGEST["picture"])
+    except (OSError, ValueError):
+        return []
+    return [at for at, picture in enumerate(pictures) if picture.sha256 == sha256]
+
+
+def are_last_added(history: Sequence[Step], leaving: Sequence[LearntPicture]) -> bool:
+    """Tell whether just the pictures leave that the last step let join."""
+    if not history or history[-1].what != "add":
+        return False
+    return {noted["sha256"] for noted in history[-1].pictures} == {picture.sha256 for picture in leaving}
+
+
+def without(calibration: Calibration, picture: int) -> Calibration:
+    """Return a calibration once a picture of the detector's is gone, and those after it have moved up."""
+    which = calibration.pictures
+    if which is None:
+        return calibration
+    keep = which != picture
+    moved = which[keep] - (which[keep] > picture).astype(which.dtype)
+    return replace(calibration, scores=calibration.scores[keep], peaks=calibration.peaks[keep], pictures=moved)
+
+
+# ---------------------------------------------------------------------- what a known defect teaches
+
+
 @dataclass(frozen=True)
 class Lesson:
-    """What a known defect tells.
+    """What a known defect says about the threshold.
 
     Attributes:
         path: of the picture; `sha256` of its file.
@@ -104,6 +258,43 @@ class Lesson:
         return asdict(self)
 
 
+def score_defects(
+    extractor: FeatureExtractor,
+    to_score: Callable[[LoadedPicture, Sequence[LayerMap]], float],
+    sources: Sequence[Source],
+    tally: PictureTally,
+) -> tuple[list[tuple[str, str, float]], list[PictureError]]:
+    """Return path, SHA-256 and score of known defects, and why others cannot be scored.
+
+    Args:
+        extractor: of the detector.
+        to_score: returns a picture's score from its feature maps; raises PictureError.
+        sources: of the pictures.
+        tally: notes what sets the pictures apart from those that were learnt.
+    """
+
+    def score(loaded: LoadedPicture, maps: Sequence[LayerMap] | None) -> tuple[LoadedPicture, float | PictureError]:
+        if maps is None:
+            assert loaded.error is not None
+            return loaded, loaded.error
+        try:
+            return loaded, to_score(loaded, maps)
+        except PictureError as error:
+            return loaded, error
+
+    scored: list[tuple[str, str, float]] = []
+    skipped: list[PictureError] = []
+    for at, (read, outcome) in enumerate(extractor.stream_maps(score, sources, hashes=True)):
+        loaded = renumbered(read, sources[at], at)
+        tally.observe(loaded)
+        if isinstance(outcome, PictureError):
+            skipped.append(loaded.error or outcome)
+        else:
+            scored.append((loaded.path, loaded.sha256, outcome))
+    tally.warn(stacklevel=4)
+    return scored, skipped
+
+
 def catching_threshold(scores: Sequence[float]) -> float:
     """Return the highest threshold that all these scores are above."""
     return float(np.nextafter(min(scores), -np.inf))
@@ -116,9 +307,9 @@ def lessons(pictures: Sequence[tuple[str, str, float]], calibration: Calibration
         pictures: path, SHA-256 and score of each.
         calibration: of the detector that scored them, and its threshold as it is.
     """
-    told = []
-    for path, digest, score in pictures:
+    result = []
+    for path, sha256, score in pictures:
         needed = catching_threshold([score])
         rate = calibration.expected_rate(needed)
-        told.append(Lesson(path, digest, score, calibration.p_value(score), judged(score, threshold), needed, rate))
-    return told
+        result.append(Lesson(path, sha256, score, calibration.p_value(score), judged(score, threshold), needed, rate))
+    return result

@@ -103,29 +103,15 @@ class Gallery:
             raise ValueError("gallery.pooled (wrong shape or type, or not finite)")
         return self
 
+    def counts(self) -> tuple[int, int]:
+        """Return how many positions all pictures have, and the dimensions of each."""
+        return len(self) * self.shape[0] * self.shape[1], sum(level.shape[3] for level in self.levels)
+
     @staticmethod
     def size(pictures: int, shapes: Sequence[tuple[int, int, int]]) -> tuple[int, int]:
         """Return the bytes of the pyramids of so many pictures, of levels (h, w, c), and those that looking takes."""
         groups = math.prod(sorted(shape[:2] for shape in shapes)[-2:][0])  # as many as cells of the second finest level
         return 4 * pictures * sum(map(math.prod, shapes)), (cores() + 1) * 4 * (3 * groups**2 + 2 * _ROWS)
-
-    def among_only(self, which: np.ndarray) -> "Gallery":
-        """Return the same gallery, of which some pictures count."""
-        return Gallery(self.levels, self.pooled, self.inside, among=which)
-
-    def with_pictures(self, other: "Gallery") -> "Gallery":
-        """Return a gallery with another's pictures at its end."""
-        levels = [np.concatenate(pair) for pair in zip(self.levels, other.levels, strict=True)]
-        inside = None
-        if self.inside is not None and other.inside is not None:
-            inside = np.concatenate([self.inside, other.inside])
-        return Gallery(levels, np.concatenate([self.pooled, other.pooled]), inside)
-
-    def without(self, leaving: Sequence[int]) -> "Gallery":
-        """Return the gallery once pictures have left it."""
-        stays = np.delete(np.arange(len(self)), leaving)
-        inside = None if self.inside is None else self.inside[stays]
-        return Gallery([level[stays] for level in self.levels], self.pooled[stays], inside)
 
     def nearest_pictures(self, features: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Return Euclidean distances, ascending, and indices of the pictures most like one with these pooled features.

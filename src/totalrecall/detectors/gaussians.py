@@ -7,9 +7,9 @@ finest grid, of which `d` dimensions were drawn at random once and for all. Thei
 
 make the score of a vector its Mahalanobis distance, sqrt((x - mu)^T Sigma^-1 (x - mu))   eq. 2.
 
-What is kept is the number of pictures, the means, and the sums of the products above (the scatter). These add up:
-pictures can be taken in a few at a time, and more of them later (Chan, Golub and LeVeque 1979). With Sigma = L L^T the
-distance is the length of L^-1 (x - mu), so a picture costs one product a position.
+The model stores the number of pictures, the means, and the sums of the products above (the scatter). These sums add
+up, so pictures can be learnt a few at a time, and more of them later (Chan, Golub and LeVeque 1979). With Sigma = L L^T
+the distance is the length of L^-1 (x - mu), so a picture costs one product per position.
 """
 
 import math
@@ -53,14 +53,15 @@ def embed(maps: Sequence[LayerMap], channels: np.ndarray) -> PatchGrid:
         maps: one map a layer, each (n, h_l, w_l, c_l).
         channels: (d,) ascending, counted through the layers in the order given.
     """
-    h, w = max((one.shape[1:3] for one in maps), key=math.prod)
+    h, w = max((layer_map.shape[1:3] for layer_map in maps), key=math.prod)
     out = np.empty((len(maps[0]), h, w, len(channels)), np.float32)
     first = filled = 0
-    for one in maps:
-        own = channels[(channels >= first) & (channels < first + one.shape[3])] - first
-        rows, columns = repeated_cells(one.shape[1], h), repeated_cells(one.shape[2], w)
-        out[..., filled : filled + len(own)] = one[..., own][:, rows[:, None], columns]  # (n, h_l, w_l, d_l) -> h, w
-        first, filled = first + one.shape[3], filled + len(own)
+    for layer_map in maps:
+        chosen = channels[(channels >= first) & (channels < first + layer_map.shape[3])] - first
+        rows, columns = repeated_cells(layer_map.shape[1], h), repeated_cells(layer_map.shape[2], w)
+        repeated = layer_map[..., chosen][:, rows[:, None], columns]  # (n, h_l, w_l, d_l) -> (n, h, w, d_l)
+        out[..., filled : filled + len(chosen)] = repeated
+        first, filled = first + layer_map.shape[3], filled + len(chosen)
     return out
 
 
@@ -113,7 +114,7 @@ class Gaussians:
 
     @staticmethod
     def size(positions: int, dimensions: int) -> tuple[int, int]:
-        """Return the bytes that are kept in the model, and those that judging takes beside them."""
+        """Return the bytes that the model stores, and the bytes that judging needs in addition."""
         d = dimensions
         return positions * (8 * d + 2 * d * (d + 1)), 4 * positions * d * d
 
@@ -134,7 +135,7 @@ class Gaussians:
         self._take(patches, len(patches))
 
     def remove(self, patches: PatchStack) -> None:
-        """Let pictures (n, positions, d) go that were taken in, fewer than all: to rounding, as if they never were."""
+        """Take pictures (n, positions, d) out again, fewer than all; the result is exact up to rounding."""
         self._take(patches, -len(patches))
 
     def _take(self, patches: PatchStack, count: int) -> None:
@@ -159,7 +160,7 @@ class Gaussians:
             return
 
         def block(part: slice) -> None:
-            self._merge(part, other.count, other.mean[part], other._full_scatter(part))
+            self._merge(part, other.count, other.mean[part], other.full_scatter(part))
 
         self._in_blocks(block, 2 * self.dimensions**2)
         self.count, self._whitening = self.count + other.count, None
@@ -167,7 +168,7 @@ class Gaussians:
     def _merge(self, part: slice, count: int, mean: np.ndarray, scatter: np.ndarray) -> None:
         """Add the sums of `count` other pictures, (b, d) and (b, d, d), at some positions; `self.count` is the old.
 
-        With a negative count, and the scatter negative too, it is the same equation solved for the sums of before.
+        With a negative count and a negative scatter the same equation takes pictures out again.
         """
         apart = mean - self.mean[part]
         share = count / (self.count + count)
@@ -181,7 +182,7 @@ class Gaussians:
 
     def covariance(self, part: slice = slice(None)) -> np.ndarray:
         """Return Sigma of eq. 1 at some positions, float64 (b, d, d); of a single picture it is epsilon I."""
-        covariance = self._full_scatter(part) / max(self.count - 1, 1)
+        covariance = self.full_scatter(part) / max(self.count - 1, 1)
         diagonal = np.arange(self.dimensions)
         covariance[:, diagonal, diagonal] += EPSILON
         return covariance
@@ -202,7 +203,7 @@ class Gaussians:
             return self._whitening
 
     def check_positive(self) -> None:
-        """Raise ValueError unless the scatter is of pictures: no other gives a covariance that has a root."""
+        """Raise ValueError unless each covariance has a Cholesky root, as that of real pictures has."""
 
         def block(part: slice) -> None:
             np.linalg.cholesky(self.covariance(part))
@@ -229,7 +230,7 @@ class Gaussians:
             ) from None
         return whitening
 
-    def _full_scatter(self, part: slice) -> np.ndarray:
+    def full_scatter(self, part: slice) -> np.ndarray:
         """Return scatter matrices with both their triangles, float64 (b, d, d)."""
         rows, columns = np.triu_indices(self.dimensions)
         packed = self.scatter[part]
@@ -268,7 +269,7 @@ _BATCH = 32  # pictures taken in at a time
 
 
 class Grown(Gaussians):
-    """The Gaussians of a fit and of what joined and left since.
+    """The Gaussians of a fit and of what joined and left since: older versions could update a PaDiM so.
 
     Args:
         fitted: those of the fit, which are not changed.
@@ -295,29 +296,8 @@ class Grown(Gaussians):
             self.add(joined[first : first + _BATCH])
         for first in range(0, len(left), _BATCH):
             self.remove(left[first : first + _BATCH])
-        try:
-            if len(left):
-                self.whitening  # noqa: B018  what was never learnt leaves sums that have no root
-        except np.linalg.LinAlgError:
-            raise ValueError("gaussians.left (never learnt)") from None
-
-    @classmethod
-    def begun(cls, gaussians: Gaussians) -> "Grown":
-        """Return Gaussians as such that nothing joined or left yet, or themselves."""
-        if isinstance(gaussians, cls):
-            return gaussians
-        nothing = np.empty((0, *gaussians.mean.shape), np.float32)
-        return cls(gaussians, nothing, nothing)
-
-    def with_joined(self, patches: Sequence[Patches]) -> "Grown":
-        """Return the Gaussians once pictures joined, each (positions, d)."""
-        return Grown(self.fitted, np.concatenate([self.joined, np.stack(patches)]), self.left)
-
-    def with_left(self, joined: Sequence[int], fitted: Sequence[Patches]) -> "Grown":
-        """Return the Gaussians once pictures left: some of those that joined, and some of the fit, (positions, d) each.
-
-        Raises:
-            ValueError: no picture would be left, or one of the fit was never learnt.
-        """
-        left = np.concatenate([self.left, np.stack(fitted)]) if len(fitted) else self.left
-        return Grown(self.fitted, np.delete(self.joined, joined, axis=0), left)
+        if len(left):
+            try:
+                self.check_positive()  # what was never learnt leaves sums that have no root
+            except ValueError:
+                raise ValueError("gaussians.left (never learnt)") from None

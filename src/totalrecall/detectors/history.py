@@ -1,8 +1,8 @@
 """What was done to a model since its fit, and what it takes to undo that to the byte.
 
-A model file is a JSON header and tensors. A step keeps the difference: of lists and tensors that grew, their former
-length; of those that lost entries, the entries and where they stood; of whatever else changed, what it was. So undoing
-gives the same header and the same tensors, and the same file, whatever the step did and whichever kind of model it is.
+A model file is a JSON header and tensors. A step stores the difference: the former length of each list and tensor that
+grew, the lost entries and their places of each that shrank, and the former value of everything else that changed. So
+undoing gives the same header and tensors, and the same file, whatever the step did and whatever kind the model is.
 """
 
 from collections.abc import Sequence
@@ -29,8 +29,8 @@ class Step:
         what: `add`, `remove`, `teach` or `threshold` (set at another rate, or by hand).
         when: in UTC, ISO 8601.
         library: version of Total Recall that did it.
-        pictures: by which: path as given and SHA-256 of each, and how many vectors entered or left.
-        vectors: of the bank before and after; of a kind that has none, pictures.
+        pictures: that joined or left: the path as given, the SHA-256, and how many vectors entered or left.
+        vectors: number in the bank before and after; the number of pictures in a model without a bank.
         threshold: before and after; None where there was none.
     """
 
@@ -60,11 +60,11 @@ def steps_of(header: dict[str, Any]) -> list[Step]:
         KeyError, TypeError, ValueError: the header is not as `with_step` made it.
     """
     steps = []
-    for one in header.get(_KEY, []):
-        (m, n), (low, high) = one["vectors"], one["threshold"]
-        if one["what"] not in ("add", "remove", "teach", "threshold") or not isinstance(one["pictures"], list):
+    for entry in header.get(_KEY, []):
+        (m, n), (low, high) = entry["vectors"], entry["threshold"]
+        if entry["what"] not in ("add", "remove", "teach", "threshold") or not isinstance(entry["pictures"], list):
             raise ValueError(_KEY)
-        steps.append(Step(one["what"], one["when"], one["library"], one["pictures"], (m, n), (low, high)))
+        steps.append(Step(entry["what"], entry["when"], entry["library"], entry["pictures"], (m, n), (low, high)))
     return steps
 
 
@@ -74,11 +74,11 @@ def last_step(contents: Contents) -> Step:
 
 
 def past_of(contents: Contents) -> Contents:
-    """Return of a model's contents those that are its steps."""
+    """Return the part of a model's contents that stores its history."""
     header, tensors = contents
     return (
         {_KEY: header[_KEY]} if _KEY in header else {},
-        {name: one for name, one in tensors.items() if name.startswith(f"{_KEY}.")},
+        {name: tensor for name, tensor in tensors.items() if name.startswith(f"{_KEY}.")},
     )
 
 
@@ -87,12 +87,12 @@ def with_step(before: Contents, after: Contents, step: Step) -> Contents:
 
     Args:
         before: the contents, with the steps so far.
-        after: the new ones; their own steps, if they have any, are not looked at.
-        step: what is told of the change.
+        after: the new contents; steps in them are ignored.
+        step: a description of the change.
     """
     header, tensors = _own(after)
     history = [*before[0].get(_KEY, [])]
-    kept = {name: one for name, one in before[1].items() if name.startswith(f"{_KEY}.")}
+    kept = {name: tensor for name, tensor in before[1].items() if name.startswith(f"{_KEY}.")}
     former, parts = _difference(_own(before), (header, tensors))
     kept.update({f"{_KEY}.{len(history)}.{name}": part for name, part in parts.items()})
     return {**header, _KEY: [*history, {**step.to_json(), "former": former}]}, {**tensors, **kept}
@@ -109,9 +109,11 @@ def undone(contents: Contents) -> Contents:
     if not history:
         raise SettingError("There is nothing to undo: the model is as it was fitted.")
     prefix = f"{_KEY}.{len(history) - 1}."
-    parts = {name.removeprefix(prefix): one for name, one in contents[1].items() if name.startswith(prefix)}
+    parts = {name.removeprefix(prefix): tensor for name, tensor in contents[1].items() if name.startswith(prefix)}
     older = {
-        name: one for name, one in contents[1].items() if name.startswith(f"{_KEY}.") and not name.startswith(prefix)
+        name: tensor
+        for name, tensor in contents[1].items()
+        if name.startswith(f"{_KEY}.") and not name.startswith(prefix)
     }
     try:
         header, tensors = _restored(_own(contents), history[-1]["former"], parts)
@@ -127,7 +129,7 @@ def _own(contents: Contents) -> Contents:
     header, tensors = contents
     return (
         {key: value for key, value in header.items() if key not in _ALWAYS_NEW},
-        {name: one for name, one in tensors.items() if not name.startswith(f"{_KEY}.")},
+        {name: tensor for name, tensor in tensors.items() if not name.startswith(f"{_KEY}.")},
     )
 
 
@@ -176,7 +178,7 @@ def _restored(after: Contents, former: dict[str, Any], parts: dict[str, np.ndarr
         header[key] = list(header[key])
         for at, item in items:  # ascending, so each comes to stand where it stood
             header[key].insert(at, item)
-    tensors = {name: one for name, one in after[1].items() if name not in former["drop_tensors"]}
+    tensors = {name: tensor for name, tensor in after[1].items() if name not in former["drop_tensors"]}
     for name, length in former["cut_tensors"].items():
         tensors[name] = tensors[name][:length]
     for part, array in parts.items():

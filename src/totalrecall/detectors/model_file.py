@@ -60,12 +60,13 @@ def write_artifact(
     Raises:
         DataError: the place cannot be written, or holds another file than expected; or there are too many pictures.
     """
-    kept = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-    digests = {name: sha256(tensor.data) for name, tensor in kept.items()}
-    whole = {"format": FORMAT, **header, "tensors": digests}
-    layout = {name: (tensor.dtype, tensor.shape) for name, tensor in kept.items()}
+    arrays = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    digests = {name: sha256(tensor.data) for name, tensor in arrays.items()}
+    facts = {name: value for name, value in header.items() if name != _HASH}
+    whole = {"format": FORMAT, **facts, "tensors": digests}
+    layout = {name: (tensor.dtype, tensor.shape) for name, tensor in arrays.items()}
     text = json.dumps({**whole, _HASH: _hash(whole, layout)}, sort_keys=True)
-    return write_atomically(path, lambda file: _write(file, text, kept), replacing=replacing)
+    return write_atomically(path, lambda file: _write(file, text, arrays), replacing=replacing)
 
 
 def _write(file: BinaryIO, text: str, tensors: dict[str, np.ndarray]) -> None:
@@ -112,7 +113,6 @@ class _Head:
     header: dict[str, Any]
     layout: dict[str, tuple[np.dtype[Any], tuple[int, ...]]]
     begins: dict[str, int]
-    protected: bool
 
 
 def read_header(path: str | Path) -> dict[str, Any]:
@@ -125,14 +125,9 @@ def read_header(path: str | Path) -> dict[str, Any]:
         return _read_head(Path(path), file).header
 
 
-def is_protected(path: str | Path) -> bool:
-    """Tell whether a hash protects the header; files of before November 2026 have one of the tensors alone.
-
-    Raises:
-        ModelFileError: as for `read_header`.
-    """
-    with _opened(Path(path)) as file:
-        return _read_head(Path(path), file).protected
+def is_protected(header: Mapping[str, Any]) -> bool:
+    """Tell whether a hash protects a header that was read; files written before November 2026 have none."""
+    return _HASH in header
 
 
 def read_artifact(path: str | Path, check: Check | None = None) -> Contents:
@@ -197,8 +192,7 @@ def _read_head(path: Path, file: BinaryIO) -> _Head:
         raise ModelFileError(
             f"{path} is a safetensors file but not a Total Recall model. Give a file that `fit` wrote."
         )
-    header, protected = _checked_header(path, metadata[_KEY], layout)
-    return _Head(header, layout, begins, protected)
+    return _Head(_checked_header(path, metadata[_KEY], layout), layout, begins)
 
 
 def _parsed(text: str | bytes) -> dict[str, Any]:
@@ -210,10 +204,10 @@ def _parsed(text: str | bytes) -> dict[str, Any]:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    parsed = dict(pairs)
+    if len(parsed) < len(pairs):
         raise ValueError("a key of its JSON stands twice")
-    return found
+    return parsed
 
 
 def _refuse(name: str) -> float:
@@ -258,8 +252,8 @@ def _is_counts(values: Any) -> TypeGuard[list[int]]:
     return isinstance(values, list) and all(type(value) is int and 0 <= value < 1 << 62 for value in values)
 
 
-def _checked_header(path: Path, text: str, layout: Layout) -> tuple[dict[str, Any], bool]:
-    """Return the header without its hash, and whether it had one."""
+def _checked_header(path: Path, text: str, layout: Layout) -> dict[str, Any]:
+    """Return the header, which must match its hash if it has one."""
     try:
         header = _parsed(text)
         version = header["format"]
@@ -272,17 +266,16 @@ def _checked_header(path: Path, text: str, layout: Layout) -> tuple[dict[str, An
             f"{path} has model format {str(version)[:20]}, this version reads up to {FORMAT}. "
             "Run: pip install -U totalrecall"
         )
-    expected = header.pop(_HASH, None)
-    if expected is None:
-        whole = header.keys() <= _BEFORE
+    if _HASH in header:
+        whole = header[_HASH] == _hash({key: value for key, value in header.items() if key != _HASH}, layout)
     else:
-        whole = expected == _hash(header, layout)
+        whole = header.keys() <= _BEFORE
     if not whole:
         raise ModelFileError(f"{path} is damaged: its header is not what was written. Copy or fit it again.")
     digests = header.get("tensors")
     if not isinstance(digests, dict) or digests.keys() != layout.keys():
         raise ModelFileError(f"{path} is damaged: its tensors are not those that were written. Copy or fit it again.")
-    return header, expected is not None
+    return header
 
 
 def _read_tensor(path: Path, file: BinaryIO, head: _Head, name: str) -> np.ndarray:

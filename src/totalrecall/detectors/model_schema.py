@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from totalrecall.detectors.model_file import Layout
+from totalrecall.errors import ModelFileError
 
-__all__ = ["DAMAGE", "check_layout", "check_layout_if_known", "check_values", "is_name", "reason_of"]
+__all__ = ["DAMAGE", "check_kind", "check_layout", "check_layout_if_known", "check_values", "is_name", "reason_of"]
 
 # what building a detector of a header and tensors may raise where they are damaged; the others are faults of ours
 DAMAGE = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
@@ -110,6 +111,8 @@ _HEADER: dict[str, dict[str, Rule]] = {
         "parts?": _or_none(_whole(0)),
         "shown_by?": _whole(0),
         "new_parts?": _flag,
+        "threshold?": _FINITE,
+        "pixel_threshold?": _FINITE,
     },
     "backbone": {"name": is_name, "sha256": _text},
     "search?": {"levels": _list_of(_whole(1, 1 << 20), 2)},
@@ -251,6 +254,25 @@ _OWN: dict[str, dict[str, tuple[str, Shape]]] = {
 _TOGETHER = ({"drift.values", "drift.mean"}, {name.removesuffix("?") for name in _OWN["patchcore"] if "evid" in name})
 _MAY_BE_EMPTY = {"n", "watched", "e", "k", "joined", "left", "r"}
 _KEPT = re.compile(r"history\.(0|[1-9][0-9]{0,4})\.(whole|rows|at)\.(.+)")
+
+
+def check_kind(header: Mapping[str, Any], kind: str, other: str) -> None:
+    """Refuse a model of another kind.
+
+    Args:
+        header: of the file.
+        kind: that it should be of.
+        other: what is said of another; `{}` stands for its name.
+
+    Raises:
+        ModelFileError: it is of another kind.
+        ValueError: it says none.
+    """
+    found = header.get("kind")
+    if isinstance(found, str) and found != kind:
+        raise ModelFileError(other.format(found[:40]))
+    if found != kind:
+        raise ValueError("kind is missing or no text")
 
 
 def check_layout(header: Mapping[str, Any], layout: Layout) -> None:

@@ -1,19 +1,24 @@
 """PaDiM: fit, score, predict, save, load (Defard et al. 2021). Wiring; the mathematics is in `gaussians`."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from totalrecall.detectors.base import Measured
+from totalrecall.calibration import Calibration
 from totalrecall.detectors.gaussians import Gaussians, Grown, choose_channels, default_channels, embed
+from totalrecall.detectors.model_file import Contents
 from totalrecall.detectors.one_pass import Learner, OnePass, pyramid_layers
 from totalrecall.detectors.settings import PadimSettings
-from totalrecall.errors import BackboneError, DataError, SettingError
+from totalrecall.detectors.state import FitState
+from totalrecall.errors import BackboneError, SettingError
 from totalrecall.features.extractor import FeatureExtractor
-from totalrecall.pictures.geometry import Geometry
+from totalrecall.features.patches import cells_inside
+from totalrecall.pictures.geometry import Frame
+from totalrecall.pictures.loading import LearntPicture
+from totalrecall.scoring import PatchDistances
 from totalrecall.system.settings import takes
 from totalrecall.system.text import counted
 from totalrecall.types import LayerMap, Patches
@@ -79,86 +84,55 @@ class PaDiM(OnePass[Gaussians, _Embedding]):
     @property
     def gaussians_(self) -> Gaussians:
         """The Gaussians of all positions."""
-        return self._fitted()
-
-    def _ready(self, model: Gaussians) -> Gaussians:
-        assert model.whitening is not None
-        return model
-
-    # ------------------------------------------------------------------ judging
-
-    def _digest(self, maps: Sequence[LayerMap], geometry: Geometry) -> _Embedding:
-        patches = embed(maps, self.channels)[0].reshape(-1, len(self.channels))  # (1, h, w, d) -> (h*w, d)
-        if len(patches) != math.prod(self._grid):
-            raise BackboneError(f"Backbone {self.backbone.name} gives another grid than its strides say. Add it again.")
-        return _Embedding(patches, self._inside(geometry, self._grid))
-
-    def _measure(self, model: Gaussians, digest: _Embedding) -> Measured:
-        grid = model.distances(digest.patches).reshape(self._grid)
-        return Measured(grid if digest.inside is None else np.where(digest.inside, grid, np.float32(0)))
+        return self._fitted().model
 
     @property
     def _grid(self) -> tuple[int, int]:
         rows, columns, _ = max(self.extractor.shapes())
         return rows, columns
 
+    # ------------------------------------------------------------------ judging
+
+    def _ready(self, model: Gaussians) -> Gaussians:
+        assert model.whitening is not None
+        return model
+
+    def _features(self, maps: Sequence[LayerMap], frame: Frame) -> _Embedding:
+        patches = embed(maps, self.channels)[0].reshape(-1, len(self.channels))  # (1, h, w, d) -> (h*w, d)
+        if len(patches) != math.prod(self._grid):
+            raise BackboneError(f"Backbone {self.backbone.name} gives another grid than its strides say. Add it again.")
+        return _Embedding(patches, cells_inside(frame.prepared_roi, self._grid))
+
+    def _distances(self, model: Gaussians, features: _Embedding) -> PatchDistances:
+        with np.errstate(over="ignore", invalid="ignore"):  # `PatchDistances` finds it, and says so
+            grid = model.distances(features.patches).reshape(self._grid)
+        return PatchDistances(grid if features.inside is None else np.where(features.inside, grid, np.float32(0)))
+
     # ------------------------------------------------------------------ learning and keeping
 
-    def _learner(self, count: int) -> "_Learner":  # noqa: ARG002  sums are of one size
+    def _learner(self, count: int) -> "_Learner":
         rows, columns = self._grid
-        return _Learner(Gaussians(rows * columns, len(self.channels)))
+        return _Learner(rows * columns, len(self.channels), held=count > 2 and self.settings.holdout > 0)
 
-    def _sizes(self, count: int) -> tuple[int, int]:
-        rows, columns = self._grid
-        kept, beside = Gaussians.size(rows * columns, len(self.channels))
-        waiting = 4 * _BATCH * rows * columns * len(self.channels)
-        held = kept if count > 2 and self.settings.holdout else 0
-        return kept, beside + held + 2 * waiting + _BLOCKS
-
-    def _growth(self) -> tuple[int, int]:
-        model = self.gaussians_
-        return 3 * 4 * model.positions * model.dimensions, 2 * sum(Gaussians.size(model.positions, model.dimensions))
-
-    def _with(self, model: Gaussians, digests: Sequence[_Embedding]) -> Gaussians:
-        return Grown.begun(model).with_joined([one.patches for one in digests])
-
-    def _without(self, model: Gaussians, leaving: Sequence[int], digests: Mapping[int, _Embedding]) -> Gaussians:
-        first = self._first_joined
-        joined = [at - first for at in leaving if at >= first]
-        try:
-            return Grown.begun(model).with_left(joined, [digests[at].patches for at in leaving if at < first])
-        except ValueError as error:
-            raise DataError(f"The pictures cannot be subtracted: {error}. Fit a new model instead.") from None
-
-    def _must_be_read(self, picture: int) -> bool:
-        return picture < self._first_joined
-
-    @property
-    def _first_joined(self) -> int:
-        """The first of the pictures that joined after the fit: of those before it there are only sums."""
-        model = self.gaussians_
-        return len(self.pictures_) - (len(model.joined) if isinstance(model, Grown) else 0)
-
-    def _smaller(self) -> str:
-        return f"It grows with the square of dimensions ({len(self.channels)}) and of size: lower one of them."
-
-    def _counts(self) -> tuple[int, int, int]:
-        model = self.gaussians_
-        return model.count * model.positions, model.dimensions, model.positions
-
-    def _kept(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        model = Grown.begun(self.gaussians_)
-        since = {"gaussians.joined": model.joined, "gaussians.left": model.left}
+    def _to_tensors(self, state: FitState[Gaussians]) -> Contents:
+        model = state.model
+        since: dict[str, np.ndarray] = {}
+        if isinstance(model, Grown):  # it is written as it was read, so that the steps of its history can be undone
+            since = {"gaussians.joined": model.joined, "gaussians.left": model.left}
+            model = model.fitted
         return {}, {
-            "gaussians.count": np.array([model.fitted.count], np.int32),
-            "gaussians.mean": model.fitted.mean,
-            "gaussians.scatter": model.fitted.scatter,
+            "gaussians.count": np.array([model.count], np.int32),
+            "gaussians.mean": model.mean,
+            "gaussians.scatter": model.scatter,
             "gaussians.channels": self.channels.astype(np.int32),
             **{name: vectors for name, vectors in since.items() if len(vectors)},
         }
 
-    def _restored(self, header: dict[str, Any], tensors: dict[str, np.ndarray]) -> Gaussians:  # noqa: ARG002
-        channels, total = tensors["gaussians.channels"], sum(one[2] for one in self.extractor.shapes())
+    def _from_tensors(
+        self, contents: Contents, pictures: Sequence[LearntPicture], calibration: Calibration
+    ) -> FitState[Gaussians]:
+        tensors = contents[1]
+        channels, total = tensors["gaussians.channels"], sum(shape[2] for shape in self.extractor.shapes())
         model = Gaussians.of(
             int(tensors["gaussians.count"][0]), tensors["gaussians.mean"], tensors["gaussians.scatter"]
         )
@@ -171,10 +145,10 @@ class PaDiM(OnePass[Gaussians, _Embedding]):
         nothing = np.empty((0, *model.mean.shape), np.float32)
         joined, left = (tensors.get(f"gaussians.{name}", nothing) for name in ("joined", "left"))
         grown = Grown(model, joined, left) if len(joined) or len(left) else model
-        if grown.count != len(self._pictures):
-            raise ValueError(f"gaussians.count (of {grown.count} pictures, {len(self._pictures)} are listed)")
+        if grown.count != len(pictures):
+            raise ValueError(f"gaussians.count (of {grown.count} pictures, {len(pictures)} are listed)")
         grown.check_positive()
-        return grown
+        return FitState(grown, pictures, calibration)
 
     def facts(self) -> dict[str, Any]:
         """Return what the model holds, as JSON types in reading order."""
@@ -183,7 +157,7 @@ class PaDiM(OnePass[Gaussians, _Embedding]):
 
     def summary(self) -> str:
         """Say in one line what was learnt."""
-        model, total = self.gaussians_, sum(one[2] for one in self.extractor.shapes())
+        model, total = self.gaussians_, sum(shape[2] for shape in self.extractor.shapes())
         return (
             f"Gaussians: {model.positions} positions, {model.dimensions} of {total} channels each, "
             f"from {counted(model.count, 'picture')}"
@@ -191,32 +165,48 @@ class PaDiM(OnePass[Gaussians, _Embedding]):
 
 
 class _Learner(Learner[Gaussians, _Embedding]):
-    """Takes pictures in a batch at a time: a product of a batch costs little more than that of a picture."""
+    """Takes pictures in a batch at a time: a product of a batch costs little more than that of a picture.
 
-    def __init__(self, others: Gaussians) -> None:
-        self._others = others
-        self._held = Gaussians(0, others.dimensions)
+    Args:
+        positions, dimensions: of the Gaussians.
+        held: some pictures are held out to set the threshold.
+    """
+
+    def __init__(self, positions: int, dimensions: int, *, held: bool) -> None:
+        self._size = positions, dimensions
+        self._some_held = held
+        self._others, self._held = Gaussians(positions, dimensions), Gaussians(0, dimensions)
         self._waiting: list[np.ndarray] = []
+        self.smaller = f"It grows with the square of dimensions ({dimensions}) and of size: lower one of them."
 
-    def add(self, at: int, digest: _Embedding) -> None:  # noqa: ARG002  sums have no order
-        self._take(self._others, digest)
+    def memory(self) -> tuple[int, int]:
+        model, judging = Gaussians.size(*self._size)
+        waiting = 4 * _BATCH * math.prod(self._size)
+        return model, judging + (model if self._some_held else 0) + 2 * waiting + _BLOCKS
+
+    def add(self, at: int, features: _Embedding) -> None:  # noqa: ARG002  sums have no order
+        self._take(self._others, features)
 
     def so_far(self) -> Gaussians:
         self._empty(self._others)
         return self._others
 
-    def add_held(self, at: int, digest: _Embedding) -> None:  # noqa: ARG002
+    def add_held(self, at: int, features: _Embedding) -> None:  # noqa: ARG002
         if not self._held.positions:
-            self._held = Gaussians(self._others.positions, self._others.dimensions)
-        self._take(self._held, digest)
+            self._held = Gaussians(*self._size)
+        self._take(self._held, features)
 
     def finish(self) -> Gaussians:
         self._empty(self._held if self._held.positions else self._others)
         self._others.merge(self._held)
         return self._others
 
-    def _take(self, gaussians: Gaussians, digest: _Embedding) -> None:
-        self._waiting.append(digest.patches)
+    def counts(self) -> tuple[int, int, int]:
+        positions, dimensions = self._size
+        return self._others.count * positions, dimensions, positions
+
+    def _take(self, gaussians: Gaussians, features: _Embedding) -> None:
+        self._waiting.append(features.patches)
         if len(self._waiting) == _BATCH:
             self._empty(gaussians)
 

@@ -1,7 +1,7 @@
 """What the threshold in use promises, in words and as facts: asked wherever a promise is stated.
 
 A threshold is set from good pictures (`calibrated`), by known defects (`taught`) or by hand (`given`). Only the first
-has a rate that was asked for; of the others the share of good pictures above is told by the same scores.
+has a rate that was asked for; for the others the same scores give the share of good pictures above the threshold.
 """
 
 import math
@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import Any
 
 from totalrecall.calibration import Calibration, fit_tail, rate_interval
-from totalrecall.outliers.notes import repeated_note
 
 __all__ = ["ORIGINS", "PARTS_PER_DAY", "RATES", "Level", "Promise", "needed_pictures", "percent"]
 
@@ -18,7 +17,7 @@ ORIGINS = ("calibrated", "taught", "given")
 RATES = (0.01, 0.02, 0.05, 0.1)  # that a fit names the thresholds of
 PARTS_PER_DAY = 1000  # where nobody said how many
 _BY = {"taught": "taught by known defects", "given": "set by hand"}
-_HALF = 0.5  # of good pictures above a threshold: it tells nothing apart
+_HALF = 0.5  # of good pictures above a threshold: it separates nothing
 
 
 @dataclass(frozen=True)
@@ -100,9 +99,10 @@ class Promise:
         return text
 
     def _by_whom(self) -> str:
-        own = self.calibration.threshold
-        alone = "" if math.isnan(own) else f" (the good pictures alone would set {own:.4g})"
-        return _BY[self.origin] + alone
+        calibrated_threshold = self.calibration.threshold
+        if math.isnan(calibrated_threshold):
+            return _BY[self.origin]
+        return f"{_BY[self.origin]} (the good pictures alone would set {calibrated_threshold:.4g})"
 
     def rate_in_words(self) -> str:
         """Say which share of good pictures is above it."""
@@ -148,7 +148,8 @@ class Promise:
             return []
         others = [replace(self.calibration, rate=rate) for rate in RATES]
         return [
-            Level(one.rate, one.threshold, one.pixel_threshold, not one.below_floor, one.estimated) for one in others
+            Level(other.rate, other.threshold, other.pixel_threshold, not other.below_floor, other.estimated)
+            for other in others
         ]
 
     def levels_in_words(self) -> str | None:
@@ -182,6 +183,7 @@ class Promise:
             parts_per_day: good parts per day, for the expected number of false alarms; None assumes a number and says
                 so.
         """
+
         calibration = self.calibration
         count = len(calibration.scores)
         by = "" if self.calibrated else f", {_BY[self.origin]}"
@@ -212,6 +214,8 @@ class Promise:
         """Say what must not change."""
         calibration = self.calibration
         words = "good parts, light and camera stay as they were in those pictures"
+        from totalrecall.outliers.notes import repeated_note  # it loads what compares pictures
+
         if calibration.new_parts or not repeated_note(calibration):
             return words
         return (

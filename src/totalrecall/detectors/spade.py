@@ -1,22 +1,23 @@
 """SPADE: fit, score, predict, save, load (Cohen and Hoshen 2020). Wiring; the mathematics is in `gallery`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from totalrecall.calibration import Calibration
-from totalrecall.detectors.base import Measured
 from totalrecall.detectors.feature_pyramids import Gallery, pooled
-from totalrecall.detectors.fit_report import Progress
+from totalrecall.detectors.model_file import Contents
 from totalrecall.detectors.one_pass import Learner, OnePass, pyramid_layers
 from totalrecall.detectors.settings import SpadeSettings
-from totalrecall.errors import DataError, ModelFileError
+from totalrecall.detectors.state import FitState
+from totalrecall.errors import ModelFileError
 from totalrecall.features.extractor import FeatureExtractor
-from totalrecall.pictures.geometry import Geometry
+from totalrecall.features.patches import cells_inside
+from totalrecall.pictures.geometry import Frame
 from totalrecall.pictures.loading import LearntPicture
-from totalrecall.scoring import region_level
+from totalrecall.scoring import PatchDistances
 from totalrecall.system.settings import takes
 from totalrecall.system.text import counted
 from totalrecall.types import LayerMap
@@ -77,7 +78,7 @@ class SPADE(OnePass[Gallery, _Pyramid]):
     @property
     def gallery_(self) -> Gallery:
         """The feature pyramids of the good pictures."""
-        return self._fitted()
+        return self._fitted().model
 
     @property
     def neighbours_(self) -> int:
@@ -86,96 +87,41 @@ class SPADE(OnePass[Gallery, _Pyramid]):
 
     # ------------------------------------------------------------------ judging
 
-    def _digest(self, maps: Sequence[LayerMap], geometry: Geometry) -> _Pyramid:
-        deepest = maps[int(np.argmax(self.layers))]
-        rows, columns = max(one.shape[1:3] for one in maps)
-        inside = self._inside(geometry, (rows, columns))
-        return _Pyramid(maps, pooled(deepest, self._inside(geometry, deepest.shape[1:3])), inside)
+    def _features(self, maps: Sequence[LayerMap], frame: Frame) -> _Pyramid:
+        deepest, roi = maps[int(np.argmax(self.layers))], frame.prepared_roi
+        rows, columns = max(layer.shape[1:3] for layer in maps)
+        inside = cells_inside(roi, (rows, columns))
+        return _Pyramid(maps, pooled(deepest, cells_inside(roi, deepest.shape[1:3])), inside)
 
-    def _measure(self, model: Gallery, digest: _Pyramid) -> Measured:
-        if [one.shape[1:] for one in digest.maps] != [level.shape[1:] for level in model.levels]:
+    def _distances(self, model: Gallery, features: _Pyramid) -> PatchDistances:
+        if [layer.shape[1:] for layer in features.maps] != [level.shape[1:] for level in model.levels]:
             raise ModelFileError("The model's gallery is of another grid than its backbone gives. Fit it again.")
-        distances, chosen = model.nearest_pictures(digest.pooled, self.settings.neighbours)
-        found = model.correspond(digest.maps, chosen)
-        grid = found.distances if digest.inside is None else np.where(digest.inside, found.distances, np.float32(0))
+        with np.errstate(over="ignore", invalid="ignore"):  # `PatchDistances` finds it, and says so
+            distances, chosen = model.nearest_pictures(features.pooled, self.settings.neighbours)
+            correspondences = model.correspond(features.maps, chosen)
+        inside = features.inside
+        grid = (
+            correspondences.distances if inside is None else np.where(inside, correspondences.distances, np.float32(0))
+        )
         worst = int(grid.argmax())
-        row, column = divmod(int(found.cells.flat[worst]), grid.shape[1])
-        return Measured(grid, float(distances.mean()), (int(found.pictures.flat[worst]), row, column))
-
-    def _score_alone(self, model: Gallery, digest: _Pyramid, picture: LearntPicture) -> float:  # noqa: ARG002
-        return float(model.nearest_pictures(digest.pooled, self.settings.neighbours)[0].mean())  # needs no map
+        row, column = divmod(int(correspondences.cells.flat[worst]), grid.shape[1])
+        return PatchDistances(grid, float(distances.mean()), (int(correspondences.pictures.flat[worst]), row, column))
 
     # ------------------------------------------------------------------ learning and keeping
 
     def _learner(self, count: int) -> "_Learner":
-        return _Learner(count)
+        return _Learner(count, self.extractor.shapes())
 
-    def _sizes(self, count: int) -> tuple[int, int]:
-        return Gallery.size(count, self.extractor.shapes())
-
-    def _growth(self) -> tuple[int, int]:
-        (each, _), (model, beside) = (Gallery.size(count, self.extractor.shapes()) for count in (1, len(self.gallery_)))
-        return 3 * each, model + beside
-
-    def _with(self, model: Gallery, digests: Sequence[_Pyramid]) -> Gallery:
-        learner = _Learner(len(digests))
-        for at, digest in enumerate(digests):
-            learner.add(at, digest)
-        return model.with_pictures(learner.finish())
-
-    def _without(self, model: Gallery, leaving: Sequence[int], digests: Mapping[int, _Pyramid]) -> Gallery:  # noqa: ARG002
-        return model.without(leaving)
-
-    @property
-    def _threshold_follows(self) -> bool:
-        return self.calibration_.pictures is not None  # a model of before does not say which they are
-
-    def _followed(self, entered: Sequence[int], leaving: Sequence[int], progress: Progress | None) -> Calibration:
-        """Score those that set the threshold again where other pictures are most like them now: the gallery has all.
-
-        As at the fit, they are compared with the pictures that do not set it.
-        """
-        calibration, gallery, k = self.calibration_, self.gallery_, self.settings.neighbours
-        which = calibration.pictures
-        if which is None or not len(which):
-            return calibration
-        others = np.setdiff1d(np.arange(len(gallery)), which)
-        before, after = (gallery.among_only(np.setdiff1d(others, fewer)) for fewer in (entered, leaving))
-        if not len(after.among):
-            raise DataError("No picture would be left beside those that set the threshold. Fit a new model instead.")
-        scores, peaks = calibration.scores.copy(), calibration.peaks.copy()
-        for row, picture in enumerate(which.tolist()):
-            features = gallery.pooled[picture]
-            was, now = (one.nearest_pictures(features, k)[1] for one in (before, after))
-            if picture not in leaving and not np.array_equal(was, now):
-                scores[row], peaks[row] = self._judged_again(after, picture)
-            if progress:
-                progress("calibration", row + 1, len(which))
-        return replace(calibration, scores=scores, peaks=peaks)
-
-    def _judged_again(self, gallery: Gallery, picture: int) -> tuple[float, float]:
-        """Return score and level of a picture of the gallery by those that count in it."""
-        inside = None if gallery.inside is None else gallery.inside[picture]
-        digest = _Pyramid([level[picture][None] for level in gallery.levels], gallery.pooled[picture], inside)
-        geometry = self.recipe.geometry(self.pictures_[picture].height, self.pictures_[picture].width)
-        score, full_map = self._judged(self._measured(gallery, digest), geometry)
-        return score, region_level(full_map, self.settings.min_area)
-
-    def _smaller(self) -> str:
-        return "It grows with the pictures and the square of size: give fewer, or lower the size."
-
-    def _counts(self) -> tuple[int, int, int]:
-        model = self.gallery_
-        patches = len(model) * model.shape[0] * model.shape[1]
-        return patches, sum(level.shape[3] for level in model.levels), patches
-
-    def _kept(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        model = self.gallery_
+    def _to_tensors(self, state: FitState[Gallery]) -> Contents:
+        model = state.model
         levels = {f"gallery.layer{layer}": level for layer, level in zip(self.layers, model.levels, strict=True)}
         inside = {} if model.inside is None else {"gallery.inside": model.inside.astype(np.uint8)}
         return {}, {**levels, **inside, "gallery.pooled": model.pooled}
 
-    def _restored(self, header: dict[str, Any], tensors: dict[str, np.ndarray]) -> Gallery:  # noqa: ARG002
+    def _from_tensors(
+        self, contents: Contents, pictures: Sequence[LearntPicture], calibration: Calibration
+    ) -> FitState[Gallery]:
+        tensors = contents[1]
         levels = [tensors[f"gallery.layer{layer}"] for layer in self.layers]
         inside = tensors.get("gallery.inside")
         listed = {name for name in tensors if name.startswith("gallery.layer")}
@@ -186,7 +132,8 @@ class SPADE(OnePass[Gallery, _Pyramid]):
             raise ValueError("gallery.inside is there, or is missing, other than recipe.roi")
         if inside is not None and not inside.any(axis=(1, 2)).all():
             raise ValueError("gallery.inside has a picture without any position")
-        return Gallery(levels, tensors["gallery.pooled"], None if inside is None else inside.astype(bool)).checked()
+        gallery = Gallery(levels, tensors["gallery.pooled"], None if inside is None else inside.astype(bool))
+        return FitState(gallery.checked(), pictures, calibration)
 
     def _check_shapes(self, levels: Sequence[np.ndarray], pooled: int) -> None:
         """Raise ValueError unless the levels are of the shapes that the settings give."""
@@ -205,8 +152,8 @@ class SPADE(OnePass[Gallery, _Pyramid]):
 
     def facts(self) -> dict[str, Any]:
         """Return what the model holds, as JSON types in reading order."""
-        patches, dimensions, _ = self._counts()
-        return {"neighbours": self.neighbours_, "positions": patches, "dimensions": dimensions}
+        positions, dimensions = self.gallery_.counts()
+        return {"neighbours": self.neighbours_, "positions": positions, "dimensions": dimensions}
 
     def summary(self) -> str:
         """Say in one line what was learnt."""
@@ -218,33 +165,43 @@ class SPADE(OnePass[Gallery, _Pyramid]):
 
 
 class _Learner(Learner[Gallery, _Pyramid]):
-    """Keeps each picture's pyramid in the place of its own, in arrays made once: a second copy could be gigabytes."""
+    """Keeps each picture's pyramid in the place of its own, in arrays made once: a second copy could be gigabytes.
 
-    def __init__(self, count: int) -> None:
-        self._count = count
+    Args:
+        count: of pictures, at most.
+        shapes: rows, columns and channels of each layer's map.
+    """
+
+    smaller = "It grows with the pictures and the square of size: give fewer, or lower the size."
+
+    def __init__(self, count: int, shapes: Sequence[tuple[int, int, int]]) -> None:
+        self._count, self._shapes = count, shapes
         self._levels: list[np.ndarray] = []
         self._pooled = np.empty((0, 0), np.float32)
         self._inside: np.ndarray | None = None
         self._places: list[int] = []
 
-    def add(self, at: int, digest: _Pyramid) -> None:
+    def memory(self) -> tuple[int, int]:
+        return Gallery.size(self._count, self._shapes)
+
+    def add(self, at: int, features: _Pyramid) -> None:
         if not self._levels:
-            self._levels = [np.empty((self._count, *one.shape[1:]), np.float32) for one in digest.maps]
-            self._pooled = np.zeros((self._count, len(digest.pooled)), np.float32)
-            if digest.inside is not None:
-                self._inside = np.zeros((self._count, *digest.inside.shape), bool)
-        for level, one in zip(self._levels, digest.maps, strict=True):
-            level[at] = one[0]
-        self._pooled[at] = digest.pooled
+            self._levels = [np.empty((self._count, *layer_map.shape[1:]), np.float32) for layer_map in features.maps]
+            self._pooled = np.zeros((self._count, len(features.pooled)), np.float32)
+            if features.inside is not None:
+                self._inside = np.zeros((self._count, *features.inside.shape), bool)
+        for level, layer_map in zip(self._levels, features.maps, strict=True):
+            level[at] = layer_map[0]
+        self._pooled[at] = features.pooled
         if self._inside is not None:
-            self._inside[at] = digest.inside
+            self._inside[at] = features.inside
         self._places.append(at)
 
     def so_far(self) -> Gallery:
         return Gallery(self._levels, self._pooled, self._inside, among=np.array(sorted(self._places)))
 
-    def add_held(self, at: int, digest: _Pyramid) -> None:
-        self.add(at, digest)  # in a place that is not among those of `so_far`
+    def add_held(self, at: int, features: _Pyramid) -> None:
+        self.add(at, features)  # in a place that is not among those of `so_far`
 
     def finish(self) -> Gallery:
         """Return all pictures in the order given, those that could not be read closed up."""
@@ -256,3 +213,8 @@ class _Learner(Learner[Gallery, _Pyramid]):
         n = len(places)
         inside = None if self._inside is None else self._inside[:n]
         return Gallery([level[:n] for level in self._levels], self._pooled[:n], inside)
+
+    def counts(self) -> tuple[int, int, int]:
+        rows, columns = max(level.shape[1:3] for level in self._levels)
+        positions = len(self._places) * rows * columns
+        return positions, sum(level.shape[3] for level in self._levels), positions

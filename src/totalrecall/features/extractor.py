@@ -13,7 +13,8 @@ from totalrecall.backbones import Backbone
 from totalrecall.engines import open_engine
 from totalrecall.engines.base import Engine
 from totalrecall.errors import PictureError, SettingError
-from totalrecall.features.patches import CODE_DIMENSIONS, describe
+from totalrecall.features.patches import CODE_DIMENSIONS, patch_grid
+from totalrecall.features.settings import PatchSettings
 from totalrecall.pictures.geometry import Recipe
 from totalrecall.pictures.loading import LoadedPicture, Source, failure, load_pictures
 from totalrecall.system.threads import in_order, one_blas_thread
@@ -151,9 +152,10 @@ class FeatureExtractor:
 
     def _pieces(self, prepared: PreparedImage) -> list[np.ndarray]:
         """Cut a prepared picture into the squares that the backbone sees, row by row; itself alone unless tiled."""
-        count, side = self.recipe.tile, self.recipe.piece
+        count = self.recipe.tile
         if count == 1:
             return [prepared]
+        side = self.recipe.piece
         rows = prepared.reshape(count, side, count, side, 3).swapaxes(1, 2)  # (T*s, T*s, 3) -> (T, T, s, s, 3)
         return [np.ascontiguousarray(piece) for piece in rows.reshape(-1, side, side, 3)]
 
@@ -197,6 +199,7 @@ class PatchExtractor(FeatureExtractor):
     ) -> None:
         super().__init__(backbone, recipe, layers=layers, precision=precision, threads=threads)
         self.patch_size, self.stride, self.descriptor = patch_size, stride, descriptor
+        self._settings = PatchSettings(patch_size=patch_size, stride=stride, descriptor=descriptor)
 
     def expected_grid(self) -> tuple[int, int, int]:
         """Return rows, columns and numbers a patch of the grids to come, from the recipe alone."""
@@ -249,4 +252,4 @@ class PatchExtractor(FeatureExtractor):
     def grid_of(self, maps: Sequence[LayerMap]) -> PatchGrid:
         """Return the patch grid (1, rows, columns, d) of a picture's feature maps, one a layer."""
         with one_blas_thread():  # its products are small; beside the engine two threads cost a third of the rate
-            return describe(maps, patch_size=self.patch_size, stride=self.stride, descriptor=self.descriptor)
+            return patch_grid(maps, self._settings)

@@ -13,15 +13,18 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
+from totalrecall.errors import PictureError
 from totalrecall.features.settings import PatchSettings
 from totalrecall.system.threads import side_by_side
 from totalrecall.types import FeatureMap, LayerMap, Matrix, Patches, PatchGrid, PreparedMask
 
 __all__ = [
     "CODE_DIMENSIONS",
+    "cells_inside",
     "covered_cells",
     "describe",
     "flatten_grid",
+    "patch_grid",
     "repeated_cells",
     "resize_bilinear",
 ]
@@ -43,9 +46,14 @@ def describe(
     Raises:
         SettingError: p is even, s is under 1, or the descriptor is unknown.
     """
-    PatchSettings(patch_size=patch_size, stride=stride, descriptor=descriptor)  # checks them
+    return patch_grid(maps, PatchSettings(patch_size=patch_size, stride=stride, descriptor=descriptor))
+
+
+def patch_grid(maps: Sequence[LayerMap], settings: PatchSettings) -> PatchGrid:
+    """Return what `describe` does, by settings that were checked before."""
+    patch_size, stride = settings.patch_size, settings.stride
     finest = max((one.shape[1:3] for one in maps), key=lambda shape: shape[0] * shape[1])
-    if descriptor == "concat":
+    if settings.descriptor == "concat":
         joined = _concatenated(maps, patch_size, finest)
     else:
         joined = np.concatenate(
@@ -93,6 +101,20 @@ def _locally_aware(length: int, target: int, width: int) -> Matrix:
 def covered_cells(roi: PreparedMask, shape: tuple[int, int]) -> np.ndarray:
     """Return which cells of a patch grid touch the region of interest, (rows, columns)."""
     return cv2.resize(roi.astype(np.float32), shape[::-1], interpolation=cv2.INTER_AREA) > 0
+
+
+def cells_inside(roi: PreparedMask | None, shape: tuple[int, int]) -> np.ndarray | None:
+    """Return the cells (rows, columns) that touch the region of interest; None where all count.
+
+    Raises:
+        PictureError: none does.
+    """
+    if roi is None:
+        return None
+    inside = covered_cells(roi, shape)
+    if not inside.any():
+        raise PictureError("the region of interest covers none of it, it is hidden by the crop.")
+    return inside
 
 
 def flatten_grid(grid: PatchGrid, roi: PreparedMask | None) -> tuple[Patches, np.ndarray]:

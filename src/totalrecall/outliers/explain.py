@@ -1,7 +1,8 @@
-"""In which order good pictures stand that the others explain badly, and which of them stand out.
+"""Rank the good pictures that the others explain badly, and say which of them stand out.
 
-Good pictures differ among themselves, and some kinds more than others: tiles in strong light lie farther apart than dim
-ones. So a level counts in the measure of its like, the twenty pictures whose mean patch is nearest, suspects aside.
+Good pictures differ among themselves, and some kinds differ more than others: tiles in strong light lie farther apart
+than dim tiles. So the level of a picture is compared with the levels of the twenty pictures whose mean patch is nearest
+to its own; suspects do not count there.
 
 A part that was photographed several times is judged by all of its photographs (see `same_part`): a defect shows in all,
 chance in one. A picture that stands out by itself keeps its own place, so a hair on the lens is not lost among five
@@ -23,9 +24,9 @@ from totalrecall.system.threads import in_order, one_blas_thread
 from totalrecall.types import Matrix, Patches
 
 __all__ = [
-    "Explained",
-    "Others",
-    "Seen",
+    "LeaveOneOutIndex",
+    "LeaveOneOutScores",
+    "PicturePatches",
     "dirty_patches",
     "explain",
     "laid_out",
@@ -40,7 +41,7 @@ __all__ = [
 _STRICT = 3.5  # robust standard deviations of the logarithm above the median; see `limit_of`
 _FOURTH_FIFTH = 0.8416  # standard deviations above the mean, of a normal distribution
 _LEAST_SPREAD = 0.01  # a hundredth: identical pictures have none
-_LEAST_JUDGED = 8  # pictures: of fewer no spread can be told
+_LEAST_JUDGED = 8  # pictures: fewer have no reliable spread
 _LIKE = 20  # pictures; from 10 to 160 they do the same
 _ROWS = 256  # of pictures compared with all at a time
 
@@ -67,7 +68,7 @@ def standing_out(levels: np.ndarray, strict: float = _STRICT) -> np.ndarray:
 
 
 def most_like(means: Matrix, suspects: np.ndarray) -> np.ndarray:
-    """Return of each picture the numbers of the twenty others with the nearest mean patch, suspects aside, int (n, 20).
+    """Return for each picture the numbers of the twenty others with the nearest mean patch, no suspects, int (n, 20).
 
     A batch with the same gross defect would otherwise be measured by itself.
 
@@ -93,8 +94,8 @@ def most_like(means: Matrix, suspects: np.ndarray) -> np.ndarray:
 def measure(levels: np.ndarray, alone: np.ndarray, like: np.ndarray, parts: Sequence[np.ndarray]) -> np.ndarray:
     """Return by what the levels (n,) are multiplied to rank pictures.
 
-    Ranked is by the geometric mean of the level without suspects and the level without the twin, each over what is
-    usual among the pictures most like it; and of that, by the geometric mean over the photographs of the part.
+    The rank of a picture is the geometric mean of its level without suspects and its level without its twin, each
+    divided by the usual level of the pictures most like it. Photographs of one part share the geometric mean of ranks.
 
     Args:
         levels, alone: (n,), without suspects, and without its twin.
@@ -130,8 +131,8 @@ _COLUMNS = 4096  # vectors a product: what comes out stays small whatever the si
 
 
 @runtime_checkable  # the test run checks types at every call
-class Seen(Protocol):
-    """A picture's patches; `fitting.Seen` is one."""
+class PicturePatches(Protocol):
+    """A picture's patches; `fitting.PicturePatches` is one."""
 
     @property
     def index(self) -> int:
@@ -146,7 +147,7 @@ class Seen(Protocol):
         """Their row and column (p, 2)."""
 
 
-class Others:
+class LeaveOneOutIndex:
     """Vectors of many pictures, by which each is explained without its own.
 
     Args:
@@ -168,9 +169,9 @@ class Others:
         moved = patches - self.mean
         return moved if self.basis is None else moved @ self.basis
 
-    def without(self, left_out: np.ndarray) -> "Others":
+    def without(self, left_out: np.ndarray) -> "LeaveOneOutIndex":
         """Return the vectors of all pictures but those marked in a bool array (pictures,)."""
-        rest = object.__new__(Others)
+        rest = object.__new__(LeaveOneOutIndex)
         kept = ~left_out[self.pictures]
         rest.mean, rest.basis = self.mean, self.basis
         rest.pictures, rest._vectors, rest._norms = self.pictures[kept], self._vectors[kept], self._norms[kept]
@@ -206,7 +207,7 @@ class Others:
 
 
 @dataclass(frozen=True, eq=False)
-class Explained:
+class LeaveOneOutScores:
     """How well each picture's patches are explained by the others.
 
     Attributes:
@@ -230,20 +231,20 @@ class Explained:
 
 
 def explain(
-    others: Others,
-    again: Callable[[Sequence[int]], Iterable[Seen]],
+    others: LeaveOneOutIndex,
+    again: Callable[[Sequence[int]], Iterable[PicturePatches]],
     count: int,
     grid: tuple[int, int],
     *,
     progress: Callable[[int, int], None] | None = None,
-) -> Explained:
+) -> LeaveOneOutScores:
     """Explain each picture by the others, the suspects of the first pass left out in the second.
 
     Held are 8 bytes a patch and 10 KB a picture, beside the vectors.
 
     Args:
         others: by which to explain.
-        again: yields the pictures of the given numbers, such as `Learnt.again`.
+        again: yields the pictures of the given numbers, such as `TrainingPatches.reread`.
         count: of pictures.
         grid: rows and columns of the patch grid.
         progress: called with (done, expected in all) now and then.
@@ -255,7 +256,7 @@ def explain(
     surfaces = np.zeros((count, SKETCH), np.float32)
     expected = 2 * count
 
-    def first(seen: Seen) -> int:
+    def first(seen: PicturePatches) -> int:
         nearest, whose = others.nearest(seen.patches, seen.index)
         nearest[whose == _NOBODY] = 0  # all vectors came from this picture: to the greedy the others are its copies
         distances[seen.index], by[seen.index] = nearest, whose
@@ -274,11 +275,11 @@ def explain(
         suspects[np.argsort(-alone, kind="stable")[: int(SUSPECTS * count)]] = True
         like, parts = most_like(means, suspects), same_part(surfaces)
         if not suspects.any() or suspects.sum() > count - 2:
-            return Explained(levels, distances, by, measure(levels, alone, like, parts), parts)
+            return LeaveOneOutScores(levels, distances, by, measure(levels, alone, like, parts), parts)
         rest = others.without(suspects)
         anew = [at for at in range(count) if len(by[at]) and suspects[by[at]].any()]
 
-        def second(seen: Seen, unsure: Others) -> None:
+        def second(seen: PicturePatches, unsure: LeaveOneOutIndex) -> None:
             patches = np.flatnonzero(suspects[by[seen.index]])
             nearest, whose = unsure.nearest(seen.patches[patches], seen.index)
             known = whose != _NOBODY
@@ -288,11 +289,11 @@ def explain(
         for done, _ in enumerate(in_order(partial(second, unsure=rest), again(anew)), start=1):
             if progress:
                 progress(count + done * count // len(anew), expected)
-    return Explained(levels, distances, by, measure(levels, alone, like, parts), parts)
+    return LeaveOneOutScores(levels, distances, by, measure(levels, alone, like, parts), parts)
 
 
 def _without_its_twin(
-    others: Others, seen: Seen, nearest: np.ndarray, whose: np.ndarray, grid: tuple[int, int]
+    others: LeaveOneOutIndex, seen: PicturePatches, nearest: np.ndarray, whose: np.ndarray, grid: tuple[int, int]
 ) -> float:
     """Return the level of a picture without the one other picture whose absence raises it most.
 
@@ -340,13 +341,13 @@ def laid_out(distances: np.ndarray, cells: np.ndarray, grid: tuple[int, int]) ->
 
 
 def dirty_patches(
-    explained: Explained, again: Callable[[Sequence[int]], Iterable[Seen]], grid: tuple[int, int]
+    explained: LeaveOneOutScores, again: Callable[[Sequence[int]], Iterable[PicturePatches]], grid: tuple[int, int]
 ) -> dict[int, np.ndarray]:
     """Return what to leave out of a bank: of pictures that clearly stand out the bad patches, bool (rows, columns).
 
-    Bad are those whose smoothed distance, in the measure that the picture is ranked in, is above the limit of the
-    levels, a stricter one than for naming: good tiles that look faulty have their like among the good ones to come.
-    What is left of such a picture is as good as any other. Where no picture is above it, nothing is left out.
+    A patch is bad if its smoothed distance, scaled like the picture's level, exceeds the limit. The limit is stricter
+    than the one used for warnings: good tiles that look faulty have their like among the good tiles to come. The rest
+    of such a picture is as good as any other. If no picture exceeds the limit, nothing is left out.
 
     Args:
         explained: from `explain`.

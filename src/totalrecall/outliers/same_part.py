@@ -1,12 +1,12 @@
 """Which pictures show the same part, photographed again, perhaps in another light.
 
-The surface of a part is its own: grain, scratches, marks. Compared are the patches at the same places of two pictures;
-each picture's are made alike in mean and spread (light and contrast go), and what all pictures have at a place is taken
-away (shape goes). Photographs of the same magnetic tile, cut out by hand under six lights, then have a cosine of 0.5 to
-0.95, while those of two tiles have one of 0 +- 0.1. Parts that are shifted or turned before the camera, such as boards
-and rings, are alike where they lie alike, so the limit goes with the width of the middle: where that is large no two
-pictures are said to show the same part. Nor are those that are like a quarter of all, or more than 20: these are of a
-kind, or of a pose.
+Each part has a surface of its own: grain, scratches, marks. We compare the patches at the same places of two pictures.
+The patches of each picture are scaled to the same mean and spread (this removes light and contrast), and what all
+pictures have at a place is subtracted (this removes the shape). Photographs of the same magnetic tile, cut out by hand
+under six lights, then have a cosine of 0.5 to 0.95; photographs of two tiles have a cosine of 0 +- 0.1. Parts that are
+shifted or turned in front of the camera, such as boards and rings, are alike where they lie alike, so the limit grows
+with the spread of the middle: where that is large, no two pictures are said to show the same part. Nor are pictures
+that are like a quarter of all others, or like more than 20: these are of one kind, or of one pose.
 
 Patches are compared in a sketch (feature hashing, Weinberger et al., ICML 2009), which errs by 0.02 in the cosine.
 """
@@ -20,7 +20,7 @@ from totalrecall.types import Matrix, Patches
 
 __all__ = ["SKETCH", "part_numbers", "same_part", "surface"]
 
-_BINS = 16  # a side, of the grid that places are told apart in
+_BINS = 16  # places along each side of the grid
 _DIRECTIONS = 64  # drawn at random: no more is needed than that they are the same for all pictures
 SKETCH = 2048  # numbers kept a picture
 _SEED = 8  # any does
@@ -36,7 +36,7 @@ _ROWS = 1024  # pictures compared with all at a time
 
 
 def surface(patches: Patches, cells: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """Return what tells one part from another, float32 (2048,); zeros where all patches of a picture are the same.
+    """Return a sketch that distinguishes parts, float32 (2048,); zeros where all patches of a picture are the same.
 
     Args:
         patches: (p, d).

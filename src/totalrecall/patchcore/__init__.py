@@ -2,5 +2,5 @@
 
 In reading order: `detector` (fit, score, predict), `settings`, `fitting` (pictures to bank; `plan` says what memory it
 takes, `reading` reads, `gathered` and `chunks` hold the patches), `coreset` (algorithm 1), `bank`, `judge` (eq. 6 and
-7), `evidence` (what recalibration needs) and `update`.
+7), `calibration_patches` (what recalibration needs) and `update`.
 """

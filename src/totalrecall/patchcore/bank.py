@@ -1,4 +1,4 @@
-"""The memory bank M: patch vectors of good pictures, and where each came from."""
+"""The memory bank M: patch vectors of good pictures, and where each came from; what a detector holds of it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -6,12 +6,14 @@ from functools import cached_property
 
 import numpy as np
 
+from totalrecall.detectors.state import FitState
+from totalrecall.patchcore.calibration_patches import CalibrationPatches, Coverage
 from totalrecall.pictures.loading import LearntPicture
 from totalrecall.search.exact import ExactSearch
 from totalrecall.search.levels import principal_basis
 from totalrecall.types import Distances, Indices, Matrix, Patches
 
-__all__ = ["Bank"]
+__all__ = ["Bank", "BankState"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,3 +78,24 @@ class Bank:
     def neighbours(self, index: int, k: int) -> Indices:
         """Return the indices (1, k) of the k vectors nearest to a bank vector, itself the first (N_b of eq. 7)."""
         return self.nearest(self.vectors[index : index + 1], min(k, len(self)))[1]
+
+
+@dataclass(frozen=True, eq=False)
+class BankState(FitState[Bank]):
+    """What a `PatchCore` holds: the bank is its `model`; an update makes another state.
+
+    Attributes:
+        patches: what is kept of the good pictures so that the threshold can follow the bank; None in older models.
+        coverage: what the coreset covered at the fit; None where that is not known.
+    """
+
+    patches: CalibrationPatches | None = None
+    coverage: Coverage | None = None
+
+    def __len__(self) -> int:
+        return len(self.model)
+
+    @property
+    def bank(self) -> Bank:
+        """The memory bank."""
+        return self.model

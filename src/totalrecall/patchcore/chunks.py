@@ -26,18 +26,18 @@ from totalrecall.detectors.fit_report import nothing_readable
 from totalrecall.errors import DataError
 from totalrecall.patchcore.bank import Bank
 from totalrecall.patchcore.coreset import budget, subsample
-from totalrecall.patchcore.plan import Plan, walked
-from totalrecall.patchcore.reading import Choice, Reader, Seen, as_bank, marked, without_pictures
+from totalrecall.patchcore.plan import Plan, projected_patches
+from totalrecall.patchcore.reading import CoresetChoice, PicturePatches, Reader, as_bank, marked, without_pictures
 from totalrecall.pictures.loading import LearntPicture
 from totalrecall.system.memory import RowStore
 from totalrecall.types import Matrix
 
-__all__ = ["Chunked", "take_chunks"]
+__all__ = ["ChunkedPatches", "take_chunks"]
 
 _BLOCK = 4096  # rows read back at a time
 
 
-class Chunked:
+class ChunkedPatches:
     """Coresets of chunks of pictures, kept in a scratch file; their patches are gone.
 
     Pictures held out for the threshold are in chunks of their own, so that a bank without them is the merge of the
@@ -71,7 +71,7 @@ class Chunked:
             for seen in self._reader.read(positions):
                 store.append(seen.patches)
                 if projected is not None:
-                    projected.append(walked(seen.patches, self._plan, self._settings))
+                    projected.append(projected_patches(seen.patches, self._plan, self._settings))
                 origins.append(np.column_stack([np.full(len(seen.cells), seen.index), seen.cells]).astype(np.int32))
                 self._found[seen.index] = seen.picture
                 members.append(seen.index)
@@ -120,7 +120,7 @@ class Chunked:
         """How many vectors the chunks kept."""
         return len(self._kept)
 
-    def choose(self, *, without: Sequence[int] = ()) -> Choice:
+    def choose(self, *, without: Sequence[int] = ()) -> CoresetChoice:
         """Merge the coresets of all chunks that hold none of the pictures left out."""
         used = [chunk for chunk, numbers in enumerate(self._numbers) if not np.isin(numbers, without).any()]
         ends = np.cumsum([len(origin) for origin in self._origins])
@@ -133,7 +133,7 @@ class Chunked:
         if self._plan.merged:
             rows, merged = self._choose(self._points(), rows, count)
             radius += merged
-        return Choice(rows, radius)
+        return CoresetChoice(rows, radius)
 
     def _choose(self, points: Matrix, rows: np.ndarray, count: int) -> tuple[np.ndarray, float]:
         """Return a coreset of some rows, and its covering radius."""
@@ -157,17 +157,17 @@ class Chunked:
         self._dirty = dirty
         self.folds = without_pictures(self.folds, dirty)
 
-    def kept_of(self, choice: Choice) -> Choice:
-        """Return a choice of before without what is left out."""
+    def filter_choice(self, choice: CoresetChoice) -> CoresetChoice:
+        """Return an earlier choice without the excluded patches."""
         origin = np.concatenate(self._origins)[choice.rows]
         return replace(choice, rows=choice.rows[~marked(origin, self._dirty)])
 
-    def bank(self, choice: Choice, *, basis: Matrix | None = None) -> Bank:
-        """Return the chosen patches as a memory bank; see `fitting.Learnt`."""
+    def bank(self, choice: CoresetChoice, *, basis: Matrix | None = None) -> Bank:
+        """Return the chosen patches as a memory bank; see `fitting.TrainingPatches`."""
         origin = np.concatenate(self._origins)[choice.rows]
         return as_bank(self._kept.take(choice.rows), origin, self.pictures, basis)
 
-    def again(self, pictures: Sequence[int]) -> Iterator[Seen]:
+    def reread(self, pictures: Sequence[int]) -> Iterator[PicturePatches]:
         """Yield pictures with their patches; they are read from their files again."""
         for seen in self._reader.read([self._given[picture] for picture in pictures], again=True):
             yield replace(seen, index=bisect_left(self._given, seen.index))
@@ -178,17 +178,17 @@ class Chunked:
             return self._kept.all()
         points = RowStore(len(self._kept), self._plan.walked)
         for block in self._kept.blocks(_BLOCK):
-            points.append(walked(block, self._plan, self._settings))
+            points.append(projected_patches(block, self._plan, self._settings))
         return points.all()
 
 
-def take_chunks(reader: Reader, plan: Plan) -> Chunked:
+def take_chunks(reader: Reader, plan: Plan) -> ChunkedPatches:
     """Return the coresets of all chunks.
 
     Raises:
         DataError: no picture could be read, or scratch space does not suffice.
     """
-    chunked = Chunked(reader, plan)
+    chunked = ChunkedPatches(reader, plan)
     reader.selections = plan.selections
     largest = max(map(len, plan.chunks)) * plan.per_picture
     store = RowStore(largest, plan.dimensions, scratch=plan.projected)

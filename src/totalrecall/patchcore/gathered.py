@@ -1,7 +1,7 @@
 """Good pictures -> memory bank: gathers the patches, chooses the coreset, says what it took.
 
-`learn` reads the pictures as its plan says and gives something to choose banks from: `Gathered`, all patches of them,
-or `chunks.Chunked`, the coresets of one chunk after the other.
+`learn` reads the pictures as its plan says and gives something to choose banks from: `InMemoryPatches`, all patches of
+them, or `chunks.ChunkedPatches`, the coresets of one chunk after the other.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,16 +17,16 @@ from totalrecall.errors import DataError
 from totalrecall.outliers.same_part import part_numbers, same_part, surface
 from totalrecall.patchcore.bank import Bank
 from totalrecall.patchcore.coreset import Coreset, budget, refill, subsample
-from totalrecall.patchcore.plan import Plan, walked
-from totalrecall.patchcore.reading import Choice, Reader, Seen, as_bank, marked, without_pictures
+from totalrecall.patchcore.plan import Plan, projected_patches
+from totalrecall.patchcore.reading import CoresetChoice, PicturePatches, Reader, as_bank, marked, without_pictures
 from totalrecall.pictures.loading import LearntPicture
 from totalrecall.system.memory import RowStore
 from totalrecall.types import Matrix
 
-__all__ = ["Gathered", "gather"]
+__all__ = ["InMemoryPatches", "gather"]
 
 
-class Gathered:
+class InMemoryPatches:
     """All patches of the good pictures: the first and second way of `plan`.
 
     Attributes:
@@ -44,13 +44,13 @@ class Gathered:
         self._projected = projected
         self._dirty: Mapping[int, np.ndarray] = {}
 
-    def add(self, seen: Seen) -> None:
+    def add(self, seen: PicturePatches) -> None:
         """Keep a picture's patches."""
         first = len(self.patches)
         self.patches.append(seen.patches)
         last = len(self.patches)
         if self._projected is not None:
-            self._projected.append(walked(seen.patches, self._plan, self._reader.settings))
+            self._projected.append(projected_patches(seen.patches, self._plan, self._reader.settings))
         if last > len(self.origin):
             self.origin.resize((last * 5 // 4, 3), refcheck=False)
         self.origin[first:last, 0] = len(self.pictures)
@@ -67,10 +67,10 @@ class Gathered:
         """
         settings, total = self._reader.settings, len(self.patches)
         others = [total - sum(last - first for first, last in map(self._span, fold)) for fold in self.folds]
-        own, *anew = (budget(count, settings.coreset, settings.at_least) for count in (total, *others))
-        if own == total or settings.subsampling != "greedy":
-            return [own, *anew]
-        return [own, *(own * (total - rest) // total for rest in others)]
+        whole, *anew = (budget(count, settings.coreset, settings.at_least) for count in (total, *others))
+        if whole == total or settings.subsampling != "greedy":
+            return [whole, *anew]
+        return [whole, *(whole * (total - rest) // total for rest in others)]
 
     @cached_property
     def folds(self) -> Sequence[Sequence[int]]:
@@ -87,7 +87,7 @@ class Gathered:
 
     @cached_property
     def parts(self) -> np.ndarray | None:
-        """See `Learnt`."""
+        """See `TrainingPatches`."""
         return part_numbers(same_part(np.stack(self._surfaces))) if self._surfaces else None
 
     @property
@@ -100,21 +100,21 @@ class Gathered:
         """How many patches the pictures gave."""
         return len(self.patches)
 
-    def choose(self, *, without: Sequence[int] = ()) -> Choice:
+    def choose(self, *, without: Sequence[int] = ()) -> CoresetChoice:
         """Choose a coreset of all pictures but some: that of all, refilled, where the greedy chose it."""
         if not len(without) and not self._dirty:
-            return Choice(self._own.indices, self._own.radius)
+            return CoresetChoice(self._own.indices, self._own.radius)
         left_out = np.zeros(len(self.pictures), bool)
         left_out[list(without)] = True
         gone, dirty = left_out[self.origin[:, 0]], marked(self.origin, self._dirty)
-        own = self._own
-        if len(without) and own.coverer is not None:
-            rows = refill(self._points(), own, gone, dirty)
-            self._reader.selected(len(own.indices) * int(np.count_nonzero(gone)) // len(gone))
-            return Choice(rows, own.radius)
+        whole = self._own
+        if len(without) and whole.coverer is not None:
+            rows = refill(self._points(), whole, gone, dirty)
+            self._reader.selected(len(whole.indices) * int(np.count_nonzero(gone)) // len(gone))
+            return CoresetChoice(rows, whole.radius)
         rows = np.flatnonzero(~gone & ~dirty)
         coreset = self._subsample(rows)
-        return Choice(rows[coreset.indices], coreset.radius)
+        return CoresetChoice(rows[coreset.indices], coreset.radius)
 
     @cached_property
     def _own(self) -> Coreset:
@@ -149,20 +149,20 @@ class Gathered:
         self._dirty = dirty
         self.__dict__.pop("folds", None)  # made anew without those pictures
 
-    def kept_of(self, choice: Choice) -> Choice:
-        """Return a choice of before without what is left out."""
+    def filter_choice(self, choice: CoresetChoice) -> CoresetChoice:
+        """Return an earlier choice without the excluded patches."""
         return replace(choice, rows=choice.rows[~marked(self.origin[choice.rows], self._dirty)])
 
-    def bank(self, choice: Choice, *, basis: Matrix | None = None) -> Bank:
+    def bank(self, choice: CoresetChoice, *, basis: Matrix | None = None) -> Bank:
         """Return the chosen patches as a memory bank, whose search prunes in the directions given, or its own."""
         return as_bank(self.patches.take(choice.rows), self.origin[choice.rows], self.pictures, basis)
 
-    def again(self, pictures: Sequence[int]) -> Iterator[Seen]:
+    def reread(self, pictures: Sequence[int]) -> Iterator[PicturePatches]:
         """Yield pictures with their patches, as they were kept."""
         for picture in pictures:
             first, last = self._span(picture)
             patches, cells = self.patches.span(first, last), self.origin[first:last, 1:]
-            yield Seen(picture, self.pictures[picture], patches, cells, self._glances[picture])
+            yield PicturePatches(picture, self.pictures[picture], patches, cells, self._glances[picture])
 
     def _span(self, picture: int) -> tuple[int, int]:
         """Return the first row of a picture's patches, and the one after the last."""
@@ -170,7 +170,7 @@ class Gathered:
         return int(first), int(last)
 
 
-def gather(reader: Reader, plan: Plan) -> Gathered:
+def gather(reader: Reader, plan: Plan) -> InMemoryPatches:
     """Return all patches of the pictures; those that cannot be read are noted in the reader.
 
     Raises:
@@ -178,7 +178,7 @@ def gather(reader: Reader, plan: Plan) -> Gathered:
     """
     patches = RowStore(plan.patches, plan.dimensions, scratch=plan.way == "scratch")
     projected = RowStore(plan.patches, plan.walked) if plan.projected else None
-    gathered = Gathered(reader, plan, patches, projected)
+    gathered = InMemoryPatches(reader, plan, patches, projected)
     with reader.report.timing("features"):
         for seen in reader.read():
             gathered.add(seen)

@@ -1,14 +1,23 @@
-"""Measure a picture against a memory bank: distances, the score (eq. 6 and 7), where the nearest patch is."""
+"""Measure a picture against a memory bank: distances, the score (eq. 6 and 7), where the nearest patch is.
+
+The judge knows settings and recipe, and no detector: a fit, an update and an export measure pictures by it as well.
+"""
 
 from dataclasses import dataclass
+from functools import cached_property
 
+import cv2
 import numpy as np
 
+from totalrecall.features.patches import cells_inside
 from totalrecall.patchcore.bank import Bank
-from totalrecall.patchcore.settings import SCORING
+from totalrecall.patchcore.settings import SCORING, Settings
+from totalrecall.pictures.geometry import Recipe
+from totalrecall.pictures.loading import LearntPicture
+from totalrecall.scoring import PatchDistances, region_level, smooth_distances, smoothing_sigma
 from totalrecall.types import Patches
 
-__all__ = ["PatchSet", "picture_score", "reweight"]
+__all__ = ["Judge", "PatchSet", "picture_score", "reweight"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,6 +27,78 @@ class PatchSet:
     patches: Patches
     cells: np.ndarray
     grid: tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """Measures pictures against memory banks.
+
+    Attributes:
+        settings: the scoring, its neighbours, and the smallest region that counts.
+        recipe: how the pictures are prepared.
+    """
+
+    settings: Settings
+    recipe: Recipe
+
+    def measure(self, bank: Bank, picture: PatchSet) -> PatchDistances:
+        """Return the distances of a picture's patches to a bank, and its score.
+
+        Raises:
+            PictureError: one of them is no finite number.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):  # `PatchDistances` finds it, and says so
+            found, nearest = bank.search.nearest(picture.patches)
+            distances, indices = found[:, 0], nearest[:, 0]
+            grid = np.zeros(picture.grid, np.float32)
+            grid[picture.cells[:, 0], picture.cells[:, 1]] = distances
+            score = _picture_score(
+                self.scored(grid, picture.cells),
+                indices,
+                picture.patches,
+                bank,
+                scoring=self.settings.scoring,
+                neighbours=self.settings.neighbours,
+            )
+        at, row, column = bank.origin[indices[distances.argmax()]].tolist()
+        return PatchDistances(grid, score, (at, row, column))
+
+    def scored(self, grid: np.ndarray, cells: np.ndarray) -> np.ndarray:
+        """Return the distances (p,) that the score is taken of: those of the cells (p, 2), smoothed for `map1pct`."""
+        if self.settings.scoring != "map1pct":
+            return np.asarray(grid[cells[:, 0], cells[:, 1]])
+        return smooth_distances(grid, cells, smoothing_sigma(self._side) * grid.shape[0] / self._side)
+
+    @cached_property
+    def _side(self) -> int:
+        """Side of a prepared picture in pixels."""
+        return self.recipe.piece * self.recipe.tile
+
+    def weight(self, grid: np.ndarray, cells: np.ndarray) -> np.ndarray:
+        """Return by what the patches (p,) bear upon the score: those around a cell that is smoothed, as it does."""
+        scored = self.scored(grid, cells)
+        if self.settings.scoring != "map1pct":
+            return scored
+        around = np.zeros_like(grid)
+        around[cells[:, 0], cells[:, 1]] = scored
+        return np.asarray(cv2.dilate(around, np.ones((3, 3), np.uint8))[cells[:, 0], cells[:, 1]])
+
+    def score_of_grid(self, grid: np.ndarray, picture: LearntPicture) -> float:
+        """Return a picture's score from its grid of distances; without the weight of eq. 7, which needs patches."""
+        cells = np.indices(grid.shape).reshape(2, -1).T  # (rows*columns, 2)
+        if self.recipe.roi is not None:
+            roi = self.recipe.prepared_roi(self.recipe.geometry(picture.height, picture.width))
+            inside = cells_inside(roi, (grid.shape[0], grid.shape[1]))
+            assert inside is not None
+            cells = np.argwhere(inside)
+        distances = self.scored(grid, cells)
+        scoring = "max" if self.settings.scoring == "paper" else self.settings.scoring
+        return _largest(distances, scoring)
+
+    def level_of_grid(self, grid: np.ndarray, picture: LearntPicture) -> float:
+        """Return the level below which a picture's map shows a region, from its grid of distances."""
+        frame = self.recipe.frame(self.recipe.geometry(picture.height, picture.width))
+        return region_level(PatchDistances(grid, 0.0).score_and_map(frame)[1], self.settings.min_area)
 
 
 def picture_score(
@@ -44,16 +125,27 @@ def picture_score(
         SettingError: unknown scoring.
     """
     SCORING.check("scoring", scoring)
+    return _picture_score(distances, indices, patches, bank, scoring=scoring, neighbours=neighbours)
+
+
+def _picture_score(
+    distances: np.ndarray, indices: np.ndarray, patches: Patches, bank: Bank, *, scoring: str, neighbours: int
+) -> float:
+    if scoring != "paper":
+        return _largest(distances, scoring)
     worst = int(distances.argmax())  # m_test*, eq. 6
-    if scoring == "max":
-        return float(distances[worst])
-    if scoring in ("top1pct", "map1pct"):
-        count = max(len(distances) // 100, 1)
-        return float(np.partition(distances, len(distances) - count)[-count:].mean(dtype=np.float64))
     around = bank.neighbours(int(indices[worst]), neighbours)[0]  # N_b(m*), m* itself among them
     difference = bank.vectors[around].astype(np.float64) - patches[worst]
     to_neighbours = np.sqrt(np.einsum("bd,bd->b", difference, difference))
     return reweight(float(distances[worst]), to_neighbours)
+
+
+def _largest(distances: np.ndarray, scoring: str) -> float:
+    """Return the largest distance, or the mean of the largest hundredth."""
+    if scoring == "max":
+        return float(distances.max())
+    count = max(len(distances) // 100, 1)
+    return float(np.partition(distances, len(distances) - count)[-count:].mean(dtype=np.float64))
 
 
 def reweight(score: float, to_neighbours: np.ndarray) -> float:

@@ -19,14 +19,14 @@ from totalrecall.errors import DataError, SettingError
 from totalrecall.features.extractor import PatchExtractor
 from totalrecall.features.memory import baseline_bytes, sizes_seen
 from totalrecall.patchcore.coreset import AT_ONCE, budget, project
-from totalrecall.patchcore.settings import Settings, walked_dimensions
+from totalrecall.patchcore.settings import Settings, coreset_dimensions
 from totalrecall.pictures.loading import Source
 from totalrecall.system.memory import available_memory, check_scratch, resident_memory
 from totalrecall.system.text import format_size
 from totalrecall.system.threads import one_blas_thread
 from totalrecall.types import Matrix, Patches
 
-__all__ = ["Plan", "make_plan", "refilling", "walked"]
+__all__ = ["Plan", "make_plan", "projected_patches", "refilling"]
 
 _LARGER = 2.0  # a chunk keeps this many times its share, so that the merge has something to choose among,
 _LEAST = 1000  # and so many at least, or as many as the bank: fewer may leave out whole kinds of patches
@@ -43,10 +43,10 @@ class Plan:
     """What a fit will take.
 
     Attributes:
-        pictures: given. The threshold is set by those in `folds`, of which this is the number of each; a bank without a
-            fold scores it.
-        patches: of them all, of `dimensions` numbers each, of which the coreset is chosen in `walked`. Exact, unless a
-            region of interest covers unequal parts of pictures of unequal size.
+        pictures: number given. `folds` has the number of pictures in each fold; a bank without the fold scores them,
+            and these scores set the threshold.
+        patches: number in all pictures; each has `dimensions`, and the coreset is chosen in `walked` of them. Exact,
+            unless a region of interest covers unequal parts of pictures of unequal size.
         vectors: that the bank will hold.
         way: `memory`, `scratch` or `chunks`.
         chunks: picture positions of each chunk, those held out apart; one with all of them in the other ways.
@@ -146,7 +146,7 @@ def make_plan(
         folds=[len(fold) for fold in make_folds(len(sources), settings.holdout, settings.folds, settings.seed)],
         per_picture=max(per_picture, 1),
         dimensions=dimensions,
-        walked=walked_dimensions(dimensions, settings),
+        walked=coreset_dimensions(dimensions, settings),
         ratio=settings.coreset,
         at_least=settings.at_least,
         base=base,
@@ -300,7 +300,7 @@ def _with(sizes: _Sizes, *, limit: int | None = None, ratio: float | None = None
     return replace(sizes, limit=limit or sizes.limit, ratio=ratio or sizes.ratio)
 
 
-def walked(patches: Patches, plan: Plan, settings: Settings) -> Matrix:
+def projected_patches(patches: Patches, plan: Plan, settings: Settings) -> Matrix:
     """Return what the coreset is chosen in. A picture at a time, so that every way of fitting gets the same bits."""
     with one_blas_thread():
         return project(patches, dimensions=plan.walked, seed=settings.seed)

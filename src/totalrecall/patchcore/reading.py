@@ -19,11 +19,11 @@ from totalrecall.pictures.unlike import PictureTally
 from totalrecall.search.levels import default_levels, principal_basis
 from totalrecall.types import Matrix, Patches
 
-__all__ = ["Choice", "Learnt", "Reader", "Seen", "as_bank", "marked", "without_pictures"]
+__all__ = ["CoresetChoice", "PicturePatches", "Reader", "TrainingPatches", "as_bank", "marked", "without_pictures"]
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class PicturePatches:
     """One readable picture with its patches inside the region of interest, (n, d), and their (row, column), (n, 2)."""
 
     index: int  # among the pictures given
@@ -34,7 +34,7 @@ class Seen:
 
 
 @dataclass(frozen=True, eq=False)
-class Choice:
+class CoresetChoice:
     """Rows of what was kept that make a bank, in the order of selection, and the covering radius."""
 
     rows: np.ndarray
@@ -42,7 +42,7 @@ class Choice:
 
 
 @runtime_checkable  # the checks of the test run need it
-class Learnt(Protocol):
+class TrainingPatches(Protocol):
     """Pictures that were read, and from which banks are made: the detector's own, and those without a fold."""
 
     @property
@@ -55,7 +55,7 @@ class Learnt(Protocol):
 
     @property
     def parts(self) -> np.ndarray | None:
-        """The part that each picture shows, int (n,), told by its surface; None where that was not looked at."""
+        """The part that each picture shows, int (n,), recognised by its surface; None where nobody looked."""
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -65,19 +65,19 @@ class Learnt(Protocol):
     def patch_count(self) -> int:
         """How many patches the pictures gave."""
 
-    def choose(self, *, without: Sequence[int] = ()) -> Choice:
+    def choose(self, *, without: Sequence[int] = ()) -> CoresetChoice:
         """Choose a coreset of all pictures but some."""
 
-    def bank(self, choice: Choice, *, basis: Matrix | None = None) -> Bank:
+    def bank(self, choice: CoresetChoice, *, basis: Matrix | None = None) -> Bank:
         """Return the chosen patches as a memory bank, whose search prunes in the directions given, or its own."""
 
     def leave_out(self, dirty: Mapping[int, np.ndarray]) -> None:
         """Never choose some patches again: of each picture those marked, bool (rows, columns); nor calibrate on it."""
 
-    def kept_of(self, choice: Choice) -> Choice:
-        """Return a choice of before without what is left out."""
+    def filter_choice(self, choice: CoresetChoice) -> CoresetChoice:
+        """Return an earlier choice without the excluded patches."""
 
-    def again(self, pictures: Sequence[int]) -> Iterator[Seen]:
+    def reread(self, pictures: Sequence[int]) -> Iterator[PicturePatches]:
         """Yield some of `pictures` again; their `index` is that among `pictures`."""
 
 
@@ -103,7 +103,7 @@ class Reader:
         self.selections = 0  # expected in all, of all coresets of the fit
         self._done = self._selected = 0
 
-    def read(self, which: Sequence[int] | None = None, *, again: bool = False) -> Iterator[Seen]:
+    def read(self, which: Sequence[int] | None = None, *, again: bool = False) -> Iterator[PicturePatches]:
         """Yield the pictures at the given positions, or all, that can be read.
 
         Args:
@@ -131,7 +131,7 @@ class Reader:
             patches, cells = flatten_grid(grid, self.extractor.recipe.prepared_roi(loaded.geometry))
             self.grid = (grid.shape[1], grid.shape[2])
             picture = LearntPicture(loaded.path, loaded.sha256, *loaded.geometry.original, loaded.grey)
-            yield Seen(at, picture, patches, cells, look(loaded, self.extractor.recipe))
+            yield PicturePatches(at, picture, patches, cells, look(loaded, self.extractor.recipe))
 
     def selecting(self, done: int, _: int) -> None:
         """Tell how far the coreset in hand is."""
@@ -153,8 +153,8 @@ def marked(origin: np.ndarray, dirty: Mapping[int, np.ndarray]) -> np.ndarray:
     """Return which patches (n,) of an origin (n, 3) are marked in bool (rows, columns) of their picture."""
     found = np.zeros(len(origin), bool)
     for picture, cells in dirty.items():
-        own = np.flatnonzero(origin[:, 0] == picture)
-        found[own] = cells[origin[own, 1], origin[own, 2]]
+        of_picture = np.flatnonzero(origin[:, 0] == picture)
+        found[of_picture] = cells[origin[of_picture, 1], origin[of_picture, 2]]
     return found
 
 

@@ -8,7 +8,7 @@ from totalrecall.errors import SettingError
 from totalrecall.features.settings import PatchSettings
 from totalrecall.system.settings import Rule, minimum, one_of, setting
 
-__all__ = ["SCORING", "SCORINGS", "SUBSAMPLING", "SUBSAMPLINGS", "Settings", "walked_dimensions"]
+__all__ = ["SCORING", "SCORINGS", "SUBSAMPLING", "SUBSAMPLINGS", "Settings", "coreset_dimensions"]
 
 SUBSAMPLINGS = ("greedy", "random")
 SUBSAMPLING = one_of(SUBSAMPLINGS)
@@ -118,7 +118,7 @@ class Settings(PatchSettings, CommonSettings):
 _WALKED_AS_THEY_ARE = 512
 
 
-def walked_dimensions(dimensions: int, settings: Settings) -> int:
+def coreset_dimensions(dimensions: int, settings: Settings) -> int:
     """Return in how many dimensions the coreset is chosen, of patches of so many numbers."""
     wanted = settings.projection or (dimensions if dimensions <= _WALKED_AS_THEY_ARE else 128)
     return min(wanted, dimensions)

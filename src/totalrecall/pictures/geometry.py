@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import cv2
@@ -14,7 +14,7 @@ from totalrecall.pictures.settings import Framing
 from totalrecall.system.settings import declared
 from totalrecall.types import AnomalyMap, Image, Mask, PreparedImage, PreparedMap, PreparedMask
 
-__all__ = ["Geometry", "Recipe"]
+__all__ = ["Frame", "Geometry", "Recipe"]
 
 # The ImageNet mean colour: after the backbone's own normalisation it is (nearly) zero, the same as its zero padding.
 _BLANK = np.array([124, 116, 104], dtype=np.uint8)
@@ -62,7 +62,7 @@ class Geometry:
         seen[self.seen] = full[self.seen]
         return seen
 
-    @property
+    @cached_property
     def seen(self) -> tuple[slice, slice]:
         """Rows and columns of the original whose centres the prepared picture shows; all unless it was cropped."""
         bounds = []
@@ -81,6 +81,27 @@ class Geometry:
             scale = self.original[axis] / self.resized[axis]
             point.append(min(max(int((value + 0.5 + self.offset[axis]) * scale), 0), self.original[axis] - 1))
         return point[0], point[1]
+
+    def cell_centre(self, grid: tuple[int, ...], row: float, column: float) -> tuple[int, int]:
+        """Return x and y, in original pixels, of the centre of a cell of a patch grid (rows, columns)."""
+        height, width = self.prepared[0] / grid[0], self.prepared[1] / grid[1]
+        y, x = self.point_to_original((row + 0.5) * height - 0.5, (column + 0.5) * width - 0.5)
+        return x, y
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """What a map of one picture needs on its way back to original pixels.
+
+    Attributes:
+        geometry: of the picture.
+        prepared_roi: region of interest on the prepared picture; None where all is inspected.
+        original_roi: region of interest at the picture's own size; None where all is inspected.
+    """
+
+    geometry: Geometry
+    prepared_roi: PreparedMask | None
+    original_roi: Mask | None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -169,6 +190,16 @@ class Recipe(Framing):
             return self.roi
         resized = cv2.resize(self.roi.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
         return resized.astype(bool)
+
+    def frame(self, geometry: Geometry) -> Frame:
+        """Return a picture's geometry together with its region of interest in both sizes."""
+        return Frame(geometry, self.prepared_roi(geometry), self.original_roi(*geometry.original))
+
+    def cell_centre(
+        self, original: tuple[int, int], grid: tuple[int, ...], row: float, column: float
+    ) -> tuple[int, int]:
+        """Return x and y of the centre of a grid's cell in a picture of the given original size (h, w)."""
+        return self.geometry(*original).cell_centre(grid, row, column)
 
     def prepared_roi(self, geometry: Geometry) -> PreparedMask | None:
         """Return where the prepared picture (H, W) shows the region of interest, or None when all is inspected."""

@@ -73,6 +73,12 @@ class LearntPicture:
     width: int
     grey: bool | None = None
 
+    @classmethod
+    def of(cls, loaded: "LoadedPicture") -> "LearntPicture":
+        """Return what is kept of a picture that was read."""
+        assert loaded.geometry is not None
+        return cls(loaded.path, loaded.sha256, *loaded.geometry.original, loaded.grey)
+
 
 # a picture: its file by name; or in memory: an array, a tensor, a PIL picture, the bytes of a file, an open file
 Source = (
@@ -195,19 +201,20 @@ def load_picture(source: Source, recipe: Recipe, *, max_pixels: int | None = Non
     if isinstance(source, (str, os.PathLike)) and os.path.isdir(source):  # noqa: PTH112  is_dir raises at a long name
         hint = "Judge its pictures with predict_stream, or with `totalrecall predict`."
         return LoadedPicture(str(source), error=PictureError(f"{source} is a folder. {hint}"))
-    return _load(source, 0, recipe, False, ReadAhead(), max_pixels)
+    return _load(source, 0, recipe, False, None, max_pixels)
 
 
 def _load(
-    source: Source, index: int, recipe: Recipe, hashes: bool, ahead: ReadAhead, max_pixels: int | None
+    source: Source, index: int, recipe: Recipe, hashes: bool, ahead: ReadAhead | None, max_pixels: int | None
 ) -> LoadedPicture:
-    name = source_name(source, index)
+    name = str(source) if isinstance(source, (str, os.PathLike)) else source_name(source, index)
     began = time.perf_counter()
     try:
         image, digest, pages = _pixels(source, name, index, hashes, ahead, max_pixels, recipe.depth)
         prepared, geometry = recipe.prepare(image)
         grey = is_grey(image)
-        ahead.hold(index, image.nbytes + prepared.nbytes)
+        if ahead is not None:
+            ahead.hold(index, image.nbytes + prepared.nbytes)
     except PictureError as error:
         named = str(error).startswith(name)  # the recipe does not know the name
         return LoadedPicture(name, error=error if named else PictureError(f"{name}: {error}"))
@@ -243,7 +250,7 @@ def _pixels(
     name: str,
     index: int,
     hashes: bool,
-    ahead: ReadAhead,
+    ahead: ReadAhead | None,
     max_pixels: int | None,
     depth: BitDepth | None,
 ) -> tuple[Image, str, int]:
@@ -254,11 +261,13 @@ def _pixels(
         image = pixels if is_float(source) else _reduced(pixels, depth, name)
         of = source if isinstance(source, (bytes, bytearray, memoryview)) else np.ascontiguousarray(image)
         return image, sha256(bytes(of)) if hashes else "", 1
-    with contextlib.suppress(OSError, ValueError):  # it will be named when it is read
-        ahead.hold(index, min(os.stat(source).st_size, file_limit()))  # noqa: PTH116
+    if ahead is not None:
+        with contextlib.suppress(OSError, ValueError):  # it will be named when it is read
+            ahead.hold(index, min(os.stat(source).st_size, file_limit()))  # noqa: PTH116
     data = _read_bytes(source)
     file = open_picture(data, name, max_pixels=max_pixels)
-    if not ahead.hold(index, len(data) + 2 * file.header.decoded_bytes):  # as decoded, and as turned to RGB
+    # as decoded, and as turned to RGB
+    if ahead is not None and not ahead.hold(index, len(data) + 2 * file.header.decoded_bytes):
         raise PictureError(f"{name} was not read: nobody waits for it any more.")
     return _reduced(file.decode(), depth, name), sha256(data) if hashes else "", page_count(data)
 

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from totalrecall.errors import SettingError
@@ -79,7 +80,7 @@ class Framing(Checked):
                 f"With tile, {name} must be a multiple of 32 pixels, got {self.piece}. Use {wanted}.", "tile", name
             )
 
-    @property
+    @cached_property
     def piece(self) -> int:
         """Side in pixels of what the backbone sees at once; the prepared picture itself unless it is tiled."""
         return self.crop or self.size

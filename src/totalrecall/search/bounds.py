@@ -123,7 +123,7 @@ class BoundsGraph:
         return limit + np.float32(1.01 * _ROUNDING) * np.abs(limit) if self.rounded else limit
 
     def agrees(self, vectors: Patches, mean: npt.NDArray[Any], norms: npt.NDArray[Any], basis: Matrix | None) -> bool:
-        """Tell whether the graph computes what it should, on a few queries beside some of the vectors it was made of.
+        """Tell whether the graph computes what it should, on a few queries and some of the vectors that it was made of.
 
         Another version or processor may round elsewhere; a graph that errs by more than was allowed for is of no use.
         """

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from totalrecall.errors import SettingError
-from totalrecall.system.forks import abandon, generation, in_child
+from totalrecall.system.forks import abandon, in_child
 
 __all__ = [
     "blas_threads_rest",
@@ -46,6 +46,7 @@ _rest = _TIMEOUT in os.environ or "numpy" not in sys.modules
 os.environ.setdefault(_TIMEOUT, "20")  # 2**20 cycles
 
 _lock = threading.Lock()
+_forks = 0  # between this process and the one that imported the package
 _inside = 0  # how many `with` blocks, of all threads, are open
 _limit: AbstractContextManager[Any] | None = None
 
@@ -61,11 +62,11 @@ def one_blas_thread() -> Iterator[None]:
             _let_any_thread_control()
             _limit = _controller().limit(limits=1, user_api="blas")
         _inside += 1
-    born = generation()
+    born = _forks
     try:
         yield
     finally:
-        if born == generation():  # else a forked child has lifted it already
+        if born == _forks:  # else a forked child has lifted it already
             _leave()
 
 
@@ -136,7 +137,7 @@ def in_order(
     """
     ahead = cores() + 1 if ahead is None else ahead
     pending: deque[Future[Outcome]] = deque()
-    born = generation()
+    born = _forks
 
     try:
         for item in items:
@@ -148,7 +149,7 @@ def in_order(
             yield pending.popleft().result()
             check_not_forked(born)
     finally:
-        if born == generation():
+        if born == _forks:
             for future in pending:
                 future.cancel()
             wait(pending)
@@ -156,7 +157,7 @@ def in_order(
 
 def check_not_forked(born: int) -> None:
     """Raise SettingError if the process was forked since: what the parent's threads work on never ends in a child."""
-    if born != generation():
+    if born != _forks:
         raise SettingError(
             "A stream of pictures goes on in the process that began it, got a child that was forked since. "
             "Begin another stream in the child."
@@ -184,7 +185,8 @@ def _controller() -> Any:
 
 def _renew() -> None:
     """Begin anew in a forked child: the workers are gone, and so is whoever held the lock."""
-    global _inside, _lock
+    global _forks, _inside, _lock
+    _forks += 1
     if workers.cache_info().currsize:
         abandon(workers())
         workers.cache_clear()

@@ -1,29 +1,29 @@
 """What a model keeps of its good pictures so that its threshold can follow the bank once the pictures are gone.
 
-A vector that joins the bank brings the good pictures that set the threshold nearer, too, and it is their scores by a
-bank with it that are wanted. For each of their patches that is min(distance then, distance to the new vectors). So of
-the pictures that scored highest, which alone decide, the worst patches are kept:
+A vector that joins the bank also brings the good pictures that set the threshold nearer, so their scores must be
+computed again. The new distance of a patch is the smaller of its old distance and its distance to the new vectors. Only
+the pictures that scored highest decide the threshold, so the model stores the worst patches of these:
 
-- their features, of four times as many patches as a score averages, in float16;
-- their distances, and those of the whole grid, in float16 too, for the anomaly map.
+- the features of four times as many patches as a score averages, in float16;
+- the distances of these patches and of the whole grid, in float16, for the anomaly map.
 
-What is not kept counts at its old distance, and a picture of which nothing is kept at its old score. So a score, and
-with it the threshold, is at worst an upper bound: more pictures pass than they should, good and bad, never fewer.
-`Recalibration` says how low the threshold could be at least; where that is itself, it is known to a percent.
+Patches that were not stored keep their old distance, and a picture of which nothing was stored keeps its old score.
+So a score, and with it the threshold, is at worst an upper bound: more pictures pass than should, never fewer.
+`Recalibration` gives a lower bound of the threshold; where both bounds agree, it is known to a percent.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from totalrecall.calibration import Calibration, conformal_threshold
+from totalrecall.pictures.loading import LearntPicture
 from totalrecall.search.exact import ExactSearch
 from totalrecall.types import Matrix, Patches
 
-__all__ = ["Coverage", "Evidence", "EvidenceKeeper", "Recalibration", "kept_pictures"]
-
-Judge = Callable[[np.ndarray, int], float]  # (grid of distances (rows, columns), picture) -> score, or map level
+__all__ = ["CalibrationPatches", "Coverage", "GridJudge", "PatchKeeper", "Recalibration", "kept_pictures"]
 
 _SHARE, _AT_LEAST, _AT_MOST = 0.1, 48, 200  # of the calibration pictures
 _BEYOND_RATE = 3  # times as many as the threshold leaves above it, where that is more
@@ -32,15 +32,26 @@ _SAME = 0.99  # of a score: bounds that are this close are one value
 _PREFIX = "evidence."
 
 
+@runtime_checkable  # the checks of the test run need it
+class GridJudge(Protocol):
+    """Judges a picture by its grid of distances (rows, columns): see `judge.Judge`."""
+
+    def score_of_grid(self, grid: np.ndarray, picture: LearntPicture) -> float:
+        """Return the picture's score."""
+
+    def level_of_grid(self, grid: np.ndarray, picture: LearntPicture) -> float:
+        """Return the level below which its map shows a region."""
+
+
 def kept_pictures(count: int, rate: float) -> int:
-    """Return of how many of the calibration pictures evidence is kept."""
+    """Return the number of calibration pictures whose patches are stored."""
     usual = max(min(int(_SHARE * count), _AT_MOST), _AT_LEAST)
     return min(max(usual, int(np.ceil(_BEYOND_RATE * rate * (count + 1)))), count)
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """What a bank covered when it was fitted.
+    """The covering radius of a bank when it was fitted.
 
     Attributes:
         radius: no patch was farther from it than this, in the space that the coreset was chosen in.
@@ -52,7 +63,7 @@ class Coverage:
 
 
 @dataclass(frozen=True, eq=False)
-class Evidence:
+class CalibrationPatches:
     """The worst patches of e good pictures, as the fit measured them by banks that did not know them.
 
     Attributes:
@@ -73,7 +84,7 @@ class Evidence:
     distances: np.ndarray
 
     @staticmethod
-    def of(tensors: dict[str, np.ndarray], which: np.ndarray | None, dimensions: int) -> "Evidence | None":
+    def of(tensors: dict[str, np.ndarray], which: np.ndarray | None, dimensions: int) -> "CalibrationPatches | None":
         """Return what a model file holds; None where it holds none.
 
         Args:
@@ -86,28 +97,28 @@ class Evidence:
         """
         if f"{_PREFIX}vectors" not in tensors:
             return None
-        kept = Evidence(*(tensors[_PREFIX + field.name] for field in fields(Evidence)))
-        (e,), (_, k, _) = kept.pictures.shape, kept.vectors.shape
+        stored = CalibrationPatches(*(tensors[_PREFIX + field.name] for field in fields(CalibrationPatches)))
+        (e,), (_, k, _) = stored.pictures.shape, stored.vectors.shape
         shapes = {
             "scores": (e,),
             "peaks": (e,),
-            "grids": (e, *kept.grids.shape[1:]),
+            "grids": (e, *stored.grids.shape[1:]),
             "vectors": (e, k, dimensions),
             "cells": (e, k),
             "distances": (e, k),
         }
         for name, shape in shapes.items():
-            if getattr(kept, name).shape != shape or len(kept.grids.shape) != 3:
+            if getattr(stored, name).shape != shape or len(stored.grids.shape) != 3:
                 raise ValueError(f"{_PREFIX}{name} (wrong shape)")
-        if kept.cells.dtype != np.int32 or kept.pictures.dtype != np.int32:
+        if stored.cells.dtype != np.int32 or stored.pictures.dtype != np.int32:
             raise ValueError(f"{_PREFIX}cells or pictures (wrong type)")
-        if e and (kept.cells.max() >= kept.grids[0].size or kept.cells.min() < -1):
+        if e and (stored.cells.max() >= stored.grids[0].size or stored.cells.min() < -1):
             raise ValueError(f"{_PREFIX}cells (outside the grid)")
-        if (np.diff(kept.pictures) < 1).any():
+        if (np.diff(stored.pictures) < 1).any():
             raise ValueError(f"{_PREFIX}pictures (not ascending)")
-        if which is None or not np.isin(kept.pictures, which).all():
+        if which is None or not np.isin(stored.pictures, which).all():
             raise ValueError(f"{_PREFIX}pictures (not among those that set the threshold)")
-        return kept
+        return stored
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Return what a model file must hold."""
@@ -134,16 +145,16 @@ class Evidence:
         grid.flat[cells[cells >= 0]] = distances[cells >= 0]
         return grid
 
-    def without(self, picture: int) -> "Evidence":
-        """Return the evidence once a picture of the detector's is gone, and those after it have moved up."""
+    def without(self, picture: int) -> "CalibrationPatches":
+        """Return these patches once a picture of the detector's is gone, and those after it have moved up."""
         keep = self.pictures != picture
-        kept = Evidence(*(getattr(self, field.name)[keep] for field in fields(self)))
-        return replace(kept, pictures=kept.pictures - (kept.pictures > picture).astype(np.int32))
+        stored = CalibrationPatches(*(getattr(self, field.name)[keep] for field in fields(self)))
+        return replace(stored, pictures=stored.pictures - (stored.pictures > picture).astype(np.int32))
 
     def raised(
-        self, lost: Patches, rest: Matrix, owners: np.ndarray, *, score_of: Judge, level_of: Judge
-    ) -> "Evidence":
-        """Return the evidence once vectors have left the bank: an estimate, since the banks of the fit are not kept.
+        self, lost: Patches, rest: Matrix, owners: np.ndarray, *, judge: GridJudge, pictures: Sequence[LearntPicture]
+    ) -> "CalibrationPatches":
+        """Return these patches once vectors have left the bank: an estimate, since the banks of the fit are not kept.
 
         Where the nearest vector is among the lost, the distance becomes that to the rest, if that is farther. A
         picture's own vectors do not count.
@@ -152,7 +163,8 @@ class Evidence:
             lost: (l, d).
             rest: (m, d), what is left of the bank that was fitted.
             owners: (m,) of which of the detector's pictures each is.
-            score_of, level_of: of a picture's grid.
+            judge: as the fit judged.
+            pictures: of the detector.
         """
         if not len(self.pictures) or not len(lost):
             return self
@@ -161,33 +173,33 @@ class Evidence:
         distances = np.where(farther, to_rest, self.distances)
         scores, peaks = self.scores.copy(), self.peaks.copy()
         for row in np.flatnonzero(farther.any(axis=1)).tolist():
-            picture = int(self.pictures[row])
+            picture = pictures[int(self.pictures[row])]
             before, after = self.grid(row, self.distances[row]), self.grid(row, distances[row])
-            for values, judge in ((scores, score_of), (peaks, level_of)):
-                raised = _in_proportion(values[row], judge(before, picture), judge(after, picture))
+            for values, value_of in ((scores, judge.score_of_grid), (peaks, judge.level_of_grid)):
+                raised = _in_proportion(values[row], value_of(before, picture), value_of(after, picture))
                 values[row] = max(values[row], raised)
         return replace(self, distances=distances, scores=scores, peaks=peaks)
 
     def _distances_to_others(self, bank: Matrix, owners: np.ndarray) -> np.ndarray:
         """Return the distance (e, k) of each kept patch to the nearest vector of another picture; inf of none."""
-        found = np.empty(self.cells.shape, np.float32)
+        new_distances = np.empty(self.cells.shape, np.float32)
         norms = np.einsum("md,md->m", bank, bank)
         for row, picture in enumerate(self.pictures):
             patches = self.vectors[row].astype(np.float32)
             squared = norms - 2 * (patches @ bank.T)  # (k, d) @ (d, m) -> (k, m)
             squared[:, owners == picture] = np.inf
             apart = patches - bank[squared.argmin(axis=1)]
-            found[row] = np.sqrt(np.einsum("kd,kd->k", apart, apart))
-            found[row, np.isinf(squared.min(axis=1))] = np.inf
-        return found
+            new_distances[row] = np.sqrt(np.einsum("kd,kd->k", apart, apart))
+            new_distances[row, np.isinf(squared.min(axis=1))] = np.inf
+        return new_distances
 
 
 def _in_proportion(value: float, before: float, after: float) -> float:
-    """Return a value of the fit in proportion: float16 and eq. 7's weight, which is kept, then do not tell."""
+    """Scale a fitted value by after / before: errors that both share (float16, the fixed weight of eq. 7) cancel."""
     return value * after / before if before > 0 else after
 
 
-class EvidenceKeeper:
+class PatchKeeper:
     """Takes the calibration pictures of a fit one after the other, in memory for the few that will be kept.
 
     Args:
@@ -229,9 +241,9 @@ class EvidenceKeeper:
         vectors[: len(worst)] = patches[worst]
         at = np.full(count, -1, np.int32)
         at[: len(worst)] = cells[worst, 0] * grid.shape[1] + cells[worst, 1]
-        own = np.zeros(count, np.float32)
-        own[: len(worst)] = distances[worst]
-        self._held.append((picture, score, peak, (grid.astype(np.float16), vectors, at, own)))
+        worst_distances = np.zeros(count, np.float32)
+        worst_distances[: len(worst)] = distances[worst]
+        self._held.append((picture, score, peak, (grid.astype(np.float16), vectors, at, worst_distances)))
         if len(self._held) > 4 * self._capacity:
             self._held = self._chosen(2 * self._capacity)
 
@@ -239,22 +251,22 @@ class EvidenceKeeper:
         """Return those that rank highest, by score or by peak: three by score for one by peak."""
         ranks = np.empty((2, len(self._held)), np.int64)
         for rank, which in zip(ranks, (1, 2), strict=True):
-            values = np.array([one[which] for one in self._held])
+            values = np.array([candidate[which] for candidate in self._held])
             rank[np.argsort(-values, kind="stable")] = np.arange(len(values))
         return [self._held[at] for at in np.argsort(np.minimum(ranks[0], 3 * ranks[1]), kind="stable")[:count]]
 
-    def evidence(self) -> Evidence | None:
+    def patches(self) -> CalibrationPatches | None:
         """Return what is kept; None where nothing was taken."""
-        chosen = sorted(self._chosen(self._capacity), key=lambda one: one[0])
+        chosen = sorted(self._chosen(self._capacity), key=lambda candidate: candidate[0])
         if not chosen:
             return None
-        width = max(one[3][2].size for one in chosen)  # regions of interest may cover unequal parts
-        parts = [[_padded(part, width if at else None) for at, part in enumerate(one[3])] for one in chosen]
+        width = max(candidate[3][2].size for candidate in chosen)  # regions of interest may cover unequal parts
+        parts = [[_padded(part, width if at else None) for at, part in enumerate(candidate[3])] for candidate in chosen]
         grids, vectors, cells, distances = (np.stack(part) for part in zip(*parts, strict=True))
-        return Evidence(
-            np.array([one[0] for one in chosen], np.int32),
-            np.array([one[1] for one in chosen], np.float64),
-            np.array([one[2] for one in chosen], np.float64),
+        return CalibrationPatches(
+            np.array([candidate[0] for candidate in chosen], np.int32),
+            np.array([candidate[1] for candidate in chosen], np.float64),
+            np.array([candidate[2] for candidate in chosen], np.float64),
             grids,
             vectors,
             cells,
@@ -274,40 +286,54 @@ class Recalibration:
 
     Args:
         calibration: of the detector.
-        evidence: of the fit; None leaves the calibration as it is.
-        score_of, level_of: of a picture's grid, as the fit judged it.
+        patches: of the fit; None leaves the calibration as it is.
+        judge: as the fit judged.
+        pictures: of the detector.
     """
 
     def __init__(
-        self, calibration: Calibration, evidence: Evidence | None, *, score_of: Judge, level_of: Judge
+        self,
+        calibration: Calibration,
+        patches: CalibrationPatches | None,
+        *,
+        judge: GridJudge,
+        pictures: Sequence[LearntPicture],
     ) -> None:
-        self._calibration, self._evidence = calibration, evidence
-        self._score_of, self._level_of = score_of, level_of
+        self._calibration, self._patches = calibration, patches
+        self._judge, self._pictures = judge, pictures
         self.scores = calibration.scores.copy()
         self._joined = False
-        if evidence is not None:
+        if patches is not None:
             assert calibration.pictures is not None
-            self._entries = np.searchsorted(calibration.pictures, evidence.pictures)
-            self.scores[self._entries] = evidence.scores
-            self._distances = evidence.distances.copy()
+            self._entries = np.searchsorted(calibration.pictures, patches.pictures)
+            self.scores[self._entries] = patches.scores
+            self._distances = patches.distances.copy()
 
     def add(self, vectors: Patches) -> None:
         """Let vectors (v, d) join the bank."""
-        kept = self._evidence
-        if kept is None or not len(vectors):
+        stored = self._patches
+        if stored is None or not len(vectors):
             return
         self._joined = True
-        found = kept.distances_to(vectors)
-        nearer = (found < self._distances) & (kept.cells >= 0)
-        self._distances[nearer] = found[nearer]
+        new_distances = stored.distances_to(vectors)
+        nearer = (new_distances < self._distances) & (stored.cells >= 0)
+        self._distances[nearer] = new_distances[nearer]
         for row in np.flatnonzero(nearer.any(axis=1)).tolist():
-            self.scores[self._entries[row]] = self._value(kept, row, self._score_of, kept.scores[row])
+            self.scores[self._entries[row]] = self._score(stored, row)
 
-    def _value(self, kept: Evidence, row: int, judge: Judge, value: float, rest: float = 1.0) -> float:
-        picture = int(kept.pictures[row])
-        before = judge(kept.grid(row, kept.distances[row]), picture)
-        after = judge(kept.grid(row, self._distances[row], rest=rest), picture)
-        return min(value, _in_proportion(value, before, after))
+    def _score(self, stored: CalibrationPatches, row: int, *, rest: float = 1.0) -> float:
+        """Return the score of a kept picture as it is now, with the patches that were not kept scaled by `rest`."""
+        picture = self._pictures[int(stored.pictures[row])]
+        before = self._judge.score_of_grid(stored.grid(row, stored.distances[row]), picture)
+        after = self._judge.score_of_grid(stored.grid(row, self._distances[row], rest=rest), picture)
+        return min(stored.scores[row], _in_proportion(stored.scores[row], before, after))
+
+    def _peak(self, stored: CalibrationPatches, row: int) -> float:
+        """Return the peak of a kept picture's map as it is now."""
+        picture = self._pictures[int(stored.pictures[row])]
+        before = self._judge.level_of_grid(stored.grid(row, stored.distances[row]), picture)
+        after = self._judge.level_of_grid(stored.grid(row, self._distances[row]), picture)
+        return min(stored.peaks[row], _in_proportion(stored.peaks[row], before, after))
 
     @property
     def threshold(self) -> float:
@@ -317,27 +343,27 @@ class Recalibration:
     @property
     def lowest_threshold(self) -> float:
         """What the threshold cannot be below: whatever was not kept counts as if a new vector had met it."""
-        kept = self._evidence
-        if kept is None or not self._joined:
+        stored = self._patches
+        if stored is None or not self._joined:
             return self.threshold
         lowest = np.zeros_like(self.scores)
         for row, entry in enumerate(self._entries):
-            lowest[entry] = self._value(kept, row, self._score_of, kept.scores[row], rest=0.0)
-        told = self.threshold
+            lowest[entry] = self._score(stored, row, rest=0.0)
+        now = self.threshold
         if self._calibration.below_floor:  # it is of the tail, which begins with a third of the scores at most
             highest = np.argsort(-self.scores)[: len(lowest) // 3 + 1]
             known = bool((lowest[highest] >= _SAME * self.scores[highest]).all())
-            return told if known else conformal_threshold(lowest, self._calibration.rate)
+            return now if known else conformal_threshold(lowest, self._calibration.rate)
         bound = replace(self._calibration, scores=lowest).threshold
-        return told if bound >= _SAME * told else bound
+        return now if bound >= _SAME * now else bound
 
     def calibration(self) -> Calibration:
         """Return the calibration as it is now."""
-        kept = self._evidence
-        if kept is None:
+        stored = self._patches
+        if stored is None:
             return self._calibration
         peaks = self._calibration.peaks.copy()
-        peaks[self._entries] = kept.peaks
-        for row in np.flatnonzero((self._distances < kept.distances).any(axis=1)).tolist():
-            peaks[self._entries[row]] = self._value(kept, row, self._level_of, kept.peaks[row])
+        peaks[self._entries] = stored.peaks
+        for row in np.flatnonzero((self._distances < stored.distances).any(axis=1)).tolist():
+            peaks[self._entries[row]] = self._peak(stored, row)
         return replace(self._calibration, scores=self.scores, peaks=peaks)

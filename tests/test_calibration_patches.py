@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from totalrecall.calibration import Calibration
-from totalrecall.patchcore.evidence import Evidence, EvidenceKeeper, Recalibration, kept_pictures
+from totalrecall.patchcore.calibration_patches import CalibrationPatches, PatchKeeper, Recalibration, kept_pictures
+from totalrecall.pictures.loading import LearntPicture
 
 SIDE, DIMENSIONS = 30, 4  # 900 patches, of which a score averages 9, and 36 are kept
 
@@ -13,14 +14,27 @@ def cells(side=SIDE):
     return np.indices((side, side)).reshape(2, -1).T
 
 
-def top(grid, _=0):
+PICTURES = [LearntPicture(f"{at}.png", "", SIDE, SIDE) for at in range(100)]
+
+
+def top(grid):
     """The score that `top1pct` is, of a whole grid."""
     values = np.sort(grid.ravel())
     return float(values[-max(len(values) // 100, 1) :].mean())
 
 
-def peak(grid, _=0):
+def peak(grid):
     return float(grid.max())
+
+
+class Highest:
+    """Judges by the grid alone."""
+
+    def score_of_grid(self, grid, picture):  # noqa: ARG002
+        return top(grid)
+
+    def level_of_grid(self, grid, picture):  # noqa: ARG002
+        return peak(grid)
 
 
 def to_nearest(patches, bank):
@@ -32,14 +46,14 @@ def some(count=60, seed=0, rate=0.1):
     rng = np.random.default_rng(seed)
     bank = rng.standard_normal((30, DIMENSIONS), dtype=np.float32)
     pictures = rng.standard_normal((count, SIDE**2, DIMENSIONS), dtype=np.float32)
-    keeper, scores, peaks = EvidenceKeeper(count, rate), [], []
+    keeper, scores, peaks = PatchKeeper(count, rate), [], []
     for at, patches in enumerate(pictures):
         grid = to_nearest(patches, bank).reshape(SIDE, SIDE)
         scores.append(top(grid))
         peaks.append(peak(grid))
         keeper.add(at, patches, cells(), grid, scores[-1], peaks[-1], weight=grid.ravel())
     calibration = Calibration(np.array(scores), np.array(peaks), rate, 5, np.arange(count, dtype=np.int32))
-    return bank, pictures, keeper.evidence(), calibration
+    return bank, pictures, keeper.patches(), calibration
 
 
 @pytest.mark.parametrize(
@@ -53,7 +67,7 @@ def test_of_how_many_pictures_evidence_is_kept(count, rate, kept):
 def test_the_highest_by_score_and_by_peak_are_kept_whatever_their_order():
     for seed in range(3):
         order = np.random.default_rng(seed).permutation(500)
-        keeper = EvidenceKeeper(1000, 0.01)  # of 100
+        keeper = PatchKeeper(1000, 0.01)  # of 100
         longest = 0
         for at in order.tolist():
             grid = np.full((3, 3), at, np.float32)
@@ -61,42 +75,42 @@ def test_the_highest_by_score_and_by_peak_are_kept_whatever_their_order():
                 at, np.ones((9, 2), np.float32), cells(3), grid, float(at), float((at + 250) % 500), weight=np.ones(9)
             )
             longest = max(longest, len(keeper._held))
-        kept = set(keeper.evidence().pictures.tolist())
+        kept = set(keeper.patches().pictures.tolist())
         assert {*range(430, 500), *range(230, 250)} <= kept
         assert len(kept) == 100
         assert longest <= 401
 
 
 def test_a_picture_with_fewer_patches_is_filled_up():
-    keeper = EvidenceKeeper(2, 0.1)
+    keeper = PatchKeeper(2, 0.1)
     for at, count in enumerate((3, 9)):
         grid = np.zeros((3, 3), np.float32)
         grid.flat[:count] = np.arange(count) + 1
         keeper.add(at, np.ones((count, 2), np.float32), cells(3)[:count], grid, 1.0, 1.0, weight=grid.ravel()[:count])
-    kept = keeper.evidence()
+    kept = keeper.patches()
     assert kept.cells.tolist() == [[2, 1, 0, -1, -1, -1, -1, -1], [8, 7, 6, 5, 4, 3, 2, 1]]
     assert kept.grid(0, np.zeros(8, np.float32)).tolist() == np.zeros((3, 3)).tolist()
     assert kept.grid(1, np.zeros(8, np.float32)).ravel().tolist() == [1, *[0] * 8]
 
 
 def test_what_float16_cannot_hold_is_not_kept():
-    keeper = EvidenceKeeper(1, 0.1)
+    keeper = PatchKeeper(1, 0.1)
     patches = np.ones((9, 2), np.float32)
     patches[4] = 1e6
     keeper.add(0, patches, cells(3), np.ones((3, 3), np.float32), 1.0, 1.0, weight=np.ones(9))
-    kept = keeper.evidence()
+    kept = keeper.patches()
     assert np.isfinite(kept.vectors).all()
     assert 4 not in kept.cells
 
 
 def test_of_nothing_there_is_no_evidence():
-    assert EvidenceKeeper(0, 0.1).evidence() is None
+    assert PatchKeeper(0, 0.1).patches() is None
 
 
 def test_scores_follow_the_bank_exactly_where_all_that_counts_was_kept():
     bank, pictures, evidence, calibration = some()
     worst = pictures[evidence.pictures[3]][evidence.cells[3][:2]]
-    recalibration = Recalibration(calibration, evidence, score_of=top, level_of=peak)
+    recalibration = Recalibration(calibration, evidence, judge=Highest(), pictures=PICTURES)
     recalibration.add(worst[:1])
     recalibration.add(worst[1:])
     true = [to_nearest(patches, np.concatenate([bank, worst])).reshape(SIDE, SIDE) for patches in pictures]
@@ -111,7 +125,7 @@ def test_scores_follow_the_bank_exactly_where_all_that_counts_was_kept():
 def test_scores_are_upper_bounds_and_the_threshold_lies_between_its_bounds(count):
     bank, pictures, evidence, calibration = some(seed=1)
     new = np.random.default_rng(2).standard_normal((count, DIMENSIONS), dtype=np.float32)
-    recalibration = Recalibration(calibration, evidence, score_of=top, level_of=peak)
+    recalibration = Recalibration(calibration, evidence, judge=Highest(), pictures=PICTURES)
     recalibration.add(new)
     true = np.array([top(to_nearest(patches, np.concatenate([bank, new]))) for patches in pictures])
     assert (recalibration.scores >= true * (1 - 1e-3)).all()
@@ -122,7 +136,7 @@ def test_scores_are_upper_bounds_and_the_threshold_lies_between_its_bounds(count
 
 def test_below_the_floor_the_bounds_are_those_of_the_tail_or_of_the_highest_score():
     _, pictures, evidence, calibration = some(rate=0.001)
-    recalibration = Recalibration(calibration, evidence, score_of=top, level_of=peak)
+    recalibration = Recalibration(calibration, evidence, judge=Highest(), pictures=PICTURES)
     assert calibration.below_floor
     assert recalibration.lowest_threshold == recalibration.threshold == calibration.threshold
     worst = pictures[evidence.pictures[3]][evidence.cells[3][:2]]
@@ -134,7 +148,7 @@ def test_below_the_floor_the_bounds_are_those_of_the_tail_or_of_the_highest_scor
 
 def test_without_evidence_the_calibration_stays():
     _, pictures, _, calibration = some()
-    recalibration = Recalibration(calibration, None, score_of=top, level_of=peak)
+    recalibration = Recalibration(calibration, None, judge=Highest(), pictures=PICTURES)
     recalibration.add(pictures[0])
     assert recalibration.calibration() is calibration
     assert recalibration.lowest_threshold == recalibration.threshold == calibration.threshold
@@ -151,26 +165,26 @@ def test_a_picture_that_leaves_moves_the_others_up():
 
 def test_distances_rise_to_the_nearest_of_the_others_where_a_lost_vector_was_nearest():
     """Nine patches on a line; the vectors at 0 and 10 are left, that at 4 goes, that at 4.5 is the picture's own."""
-    keeper = EvidenceKeeper(1, 0.1)
+    keeper = PatchKeeper(1, 0.1)
     patches = np.arange(9, dtype=np.float32)[:, None] * np.ones((1, 2), np.float32) / np.float32(np.sqrt(2))
     line = np.array([0, 10, 4.5, 4], np.float32)
     bank = line[:, None] * np.ones((1, 2), np.float32) / np.float32(np.sqrt(2))
     others = np.array([0, 1, 3])
     grid = np.abs(np.arange(9)[:, None] - line[others]).min(axis=1).astype(np.float32).reshape(3, 3)
     keeper.add(7, patches, cells(3), grid, top(grid), peak(grid), weight=grid.ravel())
-    evidence = keeper.evidence()
-    raised = evidence.raised(bank[3:], bank[:3], np.array([1, 2, 7]), score_of=top, level_of=peak)
+    evidence = keeper.patches()
+    raised = evidence.raised(bank[3:], bank[:3], np.array([1, 2, 7]), judge=Highest(), pictures=PICTURES)
     after = np.minimum(np.arange(9), np.abs(10 - np.arange(9)))
     expected = np.where(evidence.cells[0] >= 0, after[evidence.cells[0]], 0)
     assert raised.distances[0] == pytest.approx(expected, rel=1e-3)
     assert raised.scores[0] == pytest.approx(5, rel=1e-3)
-    assert evidence.raised(bank[:0], bank, np.zeros(4), score_of=top, level_of=peak) is evidence
+    assert evidence.raised(bank[:0], bank, np.zeros(4), judge=Highest(), pictures=PICTURES) is evidence
 
 
 def test_what_a_model_file_holds_is_what_was_kept():
     _, _, evidence, calibration = some()
-    again = Evidence.of(evidence.tensors(), calibration.pictures, DIMENSIONS)
+    again = CalibrationPatches.of(evidence.tensors(), calibration.pictures, DIMENSIONS)
     assert all(np.array_equal(again.tensors()[name], one) for name, one in evidence.tensors().items())
-    assert Evidence.of({}, None, DIMENSIONS) is None
+    assert CalibrationPatches.of({}, None, DIMENSIONS) is None
     with pytest.raises(ValueError, match="not among those that set the threshold"):
-        Evidence.of(evidence.tensors(), np.arange(3), DIMENSIONS)
+        CalibrationPatches.of(evidence.tensors(), np.arange(3), DIMENSIONS)
