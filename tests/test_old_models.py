@@ -60,7 +60,7 @@ def test_info_says_that_the_header_of_a_model_of_before_is_not_protected(kind, t
     path = DATA / f"old_{kind}.trecall"
     assert describe(str(path))["header_protected_by_hash"] is False
     assert main(["info", str(path)]) == 0
-    assert "header protected by hash no, an older version wrote it" in " ".join(capsys.readouterr().out.split())
+    assert "header protected by hash no, " in " ".join(capsys.readouterr().out.split())
     now = load_detector(path).save(tmp_path / "now.trecall")
     assert describe(str(now))["header_protected_by_hash"] is True
 
