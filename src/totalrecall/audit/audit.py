@@ -1,8 +1,9 @@
-"""The good pictures that look least like the others: dirty ones among them, the same one twice, unusual sizes.
+"""Finds the good pictures that look least like the others: dirty parts, the same picture twice, unusual sizes.
 
-What is asked of each picture is how well all others explain it (`guard`). The work is that of a fit with a small bank:
-the pictures are read in the way that memory allows (`plan`), a coreset of all is chosen, and each picture is measured
-against it without its own vectors. Nothing is decided: the pictures come ranked, with the reason in words.
+For each picture an audit measures how well all other pictures explain it (`outliers.explain`). It works like a fit with
+a small memory bank: the pictures are read as memory allows (`plan`), a coreset of all patches is chosen, and each
+picture is measured against the coreset without its own vectors. An audit decides nothing: it ranks the pictures and
+gives a reason for each.
 """
 
 import math
@@ -46,12 +47,12 @@ class Entry:
     """One picture of the ranking.
 
     Attributes:
-        number: its place among `Audit.pictures`.
-        path: of its file, or `array[i]`.
-        level: how badly the others explain it, bigger is worse: a Euclidean distance, in the measure of its like.
-        stands_out: the level is above `Audit.limit`.
-        like: the picture that explains most of its patches best.
-        part: number of the part that it seems to show, the same for several photographs of one (see `same_part`).
+        number: index into `Audit.pictures`.
+        path: path of its file, or `array[i]`.
+        level: how badly the others explain it, higher is worse: a distance, scaled by the most similar picture.
+        stands_out: whether the level is above `Audit.limit`.
+        like: path of the most similar picture, the one that explains most of its patches best.
+        part: number of the part that it seems to show, the same for several photographs of a part (see `same_part`).
     """
 
     number: int
@@ -64,7 +65,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class SamePicture:
-    """Paths of pictures that are the same: by the bytes of their files where `exact`, else by what there is to see."""
+    """Paths of pictures that are the same: with the same bytes if `exact`, else nearly the same to look at."""
 
     paths: tuple[str, ...]
     exact: bool
@@ -72,14 +73,15 @@ class SamePicture:
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """What there is to see of one picture.
+    """What to show of one picture.
 
     Attributes:
-        entry: the picture.
-        reason: in words.
-        share: of its patches, that are worse than usual.
-        spot: box of the worst of them, in original pixels: left, top, width, height; None where nothing is.
-        image: the picture, and its map of distances in original pixels.
+        entry: its place in the ranking.
+        reason: why it is unlike the others, as a sentence.
+        share: share of its patches that are worse than usual.
+        spot: box around the worst of these patches, in original pixels: left, top, width, height; None without any.
+        image: the pixels of the picture.
+        anomaly_map: its distances, in original pixels.
     """
 
     entry: Entry
@@ -92,18 +94,18 @@ class Shown:
 
 @dataclass(frozen=True, eq=False)
 class Audit:
-    """What an audit found.
+    """The result of an audit.
 
     Attributes:
         entries: all pictures that could be read, the worst first.
-        limit: level above which a picture stands out; infinite where the pictures are too few to tell.
-        usual: the level of the middle picture.
-        pictures: those that could be read and are different, in the order given; `sizes` names them by number.
-        duplicates: groups of the same picture. Of a group that `report.repeats` names, the first was compared; of one
-            that only looks much alike (see `audit_checks`) all.
+        limit: level above which a picture stands out; infinite if there are too few pictures.
+        usual: the median level.
+        pictures: the different pictures that could be read, in the order given; `sizes` refers to them by index.
+        duplicates: groups of the same picture. Of a group in `report.repeats` only the first picture was compared; of a
+            group that is only nearly the same (see `checks`) all were.
         sizes: pictures of an unusual size.
-        skipped: why pictures could not be read.
-        report: what the work took.
+        skipped: the pictures that could not be read, each with the reason.
+        report: time and memory of the audit.
     """
 
     entries: list[Entry]
@@ -121,11 +123,11 @@ class Audit:
 
     @property
     def parts(self) -> int:
-        """How many parts the pictures seem to show; as many as there are pictures where none is shown twice."""
+        """The number of different parts that the pictures seem to show."""
         return len({entry.part for entry in self.entries})
 
     def names_of(self, group: SamePicture) -> str:
-        """Return the paths of a group, of a large one the first, and how many more there are."""
+        """Return the paths of a group in a line; of a large group the first paths and how many more there are."""
         return listed(group.paths, _NAMED)
 
     @property
@@ -134,7 +136,7 @@ class Audit:
         return [entry for entry in self.entries if entry.stands_out]
 
     def show(self, top: int) -> Iterator[Shown]:
-        """Yield what there is to see of the worst pictures, in turn; one whose file has gone meanwhile is left out."""
+        """Yield what to show of the worst pictures, the worst first; a picture whose file is gone is left out."""
         worst = self.entries[:top]
         usual = self._usual_looks() if worst else np.empty((0, 3))
         for entry in worst:
@@ -167,7 +169,7 @@ class Audit:
         }
 
     def _image(self, path: str) -> Image | None:
-        """Return a picture's pixels, or None where its file has gone meanwhile."""
+        """Return the pixels of a picture, or None if its file is gone."""
         if path.startswith("array["):
             return load_picture(self._sources[int(path[6:-1])], self._recipe).image
         try:
@@ -187,7 +189,7 @@ class Audit:
         whole, level = laid_out(distances, seen.cells, grid), smoothed(distances, seen.cells, grid)
         geometry = self._recipe.geometry(seen.picture.height, seen.picture.width)
         full = anomaly_map(whole, geometry, roi=self._recipe.prepared_roi(geometry))
-        # worse than usual: nearer to this picture's worst hundredth than to that of the middle one
+        # worse than usual: nearer, in ratio, to the level of this picture than to the usual level
         limit = math.sqrt(self.usual * entry.level) if entry.level > self.usual else math.inf
         hot = level > limit
         share = float(hot.mean()) if len(hot) else 0.0
@@ -280,7 +282,7 @@ def _share(detector: PatchCore, pictures: int) -> float:
 def _compare(
     learnt: TrainingPatches, others: LeaveOneOutIndex, progress: Progress | None
 ) -> tuple[LeaveOneOutScores, dict[int, np.ndarray]]:
-    """Explain all pictures; on the way, describe each as a whole."""
+    """Measure how well all pictures are explained; on the way, describe each as a whole."""
     described: dict[int, np.ndarray] = {}
 
     def again(numbers: Sequence[int]) -> Iterator[PicturePatches]:
@@ -345,7 +347,7 @@ def _box(cells: np.ndarray, grid: tuple[int, int], geometry: Geometry) -> tuple[
 
 
 def _words(share: float, spot: tuple[int, int, int, int] | None, shape: tuple[int, ...]) -> str:
-    """Say where a picture is unlike the others."""
+    """Say where in the picture the patches are that the others do not explain."""
     if spot is None:
         return "like the others"
     if share >= _MOST_OF_IT:

@@ -1,11 +1,11 @@
-"""What an audit finds without the patches' distances: the same picture twice, odd light and focus.
+"""What an audit finds without patch distances: the same picture twice, unusual light and focus.
 
-Two pictures are nearly the same when they are much nearer to each other than pictures of different parts are: nearer
-than 0.4 of what lies, in the middle of all pictures, between a picture and its fourth nearest. They are compared by
-their features, averaged over the cells of a coarse grid. A hash of the pixels (the sign of DCT coefficients, or of
-differences) is no use here: all pictures of one kind of part have nearly the same. On 209 bottles and 761 magnetic
-tiles this names one and five pairs, the same part in the same place. Copies, saved again as JPEG or with some more
-light, are told before that and more strictly (see `copies`): a fit leaves these out.
+Two pictures are nearly the same if they are much nearer to each other than pictures of different parts are: nearer than
+0.4 times the median distance between a picture and its fourth nearest neighbour. Pictures are compared by their
+features, averaged over the cells of a coarse grid. A hash of the pixels (the signs of DCT coefficients, or of
+differences) does not work here: all pictures of one kind of part have nearly the same hash. On 209 bottles and 761
+magnetic tiles this finds one pair and five pairs, each the same part in the same place. Copies that were saved again as
+JPEG or made brighter are found before, by a stricter test (see `copies`), and a fit leaves them out.
 """
 
 import cv2
@@ -19,9 +19,9 @@ _BINS = 4  # a side, of the coarse grid
 _DIRECTIONS = 64  # of the patches' main ones
 _SAME = 0.4  # of the usual distance to the fourth nearest picture
 _FOURTH = 4
-_LEAST = 8  # pictures: of fewer nothing is usual
+_LEAST = 8  # pictures; with fewer, nothing can be called usual
 _BLOCK = 1024  # pictures compared at a time
-_GREY, _CONTRAST, _SHARP = 12.0, 0.25, 0.4  # least differences that are worth a word: grey levels, and shares
+_GREY, _CONTRAST, _SHARP = 12.0, 0.25, 0.4  # smallest differences to report: grey levels, and shares
 _ODD = 5.0  # robust standard deviations
 
 
@@ -92,7 +92,7 @@ def looks(image: Image) -> tuple[float, float, float]:
 
 
 def odd_looks(own: tuple[float, float, float], usual: Matrix) -> list[str]:
-    """Say in words how light, contrast and sharpness differ from those of other pictures, (n, 3) from `looks`."""
+    """Say how light, contrast and sharpness differ from those of other pictures, (n, 3) from `looks`."""
     words = []
     names = (("brighter", "darker"), ("of more contrast", "of less contrast"), ("sharper", "blurred"))
     for column, least in enumerate((_GREY, _CONTRAST, _SHARP)):

@@ -1,6 +1,6 @@
-"""The contact sheet of an audit: one page that opens anywhere, or one picture, with the worst of the good pictures.
+"""The contact sheet of an audit: the good pictures that are least like the others, as one page or as one picture.
 
-All are drawn on one scale, that of the audit's limit, so that what is hot stands out from the other pictures too.
+All pictures are drawn on the same colour scale, which ends at twice the audit's limit: their colours can be compared.
 """
 
 import math
@@ -21,8 +21,8 @@ __all__ = ["VERDICT", "draw_tile", "write_page_of", "write_picture_of"]
 
 Picture: TypeAlias = NDArray[np.uint8]  # (h, w, 3) RGB; not `types.Image`, for sizes change here
 
-VERDICT = 60  # rows of an overlay's head, whose verdict is not the audit's
-_SCALE = 64  # and of its foot, with the scale
+VERDICT = 60  # rows at the top of an overlay, with a verdict that an audit does not give
+_SCALE = 64  # rows at the foot of an overlay, with the colour scale
 _TILE = (480, 480)  # pixels of the sheet's tiles: width, height
 _CAPTION, _GAP = 44, 16
 _COLUMNS = 3
@@ -33,7 +33,7 @@ _PAPER, _INK, _SOFT, _BAD = (250, 250, 247), (28, 30, 33), (110, 114, 120), (178
 
 
 def draw_tile(audit: Audit, shown: Shown) -> Picture:
-    """Return a picture beside its heat map, at most 968 pixels wide."""
+    """Return a picture next to its heat map, at most 968 pixels wide."""
     scale = audit.limit if math.isfinite(audit.limit) else 1.5 * audit.usual
     boxes = []
     if shown.spot is not None:
@@ -78,7 +78,7 @@ def write_page_of(path: str | Path, audit: Audit, shown: Sequence[Shown], *, not
 
 
 def write_picture_of(path: str | Path, audit: Audit, shown: Sequence[Shown]) -> Path:
-    """Write the worst as one PNG, three tiles a row, and return its path.
+    """Write the pictures as one PNG, three tiles in a row, and return its path.
 
     Raises:
         DataError: the folder cannot be made or written.

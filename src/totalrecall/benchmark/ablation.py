@@ -1,8 +1,8 @@
-"""The paper's ablations: PatchCore with one setting changed at a time. `benchmark_ablate_tables` makes them one table.
+"""The paper's ablations: PatchCore with one setting changed at a time. `ablation_tables` makes a table of them.
 
 `variants` says what is changed, around whatever settings are the default of the run. Each variant is measured in cells
-of the benchmark, so a run that was stopped goes on where it stopped, and variants that differ only in how scores are
-made of distances share one fit.
+of the benchmark, so a run that was stopped can be continued, and variants that differ only in how scores are made of
+distances share one fit.
 """
 
 import io
@@ -142,10 +142,10 @@ def run_ablation(
     Args:
         benchmark: categories, seeds, numbers of good pictures, and the settings that every row starts from; its only
             method is PatchCore.
-        folder: holds `cells.jsonl`; a run that was stopped goes on there.
+        folder: folder of `cells.jsonl`; a run that was stopped is continued there.
         factors: of `FACTORS`.
         progress: called with (step, done, total); the step `cells` is the whole run.
-        tell: called with lines for a person: how much there is to do, then a line a cell.
+        tell: called with lines of text: how much there is to do, then a line for each cell.
 
     Raises:
         SettingError: a factor or a setting is not known, or a setting is outside what is allowed.

@@ -49,7 +49,7 @@ class Cell:
     """What one cell measures.
 
     Attributes:
-        method: of detection, as `kinds.KINDS` names it.
+        method: name of the method, one of `registry.KINDS`.
         data: of the category, split by the seed where the layout has no split of its own.
         seed: of the split, of the choice of few pictures, and of the detector.
         shots: good pictures to fit on; None for all.
@@ -58,7 +58,7 @@ class Cell:
         roi: mask picture of the region of interest.
         threads: of the engine.
         seen_only: measure pixels only where a crop showed the picture (see `evaluation.evaluate`).
-        label: words for a person, of what is special about it.
+        label: what is special about the cell, in words.
     """
 
     method: str
@@ -212,13 +212,13 @@ def _line(cell: Cell, detector: "AnyDetector", folder: Path | None, progress: Pr
 
 
 class _Drawn:
-    """What is drawn of a detector's results: scores, and the PRO curve."""
+    """What a page draws of a detector's results: scores, and the PRO curve."""
 
     def __init__(self, *, seen_only: bool) -> None:
         self._seen_only = seen_only
         self.scored: list[tuple[Sample, float]] = []
         self.overlap = OverlapCurve()
-        self.seconds = 0.0  # that this took
+        self.seconds = 0.0  # spent here
 
     @property
     def labels(self) -> list[int]:
@@ -229,7 +229,7 @@ class _Drawn:
         return [score for _, score in self.scored]
 
     def hear(self, sample: Sample, outcome: Scored | PictureError) -> None:
-        """Take in what the detector said of a sample."""
+        """Take in the result of a sample."""
         if isinstance(outcome, PictureError):
             return
         began = time.perf_counter()
@@ -301,7 +301,7 @@ def _thumbnails(cell: Cell, detector: "AnyDetector", drawn: _Drawn, folder: Path
     for number, (why, sample, score) in enumerate(_extremes(drawn.scored)):
         try:
             result, image = detector.predict(sample.path), read_image(sample.path, detector.recipe.depth)
-        except PictureError:  # gone meanwhile; it was scored, so it is told without a picture
+        except PictureError:  # its file is gone since it was scored
             continue
         overlay = result.overlay(picture=image, title="")
         size = (_THUMBNAIL, round(_THUMBNAIL * overlay.shape[0] / overlay.shape[1]))

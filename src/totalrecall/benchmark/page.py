@@ -36,7 +36,7 @@ def write_benchmark_page(
         title: its heading.
         notes: sentences under it.
         tables: shown first, in this order.
-        lines: of cells; of each column and category the first is drawn.
+        lines: lines of cells; of each column and category the first is drawn.
         pictures: folder of the thumbnails that the lines name.
         bad: cells and files that could not be used, each with the reason.
 

@@ -1,7 +1,7 @@
 """Methods x categories x seeds: which cells there are, which are done, and the rest measured one after the other.
 
-A finished cell is one line of JSON in `cells.jsonl`. Its key is a hash of everything that its figures rest on, so a run
-that was stopped goes on where it stopped, and a changed setting makes other cells.
+A finished cell is one line of JSON in `cells.jsonl`. Its key is a hash of everything that its figures depend on. So a
+run that was stopped can be continued, and a changed setting makes new cells.
 """
 
 import json
@@ -87,7 +87,7 @@ class Benchmark:
     Attributes:
         layout, root: of the data set, see `datasets.open_dataset`.
         categories: of it, by name.
-        methods: of detection, see `kinds.KINDS`.
+        methods: names of methods, of `registry.KINDS`.
         seeds: each makes a cell of its own.
         shots: numbers of good pictures to fit on; None for all of them.
         settings: arguments of the detectors; a path for `roi`.
@@ -122,7 +122,7 @@ class Benchmark:
 
     @property
     def protocols(self) -> tuple[str, ...]:
-        """Whose published values to compare with first, see `reference.PROTOCOLS`."""
+        """Whose published values to compare with first, see `published.PROTOCOLS`."""
         coreset = detector_settings("patchcore", self.settings or {}, self.preset)["coreset"]
         paper: tuple[str, ...] = ("official-10", "paper-10", "paper-1")
         if coreset < 0.03:
@@ -174,7 +174,7 @@ def weights_note(benchmark: Benchmark) -> str | None:
 
 
 class Journal:
-    """Finished cells in a file, a line each; a line that was torn by a kill or a power cut is as if never written."""
+    """Finished cells in a file, one line for each; a line that was cut off by a kill or a power cut is ignored."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -225,9 +225,9 @@ def run_benchmark(
 
     Args:
         benchmark: what to run.
-        folder: holds `cells.jsonl` and `pictures/`; a run that was stopped goes on there.
+        folder: folder of `cells.jsonl` and `pictures/`; a run that was stopped is continued there.
         progress: called with (step, done, total); the step `cells` is the whole run.
-        tell: called with a line a cell, for a person.
+        tell: called with a line of text for each cell.
 
     Raises:
         SettingError: a setting fits none of the methods, or is outside what is allowed.
@@ -254,7 +254,7 @@ def run_families(
     """Measure the cells that are not done yet; return the lines of all that are, in order, and those that failed.
 
     Args:
-        families: cells, those together that share a fit (see `benchmark_cell.measure_family`).
+        families: cells, those together that share a fit (see `cell.measure_family`).
         folder, progress, tell: as for `run_benchmark`.
         pictures: whether thumbnails of the best and worst pictures are kept.
 

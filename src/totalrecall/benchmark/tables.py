@@ -1,4 +1,4 @@
-"""The lines of a benchmark's cells as tables: means and spreads over seeds, published values beside, Markdown and CSV.
+"""The lines of a benchmark's cells as tables: means and spreads over seeds, published values, Markdown and CSV.
 
 All metrics are in percent here, and differences in points. A spread is the standard deviation over seeds (n - 1).
 """
@@ -170,12 +170,12 @@ def _rank(rows: Mapping[str, PublishedValue], protocols: Sequence[str]) -> int:
 
 @dataclass(frozen=True)
 class _Column:
-    """Measured figures, a row each; beside them the published values and the differences, where any is known.
+    """A column of measured figures, followed by the published values and the differences if any is published.
 
     Attributes:
         head: name of the column.
         figures: by the name of the row.
-        published: a published value of the column, which names the source of all; None without any.
+        published: one of the published values, which names the source of all; None without any.
     """
 
     head: str
@@ -320,7 +320,7 @@ def resource_table(lines: Sequence[Line]) -> Table:
                     _number(_mean(line["model"]["bytes"] / 1e6 for line in mine), 1),
                 ]
             )
-    note = "Latency: the median of single predicts, file to result. Model: vectors (positions, patches) x numbers each."
+    note = "Latency: the median of single predicts, file to result. Model: vectors (positions, patches) x their length."
     if any(line["peak_of"] == "process" for line in lines):
         note += " Peak memory is that of the whole process so far: this system does not count it by cell."
     return Table("What it took", heads, rows, note, names=2)

@@ -25,7 +25,7 @@ __all__ = ["add_parser"]
 
 _FILES = ("report.md", "report.html", "results.csv", "cells.jsonl")  # that are written into --out
 _PRESETS = ("anomalib", "paper")  # as `benchmark.PRESETS`, without importing it to show --help
-_FACTORS = (  # as `benchmark_ablate.FACTORS`
+_FACTORS = (  # as `benchmark.ablation.FACTORS`
     "scoring", "patch-size", "layers", "projection", "at-least", "size", "subsampling",
 )  # fmt: skip
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser"]
 
-_KINDS = ("washer", "textile", "board", "wood", "blister")  # as `synthetic.KINDS`, without importing it to show --help
+_KINDS = ("washer", "textile", "board", "wood", "blister")  # as `demo.pictures.KINDS`, which --help need not import
 _TITLE = "Total Recall demo"
 _MARK = ".totalrecall-demo"  # hidden, in the folder of a demo
 _GOOD, _TEST_GOOD, _DEFECTIVE = 50, 10, 12

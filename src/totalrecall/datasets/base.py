@@ -1,4 +1,4 @@
-"""What every data set is: a list of samples, found by looking at names only; no picture is decoded here."""
+"""What every data set is: a list of samples, found by their file names; no picture is decoded here."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -140,7 +140,7 @@ def subfolders(folder: Path) -> list[Path]:
 
 def _entries(folder: Path) -> list[Path]:
     try:
-        # hidden: .DS_Store, .ipynb_checkpoints, and the ._000.png that macOS puts beside 000.png on foreign disks.
+        # hidden: .DS_Store, .ipynb_checkpoints, and the ._000.png that macOS writes next to 000.png on other disks.
         # By name, not by path: Path compares without case on Windows, and the seeded splits must agree everywhere.
         return sorted((p for p in folder.iterdir() if not p.name.startswith(".")), key=lambda p: p.name)
     except FileNotFoundError:
@@ -153,10 +153,10 @@ def _entries(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class CategoryFolders:
-    """How a layout's categories are told: a folder that has one of `markers`, such as "train/good", is a category.
+    """How the categories of a layout are found: a folder that contains one of `markers`, such as "train/good".
 
-    `official` are the published names, in their order; categories of one's own come after them, by name. Where a root
-    has a folder named `inner`, the categories are in that.
+    `official` are the published names, in their order; other categories come after them, by name. If the root has a
+    folder named `inner`, the categories are in that folder.
     """
 
     layout: str
@@ -165,11 +165,11 @@ class CategoryFolders:
     inner: str = ""
 
     def is_category(self, folder: Path) -> bool:
-        """Tell whether a folder is a category."""
+        """Return whether a folder is a category."""
         return any((folder / marker).is_dir() for marker in self.markers)
 
     def names(self, root: Path) -> list[str]:
-        """Return the categories in `root`, or the one that it is.
+        """Return the categories in `root`; if `root` is a category itself, its name alone.
 
         Raises:
             DataError: there is none, or `root` is no folder.

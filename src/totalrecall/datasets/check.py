@@ -1,7 +1,7 @@
 """The size of a picture from its first bytes: a set of ten thousand is looked through in seconds, not minutes.
 
-OpenCV can only decode a whole picture to tell its size. PNG, JPEG and BMP say it at the beginning; of any other format,
-and wherever a file is not quite as it should be, the picture is decoded, which also finds the words for what is wrong.
+OpenCV has to decode a whole picture to know its size. PNG, JPEG and BMP files have the size at the beginning. Pictures
+of any other format, and files with something unusual, are decoded, which also finds out what is wrong with them.
 """
 
 import struct

@@ -5,7 +5,7 @@
     ROOT/ground_truth/ or ROOT/masks/                optional masks; other usual names, such as gt or labels, will do
 
 The mask of `scratch/007.png` is the first there of scratch/007_mask.png, scratch/007.png, 007_mask.png and 007.png in
-the folder of masks, of any picture type, or 007_mask.png beside it. In place of _mask the ending may be _gt or _label.
+the folder of masks, of any picture type, or 007_mask.png next to it. In place of _mask the ending may be _gt or _label.
 Folders inside these are read too: `defects/scratch/007.png` is of the defect `defects`, its first folder.
 
 Of the good pictures the seed takes 80 % to fit on and leaves 20 % for the test, as in `mtd`, so that `fit` and
@@ -75,7 +75,7 @@ def _masks(root: Path, classes: Mapping[Path, tuple[list[Path], dict[Path, Path]
 
     Args:
         root: of the set.
-        classes: pictures of each folder of defects, and the masks beside them.
+        classes: pictures of each folder of defects, and the masks next to them.
     """
     places = mask_folders(root)
     found: dict[Path, Path] = {}

@@ -1,9 +1,10 @@
-"""What sets of one's own share: folders in folders, masks under any usual name, and what is left over.
+"""What the layouts for own data sets share: nested folders, masks under any usual name, and files that are not used.
 
-A class is a folder with all that is in it: `defects/scratch/007.png` is of the class `defects`. A folder with a usual
-name for masks (`picture_files.MASK_FOLDERS`: ground_truth, masks, gt, label, annotations and the like) holds masks and
-is never taken for a defect. A mask may lie beside its picture too, as `007_mask.png`, `007_gt.png` or `007_label.png`;
-then it is neither learnt nor scored. Whatever looks like a picture and is not used is told with a count.
+A class is a folder with everything in it: `defects/scratch/007.png` belongs to the class `defects`. A folder with a
+usual name for masks (`pictures.files.MASK_FOLDERS`: ground_truth, masks, gt, label, annotations and the like) holds
+masks and is never taken for a defect. A mask may also be next to its picture, as `007_mask.png`, `007_gt.png` or
+`007_label.png`; then it is neither learnt nor scored. Files that look like pictures and are not used are counted in a
+warning.
 """
 
 from collections import Counter

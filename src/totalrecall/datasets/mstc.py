@@ -96,7 +96,7 @@ def mstc_categories(root: Path) -> list[str]:
 def extract_frames(root: Path, *, progress: Callable[[int, int], object] | None = None) -> int:
     """Write every fifth frame of the training videos as ROOT/training/frames/<video>/<number>.jpg; return how many.
 
-    Videos that have a folder of frames already are passed over, so an interrupted run goes on where it stopped.
+    Videos that have a folder of frames already are passed over, so an interrupted run can be continued.
 
     Args:
         root: the folder of the set.
@@ -218,6 +218,6 @@ def _test_samples(root: Path, video: Path, scene: str, warnings: list[str]) -> l
 
 
 def _array(root: Path, kind: str, video: str) -> Path:
-    """Return where the labels or masks of a video are: in testing, or beside it as some copies have them."""
+    """Return where the labels or masks of a video are: in testing, or next to it as in some copies."""
     folder = root / "testing" / kind
     return (folder if folder.is_dir() else root / kind) / f"{video}.npy"

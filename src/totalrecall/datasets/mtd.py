@@ -1,7 +1,7 @@
 """Magnetic Tile Defects (Huang et al. 2018), as published.
 
     ROOT/MT_Free/Imgs/*.jpg                                    good
-    ROOT/MT_{Blowhole,Break,Crack,Fray,Uneven}/Imgs/*.jpg      defects, each with its mask beside it as .png
+    ROOT/MT_{Blowhole,Break,Crack,Fray,Uneven}/Imgs/*.jpg      defects, each with its mask next to it as .png
 
 The set comes without a split. As in the PatchCore paper 80 % of the good tiles are fitted on; the rest and all defects
 are for the test. Which ones is the seed's choice, so `fit` and `evaluate` agree on it.
@@ -52,7 +52,7 @@ def open_mtd(root: Path, *, seed: int) -> DataSet:
         tiles = _tiles(root, defect)
         if not tiles:
             warnings.append(f"There are no pictures in {root / f'MT_{defect}' / 'Imgs'}.")
-        # Four masks of MT_Uneven are all black: the tile is defective, but where is not told. It stays anomalous here;
+        # Four masks of MT_Uneven are all black: the tile is defective, but nobody marked where. It stays anomalous;
         # `evaluate` leaves it out of the pixel metrics.
         masks = {p.stem: p for p in picture_paths(tiles[0].parent) if p.suffix.lower() == ".png"} if tiles else {}
         samples += [Sample(path, 1, defect.lower(), masks.get(path.stem), "test", _CATEGORY) for path in tiles]
@@ -64,4 +64,4 @@ def _tiles(root: Path, kind: str) -> list[Path]:
     folder = root / f"MT_{kind}" / "Imgs"
     if not folder.is_dir():
         return []
-    return [p for p in picture_paths(folder) if p.suffix.lower() == ".jpg"]  # the .png beside it is its mask
+    return [p for p in picture_paths(folder) if p.suffix.lower() == ".jpg"]  # the .png next to it is its mask

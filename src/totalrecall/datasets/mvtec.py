@@ -7,7 +7,7 @@
 
 ROOT may be one category too. Pictures and masks may be of any picture type, `000.bmp` with `000_mask.png` too. Folders
 inside these are read too: `test/scratch/deep/000.png` is a scratch. Masks may lie in a folder of another usual name,
-such as masks or gt, here or in test, or beside their pictures as `000_mask.png`.
+such as masks or gt, here or in test, or next to their pictures as `000_mask.png`.
 """
 
 from pathlib import Path
@@ -79,7 +79,7 @@ def split_samples(root: Path, *, category: str, masks: bool = True) -> list[Samp
     Args:
         root: of the category.
         category: its name.
-        masks: look for masks, in the folders of masks in `root` and in `test`, and beside the pictures.
+        masks: look for masks, in the folders of masks in `root` and in `test`, and next to the pictures.
 
     Raises:
         DataError: there is no picture to fit on.

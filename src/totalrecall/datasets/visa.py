@@ -60,7 +60,7 @@ VISA = SetInfo(
     },
     note="download: https://amazon-visual-anomaly.s3.us-west-2.amazonaws.com/VisA_20220922.tar",
 )
-# inner: beside 1cls are 2cls_highshot and 2cls_fewshot, where all splits were prepared
+# inner: next to 1cls are 2cls_highshot and 2cls_fewshot, where all splits were prepared
 VISA_FOLDERS = CategoryFolders("visa", ("Data/Images", "train/good"), tuple(VISA.counts), inner="1cls")
 
 _COLUMNS = ("object", "split", "label", "image", "mask")

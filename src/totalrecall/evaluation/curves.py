@@ -1,6 +1,6 @@
 """What a benchmark keeps of scores and maps to draw: curves of at most 200 points, and a histogram of the scores.
 
-The curves are for the eye. The metrics beside them come from `metrics`, which is exact.
+The curves are only drawn. The metrics next to them come from `metrics`, which is exact.
 """
 
 from collections.abc import Sequence

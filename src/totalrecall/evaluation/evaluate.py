@@ -163,7 +163,7 @@ def evaluate(
         seen_only: measure pixels only where a crop showed the picture, as the PatchCore paper does. A defect that the
             crop hides altogether then leaves a good picture to the pixel metrics; to those of pictures it stays bad.
         progress: called as `progress(done, total)` after each picture.
-        heard: called with each sample and what the detector said of it, a result or a `PictureError`; for a report.
+        heard: called with each sample and its result, or the `PictureError` of a picture that cannot be read.
 
     Raises:
         DataError: there are no samples.

@@ -1,4 +1,4 @@
-"""The pictures in a report: a row for each, which of them are shown, and how the worst patch is cut out.
+"""The pictures in a report: a row for each, the choice of those that are shown, and the patches cut out of them.
 
 Nothing large is kept while pictures are judged: `WorstOverlays` draws and keeps the few that the page can show.
 """
@@ -60,19 +60,19 @@ class ReportEntry:
     Attributes:
         path: the picture's file.
         score: bigger is more anomalous.
-        threshold: the verdict's threshold; None if there is none.
+        threshold: score above which a picture is defective; None if there is none.
         is_anomalous: the verdict; None without a threshold.
         p_value: share of good pictures expected to score at least this high; None if unknown.
         regions_count: number of regions above the pixel threshold.
         overlay: the overlay, as pixels, as a JPEG's bytes, or the file that `save_overlay` wrote; None shows none.
         label: 0 good, 1 anomalous, None unknown.
-        nearest: the good picture that the worst patch was nearest to.
+        nearest: path of the good picture whose patch is nearest to the worst patch.
         worst: x and y of the worst patch, in the picture's pixels; None shows no patches.
         nearest_at: x and y of the good patch, in pixels of `nearest`; None shows no patches.
-        nearest_file: of `nearest`, which is opened; None shows no patches, and says in the page why.
-        good_named: whether a folder was named to find it in.
-        defect: the name of what is wrong with an anomalous picture, as its data set has it.
-        depth: of the model, which 16-bit pictures are shown by.
+        nearest_file: the file of `nearest`; None shows no patches, and the page says why.
+        good_named: whether a person named a folder of good pictures.
+        defect: the name of the defect in the data set.
+        depth: bit depth of the model, by which 16-bit pictures are shown.
     """
 
     path: str | Path
@@ -100,7 +100,7 @@ class ReportEntry:
         label: int | None = None,
         defect: str | None = None,
     ) -> "ReportEntry":
-        """Return the row of a result; it holds nothing large of it."""
+        """Return the row of a result; it keeps nothing large."""
         judged, nearest = math.isfinite(result.threshold), result.nearest
         return cls(
             result.path,
@@ -136,22 +136,22 @@ class ReportEntry:
 
     @property
     def missed(self) -> bool:
-        """Whether it is a defect that was judged good."""
+        """Whether this is a defect that was judged good."""
         return self.label == 1 and self.is_anomalous is False
 
     @property
     def false_alarm(self) -> bool:
-        """Whether it is a good picture that was judged defective."""
+        """Whether this is a good picture that was judged defective."""
         return self.label == 0 and self.is_anomalous is True
 
 
 def short_name(path: str | Path) -> str:
-    """Return the file's name with its folder, which in many layouts says what the picture is."""
+    """Return the file's name with its folder, which in many data sets is the name of the defect."""
     return "/".join(Path(path).parts[-2:]) or str(path)
 
 
 def counts(entries: Sequence[ReportEntry], bad_files: int) -> dict[str, str]:
-    """Return the numbers of pictures, of verdicts, and of those that were wrong, name by name."""
+    """Return the number of pictures, of each verdict, and of wrong verdicts, name by name."""
     found = {"pictures": str(len(entries))}
     if any(entry.is_anomalous is not None for entry in entries):
         found["judged defective"] = str(sum(entry.is_anomalous is True for entry in entries))
@@ -302,7 +302,7 @@ def patch_pair(
         worst: x and y of its worst patch, in pixels of the file.
         nearest: the good picture's file.
         nearest_at: x and y of the good patch, in pixels of that file.
-        depth: of the model, for 16-bit pictures.
+        depth: bit depth of the model, for 16-bit pictures.
     """
     try:
         patches = cut_patch(read_image(path, depth), worst), cut_patch(read_image(nearest, depth), nearest_at)
@@ -326,7 +326,7 @@ def _enlarged(patch: Picture) -> Picture:
 
 
 class WorstOverlays:
-    """Keeps the overlays of the pictures that are worth a look; at most 88, some 6 MB."""
+    """Keeps the overlays of the pictures that are worth a look: at most 88 of them, about 6 MB."""
 
     def __init__(self) -> None:
         self._highest = _Few(MOST_FULL + _SMALL)
@@ -334,12 +334,12 @@ class WorstOverlays:
         self._highest_good = _Few(MOST_TELLING)
 
     def offer(self, number: int, result: Result, sample: Sample | None = None) -> None:
-        """Draw and keep a picture's overlay if it is among the few; a picture that has gone meanwhile has none.
+        """Draw and keep a picture's overlay if it is worth a look; a picture whose file is gone has none.
 
         Args:
-            number: of the picture, to find it again by.
-            result: of the picture.
-            sample: what is known of it.
+            number: number of the picture, a key in `of`.
+            result: result of the picture.
+            sample: the labelled sample, if there is one.
         """
         if not math.isfinite(result.score):
             return
@@ -359,7 +359,7 @@ class WorstOverlays:
             few.put(value, number, drawn)
 
     def of(self) -> dict[int, bytes]:
-        """Return the JPEGs kept, by the number of their picture."""
+        """Return the JPEGs by the number of their picture."""
         kept = (self._highest, self._lowest_defects, self._highest_good)
         return {number: drawn for few in kept for _, number, drawn in few.held}
 
@@ -373,25 +373,25 @@ class WorstOverlays:
 
 
 class _Few:
-    """The few highest of any number of values, each with its picture's number and overlay."""
+    """The highest few of any number of values, each with the number of its picture and the overlay."""
 
     def __init__(self, room: int) -> None:
         self.room = room
         self.held: list[tuple[float, int, bytes]] = []  # a heap, the lowest first
 
     def wants(self, value: float) -> bool:
-        """Tell whether a value would be among them."""
+        """Return whether a value would be among the highest."""
         return len(self.held) < self.room or value > self.held[0][0]
 
     def put(self, value: float, number: int, drawn: bytes) -> None:
-        """Take one in, and forget the lowest where there are too many."""
+        """Add a value, and forget the lowest if there are too many."""
         heapq.heappush(self.held, (value, number, drawn))
         if len(self.held) > self.room:
             heapq.heappop(self.held)
 
 
 def _truth(sample: Sample | None, shape: tuple[int, int]) -> Mask | None:
-    """Return where the defect was marked, in a picture of a shape (h, w); None where nobody did."""
+    """Return the mask of the defect for a picture of a shape (h, w); None if nobody marked it."""
     if sample is None or sample.label == 0 or sample.mask is None:
         return None
     try:

@@ -1,8 +1,8 @@
-"""The files of learnt pictures, for a report to show: only those in folders that a person named.
+"""Finds the files of learnt pictures, for a report to show: only in folders that a person named.
 
-A model tells the paths of the pictures that it learnt. It may come from a stranger, who would choose which files of
-this machine a report shows. So a path from a model opens nothing: the picture is looked for in the folders that were
-named, under its own name and those of the folders that it lay in, and must have the bytes that were learnt.
+A model file lists the paths of the pictures that it learnt. The file may come from a stranger, who could then choose
+which files of this machine a report shows. So a path from a model opens nothing. The picture is looked for in the named
+folders, by its name and the names of the folders that it was in, and it must have the bytes that were learnt.
 """
 
 import re
@@ -24,8 +24,8 @@ class GoodPictures:
     """Finds the files of the pictures that a detector learnt.
 
     Args:
-        detector: fitted here, it was given its pictures by the person: their paths are taken as they are.
-        folders: that a person named.
+        detector: if it was fitted in this process, the paths of its pictures are used as they are.
+        folders: folders that a person named.
     """
 
     def __init__(self, detector: "AnyDetector", folders: Sequence[str | Path]) -> None:
@@ -36,7 +36,7 @@ class GoodPictures:
 
     @property
     def named(self) -> bool:
-        """Whether there is anywhere to look."""
+        """Whether there is a folder to look in."""
         return self._fitted_here or bool(self._folders)
 
     def file(self, path: str) -> Path | None:

@@ -1,7 +1,7 @@
-"""How a page is written: templates with one skeleton and one style, and what values look like in them.
+"""How a page is written: templates with one skeleton and one style, and how values look in them.
 
-A page is one file that opens anywhere, offline. jinja2 escapes whatever a template prints; before that, control
-characters and endless names are taken out of it.
+A page is one file that opens anywhere, offline. jinja2 escapes every value that a template prints. Before that,
+`_cleaned` removes control characters and shortens very long names.
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""The report: verdicts, what stands behind the threshold, the pictures worth a look, and a table of all."""
+"""The report: counts, what the threshold promises, the pictures that are worth a look, and a table of all pictures."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -42,9 +42,9 @@ def write_report(
         entries: the pictures scored, in any order; the page shows the highest score first.
         bad_files: files that could not be scored, each with the reason.
         notes: sentences to print under the heading, such as "The pictures are synthetic."
-        promise: of the threshold that the detector judged by; it is shown with the scores behind it.
-        parts_per_day: good parts per day, for the expected false alarms per day; None assumes a number and says so.
-        measured: the metrics, where the pictures are labelled.
+        promise: the promise of the threshold in use; it is shown with the scores of the good pictures.
+        parts_per_day: good parts per day, for the expected number of false alarms; None assumes a number and says so.
+        measured: the metrics, if the pictures are labelled.
 
     Raises:
         DataError: the folder cannot be made or written.
@@ -86,7 +86,7 @@ def figures(measured: Evaluation) -> dict[str, str]:
 
 
 def _behind(promise: Promise) -> Histogram | None:
-    """Return the scores of good pictures that set the threshold, with the threshold in use."""
+    """Return the histogram of the good pictures that set the threshold, with the threshold in use."""
     scores = promise.calibration.scores
     series = ("held-out good pictures", "good", scores.tolist())
     bins = min(max(len(scores) // 5, 10), 24)
@@ -95,7 +95,7 @@ def _behind(promise: Promise) -> Histogram | None:
 
 
 def _scores(entries: Sequence[ReportEntry]) -> Histogram | None:
-    """Return the scores, known good and known defective apart, with the threshold."""
+    """Return the histogram of all scores, known good and known defective ones apart, with the threshold."""
     kinds = ((0, "known good", "good"), (1, "known defective", "defect"), (None, "pictures", "plain"))
     series = [(name, kind, [entry.score for entry in entries if entry.label == label]) for label, name, kind in kinds]
     thresholds = [e.threshold for e in entries if e.threshold is not None and math.isfinite(e.score)]

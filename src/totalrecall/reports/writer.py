@@ -41,16 +41,16 @@ def report_pictures(
     """Score pictures, write an HTML report of them and return its path.
 
     The page is one file under 5 MB that opens anywhere, offline: verdicts, scores, p-values, what the threshold
-    promises, the overlays of the highest scores, and their worst patches beside the nearest good ones. A picture that
-    cannot be read is named in it.
+    promises, the overlays of the highest scores, and their worst patches next to the nearest good patches. The page
+    names each picture that could not be read.
 
     Args:
         detector: a fitted PatchCore, PaDiM or SPADE.
         pictures: files, folders or globs.
         path: the HTML file; its folder is made.
         title: the page's heading.
-        parts_per_day: good parts that pass, for the expected false alarms a day; None assumes a number and says so.
-        good_pictures: folders in which the pictures that a loaded model learnt are looked for, to be shown.
+        parts_per_day: good parts per day, for the expected number of false alarms; None assumes a number and says so.
+        good_pictures: folders in which to look for the pictures that a loaded model learnt.
 
     Raises:
         DataError: the file cannot be written, or a folder holds no picture; before anything is scored.
@@ -64,7 +64,7 @@ def report_pictures(
 
 
 class ReportWriter:
-    """Takes in what a detector says, picture by picture, and writes the page at the end; until then no file changes."""
+    """Takes in the results of a detector, picture by picture, and writes the page at the end, no file before."""
 
     def __init__(
         self, path: str | Path, detector: "AnyDetector", *, good_pictures: str | Path | Sequence[str | Path] = ()
@@ -73,8 +73,8 @@ class ReportWriter:
 
         Args:
             path: the HTML file.
-            detector: that judges.
-            good_pictures: folders in which the pictures that a loaded model learnt are looked for, to be shown.
+            detector: the detector that judges.
+            good_pictures: folders in which to look for the pictures that a loaded model learnt.
 
         Raises:
             DataError: the file cannot be written.
@@ -89,11 +89,11 @@ class ReportWriter:
         self._overlays = WorstOverlays()
 
     def add(self, picture: str | Path, outcome: Result | PictureError) -> None:
-        """Take in what was said of a picture; of the result nothing large is kept."""
+        """Take in the result of a picture; nothing large is kept of it."""
         self._add(picture, outcome, None)
 
     def add_sample(self, sample: Sample, outcome: Result | PictureError) -> None:
-        """Take in what was said of a labelled picture."""
+        """Take in the result of a labelled picture."""
         self._add(sample.path, outcome, sample)
 
     def _add(self, picture: str | Path, outcome: Result | PictureError, sample: Sample | None) -> None:
@@ -164,5 +164,5 @@ class ReportWriter:
 
 
 def _reason(picture: str | Path, message: str) -> tuple[str, str]:
-    """Return a file and why it is bad, without its name once more where the message begins with it."""
+    """Return a file and the reason why it is bad; a name at the start of the message is removed."""
     return str(picture), message.removeprefix(f"{picture}").lstrip(": ")
