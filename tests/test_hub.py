@@ -163,7 +163,7 @@ def test_a_connection_that_breaks_is_gone_on_with(server, weights):
 def test_a_run_that_was_stopped_is_gone_on_with_by_the_next(server, places, weights, capsys):
     server.cuts = [200_000] + [0] * 4
     size = f"{len(weights[0]) / 1e6:.1f} MB"
-    assert f"with 0.2 MB of {size} here; the same command goes on from there. By hand: " in refusal()
+    assert f"with 0.2 MB of {size} here; the same command continues from there. By hand: " in refusal()
     assert partial(places, weights).stat().st_size == 200_000
     server.requests.clear()
     assert backbones.load("resnet18").source.endswith(weights[1])
@@ -236,7 +236,7 @@ def test_weights_of_another_architecture_are_refused_after_fetching(server, weig
         (407, {}, "the proxy wants a name and a password (407); write them into HTTPS_PROXY. "),
         (418, {}, "the hub answers 418. "),
         (429, {}, "the hub has had too many requests from here (429); wait some minutes, or set HF_TOKEN. "),
-        (503, {}, "the hub has a fault of its own (503); run the command again later. "),
+        (503, {}, "the hub itself has a problem (503); run the command again later. "),
         (200, {}, "is no hub (a proxy's login page? a wrong HF_ENDPOINT?). "),
     ],
 )

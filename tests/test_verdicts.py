@@ -201,7 +201,7 @@ def wild(seed=0):
 def test_features_that_are_no_numbers_are_an_error_of_that_picture(tender, kind):
     detector = kind(backbone=tender, size=64, precision="f32").fit([grey(i) for i in range(8)])
     assert math.isfinite(detector.predict(grey(50)).score)
-    with pytest.raises(PictureError, match=r"array\[0\]: some of its features are no numbers"):
+    with pytest.raises(PictureError, match=r"array\[0\]: some of its features are not numbers"):
         detector.predict(wild())
     found = list(detector.predict_stream([grey(51), wild(), grey(52)]))
     assert [isinstance(one, PictureError) for one in found] == [False, True, False]

@@ -1,4 +1,4 @@
-"""Names to backbones: `spec` says what one is, `store` finds and keeps them, `resnet` builds one from weights.
+"""Backbones by name: `spec` says what a backbone is, `store` finds and stores them, `resnet` builds one from weights.
 
 In reading order: `spec`, `store`, `published` (what the hub has), `hub` (fetches it), `resnet` (builds the graph from
 safetensors), `resnet_layout` (the family on paper), `graph_check` (what a graph may hold).

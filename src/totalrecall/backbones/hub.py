@@ -29,7 +29,7 @@ _ETAG = re.compile(r"[0-9A-Za-z._-]{8,128}")
 
 @dataclass(frozen=True)
 class Fetched:
-    """A weights file in the hub's cache, with the commit that it is of and its SHA-256."""
+    """A weights file in the hub's cache, with its commit and its SHA-256."""
 
     remote: Remote
     path: Path
@@ -156,7 +156,7 @@ def _transfer(remote: Remote, blob: Path, size: int, digest: str) -> None:
                 if 0 < done < size:
                     raise _RefusedError(
                         f"{_reason(error, remote)}, with {_mb(done)} of {_mb(size)} here; "
-                        "the same command goes on from there"
+                        "the same command continues from there"
                     ) from None
                 raise
         time.sleep(_PAUSE * 2 ** (failures - 1))
@@ -252,12 +252,12 @@ def _reason_of_status(status: int, remote: Remote) -> str:
     if status == 429:
         return "the hub has had too many requests from here (429); wait some minutes, or set HF_TOKEN"
     if status >= 500:
-        return f"the hub has a fault of its own ({status}); run the command again later"
+        return f"the hub itself has a problem ({status}); run the command again later"
     return f"the hub answers {status}"
 
 
 def _kinds(error: BaseException) -> set[str]:
-    # by name: the session is of httpx in version 1 of huggingface_hub and of httpx2 in version 2
+    # by name: huggingface_hub uses httpx in version 1 and httpx2 in version 2
     return {kind.__name__ for kind in type(error).__mro__}
 
 

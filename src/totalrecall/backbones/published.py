@@ -1,4 +1,4 @@
-"""Which weights are published on the Hugging Face hub under which name, and how a person writes down others there.
+"""Which weights the Hugging Face hub has under which name, and how a user names others there.
 
 The short names mean torchvision's IMAGENET1K_V1 weights, those of the paper, which timm keeps as `tv_in1k`. subtle:
 timm's own default for `wide_resnet50_2` is another training, `racm_in1k` (so anomalib's too); it has its own name here.
@@ -87,7 +87,7 @@ def parse_remote(text: str) -> Remote | None:
     The revision may also stand at the end. The file is `model.safetensors` if not given.
 
     Raises:
-        SettingError: it begins with `hf://` and goes on otherwise.
+        SettingError: it begins with `hf://`, but the rest has another form.
     """
     address = text.removeprefix("hf://")
     match = _REMOTE.fullmatch(address)

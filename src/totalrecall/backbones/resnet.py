@@ -1,4 +1,4 @@
-"""Read a safetensors file of weights without torch, and hand out its tensors one by one, checked."""
+"""Build a ResNet as an ONNX graph from a safetensors file of weights, without torch; each tensor is checked."""
 
 import json
 import math

@@ -77,7 +77,7 @@ class Conv:
 
 @dataclass(frozen=True)
 class Block:
-    """A residual block: `convs` in a row, beside `shortcut`, which is None for the identity."""
+    """A residual block: `convs` one after the other, and `shortcut`, which is None for the identity."""
 
     convs: tuple[Conv, ...]
     shortcut: Conv | None

@@ -1,4 +1,4 @@
-"""Find a backbone by name, keep a new one: those built in first, then the per-user folder, then what the hub has."""
+"""Find a backbone by name, and store new ones. Built-in backbones come first, then the user's folder, then the hub."""
 
 import os
 import re

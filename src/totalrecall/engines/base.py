@@ -1,4 +1,4 @@
-"""What an engine is: something that runs a backbone on pictures and gives feature maps, a layer a name."""
+"""What an engine is: it runs a backbone on pictures and returns feature maps by the name of their layer."""
 
 from collections.abc import Iterable, Iterator
 from typing import Protocol, TypeVar, runtime_checkable
@@ -17,11 +17,11 @@ Token = TypeVar("Token")
 
 @runtime_checkable  # the checks of the test run need it
 class Engine(Protocol):
-    """Runs a backbone. The layers are chosen when it is made; it computes nothing beyond the deepest of them."""
+    """Runs a backbone. The layers are chosen when it is made; it computes nothing behind the deepest one."""
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The layers that it gives, in the order asked for."""
+        """The layers that it returns, in the given order."""
 
     @property
     def precision(self) -> str:
@@ -37,7 +37,7 @@ class Engine(Protocol):
 
 
 def check_layers(backbone: Backbone, layers: tuple[str, ...]) -> tuple[str, ...]:
-    """Return `layers` once the backbone is known to have them, each asked for once.
+    """Return `layers` after checking that the backbone has them and that none is repeated.
 
     Raises:
         SettingError: there is none, one is asked for twice, or the backbone has no such layer.
@@ -47,7 +47,9 @@ def check_layers(backbone: Backbone, layers: tuple[str, ...]) -> tuple[str, ...]
         if layer not in known:
             raise SettingError(f"Backbone {backbone.name} has no {layer}. Choose among {', '.join(known)}.")
     if not layers or len(set(layers)) < len(layers):
-        raise SettingError(f"layers must be one or more, each once, got {layers!r}. Choose among {', '.join(known)}.")
+        raise SettingError(
+            f"layers must be one or more different names, got {layers!r}. Choose among {', '.join(known)}."
+        )
     return tuple(layers)
 
 

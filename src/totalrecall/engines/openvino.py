@@ -1,9 +1,11 @@
-"""Compiled graphs on disk, so that the second start is fast. Nothing here can fail a run: at worst it compiles again.
+"""Run a backbone on the CPU with OpenVINO, and keep its compiled graphs on disk, so that the second start is fast.
+
+The cache cannot make a run fail: at worst a graph is compiled again.
 
 Measured against OpenVINO's own CACHE_DIR, reading the blob ourselves is faster, since the ONNX graph is then never
-parsed. A blob is read by native code, so it is believed only where nobody else could have written it: the folder and
-the entry are the user's own, no link, and nobody else may write to the folder. Within, an entry says what it was
-compiled of and for (graph, layers, size, settings, device, versions), and carries the SHA-256 of all of it.
+parsed. Native code reads a blob, so we trust it only where nobody else could have written it: the folder and the entry
+belong to the user, they are not links, and nobody else may write to the folder. An entry states what it was compiled
+from and for (graph, layers, size, settings, device, versions) and holds the SHA-256 of all this.
 """
 
 import contextlib
@@ -44,13 +46,13 @@ _ANYBODY_ELSE = stat.S_IWGRP | stat.S_IWOTH
 
 
 class CompiledCache:
-    """A folder of compiled graphs, or none: then it finds nothing and keeps nothing."""
+    """A folder of compiled graphs. Without a folder it finds nothing and stores nothing."""
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
 
     def read(self, key: tuple[str, ...]) -> bytes | None:
-        """Return the compiled graph kept under `key`, or None if there is none that can be believed."""
+        """Return the compiled graph stored under `key`, or None if there is none that can be trusted."""
         if self._folder is None:
             return None
         try:
@@ -69,7 +71,7 @@ class CompiledCache:
         return data[start + len(said) :]
 
     def write(self, key: tuple[str, ...], blob: bytes) -> None:
-        """Keep a compiled graph under `key`; a folder that cannot be written is no error."""
+        """Store a compiled graph under `key`; a folder that cannot be written is not an error."""
         if self._folder is None or len(_said(key)) > _LONGEST:
             return
         with contextlib.suppress(TotalRecallError, OSError):
@@ -93,12 +95,12 @@ def _name(key: tuple[str, ...]) -> str:
 
 
 def _said(key: tuple[str, ...]) -> bytes:
-    """Return what an entry says of itself, a line."""
+    """Return the first line of an entry, which states what it is."""
     return json.dumps(list(key)).encode() + b"\n"
 
 
 def _owner() -> int | None:
-    """Return the user's number; None where the system has none (Windows keeps a person's folder for that person)."""
+    """Return the user's number; None on Windows, which has no such numbers and protects the folder itself."""
     return None if sys.platform == "win32" else os.geteuid()
 
 
@@ -151,22 +153,22 @@ def _make_own(folder: Path) -> None:
     status = folder.stat()
     if status.st_uid != _owner():
         raise PermissionError("it is another user's")
-    if status.st_mode & _ANYBODY_ELSE:  # made with a umask of 002, by a version of before
+    if status.st_mode & _ANYBODY_ELSE:  # an older version made it with a umask of 002
         folder.chmod(0o700)
         for path in folder.glob("*.compiled"):
             path.unlink(missing_ok=True)
 
 
 _Hint = Literal["LATENCY", "THROUGHPUT"]
-_KEPT = 4  # compiled graphs in memory, one a picture size and hint
+_KEPT = 4  # compiled graphs in memory, one for each picture size and hint
 
 
 class OpenVinoEngine:
     """Runs a backbone on the CPU, with the graph cut behind the deepest layer asked for.
 
-    A graph is compiled when the first picture of a size comes, and only for the way it is used: `run` with one picture
-    gives all cores to it, `run` with more and `stream` give each picture to few cores and several pictures at a time.
-    Any thread may call it.
+    A graph is compiled when the first picture of a size arrives, and only for the way in which it is used: `run` with
+    one picture uses all cores for it; `run` with more pictures and `stream` process several pictures at a time, each
+    on few cores. Any thread may call it.
     """
 
     def __init__(
@@ -182,10 +184,10 @@ class OpenVinoEngine:
 
         Args:
             backbone: the graph.
-            layers: names of the layers to give, such as ("layer2", "layer3").
+            layers: names of the layers to return, such as ("layer2", "layer3").
             precision: "f32"; "bf16", half the memory traffic and about 3 digits; "auto", bf16 where the processor
                 computes in it natively.
-            cache: folder of compiled graphs; "home" is the per-user folder, None keeps nothing.
+            cache: folder of compiled graphs; "home" is the per-user folder, None stores nothing.
             threads: threads to compute with; all cores if not given.
 
         Raises:
@@ -210,13 +212,13 @@ class OpenVinoEngine:
         renew_in_child(self)
 
     def renew(self) -> None:
-        """Forget what was compiled, in a forked child: its threads are gone. It is compiled again when it is used."""
+        """Forget the compiled graphs in a forked child, whose threads are gone. They are compiled again when used."""
         abandon(self._compiled)
         self._compiled = OrderedDict()
         self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what it was made of: what is compiled cannot be copied, nor run by another processor."""
+        """Return the arguments of the constructor: a compiled graph cannot be copied or run by another processor."""
         return {"backbone": self._backbone, "layers": self._layers, **self._given}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -224,7 +226,7 @@ class OpenVinoEngine:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The layers that it gives, in the order asked for."""
+        """The layers that it returns, in the given order."""
         return self._layers
 
     @property

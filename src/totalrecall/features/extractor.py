@@ -1,4 +1,4 @@
-"""Pictures -> feature maps -> patch grids: the first steps of the road in a row, decoding ahead of the engine."""
+"""Pictures -> feature maps -> patch grids. Pictures are decoded while the engine works on earlier ones."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,21 +24,21 @@ __all__ = ["FeatureExtractor", "PatchExtractor"]
 
 Outcome = TypeVar("Outcome")
 
-_LARGEST = 1e15  # of a feature: its square, summed over a thousand of them, is far from the end of float32
+_LARGEST = 1e15  # feature: a sum of a thousand squares of it is far below the largest float32
 _UNUSABLE = (
-    "some of its features are no numbers, or beyond 1e15, so it has no score. Look at the picture; if others fail too, "
-    "at the backbone, and try --precision f32."
+    "some of its features are not numbers, or above 1e15, so it has no score. Look at the picture; if others fail "
+    "too, look at the backbone and try --precision f32."
 )
 
 
 def _usable(pieces: Sequence[Mapping[str, LayerMap]]) -> bool:
-    """Tell whether all features of a picture's pieces are numbers, and small enough for distances between them."""
-    # subtle: nan is not under the limit either
-    return all(bool((np.abs(one) < _LARGEST).all()) for piece in pieces for one in piece.values())
+    """Return whether all features of a picture's pieces are numbers that are small enough to compute distances."""
+    # subtle: nan is not below the limit, either
+    return all(bool((np.abs(features) < _LARGEST).all()) for piece in pieces for features in piece.values())
 
 
 class FeatureExtractor:
-    """Turns pictures into the feature maps of some layers, whatever is made of them.
+    """Turns pictures into the feature maps of some layers.
 
     Args:
         backbone: the frozen graph.
@@ -48,7 +48,7 @@ class FeatureExtractor:
         threads: of the engine; all cores if not given.
 
     Raises:
-        SettingError: the backbone does not have a layer asked for.
+        SettingError: the backbone does not have one of the layers.
     """
 
     def __init__(
@@ -77,20 +77,20 @@ class FeatureExtractor:
         return open_engine(self.backbone, self.layers, precision=self.precision, threads=self.threads)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return all but the engine, which is opened where it is used: another machine may have another precision."""
+        """Return everything but the engine. It is opened again where it is used, maybe on another processor."""
         return {name: value for name, value in vars(self).items() if name != "engine"}
 
     def shapes(self) -> list[tuple[int, int, int]]:
-        """Return rows, columns and channels of each layer's map, from the recipe alone."""
+        """Return rows, columns and channels of each layer's map, computed from the recipe."""
         found = {layer.name: layer for layer in self.backbone.layers}
         sides = [self.recipe.tile * -(-self.recipe.piece // found[name].stride) for name in self.layers]
         return [(side, side, found[name].channels) for side, name in zip(sides, self.layers, strict=True)]
 
     def maps(self, prepared: PreparedImage) -> list[LayerMap]:
-        """Return the feature maps of one prepared picture, one a layer, each (1, h, w, c), as soon as possible.
+        """Return the feature maps of one prepared picture, one per layer, each (1, h, w, c), with the lowest delay.
 
         Raises:
-            PictureError: some features cannot be used: they are no numbers, or too large.
+            PictureError: some features are not numbers, or are too large.
         """
         pieces = [self.engine.run(piece[None]) for piece in self._pieces(prepared)]
         if not _usable(pieces):
@@ -104,17 +104,17 @@ class FeatureExtractor:
         *,
         hashes: bool = False,
     ) -> Iterator[Outcome]:
-        """Yield function(picture, feature maps) of each picture in order; several of them are worked out at a time.
+        """Yield function(picture, feature maps) of each picture in order; several are computed at the same time.
 
-        A picture that cannot be read, or some of whose features cannot be used, comes in its turn, with its error and
-        None.
+        A picture that cannot be read, or whose features cannot be used, comes in its turn: with its error, and None
+        instead of the maps.
         """
 
         def finish(item: tuple[LoadedPicture, list[dict[str, LayerMap]]]) -> Outcome:
             loaded, pieces = item
             try:
                 return function(loaded, self._join(pieces) if pieces else None)
-            except (MemoryError, cv2.error) as error:  # of a picture so large that its map does not fit
+            except (MemoryError, cv2.error) as error:  # the picture is so large that its map does not fit
                 if loaded.error is not None:
                     raise
                 return function(LoadedPicture(loaded.path, error=failure(loaded.path, error)), None)
@@ -124,7 +124,7 @@ class FeatureExtractor:
     def _feature_maps(
         self, sources: Iterable[Source], hashes: bool
     ) -> Iterator[tuple[LoadedPicture, list[dict[str, LayerMap]]]]:
-        """Yield each picture with the feature maps of its pieces, in order; none of a picture that cannot be read."""
+        """Yield each picture with the feature maps of its pieces, in order; a picture that cannot be read has none."""
         waiting: deque[LoadedPicture] = deque()
 
         def readable() -> Iterator[tuple[LoadedPicture, PreparedImage]]:
@@ -151,7 +151,7 @@ class FeatureExtractor:
             yield waiting.popleft(), []
 
     def _pieces(self, prepared: PreparedImage) -> list[np.ndarray]:
-        """Cut a prepared picture into the squares that the backbone sees, row by row; itself alone unless tiled."""
+        """Cut a prepared picture into the squares that the backbone sees, row by row; without tiles there is one."""
         count = self.recipe.tile
         if count == 1:
             return [prepared]
@@ -160,7 +160,7 @@ class FeatureExtractor:
         return [np.ascontiguousarray(piece) for piece in rows.reshape(-1, side, side, 3)]
 
     def _join(self, pieces: list[dict[str, LayerMap]]) -> list[LayerMap]:
-        """Lay the pieces' feature maps side by side again: T*T of (1, h, w, c) -> (1, T*h, T*w, c) a layer."""
+        """Join the feature maps of the pieces: T*T of (1, h, w, c) -> (1, T*h, T*w, c) for each layer."""
         if len(pieces) == 1:
             return [pieces[0][name] for name in self.layers]
         count = self.recipe.tile
@@ -182,7 +182,7 @@ class PatchExtractor(FeatureExtractor):
         descriptor: `concat` or `paper-code`.
 
     Raises:
-        SettingError: the backbone does not have a layer asked for.
+        SettingError: the backbone does not have one of the layers.
     """
 
     def __init__(
@@ -202,36 +202,36 @@ class PatchExtractor(FeatureExtractor):
         self._settings = PatchSettings(patch_size=patch_size, stride=stride, descriptor=descriptor)
 
     def expected_grid(self) -> tuple[int, int, int]:
-        """Return rows, columns and numbers a patch of the grids to come, from the recipe alone."""
+        """Return rows, columns and dimensions of the patch grids, computed from the recipe."""
         layers = [layer for layer in self.backbone.layers if layer.name in self.layers]
         side = self.recipe.tile * max(-(-self.recipe.piece // layer.stride) for layer in layers)
         side = len(range((self.stride - 1) // 2, side, self.stride))
         return side, side, self._dimensions(layer.channels for layer in layers)
 
     def grid_fits(self, grid: tuple[int, int], dimensions: int) -> bool:
-        """Tell whether such settings may give a grid of so many rows and columns, and vectors of so many numbers."""
+        """Return whether these settings can give a grid of this size, with patches of so many dimensions."""
         layers = {layer.name: layer for layer in self.backbone.layers}
         stride = min(layers[name].stride for name in self.layers)
         first, step = (self.stride - 1) // 2, self.stride
-        # a map may end with the last whole cell, or with one that stands over the edge
+        # a map may end with the last whole cell, or with a cell that reaches beyond the edge
         sides = {self.recipe.tile * side for side in (self.recipe.piece // stride, -(-self.recipe.piece // stride))}
         possible = {len(range(first, side, step)) for side in sides}
         return set(grid) <= possible and dimensions == self._dimensions(layers[name].channels for name in self.layers)
 
     def _dimensions(self, channels: Iterable[int]) -> int:
-        """Return how many numbers a patch has."""
+        """Return how many dimensions a patch has."""
         return sum(channels) if self.descriptor == "concat" else CODE_DIMENSIONS
 
     def describe(self, prepared: PreparedImage) -> PatchGrid:
-        """Return the patch grid (1, rows, columns, d) of one prepared picture, as soon as possible."""
+        """Return the patch grid (1, rows, columns, d) of one prepared picture, with the lowest delay."""
         return self.grid_of(self.maps(prepared))
 
     def stream(
         self, sources: Iterable[Source], *, hashes: bool = False
     ) -> Iterator[tuple[LoadedPicture, PatchGrid | None]]:
-        """Yield each picture with its patch grid (1, rows, columns, d), in order, as many a second as possible.
+        """Yield each picture with its patch grid (1, rows, columns, d), in order, with the highest throughput.
 
-        A picture that cannot be read comes in its turn, with its error and None.
+        A picture that cannot be read comes in its turn: with its error, and None instead of the grid.
         """
         return self.stream_to(lambda loaded, grid: (loaded, grid), sources, hashes=hashes)
 
@@ -242,7 +242,7 @@ class PatchExtractor(FeatureExtractor):
         *,
         hashes: bool = False,
     ) -> Iterator[Outcome]:
-        """Yield function(picture, patch grid) of each picture in order; several of them are worked out at a time."""
+        """Yield function(picture, patch grid) of each picture in order; several are computed at the same time."""
 
         def finish(loaded: LoadedPicture, maps: list[LayerMap] | None) -> Outcome:
             return function(loaded, None if maps is None else self.grid_of(maps))
@@ -250,6 +250,6 @@ class PatchExtractor(FeatureExtractor):
         return self.stream_maps(finish, sources, hashes=hashes)
 
     def grid_of(self, maps: Sequence[LayerMap]) -> PatchGrid:
-        """Return the patch grid (1, rows, columns, d) of a picture's feature maps, one a layer."""
-        with one_blas_thread():  # its products are small; beside the engine two threads cost a third of the rate
+        """Return the patch grid (1, rows, columns, d) of a picture's feature maps, one per layer."""
+        with one_blas_thread():  # the products are small; two threads next to the engine cost a third of the throughput
             return patch_grid(maps, self._settings)

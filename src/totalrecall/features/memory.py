@@ -1,4 +1,4 @@
-"""How much memory reading pictures and running the backbone takes, worked out before it is taken."""
+"""How much memory it takes to read pictures and run the backbone, computed before it is used."""
 
 import math
 import os
@@ -20,7 +20,7 @@ _PROGRAM = 140 << 20  # Python, NumPy, OpenCV, OpenVINO
 _GRAPHS = 3  # times the backbone's file: the bytes, the parsed graph, the compiled graph
 _PER_PIXEL = 60  # of feature maps inside the engine, a prepared pixel
 _GRIDS = 9  # patch grids, or as much in feature maps, on their way at a time
-_PER_PICTURE = 6000 + FINGERPRINT  # path, hash and size, and a look at it (see `drift_conditions` and `copies`)
+_PER_PICTURE = 6000 + FINGERPRINT  # path, hash and size, and a look at it (see `drift.conditions` and `copies`)
 
 
 def sizes_seen(recipe: Recipe, sources: Sequence[Source], grid: tuple[int, int]) -> tuple[int, int]:
@@ -51,9 +51,9 @@ def baseline(extractor: FeatureExtractor, sources: Sequence[Source]) -> int:
 def baseline_bytes(extractor: FeatureExtractor, pixels: int, grid: int, pictures: int) -> int:
     """Return the bytes of the process before it keeps anything: libraries, graph, and pictures on their way."""
     threads = min(os.cpu_count() or 1, 8)
-    # read ahead and being decoded, see `images.load_pictures`; of large pictures no more than is let in, and one
+    # read ahead and being decoded, see `loading.load_pictures`; of large pictures no more than is let in, and one
     waiting = min((3 * threads + 8) * 3 * pixels, READ_AHEAD + 12 * pixels)
     seen = extractor.recipe.piece**2 * _PER_PIXEL
     ours = _PROGRAM + _GRAPHS * len(extractor.backbone.graph) + seen + _GRIDS * grid + waiting
-    # a program that already holds much of its own has that much less
+    # a program that already holds much memory has that much less
     return max(ours, resident_memory()) + _PER_PICTURE * pictures

@@ -1,7 +1,7 @@
 """Feature maps -> locally aware patch vectors (PatchCore, section 3.1, eq. 1-3).
 
 Each position of the finest chosen layer becomes one vector: the p x p neighbourhood of every layer is averaged there,
-the coarser layers are brought to the finest grid, and all are joined. Two descriptors say how they are joined:
+the coarser layers are resized to the finest grid, and all layers are joined. Two descriptors say how:
 
 - `concat` (the default): the layers' channels side by side, as the paper's text and most libraries have it;
 - `paper-code`: the 1024 numbers of the authors' published code, which averages channels and neighbourhood together.
@@ -38,7 +38,7 @@ def describe(
     """Return the grid of patch vectors, (n, h, w, d) on the finest layer's grid, one for every `stride` positions.
 
     Args:
-        maps: one map a layer, each (n, h_l, w_l, c_l), in the order in which their channels are joined.
+        maps: one map per layer, each (n, h_l, w_l, c_l), in the order in which their channels are joined.
         patch_size: p of eq. 1, odd.
         stride: s of eq. 3.
         descriptor: `concat` or `paper-code`.
