@@ -284,6 +284,6 @@ def _read_tensor(path: Path, file: BinaryIO, head: _Head, name: str) -> np.ndarr
     into = tensor.reshape(-1).view(np.uint8).data
     file.seek(head.begins[name])
     read = file.readinto(into) if len(into) else 0  # type: ignore[attr-defined]
-    if read != len(into) or head.header["tensors"][name] != sha256(into):
+    if read != len(into) or head.header["tensors"][name] != hashlib.sha256(into).hexdigest():
         raise ModelFileError(f"{path} is damaged: {name} is not what was written. Copy or fit it again.")
     return tensor

@@ -302,6 +302,7 @@ class Recalibration:
         self._calibration, self._patches = calibration, patches
         self._judge, self._pictures = judge, pictures
         self.scores = calibration.scores.copy()
+        self._fitted: dict[int, float] = {}  # scores of stored grids as the fit left them
         self._joined = False
         if patches is not None:
             assert calibration.pictures is not None
@@ -324,9 +325,10 @@ class Recalibration:
     def _score(self, stored: CalibrationPatches, row: int, *, rest: float = 1.0) -> float:
         """Return the score of a kept picture as it is now, with the patches that were not kept scaled by `rest`."""
         picture = self._pictures[int(stored.pictures[row])]
-        before = self._judge.score_of_grid(stored.grid(row, stored.distances[row]), picture)
+        if row not in self._fitted:
+            self._fitted[row] = self._judge.score_of_grid(stored.grid(row, stored.distances[row]), picture)
         after = self._judge.score_of_grid(stored.grid(row, self._distances[row], rest=rest), picture)
-        return min(stored.scores[row], _in_proportion(stored.scores[row], before, after))
+        return min(stored.scores[row], _in_proportion(stored.scores[row], self._fitted[row], after))
 
     def _peak(self, stored: CalibrationPatches, row: int) -> float:
         """Return the peak of a kept picture's map as it is now."""
