@@ -10,6 +10,7 @@ import pytest
 import totalrecall
 import totalrecall.datasets
 import totalrecall.errors
+import totalrecall.reports
 from tests.docs_folder import make_docs_folder
 from totalrecall.pictures.formats.header import MAX_PIXELS
 
@@ -20,6 +21,7 @@ PUBLIC |= {
     f"totalrecall.datasets.{name}": getattr(totalrecall.datasets, name) for name in ("open_dataset", "categories")
 }
 PUBLIC |= {f"totalrecall.datasets.{name}": getattr(totalrecall.datasets, name) for name in ("DataSet", "Sample")}
+PUBLIC["totalrecall.reports.report_pictures"] = totalrecall.reports.report_pictures
 # methods of detectors that are shown on the page of the Python API, wherever they are defined
 METHODS = ("fit", "predict", "predict_stream", "score", "judging", "save", "load", "update", "undo", "teach")
 SHOWN = PUBLIC | {f"PatchCore.{name}": getattr(totalrecall.PatchCore, name) for name in METHODS}

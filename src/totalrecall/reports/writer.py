@@ -1,10 +1,4 @@
-"""A report that grows while pictures are scored: nothing large is kept, and the page is written at the end.
-
-from totalrecall import load_detector
-from totalrecall.reports import report_pictures
-
-report_pictures(load_detector("part.trecall"), "parts/new", "report.html")
-"""
+"""A report that grows while pictures are scored: nothing large is kept, and the page is written at the end."""
 
 import datetime
 from collections.abc import Mapping, Sequence
@@ -55,6 +49,11 @@ def report_pictures(
     Raises:
         DataError: the file cannot be written, or a folder holds no picture; before anything is scored.
         NotFittedError: nothing was learnt yet.
+
+    Examples:
+        >>> from totalrecall.reports import report_pictures
+        >>> report_pictures(load_detector("part.trecall"), "parts/new", "report.html").name
+        'report.html'
     """
     report, found = ReportWriter(path, detector, good_pictures=good_pictures), find_pictures(pictures)
     refuse_overwriting(path, found, "a picture to judge")
