@@ -136,5 +136,5 @@ def _duplicates(audit: Audit) -> list[str]:
 
 
 def _sizes(audit: Audit) -> list[str]:
-    found = [(audit.pictures[size.picture], size.usual) for size in audit.sizes]
-    return [f"{picture.path}: {picture.width} x {picture.height}, usual is {usual}" for picture, usual in found]
+    odd = [(audit.pictures[size.picture], size.usual) for size in audit.sizes]
+    return [f"{picture.path}: {picture.width} x {picture.height}, usual is {usual}" for picture, usual in odd]

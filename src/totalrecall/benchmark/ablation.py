@@ -114,15 +114,15 @@ def variants(defaults: Mapping[str, Any], backbone: Backbone, factors: Iterable[
     """
     known = declared(Settings)
     has = {int(layer.name.removeprefix("layer")) for layer in backbone.layers}
-    found = [Variant("default", "", dict(defaults), is_default=True)]
+    rows = [Variant("default", "", dict(defaults), is_default=True)]
     for factor in factors:
         if factor not in FACTORS:
             raise SettingError(f"ablate must be among {', '.join(FACTORS)}, got {factor!r}.", "ablate")
         for label, changes in FACTORS[factor]:
             if set(changes) <= set(known) and set(changes.get("layers", ())) <= has:
                 settings = {**defaults, **changes}
-                found.append(Variant(factor, label, settings, is_default=_same(settings, defaults)))
-    return found
+                rows.append(Variant(factor, label, settings, is_default=_same(settings, defaults)))
+    return rows
 
 
 def _same(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> bool:
@@ -163,9 +163,9 @@ def run_ablation(
     if tell is not None:
         tell(f"{len(rows)} rows, {len(unique)} cells from {len(families)} fits")
     lines, failed = run_families(families, folder, pictures=False, progress=progress, tell=tell)
-    found = {line["key"]: line for line in lines}
-    kept = [[found[cell.key] for cell in cells if cell.key in found] for cells in by_variant]
-    return Ablation(rows, kept, [*bad, *failed])
+    by_key = {line["key"]: line for line in lines}
+    by_row = [[by_key[cell.key] for cell in cells if cell.key in by_key] for cells in by_variant]
+    return Ablation(rows, by_row, [*bad, *failed])
 
 
 def _cells(benchmark: Benchmark, backbone: Backbone, rows: Sequence[Variant]) -> tuple[list[list[Cell]], list[BadCell]]:
@@ -212,7 +212,7 @@ _NARROW = {
     "pixel AUPRO 0.3": "AUPRO",
     "ms a picture": "ms",
 }
-Found = Mapping[tuple[str, int | None, str, str], Figure]  # by row, number of good pictures, category and metric
+Measured = Mapping[tuple[str, int | None, str, str], Figure]  # by row, number of good pictures, category and metric
 
 
 def ablation_tables(ablation: Ablation) -> list[Table]:
@@ -220,16 +220,16 @@ def ablation_tables(ablation: Ablation) -> list[Table]:
 
     Metrics are in percent, averages over categories and seeds; differences are in points, from the default.
     """
-    found = _figures(ablation)
-    shots = list(dict.fromkeys(figure.group[1] for figure in found.values()))
-    tables = [_averages(ablation, found, count) for count in shots]
-    categories = [name for name in dict.fromkeys(key[2] for key in found) if name != AVERAGE]
+    measured = _figures(ablation)
+    shots = list(dict.fromkeys(figure.group[1] for figure in measured.values()))
+    tables = [_averages(ablation, measured, count) for count in shots]
+    categories = [name for name in dict.fromkeys(key[2] for key in measured) if name != AVERAGE]
     if len(categories) > 1:
-        tables += [_by_category(ablation, found, count, categories) for count in shots]
+        tables += [_by_category(ablation, measured, count, categories) for count in shots]
     return tables
 
 
-def _figures(ablation: Ablation) -> Found:
+def _figures(ablation: Ablation) -> Measured:
     lines = [
         {**line, "setup": {**line["setup"], "method": row.name}}
         for row, mine in zip(ablation.variants, ablation.lines, strict=True)
@@ -238,7 +238,7 @@ def _figures(ablation: Ablation) -> Found:
     return {(*figure.group, figure.category, figure.metric): figure for figure in figures(lines)}
 
 
-def _averages(ablation: Ablation, found: Found, shots: int | None) -> Table:
+def _averages(ablation: Ablation, measured: Measured, shots: int | None) -> Table:
     heads = ["setting"]
     for metric in _SHOWN:
         heads += [METRICS[metric], *(["points"] if metric in _COMPARED else [])]
@@ -247,9 +247,9 @@ def _averages(ablation: Ablation, found: Found, shots: int | None) -> Table:
     for row, mine in zip(ablation.variants, ablation.lines, strict=True):
         cells = [f"{row.name} (default)" if row.is_default and row.label else row.name]
         for metric in _SHOWN:
-            cells.append(_percent(found.get((row.name, shots, AVERAGE, metric))))
+            cells.append(_percent(measured.get((row.name, shots, AVERAGE, metric))))
             if metric in _COMPARED:
-                cells.append(_points(found, row, shots, AVERAGE, metric))
+                cells.append(_points(measured, row, shots, AVERAGE, metric))
         some = [line for line in mine if line["setup"]["shots"] == shots]
         cells.append(_mean([line["latency_ms"] for line in some], 1))
         cells.append(_mean([line["model"]["vectors"] for line in some], 0))
@@ -260,7 +260,7 @@ def _averages(ablation: Ablation, found: Found, shots: int | None) -> Table:
         "Percent, averages over categories and seeds; points: the difference from the default. "
         "ms: the median of single predicts, file to result."
     )
-    spread = {metric: found.get(("default", shots, AVERAGE, metric)) for metric in _COMPARED}
+    spread = {metric: measured.get(("default", shots, AVERAGE, metric)) for metric in _COMPARED}
     words = [
         f"{METRICS[metric]} {figure.spread:.2f}"
         for metric, figure in spread.items()
@@ -277,10 +277,10 @@ def narrow(table: Table) -> Table:
     return Table(table.title, list(_NARROW.values()), [[row[column] for column in at] for row in table.rows])
 
 
-def _by_category(ablation: Ablation, found: Found, shots: int | None, categories: Sequence[str]) -> Table:
+def _by_category(ablation: Ablation, measured: Measured, shots: int | None, categories: Sequence[str]) -> Table:
     rows = []
     for row in ablation.variants:
-        figures_of = [found.get((row.name, shots, category, "image_auroc")) for category in categories]
+        figures_of = [measured.get((row.name, shots, category, "image_auroc")) for category in categories]
         rows.append([row.name, *map(_percent, figures_of)])
     return Table(f"{METRICS['image_auroc']} by category, percent{_of(shots)}", ["setting", *categories], rows)
 
@@ -293,9 +293,9 @@ def ablation_csv(ablation: Ablation) -> str:
             ["factor", "setting", "default", "shots", "category", "metric", "mean", "spread", "seeds", "difference"]
         )
     )
-    found = _figures(ablation)
+    measured = _figures(ablation)
     rows = {row.name: row for row in ablation.variants}
-    for (name, shots, category, metric), figure in found.items():
+    for (name, shots, category, metric), figure in measured.items():
         row = rows[name]
         target.write(
             csv_line(
@@ -309,21 +309,24 @@ def ablation_csv(ablation: Ablation) -> str:
                     _exact(figure.mean),
                     _exact(figure.spread),
                     figure.seeds,
-                    _exact(_difference(found, row, shots, category, metric)),
+                    _exact(_difference(measured, row, shots, category, metric)),
                 ]
             )
         )
     return target.getvalue()
 
 
-def _difference(found: Found, row: Variant, shots: int | None, category: str, metric: str) -> float:
+def _difference(measured: Measured, row: Variant, shots: int | None, category: str, metric: str) -> float:
     """Return the points above the default; nan where either is not known."""
-    mine, default = found.get((row.name, shots, category, metric)), found.get(("default", shots, category, metric))
+    mine, default = (
+        measured.get((row.name, shots, category, metric)),
+        measured.get(("default", shots, category, metric)),
+    )
     return math.nan if mine is None or default is None else mine.mean - default.mean
 
 
-def _points(found: Found, row: Variant, shots: int | None, category: str, metric: str) -> str:
-    difference = _difference(found, row, shots, category, metric)
+def _points(measured: Measured, row: Variant, shots: int | None, category: str, metric: str) -> str:
+    difference = _difference(measured, row, shots, category, metric)
     if row.is_default or not math.isfinite(difference):
         return "–"
     return f"{difference:+.2f}"

@@ -103,22 +103,22 @@ def figures(
         protocols: whose values come first among those of one backbone.
         whole: the lines are of all categories that the data set has, so that a published mean is of the same ones.
     """
-    found = []
+    measured = []
     for group in _groups(lines):
         mine = [line for line in lines if _group(line) == group]
         categories = _unique(line["setup"]["category"] for line in mine)
         for metric in METRICS:
-            beside = [row for row in reference if (row.method, row.shots, row.metric) == (*group, metric)]
+            known = [row for row in reference if (row.method, row.shots, row.metric) == (*group, metric)]
             setup = mine[0]["setup"]
             backbone = (setup["backbone"], setup["architecture"])
-            chosen = choose_reference(beside, backbone, categories, protocols=protocols, whole=whole)
+            chosen = choose_reference(known, backbone, categories, protocols=protocols, whole=whole)
             values = {category: _by_seed(mine, category, metric) for category in categories}
-            found += [
+            measured += [
                 _figure(group, category, metric, list(by_seed.values()), chosen.get(category))
                 for category, by_seed in values.items()
             ]
-            found.append(_average(group, metric, values, chosen.get(AVERAGE)))
-    return found
+            measured.append(_average(group, metric, values, chosen.get(AVERAGE)))
+    return measured
 
 
 def choose_reference(
@@ -208,15 +208,15 @@ def _published(figures: Iterable[Figure]) -> PublishedValue | None:
     return next((figure.published for figure in figures if figure.published is not None), None)
 
 
-def metric_tables(found: Sequence[Figure]) -> list[Table]:
+def metric_tables(measured: Sequence[Figure]) -> list[Table]:
     """Return a table for each metric: categories down, methods across, each with the published values and differences.
 
     Of several numbers of good pictures only the most are shown; `shots_table` has the others.
     """
-    groups = _unique(figure.group for figure in found)
+    groups = _unique(figure.group for figure in measured)
     most = max(map(_shots, groups), default=0)
     groups = [group for group in groups if _shots(group) == most]
-    shown = [figure for figure in found if figure.group in groups]
+    shown = [figure for figure in measured if figure.group in groups]
     categories = [name for name in _unique(figure.category for figure in shown) if name != AVERAGE]
     tables = []
     for metric, title in METRICS.items():
@@ -239,9 +239,9 @@ def _source(published: PublishedValue) -> str:
     return f"{PROTOCOLS.get(published.protocol, published.protocol)} ({published.source})"
 
 
-def summary_table(found: Sequence[Figure]) -> Table:
+def summary_table(measured: Sequence[Figure]) -> Table:
     """Return the averages over categories: methods down, metrics across."""
-    averages = {(figure.group, figure.metric): figure for figure in found if figure.category == AVERAGE}
+    averages = {(figure.group, figure.metric): figure for figure in measured if figure.category == AVERAGE}
     rows = [
         [group_name(group), *(_value(averages.get((group, metric))) for metric in METRICS)]
         for group in _unique(group for group, _ in averages)
@@ -249,9 +249,9 @@ def summary_table(found: Sequence[Figure]) -> Table:
     return Table("Average over categories, percent", ["method", *METRICS.values()], rows)
 
 
-def shots_table(found: Sequence[Figure]) -> Table | None:
+def shots_table(measured: Sequence[Figure]) -> Table | None:
     """Return the average over categories by number of good pictures; None where all cells saw all of them."""
-    averages = [figure for figure in found if figure.category == AVERAGE]
+    averages = [figure for figure in measured if figure.category == AVERAGE]
     groups = sorted(_unique(figure.group for figure in averages), key=_shots)
     if all(shots is None for _, shots in groups):
         return None
@@ -338,7 +338,7 @@ def markdown(title: str, notes: Sequence[str], tables: Sequence[Table]) -> str:
     return "\n".join(parts).rstrip() + "\n"
 
 
-def csv_text(found: Sequence[Figure], lines: Sequence[Line] = ()) -> str:
+def csv_text(measured: Sequence[Figure], lines: Sequence[Line] = ()) -> str:
     """Return all figures, a row each, with the verdicts of its category's `lines`; what is not known is empty."""
     target = io.StringIO()
     target.write(
@@ -360,8 +360,8 @@ def csv_text(found: Sequence[Figure], lines: Sequence[Line] = ()) -> str:
             ]
         )
     )
-    for figure in found:
-        beside = figure.published
+    for figure in measured:
+        published = figure.published
         target.write(
             csv_line(
                 [
@@ -371,11 +371,11 @@ def csv_text(found: Sequence[Figure], lines: Sequence[Line] = ()) -> str:
                     figure.metric,
                     *(_exact(value) for value in (figure.mean, figure.spread)),
                     figure.seeds,
-                    "" if beside is None else _exact(beside.value),
+                    "" if published is None else _exact(published.value),
                     _exact(figure.difference),
-                    "" if beside is None else beside.backbone,
-                    "" if beside is None else beside.protocol,
-                    "" if beside is None else beside.source,
+                    "" if published is None else published.backbone,
+                    "" if published is None else published.protocol,
+                    "" if published is None else published.source,
                     *_verdict_cells(lines, figure),
                 ]
             )
@@ -437,7 +437,7 @@ def _distance(ours: tuple[str, str], theirs: str) -> tuple[int, int]:
     if architecture == plain:
         return 1, 0
     families = [re.sub(r"\d.*", "", one) for one in (architecture, plain)]  # wide_resnet50_2 -> wide_resnet
-    depths = [int(found[0]) if (found := re.search(r"\d+", one)) else 0 for one in (architecture, plain)]
+    depths = [int(number[0]) if (number := re.search(r"\d+", one)) else 0 for one in (architecture, plain)]
     return (2 if families[0] == families[1] else 3), abs(depths[0] - depths[1])
 
 

@@ -152,19 +152,19 @@ def short_name(path: str | Path) -> str:
 
 def counts(entries: Sequence[ReportEntry], bad_files: int) -> dict[str, str]:
     """Return the number of pictures, of each verdict, and of wrong verdicts, name by name."""
-    found = {"pictures": str(len(entries))}
+    numbers = {"pictures": str(len(entries))}
     if any(entry.is_anomalous is not None for entry in entries):
-        found["judged defective"] = str(sum(entry.is_anomalous is True for entry in entries))
-        found["judged good"] = str(sum(entry.is_anomalous is False for entry in entries))
+        numbers["judged defective"] = str(sum(entry.is_anomalous is True for entry in entries))
+        numbers["judged good"] = str(sum(entry.is_anomalous is False for entry in entries))
     unjudged = sum(entry.is_anomalous is None for entry in entries)
     if unjudged:
-        found["no verdict"] = str(unjudged)
+        numbers["no verdict"] = str(unjudged)
     if any(entry.label is not None and entry.is_anomalous is not None for entry in entries):
-        found["missed defects"] = str(sum(entry.missed for entry in entries))
-        found["false alarms"] = str(sum(entry.false_alarm for entry in entries))
+        numbers["missed defects"] = str(sum(entry.missed for entry in entries))
+        numbers["false alarms"] = str(sum(entry.false_alarm for entry in entries))
     if bad_files:
-        found["unreadable"] = str(bad_files)
-    return found
+        numbers["unreadable"] = str(bad_files)
+    return numbers
 
 
 @dataclass(frozen=True)

@@ -55,9 +55,9 @@ def report_pictures(
         >>> report_pictures(load_detector("part.trecall"), "parts/new", "report.html").name
         'report.html'
     """
-    report, found = ReportWriter(path, detector, good_pictures=good_pictures), find_pictures(pictures)
-    refuse_overwriting(path, found, "a picture to judge")
-    for picture, outcome in zip(found, detector.predict_stream(found), strict=True):
+    report, files = ReportWriter(path, detector, good_pictures=good_pictures), find_pictures(pictures)
+    refuse_overwriting(path, files, "a picture to judge")
+    for picture, outcome in zip(files, detector.predict_stream(files), strict=True):
         report.add(picture, outcome)
     return report.write(title, parts_per_day=parts_per_day)
 
