@@ -7,14 +7,16 @@ PLACE := $(if $(WRITABLE),,$(or $(TMPDIR),/tmp)/totalrecall-$(shell id -u)/)
 VENV := $(PLACE).venv
 LOWEST := .venv-lowest
 BIN := $(VENV)/bin
+COVERAGE := $(abspath $(PLACE).coverage)
 # CI installs exact versions; a person gets the newest that fit the Python at hand
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(CI),-c constraints.txt)
 
-.PHONY: demo test test-lowest lint format bench docs wheel clean help
+.PHONY: demo test quick test-lowest lint format bench docs wheel clean help
 
 help:
 	@echo "make demo    install, then fit, score and report on pictures that the program makes itself"
-	@echo "make test    install with the tools for development, then run the tests"
+	@echo "make quick   install with the tools for development, then run the quick tests (under a minute)"
+	@echo "make test    all tests, and how much of the code they run"
 	@echo "make test-lowest  the same with the lowest versions that are allowed (Python 3.10 or 3.11)"
 	@echo "make lint    style and types"
 	@echo "make docs    build the docs as a site in site/, which needs no network to read"
@@ -43,7 +45,13 @@ demo: $(VENV)/.base
 # one BLAS thread: on the tests' small arrays more of them only wait for each other; two files of tests at once: most
 # keep one core busy, and a file's fits are made once for all of its tests
 test: $(VENV)/.dev
-	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OPENBLAS_NUM_THREADS=1 COVERAGE_CORE=sysmon COVERAGE_FILE=$(COVERAGE) $(BIN)/python -m pytest -n 2 --dist loadfile --cov=totalrecall --cov-report=
+	@$(BIN)/coverage report --data-file=$(COVERAGE) --sort=cover > $(COVERAGE).txt
+	@echo "Coverage by lines, the ten lowest files and the total; the whole list is in $(COVERAGE).txt"
+	@head -n 12 $(COVERAGE).txt && tail -n 1 $(COVERAGE).txt
+
+quick: $(VENV)/.dev
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 $(LOWEST)/.dev: pyproject.toml constraints-lowest.txt
 	$(PYTHON) -m venv $(LOWEST)

@@ -341,6 +341,13 @@ def test_without_the_library_the_message_installs_it_or_does_without(server, mon
     )
 
 
+def test_without_onnx_the_message_installs_it(monkeypatch, tmp_path):
+    (tmp_path / "w.safetensors").write_bytes(save(random_weights("resnet18", stages=1)))
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(MissingExtraError, match=r'needs onnx, .* Run: pip install "totalrecall\[weights\]"'):
+        backbones.add("resnet18", tmp_path / "w.safetensors", save_as="unbuilt")
+
+
 def test_the_list_shows_what_can_be_fetched_until_it_is_here(server, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     assert main(["backbones", "list"]) == 0

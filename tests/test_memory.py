@@ -9,13 +9,39 @@ from hypothesis import strategies as st
 
 from totalrecall.errors import DataError, SettingError
 from totalrecall.system import memory
-from totalrecall.system.memory import RowStore, available_memory, check_scratch, peak_memory, resident_memory
+from totalrecall.system.memory import (
+    RowStore,
+    available_memory,
+    check_scratch,
+    container_room,
+    peak_memory,
+    resident_memory,
+)
 from totalrecall.system.text import format_size, parse_size
 
 
 def test_memory_is_counted_in_bytes():
     assert available_memory() > 1 << 20
     assert 1 << 20 < resident_memory() <= peak_memory()
+
+
+@pytest.mark.parametrize(
+    ("folder", "names"),
+    [
+        (".", ("memory.max", "memory.current", "inactive_file")),
+        ("memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")),
+    ],
+    ids=["version 2", "version 1"],
+)
+def test_a_containers_limit_leaves_what_is_not_used_and_what_holds_files(tmp_path, folder, names):
+    assert container_room(tmp_path) is None
+    limit, used, files = names
+    (tmp_path / folder).mkdir(exist_ok=True)
+    (tmp_path / folder / used).write_text("700\n")
+    (tmp_path / folder / "memory.stat").write_text(f"anon 500\n{files} 150\n")
+    for text, room in (("1000\n", 450), ("600\n", 50), ("500\n", 0), ("max\n", None)):
+        (tmp_path / folder / limit).write_text(text)
+        assert container_room(tmp_path) == room
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from totalrecall.backbones.resnet_layout import (
     stem,
 )
 from totalrecall.backbones.spec import METADATA_KEY, Backbone
-from totalrecall.errors import BackboneError, SettingError
+from totalrecall.errors import BackboneError, MissingExtraError, SettingError
 from totalrecall.system.files import LARGEST, read_regular
 
 if TYPE_CHECKING:
@@ -151,11 +151,13 @@ def build_resnet(
 
     Raises:
         SettingError: the architecture or form does not exist.
+        MissingExtraError: the package onnx is not installed.
         BackboneError: the weights are missing, damaged, or of another architecture.
     """
     check_architecture(architecture)
     if form not in (None, *_INPUTS):
         raise SettingError(f"form must be 'torchvision' or 'caffe', got {form!r}.")
+    _check_onnx()
     read = read_weights(weights)
     plan = ARCHITECTURES[architecture]
     known = _form(read, form)
@@ -222,6 +224,20 @@ def _check(weights: Weights, architecture: str, plan: Architecture) -> int:
                 "They are of a variant that cannot be built yet."
             )
     return last
+
+
+def _check_onnx() -> None:
+    """Find out that the graph cannot be built before the weights are read.
+
+    Raises:
+        MissingExtraError: the package onnx is not installed.
+    """
+    try:
+        import onnx  # noqa: F401
+    except ImportError:
+        raise MissingExtraError(
+            'Building a backbone needs onnx, which is not installed. Run: pip install "totalrecall[weights]"'
+        ) from None
 
 
 def _model(weights: Weights, plan: Architecture, form: Form, last: int) -> "onnx.ModelProto":

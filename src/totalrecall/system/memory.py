@@ -1,7 +1,7 @@
-"""How much memory there is, how much was used, sizes as a person writes them, and rows that may lie in a scratch file.
+"""How much memory there is, how much the process uses, and rows that may lie in a scratch file.
 
 The operating system counts the resident pages of a mapped file as the process's own memory. So a scratch file is never
-mapped here: rows are written and read back, and what the system keeps of the file is its own affair.
+mapped here: rows are written and read back. What the system keeps of the file does not count as the process's.
 """
 
 import contextlib
@@ -17,45 +17,64 @@ import numpy as np
 from totalrecall.errors import DataError
 from totalrecall.types import Patches
 
-__all__ = ["RowStore", "available_memory", "check_scratch", "peak_memory", "resident_memory"]
+__all__ = ["RowStore", "available_memory", "check_scratch", "container_room", "peak_memory", "resident_memory"]
 
 
 def available_memory() -> int:
-    """Return the bytes that new work can use without swapping; a guess of 4 GB where the system does not tell."""
+    """Return the bytes that new work can use without swapping; in a container no more than its limit leaves."""
+    import psutil
+
+    free = int(psutil.virtual_memory().available)
+    room = container_room()
+    return free if room is None else min(free, room)
+
+
+def container_room(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Return the bytes that a container's memory limit leaves, or None where there is no limit.
+
+    psutil knows the machine only. What the system keeps of files counts as free, since it is given up first.
+
+    Args:
+        root: where the kernel shows the limits: of version 2 of its control groups, or of version 1 in `memory`.
+    """
+    room = _room(root, "memory.max", "memory.current", "inactive_file")
+    if room is None:
+        room = _room(root / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+    return room
+
+
+def _room(folder: Path, limit: str, used: str, files: str) -> int | None:
     try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return 4 << 30
+        most, held = (folder / limit).read_text().strip(), int((folder / used).read_text())
+        counts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        # version 1 has no word for "no limit": it writes a number of 19 digits
+        return None if most == "max" else max(int(most) - held + int(counts.get(files, 0)), 0)
+    except (OSError, ValueError):
+        return None
 
 
 def resident_memory() -> int:
-    """Return the memory resident in this process now, bytes by the system's count; 0 if unknown."""
-    return _status("VmRSS")
+    """Return the bytes of memory that are resident in this process now."""
+    import psutil
+
+    return int(psutil.Process().memory_info().rss)
 
 
 def peak_memory() -> int:
-    """Return the most resident memory of this process so far, bytes by the system's count; 0 if unknown."""
-    peak = _status("VmHWM")  # subtle: where it is known, `ru_maxrss` also counts the process that started this one
-    if peak or sys.platform == "win32":
-        return peak
+    """Return the most bytes of memory that were resident in this process so far."""
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    # subtle: `ru_maxrss` also counts the process that started this one; Linux knows better, and psutil does not ask it
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     import resource  # not on Windows
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _status(name: str) -> int:
-    """Return bytes of a line of /proc/self/status, 0 where there is none."""
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith(f"{name}:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return 0
 
 
 def check_scratch(size: int) -> None:
