@@ -45,7 +45,7 @@ def test_info_tells_what_stands_behind_the_threshold(model, tmp_path, capsys):
     facts = json.loads(file.read_text())
     assert facts["calibration_pictures"] == facts["calibration_folds"] == 10
     assert facts["smallest_rate_by_rank"] == facts["guaranteed_rate"] == pytest.approx(1 / 11)
-    assert facts["false_alarms_a_day"] == pytest.approx(200)
+    assert facts["false_alarms_per_day"] == pytest.approx(200)
     assert sum(facts["scores_of_good_pictures"]["counts"]) == 10
     assert facts["scores_of_good_pictures"]["edges"][-1] == pytest.approx(facts["threshold"])
     assert "drift" in facts

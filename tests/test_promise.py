@@ -102,7 +102,7 @@ def test_info_after_teach_states_the_rate_of_the_taught_threshold(capsys, own, p
     facts = json.loads("\n".join(out))
     assert facts["threshold_is"] == "taught"
     assert facts["expected_rate"] == pytest.approx(expected)
-    assert facts["false_alarms_a_day"] == pytest.approx(100 * expected)
+    assert facts["false_alarms_per_day"] == pytest.approx(100 * expected)
     assert facts["guaranteed_rate"] is None
     assert facts["supported_by_ranks"] is False
     _, out, _ = run(capsys, "info", own)

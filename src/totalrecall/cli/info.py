@@ -147,7 +147,7 @@ def _promise(promise: "Promise", parts: int) -> dict[str, Any]:
     if calibration.parts is not None:
         facts |= {"parts_seemingly_shown": calibration.parts, "rate_is_for_new_parts": calibration.new_parts}
     facts["smallest_rate_by_rank"] = calibration.floor
-    facts |= {"parts_a_day": parts, "false_alarms_a_day": promise.expected_rate * parts}
+    facts |= {"parts_per_day": parts, "false_alarms_per_day": promise.expected_rate * parts}
     counts, edges = np.histogram(calibration.scores, bins=min(max(count // 5, 5), 20))
     facts[_SCORES] = {"counts": counts.tolist(), "edges": edges.tolist()}
     return facts
