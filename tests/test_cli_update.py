@@ -98,7 +98,7 @@ def test_update_tells_a_program_as_json(capsys, own, fresh, tmp_path):
 def test_a_dry_run_changes_nothing(capsys, own, fresh, model):
     for what in (["--add", fresh], ["--remove", str(load_detector(own).pictures_[0].path)]):
         code, out, _ = run(capsys, "update", own, *what, "--dry-run")
-        assert (code, out[-1]) == (0, f"Dry run: {own} was left as it is")
+        assert (code, out[-1]) == (0, f"Dry run: {own} was not changed")
         assert digest(own) == digest(model)
     run(capsys, "update", own, "--add", fresh)
     changed = digest(own)
@@ -113,7 +113,7 @@ def test_one_bad_picture_does_not_stop_the_others(capsys, own, fresh, tmp_path):
     assert code == 1
     assert len(err) == 1
     assert err[0].startswith(f"totalrecall: {tmp_path / 'text.png'} is not a picture")
-    assert out[0] == f"{known}: in the model already, left out"
+    assert out[0] == f"{known}: already in the model, left out"
     assert out[1].startswith("Added 3 pictures")
 
 
@@ -127,7 +127,7 @@ def test_pictures_are_removed_by_name(capsys, own, fresh, model):
     code, out, err = run(capsys, "update", own, "--remove", gone.sha256, "nothing.png")
     assert code == 1
     assert out[0].startswith("Removed 1 picture: bank of 64 vectors, now ")
-    assert out[2] == "  an estimate: pictures of the fit left, and the banks that scored the others are not kept"
+    assert out[2].startswith("  This is an estimate: pictures of the fit were removed")
     assert err == [
         "totalrecall: nothing.png: the model learnt no such picture. Give its path at the fit, or its SHA-256."
     ]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from totalrecall.errors import PICTURE_NOTICES, SettingError, TotalRecallError
 from totalrecall.system.files import atomic_write, check_writable
-from totalrecall.system.text import counted, escaped_json, printable
+from totalrecall.system.text import escaped_json, printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,8 +35,8 @@ __all__ = [
     "progress_bars",
     "save_over",
     "say",
+    "size_change",
     "telling_notices",
-    "told_size",
     "write_json",
 ]
 
@@ -203,10 +203,9 @@ def program_name() -> str:
     return shlex.quote(here if not here.startswith(os.pardir) else str(beside))
 
 
-def told_size(kind: str, before: int, after: int, *, then: str = "now") -> str:
-    """Say how large a model of a kind was and is: in vectors of its bank, or where it has none in pictures."""
-    what = f"bank of {counted(before, 'vector')}" if kind == "patchcore" else f"model of {counted(before, 'picture')}"
-    return f"{what}, {then} {after}"
+def size_change(kind: str, before: int, after: int, *, then: str = "now") -> str:
+    """Say how a change altered a model: the vectors of its bank, or without a bank its pictures."""
+    return f"{f'bank of {before} vectors' if kind == 'patchcore' else f'model of {before} pictures'}, {then} {after}"
 
 
 @contextlib.contextmanager

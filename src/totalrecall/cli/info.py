@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from totalrecall.cli.common import check_target, emit, print_table, told_size, write_json
+from totalrecall.cli.common import check_target, emit, print_table, size_change, write_json
 from totalrecall.cli.paths import INPUT, OUTPUT
 from totalrecall.errors import SettingError
 from totalrecall.system.text import counted, human_bytes
@@ -122,7 +122,7 @@ def _told(step: dict[str, Any], kind: str) -> str:
     (m, n), (before, after), count = step["vectors"], step["threshold"], len(step["pictures"])
     by = "" if step["what"] == "threshold" else f", {counted(count, 'picture')}"
     text = f"{step['when']} {step['what']}{by}"
-    text += "" if m == n else f", {told_size(kind, m, n, then='then')}"
+    text += "" if m == n else f", {size_change(kind, m, n, then='then')}"
     return text if before is None or after is None else f"{text}, threshold {before:.4g}, then {after:.4g}"
 
 

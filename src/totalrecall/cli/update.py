@@ -11,10 +11,10 @@ from totalrecall.cli.common import (
     progress_bars,
     save_over,
     say,
-    told_size,
+    size_change,
     write_json,
 )
-from totalrecall.cli.options import add_reading_options, fraction
+from totalrecall.cli.options import add_reading_options, add_running_options, fraction
 from totalrecall.cli.paths import CHANGED, INPUT, OUTPUT
 from totalrecall.system.text import counted
 
@@ -27,12 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser"]
 
-_SHOWN = 20  # pictures named one by one
-_KEPT_NOTHING = (
-    "Note: this model keeps nothing of the pictures that set its threshold, so it stays as it was; "
-    "it may be too high by now. Fit again with this version for a threshold that follows."
-)
-
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command."""
@@ -40,7 +34,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "update",
         help="let a model learn from false alarms, or take that back",
         description=(
-            "Let good pictures join a model, such as false alarms, or leave it, without those that it was fitted on. "
+            "Add good pictures to a model, such as false alarms, or remove them, without the pictures of the fit. "
             "The threshold follows. Only PatchCore models can learn pictures after their fit; the threshold and the "
             "false-alarm rate can be changed in every model. The file keeps the history, and every step can be undone, "
             "to the byte."
@@ -58,16 +52,16 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         nargs="+",
         metavar="PICTURE",
         type=INPUT,
-        help="learnt pictures: paths as given then, files of the same bytes, or SHA-256 (8 digits or more)",
+        help="learnt pictures: their paths at that time, files with the same bytes, or SHA-256 (8 digits or more)",
     )
     what.add_argument(
         "--false-alarm-rate", type=fraction, metavar="RATE", help="judge at this rate from now on, such as 0.05"
     )
     what.add_argument("--threshold", type=fraction, metavar="SCORE", help="judge by this score from now on")
     what.add_argument("--undo", action="store_true", help="take back the last change, of update or teach")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done and leave the file as it is")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, but do not change the file")
     parser.add_argument("--json", metavar="FILE", type=OUTPUT, help="write what was done as JSON ('-' for stdout)")
-    parser.add_argument("--threads", type=int, metavar="N", help="of the backbone (default: all cores)")
+    add_running_options(parser)
     add_reading_options(parser)
     add_output_options(parser)
     parser.set_defaults(run=run)
@@ -110,52 +104,16 @@ def _update(args: argparse.Namespace) -> int:
 
 def _tell(args: argparse.Namespace, change: "Change", detector: "AnyDetector") -> None:
     """Say what was done."""
-    for path in change.known:
-        say(args, f"{path}: in the model already, left out")
-    if change.what == "threshold":
-        _tell_threshold(args, change.threshold)
-        say(args, detector.promise_.in_words())
-        if args.dry_run:
-            say(args, f"Dry run: {args.model} was left as it is")
+    for line in change.lines():
+        say(args, line)
+    if not change.pictures and change.what != "threshold":
         return
-    if not change.pictures:
-        say(args, "Nothing was changed")
-        return
-    done = {"add": "Added", "remove": "Removed", "undo": "Undid the update that added"}[change.what]
-    count = len(change.pictures)
-    say(args, f"{done} {counted(count, 'picture')}: {told_size(detector.kind, *change.vectors)}")
-    if change.what == "add":
-        forced = [one for one in change.pictures if one.forced]
-        if forced:
-            vectors = sum(one.forced for one in forced)
-            say(args, f"  {vectors} of these were near the bank already, and entered for {len(forced)} of them to pass")
-        for one in change.pictures[:_SHOWN]:
-            entered = counted(one.vectors, "vector")
-            say(args, f"  {one.path}: score {one.before:.4g}, now {one.after:.4g}; {entered}")
-        if count > _SHOWN:
-            say(args, f"  and {count - _SHOWN} more")
-    _tell_threshold(args, change.threshold)
-    if not change.recalibrated and change.what == "add":
-        say(args, _KEPT_NOTHING)
-    elif change.estimated:
-        say(args, "  an estimate: pictures of the fit left, and the banks that scored the others are not kept")
-    elif change.what != "undo" and change.lowest < change.threshold[1]:
-        say(
-            args, f"  at most that, at least {change.lowest:.4g}: the model does not keep enough to say it more exactly"
-        )
-    if change.what == "add" and change.still_anomalous:
-        say(args, f"{change.still_anomalous} of them would still be called anomalous.")
-    if args.dry_run:
-        say(args, f"Dry run: {args.model} was left as it is")
-
-
-def _tell_threshold(args: argparse.Namespace, threshold: tuple[float, float]) -> None:
-    before, after = threshold
-    if math.isnan(after):
+    if math.isnan(change.threshold[1]):
         complain("warning: no threshold: the model gives no verdict")  # with --quiet too
-        return
-    was = "there was none" if math.isnan(before) else f"was {before:.4g}"
-    say(args, f"Threshold: score {after:.4g}" + ("" if before == after else f", {was}"))
+    if change.what == "threshold":
+        say(args, detector.promise_.in_words())
+    if args.dry_run:
+        say(args, f"Dry run: {args.model} was not changed")
 
 
 def _undo(args: argparse.Namespace) -> int:
@@ -175,7 +133,7 @@ def _undo(args: argparse.Namespace) -> int:
             write_artifact(args.model, header, tensors, replacing=found)
     say(args, _words_of(step, str(header["kind"])))
     if args.dry_run:
-        say(args, f"Dry run: {args.model} was left as it is")
+        say(args, f"Dry run: {args.model} was not changed")
     if args.json:
         facts = {**step.to_json(), "what": "undo", "undone": step.what}
         write_json(args.json, {"model": args.model, "dry_run": args.dry_run, **facts})
@@ -208,7 +166,7 @@ def _words_of(step: "Step", kind: str) -> str:
         text = f"Undid {step.what} of {step.when} ({counted(count, 'picture')})"
     before, after = step.vectors
     if before != after:
-        text += f": {told_size(kind, after, before)}"
+        text += f": {size_change(kind, after, before)}"
     if step.threshold[0] is not None and step.threshold[1] is not None:
         text += f"; threshold {step.threshold[1]:.4g}, now {step.threshold[0]:.4g}"
     return text

@@ -19,7 +19,7 @@ from totalrecall.pictures.unlike import PictureTally
 from totalrecall.scoring import judged
 from totalrecall.system.files import LARGEST, file_sha256
 from totalrecall.system.memory import available_memory
-from totalrecall.system.text import format_size
+from totalrecall.system.text import counted, format_size
 from totalrecall.types import LayerMap
 
 __all__ = [
@@ -39,6 +39,11 @@ __all__ = [
 Features = TypeVar("Features")
 
 _SHORTEST_HASH = 8  # digits by which a picture may be named
+_SHOWN = 20  # pictures that are named
+_STORED_NOTHING = (
+    "Note: this model stores nothing about the pictures that set its threshold, so the threshold did not change. It "
+    "may be too high now. Fit again with this version to get a threshold that follows."
+)
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,57 @@ class Change:
         if math.isnan(self.threshold[1]):
             return None
         return sum(picture.after > self.threshold[1] for picture in self.pictures)
+
+    def lines(self) -> list[str]:
+        """Say what was done, for a person: one fact per line, those about a picture or the threshold indented."""
+        lines = [f"{path}: already in the model, left out" for path in self.known]
+        if self.what == "threshold":
+            return [*lines, *self._threshold_lines()]
+        if not self.pictures:
+            return [*lines, "Nothing was changed"]
+        done = {"add": "Added", "remove": "Removed", "undo": "Undid the update that added"}[self.what]
+        before, after = self.vectors
+        lines.append(f"{done} {counted(len(self.pictures), 'picture')}: bank of {before} vectors, now {after}")
+        if self.what == "add":
+            lines += self._picture_lines()
+        lines += [*self._threshold_lines(), *self._certainty_lines()]
+        if self.what == "add" and self.still_anomalous:
+            lines.append(f"{self.still_anomalous} of them would still be called anomalous.")
+        return lines
+
+    def _picture_lines(self) -> list[str]:
+        """Say how the pictures that joined score now."""
+        lines = []
+        forced = [picture for picture in self.pictures if picture.forced]
+        if forced:
+            vectors = sum(picture.forced for picture in forced)
+            lines.append(
+                f"  {vectors} of these were near the bank already; they were added so that {len(forced)} of the "
+                "pictures pass"
+            )
+        for picture in self.pictures[:_SHOWN]:
+            added = counted(picture.vectors, "vector")
+            lines.append(f"  {picture.path}: score {picture.before:.4g}, now {picture.after:.4g}; {added}")
+        more = len(self.pictures) - _SHOWN
+        return [*lines, f"  and {more} more"] if more > 0 else lines
+
+    def _threshold_lines(self) -> list[str]:
+        before, after = self.threshold
+        if math.isnan(after):
+            return []
+        was = "there was none" if math.isnan(before) else f"was {before:.4g}"
+        return [f"Threshold: score {after:.4g}" + ("" if before == after else f", {was}")]
+
+    def _certainty_lines(self) -> list[str]:
+        """Say how exactly the threshold is known."""
+        if not self.recalibrated and self.what == "add":
+            return [_STORED_NOTHING]
+        if self.estimated:
+            why = "pictures of the fit were removed, and the banks that scored the others are not stored"
+            return [f"  This is an estimate: {why}."]
+        if self.what != "undo" and self.lowest < self.threshold[1]:
+            return [f"  The true value is between {self.lowest:.4g} and this; the model stores too little to know it."]
+        return []
 
     def to_json(self) -> dict[str, Any]:
         """Return the change as JSON types; nan stays."""
