@@ -18,7 +18,7 @@ import pytest
 
 from tests.commands import run
 from totalrecall import load_detector
-from totalrecall.cli.common import told_size
+from totalrecall.cli.common import size_change
 from totalrecall.cli.update import _tell
 from totalrecall.detectors.changes import Change, Changed
 from totalrecall.detectors.model_file import read_header
@@ -62,8 +62,8 @@ def fitted_by(capsys, method, backbone, pictures, folder):
 
 
 def test_one_vector_is_said_as_one(capsys):
-    assert told_size("patchcore", 1, 2) == "bank of 1 vector, now 2"
-    assert told_size("padim", 1, 2) == "model of 1 picture, now 2"
+    assert size_change("patchcore", 1, 2) == "bank of 1 vector, now 2"
+    assert size_change("padim", 1, 2) == "model of 1 picture, now 2"
     entered = Changed("a.png", "0" * 64, 1, before=1.0, after=0.5)
     change = Change("add", [entered], vectors=(9, 10), threshold=(1.0, 1.0))
     _tell(argparse.Namespace(quiet=False, dry_run=False), change, SimpleNamespace(kind="patchcore"))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from totalrecall.errors import PICTURE_NOTICES, SettingError, TotalRecallError
 from totalrecall.system.files import atomic_write, check_writable
-from totalrecall.system.text import escaped_json, printable
+from totalrecall.system.text import counted, escaped_json, printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -205,7 +205,8 @@ def program_name() -> str:
 
 def size_change(kind: str, before: int, after: int, *, then: str = "now") -> str:
     """Say how a change altered a model: the vectors of its bank, or without a bank its pictures."""
-    return f"{f'bank of {before} vectors' if kind == 'patchcore' else f'model of {before} pictures'}, {then} {after}"
+    size = f"bank of {counted(before, 'vector')}" if kind == "patchcore" else f"model of {counted(before, 'picture')}"
+    return f"{size}, {then} {after}"
 
 
 @contextlib.contextmanager

@@ -110,7 +110,9 @@ class Change:
             return [*lines, "Nothing was changed"]
         done = {"add": "Added", "remove": "Removed", "undo": "Undid the update that added"}[self.what]
         before, after = self.vectors
-        lines.append(f"{done} {counted(len(self.pictures), 'picture')}: bank of {before} vectors, now {after}")
+        lines.append(
+            f"{done} {counted(len(self.pictures), 'picture')}: bank of {counted(before, 'vector')}, now {after}"
+        )
         if self.what == "add":
             lines += self._picture_lines()
         lines += [*self._threshold_lines(), *self._certainty_lines()]
