@@ -26,14 +26,19 @@ _REMOTE = re.compile(
 
 @dataclass(frozen=True)
 class Remote:
-    """A weights file on the hub; `sha256` and `size` in bytes only where they are known before asking."""
+    """A weights file on the hub; `sha256` and the architecture only where they are known before asking."""
 
     repository: str
     file: str = "model.safetensors"
     revision: str = "main"
     licence: str = ""
     sha256: str = ""
-    size: int = 0
+    architecture: str = ""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file, worked out from the architecture; 0 where that is not known."""
+        return weights_size(ARCHITECTURES[self.architecture]) if self.architecture else 0
 
     @property
     def tag(self) -> str:
@@ -60,7 +65,7 @@ class Remote:
 
 
 def _timm(name: str, tag: str, licence: str, sha256: str = "") -> Remote:
-    return Remote(f"timm/{name}.{tag}", licence=licence, sha256=sha256, size=weights_size(ARCHITECTURES[name]))
+    return Remote(f"timm/{name}.{tag}", licence=licence, sha256=sha256, architecture=name)
 
 
 # Tags and licences: timm 1.0.31, `timm/models/resnet.py`. Hashes: those that two or more public projects pin
