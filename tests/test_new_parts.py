@@ -125,7 +125,7 @@ def test_the_command_tells_and_takes_the_option(added, photographs, tmp_path, ca
     out = capsys.readouterr().out
     assert re.search(r"parts seemingly shown +12\s.*rate is for new parts +yes", out, re.S)
     assert main(["fit", str(folder), "-o", str(tmp_path / "c"), "--method", "padim", "--new-parts"]) == 2
-    assert "--new-parts is for method patchcore, got --method padim." in capsys.readouterr().err
+    assert "--new-parts is only for --method patchcore, got --method padim." in capsys.readouterr().err
     two = [str(one) for one in sorted(folder.iterdir())[:2]]
     assert main(["fit", *two, "-o", str(tmp_path / "c"), "--new-parts", *options]) == 1
     assert "totalrecall: --new-parts needs good pictures of at least 3 parts, got 2 of 2" in capsys.readouterr().err
@@ -144,4 +144,4 @@ def test_an_audit_says_how_many_parts_there_are_and_ranks_by_all_photographs(pho
     assert facts["parts"] == PARTS
     by_path = {entry["path"][-6:-4]: entry["part"] for entry in facts["entries"]}
     assert [by_path[f"{at:02}"] for at in range(48)] == [at // LIGHTS for at in range(48)]
-    assert "parts that they seem to show" in (tmp_path / "a.html").read_text()
+    assert "<dt>different parts</dt><dd>12</dd>" in (tmp_path / "a.html").read_text()
