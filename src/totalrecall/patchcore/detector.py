@@ -87,7 +87,6 @@ class PatchCore(Detector[Bank, PatchSet]):
             precision=settings.precision,
             threads=settings.threads,
         )
-        self.judge = Judge(self.settings, self.recipe)
         self.outliers_: list[str] = []
 
     # ------------------------------------------------------------------ learning
@@ -205,6 +204,11 @@ class PatchCore(Detector[Bank, PatchSet]):
         return after, Change("undo", gone, (), skipped, sizes, thresholds, after.threshold)
 
     # ------------------------------------------------------------------ judging
+
+    @property
+    def judge(self) -> Judge:
+        """Measures pictures as the settings say now: a benchmark tries other scorings on a fitted detector."""
+        return Judge(self.settings, self.recipe)
 
     def _features(self, maps: Sequence[LayerMap], frame: Frame) -> PatchSet:
         grid = self.extractor.grid_of(maps)  # (1, rows, columns, d)
