@@ -30,6 +30,24 @@ def shared() -> Path:
     return SHARED
 
 
+# fixtures that fit, run a network or read real pictures: whatever asks for them is slow
+_SLOW = {"shared", "resnet18", "real_patches", "tiny_backbone", "added", "parts", "model", "server"}
+_SLOW_FILES = {  # fit, draw, compile or start processes in most of their tests
+    f"test_{name}.py"
+    for name in (
+        "audit", "cli_interrupted", "cli_report", "compact", "demo", "docs_commands", "docs_examples", "engines",
+        "fuzz", "fuzz_models", "hostile_pictures", "no_home", "processes", "resnet", "special_files", "synthetic",
+    )
+}  # fmt: skip
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """Mark as slow what fits or runs a network; other slow tests say so themselves."""
+    for item in items:
+        if item.path.name in _SLOW_FILES or _SLOW.intersection(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
+
+
 def pytest_terminal_summary(terminalreporter) -> None:
     """Say loudly how many tests did not run because the real pictures are absent."""
     skipped = [report for report in terminalreporter.stats.get("skipped", []) if "../shared" in str(report.longrepr)]

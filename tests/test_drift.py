@@ -84,6 +84,7 @@ def stream(reference, photographs, numbers, which, change=window):
     return [reference.conditions(look(change(photographs[at])), *numbers[at].tolist()) for at in which]
 
 
+@pytest.mark.slow
 def test_good_pictures_raise_no_alarm_in_twenty_runs(learnt, photographs, numbers):
     kept = stream(learnt, photographs, numbers, range(30, 130))
     for run in range(20):
@@ -157,6 +158,7 @@ def test_each_picture_is_placed_against_the_mean_of_the_others(photographs, numb
 # ---------------------------------------------------------------------- the promise
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calibration", [3, 30])
 def test_the_promise_is_kept_however_few_the_calibration_pictures(calibration):
     """At a rate of 0.2, 100 pictures may raise an alarm with a chance of 0.22: of 20 runs 4.4, and 10 by three sigma.

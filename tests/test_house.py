@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import totalrecall
+from tests import conftest
 
 SOURCE = Path(totalrecall.__file__).parent
 TREES = {
@@ -127,6 +128,16 @@ def test_no_test_file_takes_helpers_from_another():
     assert len(files) > 50
     assert [path.name for path in files if re.search(taken, path.read_text(encoding="utf-8"), re.M)] == []
     assert re.search(taken, "    from tests.test_detector import stripes", re.M)  # so the rule can find one
+
+
+def test_the_lists_of_test_files_name_files_that_exist():
+    """Of `make test-lowest` in the Makefile, and of those that are slow in conftest.py."""
+    tests = Path(__file__).parent
+    makefile = (tests.parent / "Makefile").read_text(encoding="utf-8")
+    elsewhere = re.search(r"^ELSEWHERE := ((?:.*\\\n)*.*)$", makefile, re.M)[1].replace("\\\n", " ").split()
+    assert len(elsewhere) > 10
+    named = {f"test_{name}.py" for name in elsewhere} | set(conftest._SLOW_FILES)
+    assert {name for name in named if not (tests / name).is_file()} == set()
 
 
 def loaded_after(code):
