@@ -163,7 +163,8 @@ def test_a_pipe_and_a_folder_are_no_model_files(tmp_path):
 def test_a_header_without_a_hash_is_read_as_one_of_before_and_only_with_what_they_held(tmp_path):
     path = write_artifact(tmp_path / "m.trecall", HEADER, TENSORS)
     header = read_header(path)
-    assert is_protected(read_header(path))
+    assert is_protected(header)
+    del header["sha256"]
     tensors = {name: np.ascontiguousarray(one) for name, one in TENSORS.items()}
     path.write_bytes(save(tensors, {"totalrecall": json.dumps(header)}))
     assert not is_protected(read_header(path))
