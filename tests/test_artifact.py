@@ -1,4 +1,4 @@
-"""artifact: a model file is what the safetensors library would write, without its copies."""
+"""detectors.model_file: a model file is what the safetensors library would write, without its copies."""
 
 import json
 import os

@@ -122,7 +122,9 @@ def test_a_few_pictures_far_above_the_others_are_named():
     alien = SPREAD[0] << 4
     found = find_bit_depth([*low(), alien])
     assert (found.bits, found.shift) == (16, 0)
-    assert found.note.startswith("Only an array has values above 4095, and all pictures are scaled by it.")
+    assert found.note.startswith(
+        "Only an array has values above 4095, and they set the brightness scale of all pictures."
+    )
     assert find_bit_depth([*low(), alien], 12).note == ""
 
 
@@ -159,7 +161,7 @@ def test_a_picture_that_does_not_fit_is_refused():
     assert complaint(BitDepth(None).to_8_bits, SPREAD[0], "x.png").startswith(
         "x.png holds 16-bit pixels, and the model was fitted on 8-bit pictures"
     )
-    assert complaint(BitDepth(12, 4).to_8_bits, SPREAD[0], "x.png").startswith("x.png has values in the low 4 bits")
+    assert complaint(BitDepth(12, 4).to_8_bits, SPREAD[0], "x.png").startswith("x.png uses its low 4 bits")
 
 
 @pytest.mark.parametrize("asked", [7, 17, "many", "12.5"])

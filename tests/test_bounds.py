@@ -1,4 +1,4 @@
-"""engines.bounds: every bound is under its distance, in either precision, and a graph that errs is found out."""
+"""search.bounds: every bound is under its distance, in either precision, and a graph that errs is found out."""
 
 import numpy as np
 import pytest

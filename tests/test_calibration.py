@@ -36,7 +36,7 @@ def test_a_higher_rate_has_no_higher_threshold(scores, rates):
 
 @given(scores=SCORES, rate=st.floats(0.001, 0.999), seed=st.integers(0, 9))
 def test_it_rises_with_every_score(scores, rate, seed):
-    """So bounds of scores give bounds of the threshold; see `evidence.Recalibration`."""
+    """So bounds of scores give bounds of the threshold; see `calibration_patches.Recalibration`."""
     raised = scores + np.random.default_rng(seed).gamma(0.3, 5, len(scores))
     assert conformal_threshold(raised, rate) >= conformal_threshold(scores, rate)
 

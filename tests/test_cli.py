@@ -65,7 +65,9 @@ def test_fit_says_when_memory_has_it_choose_in_chunks(capsys, monkeypatch, added
     assert (code, err) == (0, [])
     assert "(allowed 1.6 GB), " in out[0]
     assert out[0].endswith(" of scratch")
-    assert out[1].startswith("Note: 1.7GB of memory do not hold all patches at once, so the coreset is chosen in 4 ")
+    assert out[1].startswith(
+        "Note: 1.7GB of memory are too little for all patches at once, so the coreset is chosen in 4 "
+    )
     assert re.search(r"the exact one needs (\S+) \(--memory \1\)\.$", out[1])
     assert re.search(r" from 10 pictures, every patch within [\d.]+ of it \(4 chunks\)$", out[2])
 
@@ -251,7 +253,9 @@ def test_evaluate_prints_the_metrics_even_when_quiet(capsys, model, parts):
         "pixel AUPRO 0.3",
     ]
     assert all(0 <= float(line[16:]) <= 1 for line in out[:4])
-    assert re.fullmatch(r"found \d of 3 defects, \d false alarms? in 3 good \(at the model's threshold\)", out[4])
+    assert re.fullmatch(
+        r"found \d of 3 defects, \d false alarms? among 3 good pictures \(at the model's threshold\)", out[4]
+    )
 
 
 def test_evaluate_takes_a_plain_folder_and_says_what_a_set_without_masks_cannot_give(capsys, added, parts, tmp_path):

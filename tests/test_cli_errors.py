@@ -75,7 +75,7 @@ def test_too_little_memory_is_refused_with_what_would_do(capsys, added, parts, t
     )
     assert code == 2
     assert re.fullmatch(
-        r"--memory must be at least \d+MB for a bank of \d+ vectors of 384 numbers and the search in it, got 50MB\.",
+        r"--memory must be at least \d+MB to build and search a bank of \d+ vectors of 384 numbers, got 50MB\.",
         message,
     )
 
@@ -260,7 +260,7 @@ def test_a_file_of_a_newer_version_says_how_to_read_it(capsys, model, tmp_path):
     code, message = complaint(capsys, "info", newer)
     assert code == 3
     assert message.startswith(f"{newer} has model format 99, this version reads up to ")
-    assert message.endswith("Run: pip install -U totalrecall")
+    assert message.endswith("Install the newer Total Recall that wrote the file.")
 
 
 def test_a_foreign_safetensors_file_is_named(capsys, tmp_path):

@@ -212,7 +212,7 @@ def test_a_good_picture_that_is_gone_or_another_file_now_is_not_shown_beside(cap
     assert run(capsys, "predict", fitted, parts / "test", *options)[0] == 0
     text, words = read(tmp_path / "r.html")
     assert "Worst patch of" not in text
-    assert sum("was not found where pictures were looked for, or is another file by now" in word for word in words) == 6
+    assert sum("was not found where pictures were looked for, or has been changed since" in word for word in words) == 6
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,7 @@ def test_pictures_are_removed_by_name(capsys, own, fresh, model):
     code, out, err = run(capsys, "update", own, "--remove", gone.sha256, "nothing.png")
     assert code == 1
     assert out[0].startswith("Removed 1 picture: bank of 64 vectors, now ")
-    assert out[2].startswith("  This is an estimate: pictures of the fit were removed")
+    assert out[2].startswith("  This threshold is an estimate, because pictures of the fit were removed")
     assert err == [
         "totalrecall: nothing.png: the model learnt no such picture. Give its path at the fit, or its SHA-256."
     ]
@@ -168,7 +168,7 @@ def test_pictures_neither_join_nor_leave_a_model_of_another_kind(capsys, added, 
     for what in ("add", "remove"):
         code, out, err = run(capsys, "update", own, f"--{what}", fresh)
         assert (code, out, len(err)) == (2, [], 1)
-        assert err[0].startswith(f"totalrecall: --{what} is for PatchCore models, this is a ")
+        assert err[0].startswith(f"totalrecall: --{what} works on PatchCore models only, and this is a ")
         assert "Fit it again" in err[0]
         assert digest(own) == before
     code, out, err = run(capsys, "update", own, "--false-alarm-rate", "0.2")
@@ -251,7 +251,10 @@ def test_teach_tells_a_program_as_json(capsys, own, defects, tmp_path):
 def test_two_updates_at_once_are_refused(capsys, own, fresh, model):
     with exclusive(own):
         code, _, err = run(capsys, "update", own, "--add", fresh)
-    assert (code, err) == (1, [f"totalrecall: {own} is being updated by another program. Repeat when it is done."])
+    assert (code, err) == (
+        1,
+        [f"totalrecall: {own} is being updated by another program. Run the command again when it is done."],
+    )
     assert digest(own) == digest(model)
     assert run(capsys, "update", own, "--add", fresh)[0] == 0
 

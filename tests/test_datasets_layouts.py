@@ -267,7 +267,7 @@ def test_kolektor_leaves_out_what_nobody_knows(tmp_path):
     data = open_dataset("kolektor", root)
     assert len(data.samples) == 21
     assert trees.other_than_counts(data) == [
-        "3 pictures are left out, since without a readable mask nobody knows if they are good: "
+        "3 pictures are left out, because their masks are missing or unreadable: "
         "kos01/Part0.jpg, kos01/Part1.jpg, kos02/Part5.jpg.",
     ]
 

@@ -132,8 +132,8 @@ def test_a_reference_says_what_it_can_see(learnt):
     light, focus, shift = learnt.words()
     assert light.startswith("a change of ")
     assert light.endswith(" % in brightness is noticed within about 50 pictures")
-    assert focus.endswith(" % in the finest detail likewise")
-    assert shift.startswith("a shift of ")
+    assert focus.endswith(" % in the finest detail")
+    assert shift.startswith("the same for a shift of ")
 
 
 def test_parts_that_lie_anywhere_are_said_to(numbers):
@@ -279,7 +279,7 @@ def test_tensors_that_do_not_fit_are_refused(learnt, name, tensor):
 
 def test_without_calibration_pictures_there_is_nothing_to_watch():
     empty = Reference.learn([])
-    assert empty.words() == ["drift can hardly be watched: only 0 good pictures are there to compare with"]
+    assert empty.words() == ["too few good pictures to notice drift (0 were kept)"]
     with pytest.raises(SettingError, match=r"no calibration pictures to compare with. Fit it again with a holdout"):
         Monitor(empty, math.nan)
 
@@ -388,7 +388,7 @@ def test_a_file_of_another_model_rate_or_format_is_refused(kept):
     with pytest.raises(DataError, match=r"keeps a false-alarm rate of 0.01, not 0.05"):
         Monitor.open(path, reference, HIGH, rate=0.05)
     path.write_text(json.dumps({**state, "format": 2}))
-    with pytest.raises(DataError, match="has monitor format 2, this version reads 1"):
+    with pytest.raises(DataError, match=r"has monitor format 2, this version reads 1\. Name another file"):
         Monitor.open(path, reference, HIGH)
 
 

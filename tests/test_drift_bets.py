@@ -1,4 +1,4 @@
-"""drift_bets: fair while nothing has moved, exactly; rich soon after something has."""
+"""drift.bets: fair while nothing has moved, exactly; rich soon after something has."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""drift_conditions: each number answers to its own change, by a known amount, and to no other."""
+"""drift.conditions: each number answers to its own change, by a known amount, and to no other."""
 
 import cv2
 import numpy as np

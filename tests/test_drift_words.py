@@ -1,4 +1,4 @@
-"""drift_words: a sentence for each measure and way."""
+"""drift.words: a sentence for each measure and way."""
 
 import math
 
@@ -34,18 +34,18 @@ def test_what_has_moved_is_said(measure, direction, change, words):
 def test_against_the_first_pictures_watched_it_is_said_so():
     since = [change_in_words("patches_since", direction, 0.1, SIZE) for direction in "+-"]
     assert [words.split(" the good ones ")[0] for words in since] == [
-        "patches lie farther from",
-        "patches lie nearer to",
+        "the pictures are less like",
+        "the pictures are more like",
     ]
-    assert all("than when the watch began" in words for words in since)
+    assert all("than when the monitor was started" in words for words in since)
 
 
 def test_the_fewer_the_pictures_the_larger_must_be_what_is_noticed():
     many, few = spread_in_words(SPREAD, 1000), spread_in_words(SPREAD, 10)
     assert many == [
         "a change of 3.1 % in brightness is noticed within about 50 pictures",
-        "a change of 4.9 % in the finest detail likewise",
-        "a shift of 1.0 % of the width or 0.2 % of the height likewise",
+        "the same for a change of 4.9 % in the finest detail",
+        "the same for a shift of 1.0 % of the width or 0.2 % of the height",
     ]
     assert few[0].startswith("a change of 6.2 % in brightness")
 

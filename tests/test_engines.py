@@ -202,7 +202,8 @@ def test_auto_is_bf16_where_native_and_f32_elsewhere(backbone, monkeypatch):
     monkeypatch.setattr(openvino, "_capabilities", lambda: ("FP32",))
     assert OpenVinoEngine(backbone, LAYERS).precision == "f32"
     with pytest.raises(
-        SettingError, match=r"^precision bf16 is not native to this processor\. Use precision auto or f32"
+        SettingError,
+        match=r"^precision bf16 needs a processor with bf16 arithmetic, which this one has not\. Use precision",
     ):
         OpenVinoEngine(backbone, LAYERS, precision="bf16")
 

@@ -150,7 +150,7 @@ def test_progress_is_told_after_each_picture(case):
 
 
 def test_nothing_to_evaluate_on_is_refused():
-    with pytest.raises(DataError, match=r"^There are no pictures to evaluate on, got 0. Check that the data set"):
+    with pytest.raises(DataError, match=r"^There are no pictures to evaluate on. Check that the data set"):
         evaluate(FakeDetector({}), [])
 
 

@@ -1,4 +1,4 @@
-"""gallery: against the oracle, on grids that halve and on grids that do not."""
+"""detectors.feature_pyramids: against the oracle, on grids that halve and on grids that do not."""
 
 import numpy as np
 import pytest

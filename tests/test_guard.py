@@ -1,4 +1,4 @@
-"""guard: each picture by the others alone; the dirty ones come first, and a clean set stays whole."""
+"""outliers.explain: each picture by the others alone; the dirty ones come first, and a clean set stays whole."""
 
 import math
 from dataclasses import dataclass

@@ -335,7 +335,7 @@ def test_without_the_library_the_message_installs_it_or_does_without(server, mon
         backbones.load("resnet18")
     assert str(caught.value) == (
         "Weights of the hub are fetched with huggingface_hub 1 or later, which is not installed. "
-        'Run: pip install "totalrecall[hub]". Or by hand: download '
+        'Run: pip install "huggingface_hub>=1.0" "onnx>=1.16". Or by hand: download '
         f"{server.url}/timm/resnet18.tv_in1k/resolve/main/model.safetensors where there is a network, and run: "
         "totalrecall backbones add resnet18 --weights model.safetensors"
     )
@@ -344,7 +344,7 @@ def test_without_the_library_the_message_installs_it_or_does_without(server, mon
 def test_without_onnx_the_message_installs_it(monkeypatch, tmp_path):
     (tmp_path / "w.safetensors").write_bytes(save(random_weights("resnet18", stages=1)))
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(MissingExtraError, match=r'needs onnx, .* Run: pip install "totalrecall\[weights\]"'):
+    with pytest.raises(MissingExtraError, match=r'needs onnx, .* Run: pip install "onnx>=1.16"$'):
         backbones.add("resnet18", tmp_path / "w.safetensors", save_as="unbuilt")
 
 

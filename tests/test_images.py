@@ -1,4 +1,4 @@
-"""images: a picture is prepared and its map carried back to the pixel; regions of interest let nothing else through."""
+"""pictures.geometry: a picture is prepared, its map carried back to the pixel; regions of interest let no more in."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""images: files are found and read; a bad one is named and the others go on, in order."""
+"""pictures.loading: files are found and read; a bad one is named and the others go on, in order."""
 
 import itertools
 import os

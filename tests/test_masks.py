@@ -141,16 +141,14 @@ def test_a_photograph_is_no_mask(tmp_path):
     path = png(tmp_path, photograph)
     with pytest.raises(DataError, match=r"mask.png has \d+ grey values and no two that stand out, so it could"):
         read_mask(path)
-    with pytest.raises(
-        SettingError, match=r"^roi: .*mask.png has \d+ grey values .* Paint white on black what is meant"
-    ):
+    with pytest.raises(SettingError, match=r"^roi: .*mask.png has \d+ grey values .* Paint the region white on black"):
         PatchCore(roi=path)
     with pytest.raises(DataError, match=r"^The mask cannot be used: .*mask.png has \d+ grey values"):
         read_defect_mask(path, (64, 96))
 
 
 def test_colours_on_white_are_refused_rather_than_marked_everywhere(tmp_path):
-    with pytest.raises(DataError, match=r"has colours on a ground that is not black. Paint white on black"):
+    with pytest.raises(DataError, match=r"has colours on a ground that is not black. Paint the region white on black"):
         read_mask(png(tmp_path, painted((255, 0, 0), (255, 255, 255))))
 
 
@@ -158,8 +156,14 @@ def test_colours_on_white_are_refused_rather_than_marked_everywhere(tmp_path):
     ("pixels", "message"),
     [
         (np.zeros((8, 8), np.uint8), "The region-of-interest mask is empty: white pixels mark what is inspected."),
-        (np.full((8, 8), 128, np.uint8), "has the value 128 everywhere, so it says nothing. Paint white on black"),
-        (np.full((8, 8, 4), (255, 255, 255, 9), np.uint8), "is transparent everywhere. Paint white on black"),
+        (
+            np.full((8, 8), 128, np.uint8),
+            "has the value 128 everywhere, so it marks no region. Paint the region white on black",
+        ),
+        (
+            np.full((8, 8, 4), (255, 255, 255, 9), np.uint8),
+            "is transparent everywhere. Paint the region white on black",
+        ),
     ],
 )
 def test_a_region_of_one_value_is_refused(pixels, message, tmp_path):
@@ -212,7 +216,10 @@ def test_an_array_of_two_values_is_a_region(dtype, tiny_backbone):
     ("array", "message"),
     [
         (np.zeros((4, 5, 3), np.uint8), "roi must be an array (h, w), bool or of two values, got uint8 (4, 5, 3)."),
-        (np.eye(4) * np.arange(4), "roi must be bool or of two values, got 4 values of float64. Write mask > 0.5"),
+        (
+            np.eye(4) * np.arange(4),
+            "roi must be bool or of two values, got 4 values of float64. For example: mask > 0.5",
+        ),
         (np.full((4, 4), np.nan), "roi must be bool or of two values, got 1 values of float64."),
         (np.zeros((4, 4)), "The region-of-interest mask is empty: white pixels mark what is inspected."),
     ],

@@ -40,7 +40,7 @@ def test_perfect_separation_is_exactly_one():
         ([1, 1], [1.0, 2.0], "all 2 labels are anomalous, there is nothing to tell them from"),
         ([0, 1], [1.0, math.nan], "1 of 2 scores are not finite"),
         ([0, 1, 1], [1.0, math.inf, -math.inf], "2 of 3 scores are not finite"),
-        ([0, 1], [3.5, 3.5], "all 2 scores are equal (3.5), they rank nothing"),
+        ([0, 1], [3.5, 3.5], "all 2 scores are equal (3.5), so nothing can be ranked"),
     ],
 )
 def test_what_cannot_be_measured_is_nan_with_a_reason(labels, scores, why):
@@ -51,9 +51,7 @@ def test_what_cannot_be_measured_is_nan_with_a_reason(labels, scores, why):
 
 
 def test_labels_and_scores_must_be_as_many():
-    with pytest.raises(
-        SettingError, match=r"^Labels and scores must be as many, got 2 and 3. Give a label per score.$"
-    ):
+    with pytest.raises(SettingError, match=r"^Give one label for each score, got 2 labels and 3 scores.$"):
         auroc([0, 1], [1.0, 2.0, 3.0])
 
 
@@ -276,7 +274,7 @@ RAMP = np.arange(4, dtype=np.float32).reshape(2, 2)
         ([], [], "there are no pixels"),
         ([RAMP], [RAMP > 9], "no mask marks a defect, there is nothing to find"),
         ([RAMP], [RAMP >= 0], "the masks mark every pixel as defect, there is nothing to tell them from"),
-        ([ONE], [RAMP > 1], "all pixels score the same (1), they rank nothing"),
+        ([ONE], [RAMP > 1], "all pixels score the same (1), so nothing can be ranked"),
         ([RAMP, RAMP * np.float32(np.nan)], [RAMP > 1, RAMP > 1], "4 pixels of the anomaly maps are not finite"),
         ([np.full((2, 2), np.inf, np.float32)], [RAMP > 1], "4 pixels of the anomaly maps are not finite"),
     ],

@@ -164,7 +164,7 @@ def test_a_bank_that_does_not_fit_is_refused_with_what_would_do():
     with pytest.raises(SettingError) as caught:
         make_plan(extractor(), MANY, 1 * GB)
     found = re.fullmatch(
-        r"memory must be at least (\S+) for a bank of 204800 vectors of 384 numbers and the search in it, got 1GB\. "
+        r"memory must be at least (\S+) to build and search a bank of 204800 vectors of 384 numbers, got 1GB\. "
         r"Or keep fewer: a coreset of (\S+) fits\.",
         str(caught.value),
     )
@@ -176,7 +176,9 @@ def test_a_bank_that_does_not_fit_is_refused_with_what_would_do():
 
 
 def test_a_limit_below_the_program_itself_is_refused_without_a_share():
-    with pytest.raises(SettingError, match=r"^memory must be at least \S+ for a bank of .*, got 50MB\.$"):
+    with pytest.raises(
+        SettingError, match=r"^memory must be at least \S+ to build and search a bank of .*, got 50MB\.$"
+    ):
         make_plan(extractor(), MANY[:10], 50_000_000)
 
 
@@ -185,7 +187,7 @@ def test_without_a_limit_half_of_what_is_free_is_taken(monkeypatch):
     monkeypatch.setattr(planning, "resident_memory", lambda: GB // 10)
     assert make_plan(extractor(), MANY[:10]).limit == 4_100_000_000
     monkeypatch.setattr(planning, "available_memory", lambda: GB // 10)
-    with pytest.raises(SettingError, match=r"got 150MB \(half of what is free\)"):
+    with pytest.raises(SettingError, match=r"got 150MB \(half of the free memory\)"):
         make_plan(extractor(), MANY[:100])
 
 

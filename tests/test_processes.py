@@ -176,7 +176,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), left == 3 * len(PICTUR
 @needs_fork
 def test_a_fork_waits_until_no_other_thread_is_amid_a_call_of_the_library(model_file, tmp_path):
     body = """
-from totalrecall import forks
+from totalrecall.system import forks
 inside, let_go, forked = threading.Event(), threading.Event(), threading.Event()
 def hold():
     with forks.undivided():

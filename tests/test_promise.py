@@ -72,7 +72,7 @@ def test_a_threshold_that_was_taught_or_set_states_its_own_rate():
 
 def test_without_scores_nothing_is_promised():
     nothing = promise(0.01, [])
-    assert nothing.in_words().startswith("No threshold, so no verdict")
+    assert nothing.in_words().startswith("The model has no threshold and gives no verdicts")
     assert nothing.levels() == []
     assert nothing.levels_in_words() is None
     assert "not known" in Promise(calibration(0.01, []), 2.0, "taught").in_words()
@@ -168,7 +168,7 @@ def test_a_rate_or_threshold_outside_what_is_allowed_is_refused(tiny_backbone, o
 def test_judging_takes_one_of_the_two(tiny_backbone):
     detector = make(tiny_backbone).fit([stripes(i) for i in range(6)])
     for options in ({}, {"false_alarm_rate": 0.1, "threshold": 1.0}):
-        with pytest.raises(SettingError, match="judging takes either"):
+        with pytest.raises(SettingError, match="judging needs false_alarm_rate or threshold"):
             detector.judging(**options)
     with pytest.raises(SettingError, match="update takes one of"):
         detector.update(add=[stripes(9)], threshold=1.0)
@@ -257,7 +257,10 @@ def test_evaluate_counts_defects_found_and_false_alarms_at_the_models_threshold(
     alarms = sum(one.is_anomalous is True for one, sample in zip(results, samples, strict=True) if sample.label == 0)
     _, out, _ = run(capsys, "evaluate", model, parts, "--layout", "mvtec", "-q")
     plural = "" if alarms == 1 else "s"
-    assert f"found {found} of 3 defects, {alarms} false alarm{plural} in 3 good (at the model's threshold)" in out
+    assert (
+        f"found {found} of 3 defects, {alarms} false alarm{plural} among 3 good pictures (at the model's threshold)"
+        in out
+    )
     _, out, _ = run(capsys, "evaluate", model, parts, "--layout", "mvtec", "--json", "-", "--threshold", "0.0001")
     facts = json.loads("\n".join(out))
     assert {name: facts[name] for name in ("found", "defects", "false_alarms", "good", "no_verdict")} == {
@@ -272,7 +275,7 @@ def test_evaluate_counts_defects_found_and_false_alarms_at_the_models_threshold(
 def test_evaluate_at_another_threshold_names_that_one_and_not_the_models(capsys, model, parts, tmp_path):
     at = ["evaluate", model, parts, "--layout", "mvtec", "--json", tmp_path / "e.json"]
     _, out, _ = run(capsys, *at, "--threshold", "0.0001")
-    assert "found 3 of 3 defects, 3 false alarms in 3 good (at threshold 0.0001)" in out
+    assert "found 3 of 3 defects, 3 false alarms among 3 good pictures (at threshold 0.0001)" in out
     facts = json.loads((tmp_path / "e.json").read_text())
     assert (facts["threshold"], facts["threshold_is"]) == (0.0001, "given")
     run(capsys, *at)
@@ -283,9 +286,9 @@ def test_evaluate_at_another_threshold_names_that_one_and_not_the_models(capsys,
 @pytest.mark.parametrize(
     ("found", "defects", "alarms", "words"),
     [
-        (1, 1, 1, "found 1 of 1 defect, 1 false alarm in 9 good (at the model's threshold)"),
-        (0, 2, 0, "found 0 of 2 defects, 0 false alarms in 9 good (at the model's threshold)"),
-        (None, 1, None, "no verdicts on 1 defect and 9 good: the model has no threshold"),
+        (1, 1, 1, "found 1 of 1 defect, 1 false alarm among 9 good pictures (at the model's threshold)"),
+        (0, 2, 0, "found 0 of 2 defects, 0 false alarms among 9 good pictures (at the model's threshold)"),
+        (None, 1, None, "no verdicts (1 defect, 9 good pictures): the model has no threshold"),
     ],
 )
 def test_one_false_alarm_is_said_as_one(found, defects, alarms, words):
@@ -301,7 +304,7 @@ def test_without_a_threshold_evaluate_counts_nothing(tiny_backbone, parts):
     measured = evaluate(detector, open_dataset("mvtec", parts).test)
     assert (measured.found, measured.false_alarms, measured.no_verdict) == (None, None, 6)
     assert (measured.defects, measured.good) == (3, 3)
-    assert "no verdicts on 3 defects and 3 good" in measured.verdicts_in_words()
+    assert "no verdicts (3 defects, 3 good pictures)" in measured.verdicts_in_words()
 
 
 def test_benchmark_counts_them_too(capsys, added, parts, tmp_path):

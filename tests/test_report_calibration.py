@@ -59,7 +59,7 @@ def test_folds_are_named_and_that_nothing_is_proved_of_them():
     assert facts["promise"].startswith(
         "5 % of good pictures are expected above the threshold on average (by rank 4.95 % to 5.94 %)."
     )
-    assert "gives no proof" in facts["promise"]
+    assert "not proved" in facts["promise"]
     assert "guaranteed" not in facts["promise"]
 
 

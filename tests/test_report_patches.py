@@ -70,7 +70,7 @@ def test_without_its_file_the_good_picture_is_named_and_how_to_see_it(tmp_path, 
     text = page(tmp_path, [replace(defect, nearest_file=None, good_named=False)])
     assert list(shown(text)) == ["Overlay of crack/one.png"]
     assert "--good-pictures DIR" in text
-    assert "was not found where pictures were looked for, or is another file by now" in page(
+    assert "was not found where pictures were looked for, or has been changed since" in page(
         tmp_path, [replace(defect, nearest_file=None)]
     )
 

@@ -1,4 +1,4 @@
-"""search_plan: the dimensions that are chosen take the least work, and any of them gives brute force's answer."""
+"""search.levels: the dimensions that are chosen take the least work, and any of them gives brute force's answer."""
 
 import numpy as np
 import pytest

@@ -328,7 +328,7 @@ def test_wrong_use_is_named(detector, tiny_backbone, alarms):
 
 def test_more_pictures_than_memory_holds_are_refused_beforehand(detector, alarms, monkeypatch):
     monkeypatch.setattr("totalrecall.detectors.changes.available_memory", lambda: 500_000)
-    message = r"add: 6 pictures at once need .* of memory, 2 fit. Add them in parts."
+    message = r"add got 6 pictures, which need .* of memory at once. The free memory holds 2. Add fewer at a time."
     with pytest.raises(SettingError, match=message):
         detector.update(add=alarms)
     assert detector.history_ == []

@@ -80,8 +80,8 @@ def read_model(path: str | Path) -> "Contents":
         kind = header.get("kind")
         if not isinstance(kind, str) or kind not in KINDS:
             raise ModelFileError(
-                f"{path} holds a model of kind {str(kind)[:40]!r}, known are {', '.join(KINDS)}. "
-                "Run: pip install -U totalrecall"
+                f"{path} holds a model of kind {str(kind)[:40]!r}, this version knows {', '.join(KINDS)}. "
+                "Install the newer Total Recall that wrote the file."
             )
         check_layout(header, layout)
 

@@ -307,7 +307,7 @@ class Result:
         nearest: where in the good pictures the worst patch's nearest neighbour lies; None for PaDiM, which has none.
         milliseconds: wall time; in a stream, since the result before it.
         geometry: how the picture was prepared.
-        conditions: how it was taken, for `drift.Monitor`; None unless asked for.
+        conditions: how it was taken, for `Monitor`; None unless asked for.
         pixel_threshold: map value above which regions are marked; nan if there is none.
         recipe: of the detector, for its region of interest.
         picture: original pixels of a picture that was given in memory; a file is read again where it is drawn.

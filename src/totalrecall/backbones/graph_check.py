@@ -306,7 +306,7 @@ def _check_body(graph: Message) -> None:
         _described(one)
     _check_notes(graph, 16)
     if not outputs or len(set(outputs)) < len(outputs) or not made >= set(outputs):
-        raise ValueError("its outputs are not, each once, what its nodes give")
+        raise ValueError("one of its outputs is missing, or listed twice")
 
 
 def _check_node(node: Message, weights: set[str], made: set[str]) -> None:
@@ -334,11 +334,11 @@ def _check_node(node: Message, weights: set[str], made: set[str]) -> None:
     for one in node.get(5, []):
         name, attribute = _attribute(one)
         if name in seen or name not in rules or not rules[name](attribute):
-            raise ValueError(f"{kind} has an attribute {name[:40]!r} that it has not, or out of range")
+            raise ValueError(f"{kind} has an attribute {name[:40]!r} that is unknown or out of range")
         seen.add(name)
     if weights.issuperset(inputs):
         if kind not in _FROM_WEIGHTS:
-            raise ValueError(f"{kind} computes from weights alone")
+            raise ValueError(f"{kind} has no input that depends on the picture")
         weights.add(output)
     else:
         made.add(output)

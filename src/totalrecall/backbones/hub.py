@@ -65,7 +65,7 @@ def fetch(remote: Remote, command: str) -> Fetched:
     if not _installed():
         raise MissingExtraError(
             f"Weights of the hub are fetched with huggingface_hub 1 or later, which is not installed. "
-            f'Run: pip install "totalrecall[hub]". Or by hand: {by_hand}'
+            f'Run: pip install "huggingface_hub>=1.0" "onnx>=1.16". Or by hand: {by_hand}'
         )
     from huggingface_hub import constants
 

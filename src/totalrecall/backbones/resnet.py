@@ -236,7 +236,7 @@ def _check_onnx() -> None:
         import onnx  # noqa: F401
     except ImportError:
         raise MissingExtraError(
-            'Building a backbone needs onnx, which is not installed. Run: pip install "totalrecall[weights]"'
+            'Building a backbone needs onnx, which is not installed. Run: pip install "onnx>=1.16"'
         ) from None
 
 

@@ -166,8 +166,8 @@ def weights_note(benchmark: Benchmark) -> str | None:
     for info in available():
         if info.name == name and f"{remote.repository}@" not in info.source:
             return (
-                f"The backbone {name} here is of {info.source or 'unknown source'}, not known to be "
-                f"{remote.repository}, whose weights preset {benchmark.preset} means. For those: "
+                f"The preset {benchmark.preset} is meant for the weights of {remote.repository}, but the backbone "
+                f"{name} on this machine comes from {info.source or 'an unknown source'}. To get those weights: "
                 f"totalrecall backbones add {name}"
             )
     return None  # or not here, and then it is fetched from there

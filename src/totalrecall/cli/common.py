@@ -52,7 +52,7 @@ _STEPS = {
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
-    """Add --quiet, which every command has."""
+    """Add --quiet, which nearly every command has."""
     parser.add_argument("--quiet", "-q", action="store_true", help="print only results, errors and warnings")
 
 

@@ -169,7 +169,8 @@ def _words(name: str, value: Any) -> str:
     if name == "bytes":
         return human_bytes(value)
     if name == "header_protected_by_hash" and not value:
-        return "no, because an older version wrote it: damage there may go unseen. Save it again to protect it"
+        old = "no, because an older version wrote it: damage there may go unseen"
+        return f"{old}. Load and save it in Python to protect it"
     if value is None:
         return "none"
     if isinstance(value, dict):

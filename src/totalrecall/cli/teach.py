@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import shlex
 from typing import TYPE_CHECKING
 
 from totalrecall.cli.common import add_output_options, check_target, complain, save_over, say, write_json
@@ -96,7 +97,8 @@ def _tell(
     none = math.isnan(before)
     if changed:
         was = "there was none" if none else f"was {before:.4g}"
-        say(args, f"Threshold: score {detector.threshold_:.4g}, {was}; take it back with: update --undo")
+        undo = f"totalrecall update {shlex.quote(str(args.model))} --undo"
+        say(args, f"Threshold: score {detector.threshold_:.4g}, {was}. To take it back: {undo}")
         say(args, detector.promise_.in_words())
     else:
         now = "there is none" if none else f"it is {before:.4g}"

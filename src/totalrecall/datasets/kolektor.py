@@ -64,7 +64,7 @@ def open_kolektor(root: Path, *, seed: int) -> DataSet:
     ]
     warnings = count_warnings(KOLEKTOR, _CATEGORY, samples)
     if unknown:
-        left_out = f"{len(unknown)} pictures are left out, since without a readable mask nobody knows if they are good"
+        left_out = f"{len(unknown)} pictures are left out, because their masks are missing or unreadable"
         warnings = (f"{left_out}: {name_some(unknown)}.", *warnings)
     return DataSet("kolektor", root, _CATEGORY, tuple(samples), warnings)
 

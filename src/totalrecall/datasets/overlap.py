@@ -34,8 +34,8 @@ def learnt_note(pictures: Iterable[Learnt], samples: Sequence[Sample]) -> str:
     if not known:
         return ""
     return (
-        f"{len(known)} of {len(samples)} test pictures are among those that the model learnt (the first: {known[0]}); "
-        "the figures flatter it. Fit and evaluate with the same --seed, on different files."
+        f"{len(known)} of {len(samples)} test pictures are among those that the model learnt (the first: {known[0]}), "
+        "so the figures are too good. Fit and evaluate with the same --seed, on different files."
     )
 
 
@@ -54,7 +54,7 @@ def split_note(data: DataSet) -> str:
         return ""
     return (
         f"{len(twice)} of {len(tests)} pictures to test on are among those to fit on, by their bytes "
-        f"(the first: {twice[0]}); the figures flatter the model. Take them out of one side."
+        f"(the first: {twice[0]}), so the figures are too good. Take them out of one side."
     )
 
 

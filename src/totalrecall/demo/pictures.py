@@ -5,7 +5,7 @@
     make_dataset("parts", kind="washer")     a folder in the MVTec layout: train/good, test/*, ground_truth/*
 
 The same seed gives the same pictures. A part and its damaged self differ inside the mask and nowhere else. The painters
-are in `synthetic_parts` and `synthetic_board`, the damage is in `synthetic_defects`; here is the camera.
+are in `parts`, the damage is in `defects`; here is the camera.
 """
 
 from collections.abc import Sequence

@@ -132,9 +132,8 @@ class Detector(ABC, Generic[Model, Features]):
         """Return the state once good pictures have joined or left, and what was done; SettingError where none can."""
         what = "remove" if add is None else "add"
         raise SettingError(
-            f"{what} is for PatchCore models, this is a {type(self).__name__} model. Fit it again with all its good "
-            "pictures; or use PatchCore, which can learn single pictures. Its threshold and its false-alarm rate can "
-            "be updated.",
+            f"{what} works on PatchCore models only, and this is a {type(self).__name__} model. Fit it again with all "
+            "good pictures, or use PatchCore. The threshold and the false-alarm rate of this model can be changed.",
             what,
         )
 
@@ -146,7 +145,7 @@ class Detector(ABC, Generic[Model, Features]):
         Args:
             picture: to judge: a path, the bytes of a file, an open file, a PIL picture, or an array or tensor: grey
                 (h, w), RGB (h, w, 3) or RGBA (h, w, 4), or with channels first, uint8, uint16 or bool.
-            conditions: say in the result how it was taken, for `drift.Monitor`.
+            conditions: say in the result how it was taken, for `Monitor`.
 
         Raises:
             PictureError: it cannot be read.
@@ -359,7 +358,7 @@ class Detector(ABC, Generic[Model, Features]):
             False
         """
         if (false_alarm_rate is None) == (threshold is None):
-            raise SettingError("judging takes either false_alarm_rate or threshold.")
+            raise SettingError("judging needs false_alarm_rate or threshold, one of the two.")
         other = copy.copy(self)
         other.judge_by(self._with_other_threshold(false_alarm_rate, threshold))
         return other
@@ -384,7 +383,7 @@ class Detector(ABC, Generic[Model, Features]):
 
     @property
     def drift_(self) -> Reference:
-        """The conditions of the pictures that set the threshold, for `drift.Monitor`.
+        """The conditions of the pictures that set the threshold, for `Monitor`.
 
         Raises:
             SettingError: the model was written before there were any.
@@ -481,8 +480,8 @@ class Detector(ABC, Generic[Model, Features]):
         """Let good pictures join, false alarms for instance, or learnt ones leave; `save` keeps it, `undo` reverts it.
 
         A `PatchCore` takes in what is farther from the bank than its covering radius, and of pictures that would still
-        be called anomalous the worst patches, until they pass; the threshold follows (see `totalrecall.joining`). In
-        `PaDiM` and `SPADE` a picture is one among many: see `totalrecall.growing`, and `Change.still_anomalous`.
+        be called anomalous the worst patches, until they pass; the threshold follows. `PaDiM` and `SPADE` cannot learn
+        or forget pictures after their fit; their threshold and their false-alarm rate can be changed.
 
         Args:
             add: as for `fit`.
@@ -496,8 +495,8 @@ class Detector(ABC, Generic[Model, Features]):
             What was done, and which pictures could not be used.
 
         Raises:
-            SettingError: none or several of the four were given, or one is outside what is allowed; or memory
-                does not hold so many at once.
+            SettingError: none or several of the four were given, or one is outside what is allowed; add or remove
+                was given to a detector other than `PatchCore`; or memory does not hold so many at once.
             DataError: nothing would be left.
             NotFittedError: nothing was learnt yet.
 

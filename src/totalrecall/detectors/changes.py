@@ -127,8 +127,8 @@ class Change:
         if forced:
             vectors = sum(picture.forced for picture in forced)
             lines.append(
-                f"  {vectors} of these were near the bank already; they were added so that {len(forced)} of the "
-                "pictures pass"
+                f"  {vectors} of the added vectors were near the bank already. They were added so that "
+                f"{len(forced)} of the pictures pass"
             )
         for picture in self.pictures[:_SHOWN]:
             added = counted(picture.vectors, "vector")
@@ -148,10 +148,15 @@ class Change:
         if not self.recalibrated and self.what == "add":
             return [_STORED_NOTHING]
         if self.estimated:
-            why = "pictures of the fit were removed, and the banks that scored the others are not stored"
-            return [f"  This is an estimate: {why}."]
+            return [
+                "  This threshold is an estimate, because pictures of the fit were removed. "
+                "For an exact one, fit again."
+            ]
         if self.what != "undo" and self.lowest < self.threshold[1]:
-            return [f"  The true value is between {self.lowest:.4g} and this; the model stores too little to know it."]
+            return [
+                f"  This threshold may be too high: the exact one is between {self.lowest:.4g} and "
+                f"{self.threshold[1]:.4g}. The model does not store enough to compute it."
+            ]
         return []
 
     def to_json(self) -> dict[str, Any]:
@@ -199,8 +204,8 @@ def read_newcomers(
     needed, free = bytes_per_picture * len(sources), available_memory()
     if needed > free:
         raise SettingError(
-            f"add: {len(sources)} pictures at once need {format_size(needed)} of memory, "
-            f"{free // bytes_per_picture} fit. Add them in parts.",
+            f"add got {len(sources)} pictures, which need {format_size(needed)} of memory at once. The free memory "
+            f"holds {free // bytes_per_picture}. Add fewer at a time.",
             "add",
         )
 

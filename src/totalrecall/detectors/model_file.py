@@ -264,7 +264,7 @@ def _checked_header(path: Path, text: str, layout: Layout) -> dict[str, Any]:
     if version > FORMAT:
         raise ModelFileError(
             f"{path} has model format {str(version)[:20]}, this version reads up to {FORMAT}. "
-            "Run: pip install -U totalrecall"
+            "Install the newer Total Recall that wrote the file."
         )
     if _HASH in header:
         whole = header[_HASH] == _hash({key: value for key, value in header.items() if key != _HASH}, layout)

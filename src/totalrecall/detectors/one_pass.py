@@ -31,7 +31,7 @@ from totalrecall.types import LayerMap
 __all__ = ["Learner", "OnePass", "OnePassPlan", "pyramid_layers"]
 
 Own = TypeVar("Own", bound="OnePass[Any, Any]")
-_Scored = tuple[float, float, tuple[Glance, float, float]]  # score, peak, what `drift.Reference.learn` takes
+_Scored = tuple[float, float, tuple[Glance, float, float]]  # score, peak, what `drift.conditions.Reference.learn` takes
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class _Reading:
         progress: called after each picture.
         pictures: that could be read, by their place among those that count; `errors` of the others.
         scores, peaks: of the pictures that set the threshold; `scored` are their places.
-        looks: at these pictures, with mean distance and score, for `drift.Reference`.
+        looks: at these pictures, with mean distance and score, for `drift.conditions.Reference`.
         tally: what sets pictures apart.
     """
 
@@ -254,7 +254,7 @@ class OnePass(Detector[Model, Features]):
                 yield at, features
 
     def _scored(self, model: Model, features: Features, loaded: LoadedPicture, frame: Frame) -> _Scored:
-        """Return a picture's score, the peak of its map, and what `drift.Reference.learn` takes."""
+        """Return a picture's score, the peak of its map, and what `drift.conditions.Reference.learn` takes."""
         distances = self._distances(model, features)
         score, full_map = distances.score_and_map(frame)
         looked = (look(loaded, self.recipe), float(distances.grid.mean()), score)
@@ -276,8 +276,8 @@ class OnePass(Detector[Model, Features]):
         if needed > limit:
             raise SettingError(
                 f"memory must be at least {format_size(needed)} for a {type(self).__name__} of {len(sources)} pictures "
-                f"({format_size(model)} of them the model), got {format_size(limit)}"
-                f"{' (half of what is free)' if memory is None else ''}. {learner.smaller}",
+                f"(the model alone takes {format_size(model)}), got {format_size(limit)}"
+                f"{' (half of the free memory)' if memory is None else ''}. {learner.smaller}",
                 "memory",
             )
         held = len(held_out(len(sources), self.settings.holdout, self.settings.seed))

@@ -1,4 +1,4 @@
-"""PaDiM: fit, score, predict, save, load (Defard et al. 2021). Wiring; the mathematics is in `gaussians`."""
+"""PaDiM: fit, score, predict, save, load (Defard et al. 2021). The detector; the mathematics is in `gaussians`."""
 
 import math
 from collections.abc import Sequence

@@ -84,7 +84,7 @@ class Promise:
     def in_words(self) -> str:
         """Say in a line what the threshold is, what set it, and what false alarms it gives."""
         if math.isnan(self.threshold):
-            return "No threshold, so no verdict: no good picture was held out to set one."
+            return "The model has no threshold and gives no verdicts, because no good pictures were kept aside for it."
         how = self._how() if self.calibrated else self._by_whom()
         return f"Threshold {self.threshold:.4g}, {how}. False alarms: {self.rate_in_words()}."
 
@@ -131,7 +131,7 @@ class Promise:
         if not self.calibrated or not calibration.below_floor:
             return None
         threshold = (
-            "The threshold is an estimate beyond their highest score, by a generalised Pareto tail."
+            "The threshold is an estimate: it is extrapolated beyond their highest score (generalised Pareto tail)."
             if calibration.estimated
             else "The threshold is their highest score."
         )
@@ -247,7 +247,8 @@ class Promise:
         if calibration.folds > 1:
             return (
                 f"{rate} of good pictures are expected above the threshold on average (by rank {ranks}). "
-                "Cross-validation gives no proof of this; in our measurements the rate was this or a little lower"
+                "This is not proved, because the threshold was set by cross-validation; in our "
+                "measurements the rate was this or a little lower"
             )
         return f"{rate} of good pictures on average, guaranteed by rank for any distribution of scores ({ranks})"
 

@@ -1,4 +1,5 @@
-"""SPADE: fit, score, predict, save, load (Cohen and Hoshen 2020). Wiring; the mathematics is in `gallery`."""
+"""SPADE: fit, score, predict, save, load (Cohen and Hoshen 2020). The detector; the mathematics is in
+`feature_pyramids`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

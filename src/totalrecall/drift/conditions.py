@@ -189,7 +189,7 @@ class Reference:
     """The conditions under which the calibration pictures were taken.
 
     Attributes:
-        values: float64 (n, 8), in the order of `drift_conditions.MEASURES`.
+        values: float64 (n, 8), in the order of `MEASURES`.
         mean: float32 (32, 32), their mean small picture; nan outside the region of interest.
     """
 
@@ -253,6 +253,6 @@ class Reference:
         """Say from which change on each number is noticed within about 50 pictures, and what cannot be watched."""
         count = len(self.values)
         if count < FEWEST_PICTURES:
-            return [f"drift can hardly be watched: only {count} good pictures are there to compare with"]
+            return [f"too few good pictures to notice drift ({count} were kept)"]
         spread = self.values.std(axis=0, ddof=1).tolist()
         return spread_in_words(dict(zip(MEASURES, spread, strict=True)), count)

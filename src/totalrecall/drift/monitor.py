@@ -6,14 +6,14 @@
             print(alarm.words)
     monitor.save("line1.monitor")
 
-At the fit, a `Reference` keeps the conditions under which the calibration pictures were taken (`drift_conditions`). A
-`Monitor` bets that the pictures that come differ from them (`drift_bets`), on each number and direction apart, so that
+At the fit, a `Reference` keeps the conditions under which the calibration pictures were taken (`conditions`). A
+`Monitor` bets that the pictures that come differ from them (`bets`), on each number and direction apart, so that
 the winning bet names what has moved.
 
 **The promise.** While good pictures come as the calibration pictures did, in any order, and at least half of all
 pictures show good parts that are judged so, the chance of any alarm is at most `rate` at the start and `rate` more for
 every 1,000 pictures, however few the calibration pictures are. That is exact for light, colour and focus, up to 4,000
-pictures (see `drift_bets.Ranks`); nearly so for position, where a picture of the calibration is measured against the
+pictures (see `bets.Ranks`); nearly so for position, where a picture of the calibration is measured against the
 mean of the others. Distance and score come from a bank that knows more than those that scored the calibration pictures,
 which brings them down; so for these only a rise counts. What repeats itself in time on a healthy line (a lamp that
 warms up each morning) is a change too, and is said.
@@ -55,7 +55,7 @@ class Alarm:
     """Something has moved.
 
     Attributes:
-        measure: one of `drift_conditions.MEASURES`, or `patches_since`.
+        measure: one of `conditions.MEASURES`, or `patches_since`.
         direction: `+` or `-`.
         picture: how many pictures had been watched.
         path: of the last of them.

@@ -64,9 +64,7 @@ def read_state(path: str | Path, expected: Expected) -> dict[str, Any] | None:
         raise DataError(f"{path} is no monitor file. {_AGAIN}")
     if state.get("format") != _FORMAT:
         got = f"{state.get('format')!r}"[:40]
-        raise DataError(
-            f"{path} has monitor format {got}, this version reads {_FORMAT}. Run: pip install -U totalrecall"
-        )
+        raise DataError(f"{path} has monitor format {got}, this version reads {_FORMAT}. {_AGAIN}")
     if state.get("reference") != expected.reference:
         raise DataError(f"{path} watches another model, or this one before it was changed. {_AGAIN}")
     if state.get("rate") != expected.rate:

@@ -12,7 +12,7 @@ def change_in_words(measure: str, direction: str, change: float, size: tuple[int
     """Say what has moved, which way and how far.
 
     Args:
-        measure: as in `drift_conditions`, or `patches_since`.
+        measure: as in `conditions`, or `patches_since`.
         direction: `+` or `-`, the way that the bets found it to have moved.
         change: of the measure's median, in its own unit.
         size: height and width in original pixels, for a displacement.
@@ -32,8 +32,10 @@ def change_in_words(measure: str, direction: str, change: float, size: tuple[int
         way = ("to the right" if up else "to the left") if measure == "across" else ("down" if up else "up")
         return f"the parts have moved {way} by {share} of the {name} ({abs(change) * side:.0f} pixels)"
     if measure == "patches_since":
-        way = "farther from" if up else "nearer to"
-        return f"patches lie {way} the good ones than when the watch began: parts or camera have changed"
+        how = "less" if up else "more"
+        return (
+            f"the pictures are {how} like the good ones than when the monitor was started: parts or camera have changed"
+        )
     what = "patches lie farther from the good ones" if measure == "patches" else "scores are higher"
     return f"{what} than at the fit: parts or camera have changed"
 
@@ -52,11 +54,11 @@ def spread_in_words(spread: Mapping[str, float], pictures: int) -> list[str]:
     spread = {name: one * (1 + 10 / pictures) for name, one in spread.items()}
     lines = [
         f"a change of {_percent('light', spread['light'])} in brightness is noticed within about 50 pictures",
-        f"a change of {_percent('focus', -spread['focus'])} in the finest detail likewise",
+        f"the same for a change of {_percent('focus', -spread['focus'])} in the finest detail",
     ]
     if aligned:
         across, down = _percent("across", spread["across"]), _percent("down", spread["down"])
-        return [*lines, f"a shift of {across} of the width or {down} of the height likewise"]
+        return [*lines, f"the same for a shift of {across} of the width or {down} of the height"]
     return [*lines, "a shift cannot be seen: the good parts themselves lie anywhere in their pictures"]
 
 

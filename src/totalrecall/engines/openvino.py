@@ -199,7 +199,9 @@ class OpenVinoEngine:
         native = "BF16" in _capabilities()
         if precision == "bf16" and not native:
             raise SettingError(
-                "precision bf16 is not native to this processor. Use precision auto or f32.", "precision"
+                "precision bf16 needs a processor with bf16 arithmetic, which this one has not. "
+                "Use precision auto or f32.",
+                "precision",
             )
         self._given = {"precision": precision, "cache": cache, "threads": threads}
         self._backbone = backbone

@@ -115,10 +115,11 @@ class Evaluation:
         """
         defects = counted(self.defects, "defect")
         if self.found is None or self.false_alarms is None:
-            return f"no verdicts on {defects} and {self.good} good: the model has no threshold"
+            return f"no verdicts ({defects}, {counted(self.good, 'good picture')}): the model has no threshold"
         unjudged = f", {self.no_verdict} without a verdict" if self.no_verdict else ""
         return (
-            f"found {self.found} of {defects}, {counted(self.false_alarms, 'false alarm')} in {self.good} good"
+            f"found {self.found} of {defects}, {counted(self.false_alarms, 'false alarm')} "
+            f"among {counted(self.good, 'good picture')}"
             f"{unjudged} (at {at})"
         )
 
@@ -172,7 +173,7 @@ def evaluate(
         LearntPictureWarning: some of the samples are pictures that the detector learnt, by path or by their bytes.
     """
     if not samples:
-        raise DataError("There are no pictures to evaluate on, got 0. Check that the data set has pictures to test on.")
+        raise DataError("There are no pictures to evaluate on. Check that the data set has pictures to test on.")
     note = learnt_note(getattr(detector, "pictures_", ()), samples)
     if note:
         warnings.warn(note, LearntPictureWarning, stacklevel=2)

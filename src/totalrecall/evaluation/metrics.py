@@ -70,9 +70,7 @@ def _split(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Floats, Floats
     label = np.asarray(labels).ravel().astype(bool)
     score = np.asarray(scores, dtype=np.float64).ravel()
     if label.size != score.size:
-        raise SettingError(
-            f"Labels and scores must be as many, got {label.size} and {score.size}. Give a label per score."
-        )
+        raise SettingError(f"Give one label for each score, got {label.size} labels and {score.size} scores.")
     return score[~label], score[label]
 
 
@@ -93,7 +91,7 @@ def _reason(good: int, anomalous: int, scores: Floats) -> str:
     if not good:
         return f"all {anomalous} labels are anomalous, there is nothing to tell them from"
     if scores.min() == scores.max():
-        return f"all {scores.size} scores are equal ({scores[0]:g}), they rank nothing"
+        return f"all {scores.size} scores are equal ({scores[0]:g}), so nothing can be ranked"
     return ""
 
 
@@ -239,7 +237,7 @@ class PixelMetrics:
         if not self._n_good:
             return "the masks mark every pixel as defect, there is nothing to tell them from"
         if self._lowest == self._highest:
-            return f"all pixels score the same ({self._lowest:g}), they rank nothing"
+            return f"all pixels score the same ({self._lowest:g}), so nothing can be ranked"
         return ""
 
     def auroc(self) -> float:

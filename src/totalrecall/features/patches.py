@@ -113,7 +113,10 @@ def cells_inside(roi: PreparedMask | None, shape: tuple[int, int]) -> np.ndarray
         return None
     inside = covered_cells(roi, shape)
     if not inside.any():
-        raise PictureError("the region of interest covers none of it, it is hidden by the crop.")
+        raise PictureError(
+            "no patch of it lies in the region of interest: the crop hides that. Use resize squash, or draw "
+            "another region."
+        )
     return inside
 
 

@@ -1,4 +1,4 @@
-"""PatchCore: fit, score, predict, update, save, load. Wiring only; each step of the road is a module of its own.
+"""PatchCore: fit, score, predict, update, save, load. The detector; each step of it is a module of its own.
 
 What it shares with the methods that it is compared with, judging and keeping, is in `detectors.base`.
 """
@@ -214,7 +214,10 @@ class PatchCore(Detector[Bank, PatchSet]):
         grid = self.extractor.grid_of(maps)  # (1, rows, columns, d)
         patches, cells = flatten_grid(grid, frame.prepared_roi)
         if not len(patches):
-            raise PictureError("the region of interest covers none of it, it is hidden by the crop.")
+            raise PictureError(
+                "no patch of it lies in the region of interest: the crop hides that. Use resize squash, or draw "
+                "another region."
+            )
         return PatchSet(patches, cells, (grid.shape[1], grid.shape[2]))
 
     def _distances(self, model: Bank, features: PatchSet) -> PatchDistances:

@@ -1,4 +1,4 @@
-"""What a fit does before it can choose: plan, announce, and read the pictures in the way that the plan says."""
+"""The steps of a fit: read the pictures as planned, leave out dirty patches, calibrate the threshold."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -35,8 +35,8 @@ Announce = Callable[[Plan], None]
 def chunked_note(plan: Plan) -> str:
     """Say what choosing in chunks means, and how to have the exact answer."""
     return (
-        f"{format_size(plan.limit)} of memory do not hold all patches at once, so the coreset is chosen in "
-        f"{len(plan.chunks)} chunks and merged; the exact one needs {format_size(plan.exact)}."
+        f"{format_size(plan.limit)} of memory are too little for all patches at once, so the coreset is chosen in "
+        f"{len(plan.chunks)} chunks and merged, which is less exact; the exact one needs {format_size(plan.exact)}."
     )
 
 

@@ -1,7 +1,7 @@
-"""Good pictures -> memory bank: gathers the patches, chooses the coreset, says what it took.
+"""Holds all patches of the good pictures in memory, and builds memory banks from them with `coreset`.
 
-`learn` reads the pictures as its plan says and gives something to choose banks from: `InMemoryPatches`, all patches of
-them, or `chunks.ChunkedPatches`, the coresets of one chunk after the other.
+`fitting.learn` gives either `InMemoryPatches` or, where memory is too small, `chunks.ChunkedPatches`: the coresets of
+one chunk after the other.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +21,7 @@ from totalrecall.patchcore.plan import Plan, projected_patches
 from totalrecall.patchcore.reading import CoresetChoice, PicturePatches, Reader, as_bank, marked, without_pictures
 from totalrecall.pictures.loading import LearntPicture
 from totalrecall.system.memory import RowStore
+from totalrecall.system.text import counted
 from totalrecall.types import Matrix
 
 __all__ = ["InMemoryPatches", "gather"]
@@ -78,9 +79,9 @@ class InMemoryPatches:
         settings = self._reader.settings
         parts = self.parts if settings.new_parts else None
         if parts is not None and parts.max() < 2:
-            what = f"got {len(parts)} of {parts.max() + 1}, as far as their surfaces tell"
+            what = f"got {len(parts)} pictures that seem to show {counted(int(parts.max()) + 1, 'part')}"
             raise DataError(
-                f"new_parts needs good pictures of at least 3 parts, {what}. Add pictures of others.", "new_parts"
+                f"new_parts needs good pictures of at least 3 parts, {what}. Add pictures of other parts.", "new_parts"
             )
         folds = make_folds(len(self.pictures), settings.holdout, settings.folds, settings.seed, parts)
         return without_pictures([fold.tolist() for fold in folds], self._dirty)

@@ -1,6 +1,6 @@
 """Measure a picture against a memory bank: distances, the score (eq. 6 and 7), where the nearest patch is.
 
-The judge knows settings and recipe, and no detector: a fit, an update and an export measure pictures by it as well.
+The judge knows settings and recipe, and no detector: a fit and an update measure pictures by it as well.
 """
 
 from dataclasses import dataclass

@@ -125,7 +125,7 @@ def make_plan(
     """Choose how to fit, by arithmetic.
 
     Args:
-        extractor: its backbone and recipe say how many patches there will be, and how long.
+        extractor: its backbone and recipe say how many patches there will be, and of how many numbers.
         settings: how many of them are kept, and how the threshold is set.
         sources: the headers of a few of them say how large pictures are.
         memory: bytes that the process may use; half of what is free if not given.
@@ -284,8 +284,8 @@ def _refusal(sizes: _Sizes, settings: Settings, default: bool) -> str:
     while _in_chunks(_with(sizes, limit=needed), settings) is None:
         needed += needed // 50
     text = (
-        f"memory must be at least {format_size(needed)} for a bank of {sizes.vectors} vectors of {sizes.dimensions} "
-        f"numbers and the search in it, got {format_size(sizes.limit)}{' (half of what is free)' if default else ''}."
+        f"memory must be at least {format_size(needed)} to build and search a bank of {sizes.vectors} vectors of "
+        f"{sizes.dimensions} numbers, got {format_size(sizes.limit)}{' (half of the free memory)' if default else ''}."
     )
     share = sizes.ratio
     while share > 1e-5 and _in_chunks(_with(sizes, ratio=share), settings) is None:

@@ -77,8 +77,8 @@ class BitDepth:
             )
         if used & ((1 << self.shift) - 1):
             raise PictureError(
-                f"{name} has values in the low {self.shift} bits, where those of the model's pictures are zero (their "
-                f"{self.bits} bits stand in the high ones). Give it as the camera writes it."
+                f"{name} uses its low {self.shift} bits, but the model's pictures use only the high {self.bits} bits. "
+                "Give the file as the camera wrote it."
             )
         return _table(self.bits, self.shift)[pixels]
 
@@ -176,8 +176,8 @@ def _note(used: Sequence[tuple[int, str]], top: int) -> str:
         return ""
     which = f"Only {above[0]} has" if len(above) == 1 else f"Only {above[0]} and {len(above) - 1} more have"
     return (
-        f"{which} values above {(1 << rest) - 1}, and all pictures are scaled by it. If it is not of this camera, take "
-        "it out, or give the camera's bit depth."
+        f"{which} values above {(1 << rest) - 1}, and they set the brightness scale of all pictures. If it is from "
+        "another camera, take it out, or give the camera's bit depth."
     )
 
 

@@ -1,6 +1,6 @@
 """Bytes of a picture file -> its pixels, as a person would see the picture: upright, on white where transparent.
 
-What a file states is read first (`formats`, `tiff`, `bmp`), and nothing that is not proved by the file's structure is
+What a file states is read first (the modules of `formats`), and nothing that is not proved by the file's structure is
 decoded. TIFF and BMP are read by NumPy. JPEG, PNG and WebP are decoded by OpenCV, which is given the pixels' own chunks
 of a PNG alone, and whose answer is compared with what the file states.
 """
@@ -107,7 +107,7 @@ def open_picture(data: bytes, name: str, *, max_pixels: int | None = None) -> Pi
     Args:
         data: the file.
         name: for messages.
-        max_pixels: allowed; None is `formats.max_pixels()`.
+        max_pixels: allowed; None is `formats.header.max_pixels()`.
 
     Raises:
         PictureError: the bytes are empty, truncated, damaged, not a picture, or of more than `max_pixels`.

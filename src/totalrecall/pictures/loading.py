@@ -1,8 +1,7 @@
-"""Files and arrays -> prepared pictures, and the way back from a prepared picture to original pixels.
+"""Files and arrays -> prepared pictures.
 
-Reading (`read_image`) turns any usual picture file into uint8 RGB as a person would see it. A `Recipe` says how a
-picture is brought to the size that the backbone sees; `Recipe.geometry` gives the `Geometry` of a picture of some size,
-which prepares pixels and carries maps and points back. `load_pictures` does both in threads, ahead of the engine.
+`read_image` turns any usual picture file into uint8 RGB as a person would see it. `load_pictures` reads and prepares
+pictures in threads, ahead of the engine; `geometry.Recipe` says how they are prepared.
 """
 
 import contextlib
@@ -169,7 +168,7 @@ def load_pictures(
         recipe: how they are prepared.
         hashes: note the SHA-256 of each.
         threads: that read; as many as processors, 8 at most, unless given.
-        max_pixels: of a picture; None is `formats.max_pixels()`.
+        max_pixels: of a picture; None is `formats.header.max_pixels()`.
 
     Yields:
         A `LoadedPicture` for each source; one that cannot be read carries its error, and the others go on.
@@ -268,7 +267,7 @@ def _pixels(
     file = open_picture(data, name, max_pixels=max_pixels)
     # as decoded, and as turned to RGB
     if ahead is not None and not ahead.hold(index, len(data) + 2 * file.header.decoded_bytes):
-        raise PictureError(f"{name} was not read: nobody waits for it any more.")
+        raise PictureError(f"{name} was not read: the run was stopped.")
     return _reduced(file.decode(), depth, name), sha256(data) if hashes else "", page_count(data)
 
 
@@ -302,7 +301,7 @@ def expand(pictures: Any) -> Sequence[Source]:
             return list(np.asarray(pictures))
         return [held(pictures)]
     if not isinstance(pictures, Iterable):
-        raise SettingError(f"pictures must be pictures, got {type(pictures).__name__}. {_WANTED}")
+        raise SettingError(f"pictures must be a picture or several, got {type(pictures).__name__}. {_WANTED}")
     sources: list[Source] = []
     for picture in pictures:
         if isinstance(picture, (str, os.PathLike)):
@@ -310,7 +309,9 @@ def expand(pictures: Any) -> Sequence[Source]:
         elif is_in_memory(picture):
             sources.append(held(picture))
         else:
-            raise SettingError(f"pictures must be pictures, got a {type(picture).__name__} among them. {_WANTED}")
+            raise SettingError(
+                f"pictures must be a picture or several, got a {type(picture).__name__} among them. {_WANTED}"
+            )
     return sources
 
 

@@ -91,7 +91,7 @@ def marking_of(pixels: np.ndarray, alpha: np.ndarray | None = None, *, name: str
     if opaque is None or opaque.all():
         return _by_colours(pixels, full, name)
     if not opaque.any():
-        raise DataError(f"{name} is transparent everywhere. Paint white on black what is meant.")
+        raise DataError(f"{name} is transparent everywhere. Paint the region white on black.")
     painted = pixels[opaque]  # (n, 3) or (n,)
     spread = int(painted.max(axis=0).max() - painted.min(axis=0).min()) if painted.ndim == 1 else _spread(painted)
     if spread <= full // 8:
@@ -109,7 +109,7 @@ def _marking_of_file(path: str | Path) -> Marking:
     value = int(pixels.max())
     if marking.mask.all() and value != np.iinfo(pixels.dtype).max:
         raise DataError(
-            f"{path} has the value {value} everywhere, so it says nothing. Paint white on black what is inspected."
+            f"{path} has the value {value} everywhere, so it marks no region. Paint the region white on black."
         )
     return marking
 
@@ -119,7 +119,7 @@ def _marking_of_array(array: np.ndarray) -> Marking:
     if array.ndim != 2 or not array.size or array.dtype.kind not in "buif":
         got = f"{array.dtype} {array.shape}"
         raise SettingError(
-            f"roi must be an array (h, w), bool or of two values, got {got}. Write mask > 127, or such.", "roi"
+            f"roi must be an array (h, w), bool or of two values, got {got}. For example: mask > 127.", "roi"
         )
     if array.dtype == bool:
         return Marking(array, "a bool array")
@@ -128,7 +128,7 @@ def _marking_of_array(array: np.ndarray) -> Marking:
     values = np.unique(array)
     if len(values) > 2 or not np.isfinite(values).all():
         many = f"{len(values)} values of {array.dtype}"
-        raise SettingError(f"roi must be bool or of two values, got {many}. Write mask > 0.5, or such.", "roi")
+        raise SettingError(f"roi must be bool or of two values, got {many}. For example: mask > 0.5.", "roi")
     return Marking(array > (values[0] if len(values) == 2 else 0), "the higher of two values")
 
 
@@ -149,7 +149,7 @@ def _by_colours(pixels: np.ndarray, full: int, name: str) -> Marking:
     if int((value - pixels.min(axis=2)).max()) <= full // 16:  # grey, stored as colour
         return _by_levels(value, name)
     if int(value.min()) > full // 4:
-        raise DataError(f"{name} has colours on a ground that is not black. Paint white on black what is meant.")
+        raise DataError(f"{name} has colours on a ground that is not black. Paint the region white on black.")
     if _count_colours(pixels) <= _FEW_COLOURS:
         return Marking(value > full // 16, "every colour but black")
     marking, levels = _by_levels(value, name), _Levels.of(value)
@@ -174,7 +174,7 @@ def _by_levels(value: np.ndarray, name: str) -> Marking:
     if not levels.clear:
         raise DataError(
             f"{name} has {count} grey values and no two that stand out, so it could mean anything. "
-            "Paint white on black what is meant."
+            "Paint the region white on black."
         )
     return Marking(value > levels.edge, f"brighter than {levels.edge:g}, between {levels.ground} and {levels.mark}")
 

@@ -5,7 +5,7 @@ it is told, once, with a count. Two sizes are far apart where the ratio of the s
 camera turned on its side, another cut of the picture: by squashing, round things become ovals), or the side by more
 than a factor of two (another resolution: details that were learnt are not there, or those that are were not learnt).
 Less than that is what cutting out a part by hand varies by. A picture is grey where its channels are alike (see
-`images.is_grey`).
+`loading.is_grey`).
 """
 
 import math
@@ -30,7 +30,9 @@ _SHAPE, _SIDE = 1.25, 2.0  # ratios from which two sizes are far apart
 _ASPECT = 1.5  # times longer or shorter than usual, where sizes differ anyway
 _ODD = 5.0  # robust standard deviations
 _NAMED = 3
-_SQUEEZED = "All are brought to one square, so their scores may not mean the same. Cut and scale pictures alike"
+_SQUEEZED = (
+    "All pictures are brought to the same square, so these scores may be wrong. Use pictures of one size and cut"
+)
 _COLOURS = "Their scores may not mean the same. Give pictures of one camera, in one setting"
 
 

@@ -1,7 +1,7 @@
 """Exact nearest neighbours in the memory bank, pruned.
 
 1. A lower bound of every distance, and the lowest of each block of 64, come from one product in fewer dimensions, or
-   of rounded numbers: `engines.bounds` says how. It runs where the backbone runs, on all cores.
+   of rounded numbers: `bounds` says how. It runs where the backbone runs, on all cores.
 2. The vector with the lowest bound is measured in full. Most often it is the nearest; its distance is the limit.
 3. Blocks whose lowest bound is over the limit are out. In the few others each bound is looked at, and what is not over
    the limit is measured too.

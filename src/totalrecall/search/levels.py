@@ -53,7 +53,7 @@ _GATHERED = 220  # one number of a pair gathered and measured; rounding leaves a
 
 
 def choose_levels(vectors: Matrix, queries: Patches) -> tuple[int, ...]:
-    """Return the dimensions, for `search.ExactSearch`, that find the nearest of `vectors` with the least work.
+    """Return the dimensions, for `exact.ExactSearch`, that find the nearest of `vectors` with the least work.
 
     Args:
         vectors: (m, d) the bank.

@@ -109,7 +109,7 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], object], *, r
         os.chmod(temporary, 0o666 & ~_umask())  # noqa: PTH101  mkstemp makes it private; a shared folder expects the usual
         if replacing is not None and sha256(target.read_bytes()) != replacing:
             raise DataError(
-                f"{path} was written by another program meanwhile; it is left as it is. Repeat the command."
+                f"{path} was written by another program meanwhile; it is left as it is. Run the command again."
             )
         os.replace(temporary, target)  # noqa: PTH105
     except OSError as error:
@@ -302,9 +302,11 @@ def _lock(file: BinaryIO, path: Path) -> None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise DataError(f"{path} is being updated by another program. Repeat when it is done.") from None
+            raise DataError(
+                f"{path} is being updated by another program. Run the command again when it is done."
+            ) from None
     if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
-        raise DataError(f"{path} was just updated by another program. Repeat the command.")
+        raise DataError(f"{path} was just updated by another program. Run the command again.")
 
 
 def _remove_abandoned(target: Path) -> None:

@@ -158,10 +158,7 @@ def in_order(
 def check_not_forked(born: int) -> None:
     """Raise SettingError if the process was forked since: what the parent's threads work on never ends in a child."""
     if born != _forks:
-        raise SettingError(
-            "A stream of pictures goes on in the process that began it, got a child that was forked since. "
-            "Begin another stream in the child."
-        )
+        raise SettingError("A stream of pictures cannot be continued in a forked child. Start a new stream there.")
 
 
 def side_by_side(function: Callable[[Item], Outcome], items: Sequence[Item]) -> list[Outcome]:
