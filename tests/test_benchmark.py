@@ -374,7 +374,7 @@ def test_a_preset_says_so_when_the_backbone_here_is_of_other_weights(capsys, roo
 
     (info,) = [info for info in backbones.available() if info.name == added]
     right = "hf://timm/wide_resnet50_2.tv_in1k@abc/model.safetensors, sha256 0"
-    for source, said in (("a stick", "is of a stick, not known to be timm/wide_resnet50_2.tv_in1k"), (right, None)):
+    for source, said in (("a stick", "comes from a stick. To get those weights"), (right, None)):
         here = replace(info, name="wide_resnet50_2", source=source)
         monkeypatch.setattr("totalrecall.benchmark.run.available", lambda here=here: [here])
         note = weights_note(Benchmark("mvtec", root, ["wood"], preset="paper"))

@@ -303,7 +303,9 @@ def test_a_limit_that_nobody_gave_is_announced_where_it_changes_the_answer(tiny_
     detector = make(tiny_backbone)
     limit = enough_for(detector, find_pictures(good), 5)
     monkeypatch.setattr(planning, "available_memory", lambda: 2 * limit)
-    with pytest.warns(ChunkedFitWarning, match=r"\d+MB of memory do not hold .* in \d chunks .* the exact one needs"):
+    with pytest.warns(
+        ChunkedFitWarning, match=r"\d+MB of memory are too little .* in \d chunks .* the exact one needs"
+    ):
         detector.fit(good)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
