@@ -99,12 +99,12 @@ def test_inputs_keep_their_order_and_nothing_comes_twice(tmp_path):
     assert find_pictures([]) == []
 
 
-def test_globs_find_pictures_only(tmp_path):
+def test_globs_find_pictures_and_search_folders(tmp_path):
     a, b = save(tmp_path / "p" / "a1.png"), save(tmp_path / "p" / "q" / "a2.PNG")
     (tmp_path / "p" / "a3.txt").touch()
     (tmp_path / "p" / "a4.png").mkdir()
     save(tmp_path / "p" / ".a5.png")
-    assert find_pictures(f"{tmp_path}/p/*") == [a]
+    assert find_pictures(f"{tmp_path}/p/*") == [a, b]  # the folders that it matches are searched
     assert find_pictures(tmp_path / "p" / "**" / "*") == [a, b]
     assert find_pictures(f"{tmp_path}/p/a[0-9].*") == [a]
 

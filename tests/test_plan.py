@@ -60,7 +60,8 @@ def make_plan(job, sources, memory=None):
 
 @pytest.fixture(autouse=True)
 def _roomy_disk_and_small_process(monkeypatch):
-    monkeypatch.setattr(planning, "resident_memory", lambda: GB // 10)  # whatever other tests have loaded
+    for module in ("patchcore.plan", "features.memory"):  # whatever other tests have loaded
+        monkeypatch.setattr(f"totalrecall.{module}.resident_memory", lambda: GB // 10)
     monkeypatch.setattr("totalrecall.system.memory.shutil.disk_usage", lambda _: type("Usage", (), {"free": 10**13}))
 
 

@@ -8,10 +8,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 import cv2
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from totalrecall.datasets import Sample
@@ -22,9 +23,6 @@ from totalrecall.pictures.loading import read_image
 from totalrecall.reports.page import jpeg, jpeg_uri, render
 from totalrecall.scoring import Result
 from totalrecall.types import Image, Mask
-
-if TYPE_CHECKING:
-    from markupsafe import Markup
 
 __all__ = [
     "FULL_WIDTH",

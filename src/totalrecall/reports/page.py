@@ -14,13 +14,13 @@ from urllib.parse import quote
 
 import cv2
 import numpy as np
+from markupsafe import Markup
 
 from totalrecall.system.files import atomic_write
 from totalrecall.types import Image
 
 if TYPE_CHECKING:
     from jinja2 import Environment
-    from markupsafe import Markup
 
 __all__ = ["jpeg", "jpeg_uri", "number", "render", "write_page"]
 
@@ -44,7 +44,6 @@ def write_page(path: str | Path, template: str, values: Mapping[str, object]) ->
 
 def render(template: str, values: Mapping[str, object]) -> "Markup":
     """Return a template with its values filled in, escaped."""
-    from markupsafe import Markup
 
     return Markup(_environment().get_template(template).render(values))
 

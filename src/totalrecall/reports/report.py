@@ -3,7 +3,8 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from markupsafe import Markup
 
 from totalrecall.detectors.promise import Promise
 from totalrecall.evaluation.curves import roc_points
@@ -11,9 +12,6 @@ from totalrecall.evaluation.evaluate import Evaluation
 from totalrecall.reports.gallery import ReportEntry, counts, gallery
 from totalrecall.reports.page import number, render, write_page
 from totalrecall.reports.plots import Curve, Curves, Histogram, score_histogram
-
-if TYPE_CHECKING:
-    from markupsafe import Markup
 
 __all__ = ["figures", "write_report"]
 
