@@ -205,3 +205,14 @@ def test_the_streams_of_the_program_around_us_are_given_back(capsys, model):
     assert (sys.stdout, sys.stderr) == before
     assert run(capsys, "info", "none")[0] == 3
     assert (sys.stdout, sys.stderr) == before
+
+
+def test_a_signal_that_strikes_an_import_ends_the_command_as_any_other(monkeypatch, capsys, tmp_path):
+    """A compiled module whose start is interrupted raises ImportError, with the interrupt as its cause."""
+
+    def interrupted(args):
+        raise ImportError("initialization failed") from KeyboardInterrupt()
+
+    monkeypatch.setattr("totalrecall.cli.info.run", interrupted)
+    assert main(["info", str(tmp_path / "part.trecall")]) == 130
+    assert capsys.readouterr().err == "totalrecall: interrupted.\n"

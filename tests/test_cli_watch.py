@@ -89,4 +89,4 @@ def test_fit_names_what_is_unlike_the_others_or_leaves_it_out(added, tmp_path, c
 
 def test_other_methods_have_no_guard(parts, tmp_path, capsys):
     assert main(["fit", str(parts), "-o", str(tmp_path / "m"), "--method", "padim", "--ignore-outliers"]) == 2
-    assert "--ignore-outliers is for method patchcore, got --method padim." in capsys.readouterr().err
+    assert "--ignore-outliers is only for --method patchcore, got --method padim." in capsys.readouterr().err

@@ -165,7 +165,7 @@ if not child:
     try:
         next(stream)
     except ValueError as error:
-        same = same and "Begin another stream in the child." in str(error)
+        same = same and "Start a new stream there." in str(error)
     sys.exit(0 if same else 1)
 left = sum(1 for _ in stream)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), left == 3 * len(PICTURES) - 1)

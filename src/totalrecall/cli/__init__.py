@@ -83,6 +83,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             complain("out of memory. Use a smaller --coreset or --size, or fewer pictures.")
             return 1
         except Exception as error:
+            signal = _signal_behind(error)
+            if signal is not None:
+                complain(signal.words if isinstance(signal, EndedBySignal) else "interrupted.")
+                return signal.exit_code if isinstance(signal, EndedBySignal) else 130
             if os.environ.get("TOTALRECALL_DEBUG"):
                 raise
             complain(_unexpected(error))
@@ -104,6 +108,13 @@ def _run(arguments: Sequence[str] | None, args: argparse.Namespace, stdout: Stre
     with contextlib.suppress(BrokenPipeError):
         stdout.flush()  # here, so that a full disk is met here
     return code
+
+
+def _signal_behind(error: BaseException | None) -> KeyboardInterrupt | None:
+    """Return the signal behind an error: one that strikes the import of a compiled module arrives as an ImportError."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _unexpected(error: Exception) -> str:
