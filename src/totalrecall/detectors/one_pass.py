@@ -15,9 +15,11 @@ from totalrecall.backbones import Backbone
 from totalrecall.calibration import Calibration, held_out
 from totalrecall.detectors.base import Detector, Features, Model
 from totalrecall.detectors.fit_report import FitReport, Progress, nothing_readable, warn_of_fit
+from totalrecall.detectors.settings import PyramidSettings
 from totalrecall.detectors.state import FitState
 from totalrecall.drift.conditions import Glance, Reference, look
 from totalrecall.errors import DataError, PictureError, SettingError
+from totalrecall.features.extractor import FeatureExtractor
 from totalrecall.features.memory import baseline
 from totalrecall.pictures.copies import Repeats, inspected
 from totalrecall.pictures.geometry import Frame
@@ -28,7 +30,7 @@ from totalrecall.system.memory import available_memory, peak_memory, resident_me
 from totalrecall.system.text import format_size
 from totalrecall.types import LayerMap
 
-__all__ = ["Learner", "OnePass", "OnePassPlan", "pyramid_layers"]
+__all__ = ["Learner", "OnePass", "OnePassPlan"]
 
 Own = TypeVar("Own", bound="OnePass[Any, Any]")
 _Scored = tuple[float, float, tuple[Glance, float, float]]  # score, peak, what `drift.conditions.Reference.learn` takes
@@ -55,7 +57,7 @@ class OnePassPlan:
         return asdict(self)
 
 
-def pyramid_layers(backbone: Backbone, layers: Sequence[int] | None) -> tuple[int, ...]:
+def _pyramid_layers(backbone: Backbone, layers: Sequence[int] | None) -> tuple[int, ...]:
     """Return the layers asked for; if none were, those of 1, 2 and 3 that the backbone has."""
     if layers is not None:
         return tuple(layers)
@@ -130,6 +132,14 @@ class _Reading:
 
 class OnePass(Detector[Model, Features]):
     """A detector that reads each good picture once. See `PaDiM` and `SPADE`."""
+
+    def __init__(self, settings: PyramidSettings) -> None:
+        super().__init__(settings)
+        self.layers = _pyramid_layers(self.backbone, settings.layers)
+        self.settings = replace(settings, backbone=self.backbone.name, layers=self.layers)
+        self.extractor = FeatureExtractor(
+            self.backbone, self.recipe, layers=self.layers, precision=settings.precision, threads=settings.threads
+        )
 
     @abstractmethod
     def _learner(self, count: int) -> Learner[Model, Features]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,10 @@ import numpy as np
 from totalrecall.calibration import Calibration
 from totalrecall.detectors.gaussians import Gaussians, Grown, choose_channels, default_channels, embed
 from totalrecall.detectors.model_file import Contents
-from totalrecall.detectors.one_pass import Learner, OnePass, pyramid_layers
+from totalrecall.detectors.one_pass import Learner, OnePass
 from totalrecall.detectors.settings import PadimSettings
 from totalrecall.detectors.state import FitState
 from totalrecall.errors import BackboneError, SettingError
-from totalrecall.features.extractor import FeatureExtractor
 from totalrecall.features.patches import cells_inside
 from totalrecall.pictures.geometry import Frame
 from totalrecall.pictures.loading import LearntPicture
@@ -68,11 +67,6 @@ class PaDiM(OnePass[Gaussians, _Embedding]):
             BackboneError: the backbone is not there or cannot be used.
         """
         super().__init__(settings)
-        layers = pyramid_layers(self.backbone, settings.layers)
-        self.settings = replace(settings, backbone=self.backbone.name, layers=layers)
-        self.extractor = FeatureExtractor(
-            self.backbone, self.recipe, layers=layers, precision=settings.precision, threads=settings.threads
-        )
         dimensions = settings.dimensions
         total = sum(channels for _, _, channels in self.extractor.shapes())
         if dimensions is not None and dimensions > total:

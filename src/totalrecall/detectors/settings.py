@@ -11,7 +11,7 @@ from totalrecall.features.settings import LAYERS, FeatureSettings
 from totalrecall.pictures.settings import Preparation
 from totalrecall.system.settings import Rule, minimum, setting
 
-__all__ = ["CommonSettings", "ComparedSettings", "PadimSettings", "SpadeSettings"]
+__all__ = ["CommonSettings", "ComparedSettings", "PadimSettings", "PyramidSettings", "SpadeSettings"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,9 @@ class CommonSettings(ComparedSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _PyramidSettings(CommonSettings):
+class PyramidSettings(CommonSettings):
+    """What `PaDiM` and `SPADE` share: they take all layers if none are named."""
+
     layers: Sequence[int] | None = setting(  # type: ignore[assignment]  # None until the backbone is known
         None,
         "features",
@@ -66,7 +68,7 @@ class _PyramidSettings(CommonSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PadimSettings(_PyramidSettings):
+class PadimSettings(PyramidSettings):
     """The settings of `PaDiM`."""
 
     dimensions: int | None = setting(
@@ -81,7 +83,7 @@ class PadimSettings(_PyramidSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SpadeSettings(_PyramidSettings):
+class SpadeSettings(PyramidSettings):
     """The settings of `SPADE`."""
 
     neighbours: int = setting(

@@ -2,7 +2,7 @@
 `feature_pyramids`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,11 +10,10 @@ import numpy as np
 from totalrecall.calibration import Calibration
 from totalrecall.detectors.feature_pyramids import Gallery, pooled
 from totalrecall.detectors.model_file import Contents
-from totalrecall.detectors.one_pass import Learner, OnePass, pyramid_layers
+from totalrecall.detectors.one_pass import Learner, OnePass
 from totalrecall.detectors.settings import SpadeSettings
 from totalrecall.detectors.state import FitState
 from totalrecall.errors import ModelFileError
-from totalrecall.features.extractor import FeatureExtractor
 from totalrecall.features.patches import cells_inside
 from totalrecall.pictures.geometry import Frame
 from totalrecall.pictures.loading import LearntPicture
@@ -70,11 +69,6 @@ class SPADE(OnePass[Gallery, _Pyramid]):
             BackboneError: the backbone is not there or cannot be used.
         """
         super().__init__(settings)
-        self.layers = pyramid_layers(self.backbone, settings.layers)
-        self.settings = replace(settings, backbone=self.backbone.name, layers=self.layers)
-        self.extractor = FeatureExtractor(
-            self.backbone, self.recipe, layers=self.layers, precision=settings.precision, threads=settings.threads
-        )
 
     @property
     def gallery_(self) -> Gallery:

@@ -15,7 +15,7 @@ import numpy as np
 from totalrecall.calibration import Calibration
 from totalrecall.detectors.base import Detector
 from totalrecall.detectors.changes import Change, Changed, are_last_added, named_pictures, read_newcomers
-from totalrecall.detectors.fit_report import Progress, warn_of_fit
+from totalrecall.detectors.fit_report import FitReport, Progress, warn_of_fit
 from totalrecall.detectors.model_file import Contents
 from totalrecall.detectors.state import FitState
 from totalrecall.errors import OutlierWarning, PictureError, RepeatedPartsWarning
@@ -35,6 +35,7 @@ from totalrecall.types import LayerMap
 
 if TYPE_CHECKING:
     from totalrecall.patchcore.fitting import Announce
+    from totalrecall.patchcore.reading import TrainingPatches
 
 __all__ = ["PatchCore"]
 
@@ -124,48 +125,62 @@ class PatchCore(Detector[Bank, PatchSet]):
             >>> detector.report_.pictures, detector.report_.vectors
             (8, 2000)
         """
-        from totalrecall.outliers.notes import outlier_note, repeated_note, unlike_the_others
-        from totalrecall.patchcore.fitting import calibrate, learn, without_outliers
+        from totalrecall.patchcore.fitting import learn
 
         sources = expand(pictures)
         with self._depth_of(sources, progress):
             learnt, reader = learn(
                 self.extractor, self.settings, sources, memory=memory, announce=announce, progress=progress
             )
-            with reader.report.timing("coreset"):
-                choice = learnt.choose()
-            left_out: list[str] = []
-            if self.settings.ignore_outliers:
-                with reader.report.timing("comparing"):
-                    choice, left_out = without_outliers(learnt, choice, progress)
-            with reader.report.timing("calibration"):
-                calibrated = calibrate(learnt, self.judge, progress)
-            bank = learnt.bank(choice)  # last, so that no other bank is in memory at the same time
-            bank = bank if calibrated.levels is None else bank.with_levels(calibrated.levels)
-            calibration = calibrated.calibration
-            reader.report.finish(
-                pictures=len(bank.pictures),
-                patches=learnt.patch_count,
-                bank=bank.vectors.shape,
-                radius=choice.radius,
-                scored=len(calibration.scores),
-            )
-            known = math.isfinite(choice.radius)  # of a random choice it is not
-            coverage = Coverage(choice.radius, len(bank.pictures)) if known else None
-            drift, patches = calibrated.drift, calibrated.patches
-            self.judge_by(BankState(bank, bank.pictures, calibration, drift, patches=patches, coverage=coverage))
+            state, left_out = self._state_of(learnt, reader.report, progress)
+            self.judge_by(state)
             self.report_, self.skipped_ = reader.report, reader.skipped
-            warn_of_fit(reader.report, reader.skipped, reader.tally, bank.pictures, len(sources))
-            repeated = repeated_note(calibration)
-            if repeated:
-                warnings.warn(repeated, RepeatedPartsWarning, stacklevel=2)
+            warn_of_fit(reader.report, reader.skipped, reader.tally, state.pictures, len(sources))
             self.outliers_ = left_out
-            if not self.settings.ignore_outliers:
-                self.outliers_ = unlike_the_others(calibration, learnt.pictures)
-                if self.outliers_:
-                    note = outlier_note(self.outliers_, len(calibration.scores))
-                    warnings.warn(note, OutlierWarning, stacklevel=2)
+            self._warn_of_outliers(state.calibration, learnt.pictures)
         return self
+
+    def _state_of(
+        self, learnt: "TrainingPatches", report: FitReport, progress: Progress | None
+    ) -> tuple[BankState, list[str]]:
+        """Choose the bank and calibrate; return the state, and the paths of the pictures left out as outliers."""
+        from totalrecall.patchcore.fitting import calibrate, without_outliers
+
+        with report.timing("coreset"):
+            choice = learnt.choose()
+        left_out: list[str] = []
+        if self.settings.ignore_outliers:
+            with report.timing("comparing"):
+                choice, left_out = without_outliers(learnt, choice, progress)
+        with report.timing("calibration"):
+            calibrated = calibrate(learnt, self.judge, progress)
+        bank = learnt.bank(choice)  # last, so that no other bank is in memory at the same time
+        bank = bank if calibrated.levels is None else bank.with_levels(calibrated.levels)
+        calibration = calibrated.calibration
+        report.finish(
+            pictures=len(bank.pictures),
+            patches=learnt.patch_count,
+            bank=bank.vectors.shape,
+            radius=choice.radius,
+            scored=len(calibration.scores),
+        )
+        known = math.isfinite(choice.radius)  # of a random choice it is not
+        coverage = Coverage(choice.radius, len(bank.pictures)) if known else None
+        drift, patches = calibrated.drift, calibrated.patches
+        return BankState(bank, bank.pictures, calibration, drift, patches=patches, coverage=coverage), left_out
+
+    def _warn_of_outliers(self, calibration: Calibration, pictures: Sequence[LearntPicture]) -> None:
+        """Warn of parts that are shown several times, and of pictures unlike the others; `fit` itself calls it."""
+        from totalrecall.outliers.notes import outlier_note, repeated_note, unlike_the_others
+
+        repeated = repeated_note(calibration)
+        if repeated:
+            warnings.warn(repeated, RepeatedPartsWarning, stacklevel=3)
+        if not self.settings.ignore_outliers:
+            self.outliers_ = unlike_the_others(calibration, pictures)
+            if self.outliers_:
+                note = outlier_note(self.outliers_, len(calibration.scores))
+                warnings.warn(note, OutlierWarning, stacklevel=3)
 
     def _with_pictures(
         self, add: Sequence[Source] | None, remove: Sequence[str | Path], progress: Progress | None

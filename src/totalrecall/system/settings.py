@@ -188,6 +188,7 @@ def takes(
         known: Any = settings
         names = list(declared(known))
 
+        # A ParamSpec needs both names; each keyword is one that the settings declare, or is refused by name.
         def __init__(self: Made, /, *positional: Keywords.args, **keywords: Keywords.kwargs) -> None:  # noqa: N807
             unknown = [name for name in keywords if name not in names]
             if unknown:
