@@ -25,9 +25,8 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common import SHARED, record
+from benchmarks.common import open_real_set, record
 from totalrecall import PatchCore
-from totalrecall.datasets import open_dataset
 
 _RATES = (0.01, 0.05, 0.1)
 
@@ -35,7 +34,7 @@ _RATES = (0.01, 0.05, 0.1)
 def main() -> None:
     """Run the splits that are not done yet, then print and record the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--set", choices=("mtd", "bottle"), default="mtd")
+    parser.add_argument("--set", choices=("mtd", "bottle", "tire", "metal_plate"), default="mtd")
     parser.add_argument("--fit", type=int, default=30, help="good pictures to fit on")
     parser.add_argument("--splits", type=int, default=20)
     parser.add_argument("--folds", type=int, default=None)
@@ -77,10 +76,7 @@ def _keep_to_its_cores(numbers: "multiprocessing.Queue[int]", jobs: int) -> None
 
 def pictures_of(name: str) -> tuple[list[Path], list[Path]]:
     """Return the good and the defective pictures of a set, whatever its own split."""
-    if name == "mtd":
-        samples = open_dataset("mtd", SHARED / "data" / "mtd").samples
-    else:
-        samples = open_dataset("mvtec", SHARED / "data" / "mvtec_ad", category="bottle").samples
+    samples = open_real_set(name).samples
     return [one.path for one in samples if not one.label], [one.path for one in samples if one.label]
 
 

@@ -6,11 +6,30 @@ import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from totalrecall.datasets import DataSet
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 RESULTS = Path(__file__).resolve().parent / "results"
+REAL_SETS = {  # real pictures in ../shared: the layout, and where below ../shared/data
+    "mtd": ("mtd", "mtd"),
+    "bottle": ("mvtec", "mvtec_ad/bottle"),
+    "tire": ("mvtec", "mvtec_3d_ad/tire"),
+    "cookie": ("mvtec", "cookie/cookie"),
+    "metal_plate": ("mvtec", "mpdd/metal_plate"),
+}
+
+
+def open_real_set(name: str, *, seed: int = 42) -> "DataSet":
+    """Return a set of `REAL_SETS`; the seed splits one that has no split of its own."""
+    from totalrecall.datasets import open_dataset  # here: importing this file takes no time
+
+    layout, place = REAL_SETS[name]
+    return open_dataset(layout, SHARED / "data" / place, seed=seed)
 
 
 def machine() -> str:
