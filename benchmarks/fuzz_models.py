@@ -546,7 +546,7 @@ def base_models() -> list[bytes]:
         old = sorted((Path(__file__).parents[1] / "tests" / "data").glob("*_changed.trecall"))
         found += [load_detector(one).save(path).read_bytes() for one in old]
         for name, detector in detectors():
-            settings = {key: value for key, value in detector.settings.to_json().items() if key != "backbone"}
+            settings = {key: value for key, value in detector.settings.stored().items() if key != "backbone"}
             if name == "patchcore":
                 settings |= {"descriptor": "paper-code", "scoring": "paper", "stride": 2}
             settings["backbone"] = detector.backbone

@@ -2,13 +2,15 @@
 
     python -m benchmarks.hops
 
-Counts with `sys.setprofile` in the main thread, our own functions only (class bodies, comprehensions and lambdas left
-out), from the moment that a command's own `run` begins, while pictures of the size of a bottle's, drawn by the program,
-go through `predict`, `fit` and `update --add` at 128 pixels. A switch is a call of a function that stands in another
-file than the function called before it. Modules are those of ours that are loaded when the command is done. Results go
-to results/hops.csv.
+Counts with `sys.setprofile` in the main thread, our own functions only, from the moment that a command's own `run`
+begins, while pictures of the size of a bottle's, drawn by the program, go through `predict`, `fit` and `update --add`
+at 128 pixels. Left out are class bodies, comprehensions, lambdas, and whatever an import runs: these prepare a module
+and are no step of the command. A switch is a call of a function that stands in another file than the function called
+before it. Modules are those of ours that are loaded when the command is done. Results go to results/hops.csv; until
+28 November 2026 class bodies with more than one capital letter, and what imports run, were counted by mistake.
 """
 
+import inspect
 import json
 import subprocess
 import sys
@@ -19,7 +21,17 @@ from types import FrameType
 from typing import Any
 
 TRIPS = ("predict, warm", "predict, cold", "fit", "update --add")
-_LEFT_OUT = ("<module>", "<listcomp>", "<genexpr>", "<dictcomp>", "<setcomp>", "<lambda>")
+_LEFT_OUT = ("<listcomp>", "<genexpr>", "<dictcomp>", "<setcomp>", "<lambda>")
+
+
+def _prepares_a_module(frame: FrameType, root: str) -> bool:
+    """Tell whether a call is the body of a module or a class, or is made while a module of ours is imported."""
+    if not frame.f_code.co_flags & inspect.CO_OPTIMIZED:
+        return True
+    above = frame.f_back
+    while above is not None and not (above.f_code.co_name == "<module>" and above.f_code.co_filename.startswith(root)):
+        above = above.f_back
+    return above is not None
 
 
 class Meter:
@@ -34,13 +46,13 @@ class Meter:
 
     def _see(self, frame: FrameType, event: str, _: Any) -> None:
         code = frame.f_code
-        if event != "call" or not code.co_filename.startswith(self.root):
+        if event != "call" or not code.co_filename.startswith(self.root) or _prepares_a_module(frame, self.root):
             return
         self._begun = self._begun or (code.co_name == "run" and Path(code.co_filename).parent.name == "cli")
         if not self._begun:
             return
         name = code.co_qualname if hasattr(code, "co_qualname") else code.co_name
-        if code.co_name in _LEFT_OUT or code.co_name == code.co_name.title() == name:
+        if code.co_name in _LEFT_OUT:
             return
         self.calls += 1
         self.functions.add((code.co_filename, name))

@@ -43,7 +43,7 @@ def test_fit_says_what_it_did(capsys, added, parts, tmp_path, method, line):
     assert (code, err) == (0, [])
     assert out[0].startswith("Plan: 10 pictures, a model of ")
     assert out[1] == line
-    assert "set on 2 good pictures held out together. False alarms: at most 33.3 % on average." in out[2]
+    assert "set on 2 good pictures that were kept aside. False alarms: at most 33.3 % on average." in out[2]
     assert out[3].startswith("Thresholds by false-alarm rate: ")
     assert out[4].startswith("Time: features ")
     assert "coreset" not in out[4]

@@ -109,7 +109,7 @@ def test_a_folder_of_masks_that_go_with_no_picture_is_told_and_no_defect(small):
     data = opened(layout, root)
     assert set(by_defect(data)) == {("scratch", "0.png")}
     assert data.passed_over == (
-        "2 pictures in folders of masks go with no picture and are not used: 7.png, 8.png. "
+        "2 pictures in folders of masks belong to no picture and are not used: 7.png, 8.png. "
         "Name the folder otherwise if it shows parts, not masks.",
     )
 

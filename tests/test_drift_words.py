@@ -1,10 +1,10 @@
-"""drift.words: a sentence for each measure and way."""
+"""drift.conditions: a sentence for each measure and way."""
 
 import math
 
 import pytest
 
-from totalrecall.drift.words import change_in_words, spread_in_words
+from totalrecall.drift.conditions import change_in_words, spread_in_words
 
 SIZE = (300, 400)  # height, width
 SPREAD = {"light": 0.03, "focus": 0.05, "across": 0.01, "down": 0.002}

@@ -102,6 +102,10 @@ def test_an_animated_png_is_its_first_picture_not_black_and_says_how_many():
     data = png(2, 8, 2, bytes([1, 2, 3, 4, 5, 6]), control)
     assert decode_image(data, "x").tolist() == [[[1, 2, 3], [4, 5, 6]]]
     assert open_picture(data, "x").header.pictures == 2
+    at = data.index(b"IEND") - 4
+    behind = png(2, 8, 2, bytes([1, 2, 3, 4, 5, 6]))
+    at = behind.index(b"IEND") - 4
+    assert open_picture(behind[:at] + control + behind[at:], "x").header.pictures == 1  # a reader has passed by then
 
 
 def test_text_and_profiles_that_unpack_to_gigabytes_are_passed_over():

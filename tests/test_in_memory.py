@@ -10,8 +10,7 @@ from totalrecall import PatchCore
 from totalrecall.errors import DataError, PictureError, SettingError
 from totalrecall.pictures.geometry import Recipe
 from totalrecall.pictures.in_memory import pixels_in_memory, source_name
-from totalrecall.pictures.loading import expand, load_picture, load_pictures
-from totalrecall.pictures.read_ahead import ReadAhead
+from totalrecall.pictures.loading import ReadAhead, expand, load_picture, load_pictures
 
 PIL = pytest.importorskip("PIL.Image")
 RNG = np.random.default_rng(9)

@@ -11,7 +11,7 @@ import pytest
 from totalrecall.backbones import load
 from totalrecall.calibration import held_out
 from totalrecall.errors import DataError, SettingError
-from totalrecall.features.extractor import PatchExtractor
+from totalrecall.features.patches import PatchExtractor
 from totalrecall.patchcore import plan as planning
 from totalrecall.patchcore.settings import Settings, coreset_dimensions
 from totalrecall.pictures.geometry import Recipe
@@ -166,7 +166,7 @@ def test_a_bank_that_does_not_fit_is_refused_with_what_would_do():
         make_plan(extractor(), MANY, 1 * GB)
     found = re.fullmatch(
         r"memory must be at least (\S+) to build and search a bank of 204800 vectors of 384 numbers, got 1GB\. "
-        r"Or keep fewer: a coreset of (\S+) fits\.",
+        r"Or set coreset to (\S+) at most\.",
         str(caught.value),
     )
     assert found

@@ -176,10 +176,10 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), left == 3 * len(PICTUR
 @needs_fork
 def test_a_fork_waits_until_no_other_thread_is_amid_a_call_of_the_library(model_file, tmp_path):
     body = """
-from totalrecall.system import forks
+from totalrecall.system import threads
 inside, let_go, forked = threading.Event(), threading.Event(), threading.Event()
 def hold():
-    with forks.undivided():
+    with threads.undivided():
         inside.set()
         let_go.wait()
         held.append(forked.is_set())
@@ -190,7 +190,7 @@ inside.wait()
 threading.Timer(0.2, let_go.set).start()
 child = os.fork()
 if not child:
-    with forks.undivided():  # the child's own is free
+    with threads.undivided():  # the child's own is free
         os._exit(0 if scores(detector) == before else 1)
 forked.set()
 thread.join()

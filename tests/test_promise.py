@@ -61,7 +61,7 @@ def test_a_threshold_that_was_taught_or_set_states_its_own_rate():
     assert taught.expected_rate == pytest.approx(81 / 101, abs=0.01)
     assert taught.in_words() == (
         "Threshold 2, taught by known defects (the good pictures alone would set 9.594). False alarms: about 80.2 % of "
-        "good pictures: this model cannot tell such pictures from good ones."
+        "good pictures, so this model cannot tell such pictures from good ones."
     )
     assert Promise(calibration(0.05), 9.0, "given").in_words().startswith("Threshold 9, set by hand (the good")
     assert taught.guaranteed_rate is None

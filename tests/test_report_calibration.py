@@ -33,7 +33,7 @@ def test_a_rate_that_ranks_can_give_is_guaranteed_and_the_alarms_are_counted():
     facts = promise(calibration(0.05))
     # rank 5.05 of 101: the fifth highest is 9.6, the sixth 9.5, the weight 0.95 * 5 / 5.05
     assert facts["threshold"] == "score 9.594"
-    assert facts["set by"] == "100 good pictures, held out together"
+    assert facts["set by"] == "100 good pictures, kept aside together"
     assert facts["stated rate"].startswith("5 % of good pictures")
     assert facts["promise"] == (
         "5 % of good pictures on average, guaranteed by rank for any distribution of scores (4.95 % to 5.94 %)"
@@ -57,7 +57,7 @@ def test_folds_are_named_and_that_nothing_is_proved_of_them():
     facts = promise(calibration(0.05, folds=20))
     assert facts["set by"] == "100 good pictures, by 20-fold cross-validation"
     assert facts["promise"].startswith(
-        "5 % of good pictures are expected above the threshold on average (by rank 4.95 % to 5.94 %)."
+        "5 % of good pictures will score above the threshold on average (4.95 % to 5.94 % by rank)."
     )
     assert "not proved" in facts["promise"]
     assert "guaranteed" not in facts["promise"]

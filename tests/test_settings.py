@@ -117,5 +117,5 @@ def test_what_a_model_file_keeps_of_the_settings():
     }  # fmt: skip
     own = {"patchcore": patchcore, "padim": {"dimensions"}, "spade": {"neighbours"}}
     for method, kind in SETTINGS.items():
-        assert set(kind().to_json()) == shared | own[method]
+        assert set(kind().stored()) == shared | own[method]
     assert CommonSettings(layers=[1, 2]).to_json()["layers"] == [1, 2]

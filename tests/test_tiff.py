@@ -9,7 +9,7 @@ import pytest
 
 from totalrecall.errors import PictureError
 from totalrecall.pictures.decode import decode_image, decode_layers, decode_pixels, open_picture
-from totalrecall.pictures.formats.lzw import decode_lzw
+from totalrecall.pictures.formats.tiff import decode_lzw
 
 PIL = pytest.importorskip("PIL.Image")
 tifffile = pytest.importorskip("tifffile")

@@ -169,7 +169,7 @@ class UnlikePictureWarning(UserWarning):
 
 
 class LearntPictureWarning(UserWarning):
-    """Some of the pictures that a model is measured on are among those that it learnt: the figures flatter it."""
+    """Some of the pictures that a model is measured on are among those that it learnt, so its figures are too good."""
 
 
 PICTURE_NOTICES = (PassedOverWarning, UnlikePictureWarning, LearntPictureWarning)  # what the command line tells itself

@@ -151,8 +151,8 @@ def check_graph(graph: bytes, origin: str) -> None:
     except (ValueError, IndexError, struct.error, RecursionError, OverflowError) as error:
         reason = " ".join(str(error).split())[:200] or "it is damaged"
         raise BackboneError(
-            f"{origin} has a graph that is not run: {reason}. Take another file, or build it from weights: "
-            "totalrecall backbones add NAME --weights FILE"
+            f"{origin} has a graph that Total Recall refuses to run: {reason}. Take another file, or build it "
+            "from weights: totalrecall backbones add NAME --weights FILE"
         ) from None
 
 

@@ -282,7 +282,7 @@ def _model(detector: "AnyDetector") -> dict[str, Any]:
         "dimensions": report.dimensions,
         "bytes": size,
         "chunks": report.chunks,
-        "layers": detector.settings.to_json()["layers"],
+        "layers": detector.settings.stored()["layers"],
     }
 
 

@@ -17,7 +17,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="List or add backbones.",
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    listing = actions.add_parser("list", help="list the backbones that are installed, and those that can be downloaded")
+    listing = actions.add_parser(
+        "list",
+        help="list the backbones that are installed, and those that can be downloaded",
+        description="List the backbones that are installed, with their layers, source and licence, and those that can "
+        "be downloaded by name.",
+    )
     listing.add_argument("--json", metavar="FILE", type=OUTPUT, help="write the list as JSON ('-' for stdout)")
     listing.set_defaults(run=run_list)
     adding = actions.add_parser(
@@ -40,7 +45,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     adding.add_argument(
         "--form",
         choices=("torchvision", "caffe"),
-        help="form of the network (default: as the metadata of the file says)",
+        help="how the weights expect pictures: RGB as in torchvision, or BGR as in Caffe (default: as the file says)",
     )
     adding.add_argument("--source", default="", help="where the weights come from; stored with them")
     adding.add_argument("--licence", default="", help="licence of the weights; stored with them")

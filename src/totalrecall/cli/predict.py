@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from totalrecall.cli.common import add_output_options, check_target, complain, emit, judging, progress_bars, say
-from totalrecall.cli.heatmaps import HeatmapFolder
 from totalrecall.cli.options import (
     add_rate_options,
     add_reading_options,
@@ -26,6 +25,7 @@ from totalrecall.system.files import is_special
 from totalrecall.system.text import counted, csv_line, escaped_json, human_bytes, listed, printable
 
 if TYPE_CHECKING:
+    from totalrecall.cli.heatmaps import HeatmapFolder
     from totalrecall.registry import AnyDetector
     from totalrecall.reports.writer import ReportWriter
     from totalrecall.scoring import Result
@@ -128,14 +128,17 @@ def _pictures(args: argparse.Namespace, found: list[Path]) -> "tuple[list[Path],
     """Return the pictures to score, and where their heat maps go."""
     if not args.heatmaps:
         return found, None
+    from totalrecall.cli.heatmaps import HeatmapFolder  # only where heat maps are asked for
+
     heatmaps = HeatmapFolder(args.heatmaps)
     pictures = heatmaps.without_earlier(found)
     if not pictures:
         raise DataError(
-            f"{args.heatmaps} holds all {counted(len(found), 'picture')} given: heat maps of an earlier run."
+            f"All {counted(len(found), 'given picture')} are heat maps of an earlier run, in {args.heatmaps}. "
+            "Give the pictures themselves."
         )
     if len(pictures) < len(found):
-        say(args, f"Not scored: {counted(len(found) - len(pictures), 'heat map')} of an earlier run in {args.heatmaps}")
+        say(args, f"Left out {counted(len(found) - len(pictures), 'heat map')} of an earlier run in {args.heatmaps}")
     heatmaps.plan(pictures, args.files)
     heatmaps.clear()
     if heatmaps.earlier:
@@ -207,7 +210,7 @@ def _watched(args: argparse.Namespace, detector: "AnyDetector") -> "Iterator[Cal
     def watch(result: "Result") -> None:
         assert result.conditions is not None  # `drift_` has found that the model has something to compare with
         for alarm in monitor.observe(result.conditions, result.is_anomalous, result.path):
-            complain(f"drift, at {result.path}: {alarm.words}")
+            complain(f"drift since {result.path}: {alarm.words}")
         if monitor.pictures % 100 == 0:
             monitor.save(args.monitor)
 

@@ -39,7 +39,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--apply", action="store_true", help="set the threshold that catches them all; `update --undo` takes it back"
     )
-    parser.add_argument("--json", metavar="FILE", type=OUTPUT, help="write the lessons as JSON ('-' for stdout)")
+    parser.add_argument("--json", metavar="FILE", type=OUTPUT, help="write the result as JSON ('-' for stdout)")
     add_running_options(parser)
     add_reading_options(parser)
     add_output_options(parser)

@@ -36,8 +36,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description=(
             "Add good pictures to a model, such as false alarms, or remove them, without the pictures of the fit. "
             "The threshold follows. Only PatchCore models can learn pictures after their fit; the threshold and the "
-            "false-alarm rate can be changed in every model. The file keeps the history, and every step can be undone, "
-            "to the byte."
+            "false-alarm rate can be changed in every model. The file keeps the history, and every step can be undone "
+            "exactly."
         ),
     )
     parser.add_argument(

@@ -90,7 +90,7 @@ def left_over(root: Path, samples: Iterable[Sample], taken: str) -> tuple[str, .
     if lonely:
         what = f"{_count(len(lonely), 'picture', 'pictures')} in folders of masks"
         lines.append(
-            f"{what} {'goes' if len(lonely) == 1 else 'go'} with no picture and {_is(lonely)} not used: "
+            f"{what} {'belongs' if len(lonely) == 1 else 'belong'} to no picture and {_is(lonely)} not used: "
             f"{some_names(lonely)}. Name the folder otherwise if it shows parts, not masks."
         )
     if rest:

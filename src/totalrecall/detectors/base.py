@@ -61,7 +61,6 @@ class Detector(ABC, Generic[Model, Features]):
     extractor: FeatureExtractor
 
     def __init__(self, settings: CommonSettings) -> None:
-        self._asked_depth = checked_bit_depth(settings.bit_depth)
         self.region = read_roi(settings.roi)
         self.recipe = Recipe.of(settings, None if self.region is None else self.region.mask)
         self.backbone = load(settings.backbone) if isinstance(settings.backbone, str) else settings.backbone
@@ -304,7 +303,8 @@ class Detector(ABC, Generic[Model, Features]):
         if self._state is None or state.pictures is not self._state.pictures:
             self._kinds, self._told_odd = LearntKinds(state.pictures), set()
         self._state = state
-        self.settings = replace(self.settings, false_alarm_rate=state.calibration.rate)
+        if self.settings.false_alarm_rate != state.calibration.rate:
+            self.settings = replace(self.settings, false_alarm_rate=state.calibration.rate)
 
     @property
     def pictures_(self) -> Sequence[LearntPicture]:
@@ -538,7 +538,8 @@ class Detector(ABC, Generic[Model, Features]):
     @contextmanager
     def _depth_of(self, sources: Sequence[Source], progress: Progress | None) -> Iterator[None]:
         """Find how many bits the pictures of a fit use, before they are learnt from; a failed fit changes nothing."""
-        former, depth = self.recipe.depth, find_bit_depth(sources, self._asked_depth, progress=progress)
+        former, asked = self.recipe.depth, checked_bit_depth(self.settings.bit_depth)
+        depth = find_bit_depth(sources, asked, progress=progress)
         if depth.note:
             warnings.warn(depth.note, UnlikePictureWarning, stacklevel=4)
         self._set_depth(depth)
@@ -549,8 +550,9 @@ class Detector(ABC, Generic[Model, Features]):
             raise
 
     def _set_depth(self, depth: BitDepth | None) -> None:
-        self.recipe = replace(self.recipe, depth=depth)
-        self.extractor.recipe = self.recipe
+        if depth != self.recipe.depth:
+            self.recipe = replace(self.recipe, depth=depth)
+            self.extractor.recipe = self.recipe
 
     # ------------------------------------------------------------------ the model file
 
@@ -587,7 +589,7 @@ class Detector(ABC, Generic[Model, Features]):
         header = {
             **header,
             "kind": self.kind,
-            "settings": {**self.settings.to_json(), "false_alarm_rate": state.calibration.rate},
+            "settings": {**self.settings.stored(), "false_alarm_rate": state.calibration.rate},
             "recipe": self.recipe.to_json(),
             "backbone": self.backbone.to_header(),
         }

@@ -21,8 +21,7 @@ import numpy as np
 
 from totalrecall.errors import BackboneError
 from totalrecall.features.patches import repeated_cells
-from totalrecall.system.forks import renew_in_child
-from totalrecall.system.threads import in_worker, one_blas_thread, workers
+from totalrecall.system.threads import in_worker, one_blas_thread, renew_in_child, workers
 from totalrecall.types import LayerMap, Patches, PatchGrid, PatchStack
 
 __all__ = ["EPSILON", "Gaussians", "Grown", "choose_channels", "default_channels", "embed"]

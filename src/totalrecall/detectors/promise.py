@@ -93,7 +93,7 @@ class Promise:
         if calibration.folds > 1:
             text = f"set by {calibration.folds}-fold cross-validation on {count} good pictures"
         else:
-            text = f"set on {count} good pictures held out together"
+            text = f"set on {count} good pictures that were kept aside"
         if calibration.new_parts:
             text += f", all pictures of each of {calibration.parts} parts in one fold"
         return text
@@ -114,7 +114,7 @@ class Promise:
             expected = percent(calibration.rate) if self.calibrated else percent(rate)
             return f"about {expected} (an estimate, 90 % interval {low} to {high})"
         if not self.calibrated:
-            apart = ": this model cannot tell such pictures from good ones" if rate >= _HALF else ""
+            apart = ", so this model cannot tell such pictures from good ones" if rate >= _HALF else ""
             return f"about {percent(rate)} of good pictures{apart}"
         at_most = f"at most {percent(calibration.guaranteed_rate)} on average"
         return at_most if calibration.below_floor else f"{percent(calibration.rate)} expected, {at_most}"
@@ -206,7 +206,7 @@ class Promise:
         """Say how the good pictures were scored."""
         calibration = self.calibration
         if calibration.folds <= 1:
-            return "held out together"
+            return "kept aside together"
         parts = f" (all pictures of each of {calibration.parts} parts in one fold)" if calibration.new_parts else ""
         return f"by {calibration.folds}-fold cross-validation{parts}"
 
@@ -246,7 +246,7 @@ class Promise:
         ranks = f"{low} to {high}" if low != high else high
         if calibration.folds > 1:
             return (
-                f"{rate} of good pictures are expected above the threshold on average (by rank {ranks}). "
+                f"{rate} of good pictures will score above the threshold on average ({ranks} by rank). "
                 "This is not proved, because the threshold was set by cross-validation; in our "
                 "measurements the rate was this or a little lower"
             )

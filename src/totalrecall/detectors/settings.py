@@ -5,7 +5,6 @@ PatchCore's are in `patchcore.settings`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from totalrecall.features.settings import LAYERS, FeatureSettings
 from totalrecall.pictures.settings import Preparation
@@ -47,11 +46,6 @@ class CommonSettings(ComparedSettings):
         metavar="PIXELS",
     )
 
-    def to_json(self) -> dict[str, Any]:
-        """Return what a model file keeps of the settings, as JSON types."""
-        name = self.backbone if isinstance(self.backbone, str) else self.backbone.name
-        return {**self.stored(), "backbone": name}
-
 
 @dataclass(frozen=True, kw_only=True)
 class PyramidSettings(CommonSettings):
@@ -76,7 +70,7 @@ class PadimSettings(PyramidSettings):
         "features",
         "number of channels to draw at random from those of all layers",
         details="These are the paper's choices for ResNet-18 and WideResNet50-2. Memory and file grow with its square.",
-        default_means="100 of up to 512 channels, 550 of more",
+        default_means="100 if there are at most 512 channels, else 550",
         rule=minimum(1, hint="The paper uses 100 to 550."),
         metavar="D",
     )

@@ -160,13 +160,13 @@ def read_state(state: State, contents: Contents) -> State:
     taught = float(header["taught"]["threshold"]) if "taught" in header else None
     if taught is not None and not math.isfinite(taught):
         raise ValueError("taught.threshold (not a finite number)")
-    steps_of(header)
+    steps_of(header)  # raises where they are damaged
     return replace(
         state,
-        drift=Reference.restored(tensors),
         taught=taught,
         origin=header.get("taught", {}).get("by", "taught"),
         history=past_of(contents),
+        drift=Reference.restored(tensors),
         header=header,
     )
 

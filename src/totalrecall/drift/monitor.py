@@ -31,9 +31,8 @@ from typing import Any
 import numpy as np
 
 from totalrecall.drift.bets import SHIFTS, STAKES, Bets, Ranks, majority_chance, share_bets
-from totalrecall.drift.conditions import FEWEST_PICTURES, MEASURES, Conditions, Reference
+from totalrecall.drift.conditions import FEWEST_PICTURES, MEASURES, Conditions, Reference, change_in_words
 from totalrecall.drift.state import Expected, read_state, write_state
-from totalrecall.drift.words import change_in_words
 from totalrecall.errors import SettingError
 
 __all__ = ["Alarm", "Monitor"]

@@ -28,12 +28,18 @@ import numpy.typing as npt
 from totalrecall._version import __version__
 from totalrecall.backbones.graph_check import check_activations, check_graph
 from totalrecall.backbones.spec import Backbone
-from totalrecall.engines import PRECISION, THREADS
-from totalrecall.engines.base import Token, check_layers, check_picture, check_pictures
+from totalrecall.engines import PRECISION, THREADS, Token
 from totalrecall.errors import BackboneError, DataError, SettingError, TotalRecallError
 from totalrecall.system.files import atomic_write, home, sha256
-from totalrecall.system.forks import abandon, generation, in_child, renew_in_child, undivided, wait_before_fork
-from totalrecall.system.threads import check_not_forked
+from totalrecall.system.threads import (
+    abandon,
+    check_not_forked,
+    generation,
+    in_child,
+    renew_in_child,
+    undivided,
+    wait_before_fork,
+)
 from totalrecall.types import FeatureMap
 
 __all__ = ["CompiledCache", "OpenVinoEngine"]
@@ -205,7 +211,7 @@ class OpenVinoEngine:
             )
         self._given = {"precision": precision, "cache": cache, "threads": threads}
         self._backbone = backbone
-        self._layers = check_layers(backbone, layers)
+        self._layers = _checked_layers(backbone, layers)
         self._precision = "bf16" if native and precision != "f32" else "f32"
         self._threads = threads
         self._cache = CompiledCache(_home_cache() if cache == "home" else cache)
@@ -246,7 +252,7 @@ class OpenVinoEngine:
             SettingError: the array is of another type or shape.
             BackboneError: the graph is damaged.
         """
-        check_pictures(images)
+        _check(images, 4, "n, height, width, 3")
         if len(images) == 1:
             with self._lock:  # a request holds one picture at a time
                 compiled = self._get(images.shape[1], images.shape[2], "LATENCY")
@@ -281,7 +287,7 @@ class OpenVinoEngine:
         born = generation()
         try:
             for token, picture in pictures:
-                check_picture(picture)
+                _check(picture, 3, "height, width, 3")
                 compiled = self._get(picture.shape[0], picture.shape[1], "THROUGHPUT")
                 if compiled is not current:
                     idle, current = [], compiled
@@ -405,6 +411,32 @@ class _Compiled:
     def collect(self, request: Any) -> dict[str, FeatureMap]:
         # subtle: the arrays are views of buffers that the request's next picture overwrites, so they are copied
         return {layer: request.get_tensor(layer).data.copy() for layer in self._layers}
+
+
+def _checked_layers(backbone: Backbone, layers: tuple[str, ...]) -> tuple[str, ...]:
+    """Return `layers` after checking that the backbone has them and that none is repeated.
+
+    Raises:
+        SettingError: there is none, one is asked for twice, or the backbone has no such layer.
+    """
+    known = [layer.name for layer in backbone.layers]
+    for layer in layers:
+        if layer not in known:
+            raise SettingError(f"Backbone {backbone.name} has no {layer}. Choose among {', '.join(known)}.")
+    if not layers or len(set(layers)) < len(layers):
+        raise SettingError(
+            f"layers must be one or more different names, got {layers!r}. Choose among {', '.join(known)}."
+        )
+    return tuple(layers)
+
+
+def _check(pictures: npt.NDArray[np.generic], axes: int, shape: str) -> None:
+    """Raise SettingError unless the array is uint8 RGB of so many axes, none of them empty."""
+    if pictures.dtype != np.uint8 or pictures.ndim != axes or pictures.shape[-1] != 3 or 0 in pictures.shape:
+        raise SettingError(
+            f"An engine takes pictures as uint8 RGB ({shape}), got {pictures.dtype} {pictures.shape}. "
+            "Prepare them with totalrecall.pictures.loading first."
+        )
 
 
 def _home_cache() -> Path | None:

@@ -9,8 +9,7 @@ from totalrecall.features.extractor import FeatureExtractor
 from totalrecall.features.patches import covered_cells
 from totalrecall.pictures.copies import FINGERPRINT
 from totalrecall.pictures.geometry import Recipe
-from totalrecall.pictures.loading import FAILURES, Source, picture_size, spread
-from totalrecall.pictures.read_ahead import READ_AHEAD
+from totalrecall.pictures.loading import FAILURES, READ_AHEAD, Source, picture_size, spread
 from totalrecall.system.memory import resident_memory
 
 __all__ = ["baseline", "baseline_bytes", "sizes_seen"]

@@ -7,19 +7,25 @@ the coarser layers are resized to the finest grid, and all layers are joined. Tw
 - `paper-code`: the 1024 numbers of the authors' published code, which averages channels and neighbourhood together.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
+from typing import TypeVar
 
 import cv2
 import numpy as np
 
+from totalrecall.backbones import Backbone
 from totalrecall.errors import PictureError
+from totalrecall.features.extractor import FeatureExtractor
 from totalrecall.features.settings import PatchSettings
-from totalrecall.system.threads import side_by_side
-from totalrecall.types import FeatureMap, LayerMap, Matrix, Patches, PatchGrid, PreparedMask
+from totalrecall.pictures.geometry import Recipe
+from totalrecall.pictures.loading import LoadedPicture, Source
+from totalrecall.system.threads import one_blas_thread, side_by_side
+from totalrecall.types import FeatureMap, LayerMap, Matrix, Patches, PatchGrid, PreparedImage, PreparedMask
 
 __all__ = [
     "CODE_DIMENSIONS",
+    "PatchExtractor",
     "cells_inside",
     "covered_cells",
     "describe",
@@ -30,6 +36,91 @@ __all__ = [
 ]
 
 CODE_DIMENSIONS = 1024  # of each layer, and of the joined vector, in the authors' code
+
+Outcome = TypeVar("Outcome")
+
+
+class PatchExtractor(FeatureExtractor):
+    """Turns pictures into grids of patch vectors.
+
+    Args:
+        backbone, recipe, layers, precision, threads: see `FeatureExtractor`.
+        patch_size: side of the neighbourhood that a patch averages.
+        stride: step of the patch grid.
+        descriptor: `concat` or `paper-code`.
+
+    Raises:
+        SettingError: the backbone does not have one of the layers.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        recipe: Recipe,
+        *,
+        layers: Sequence[int],
+        patch_size: int = 3,
+        stride: int = 1,
+        descriptor: str = "concat",
+        precision: str = "auto",
+        threads: int | None = None,
+    ) -> None:
+        super().__init__(backbone, recipe, layers=layers, precision=precision, threads=threads)
+        self.patch_size, self.stride, self.descriptor = patch_size, stride, descriptor
+        self._settings = PatchSettings(patch_size=patch_size, stride=stride, descriptor=descriptor)
+
+    def expected_grid(self) -> tuple[int, int, int]:
+        """Return rows, columns and dimensions of the patch grids, computed from the recipe."""
+        layers = [layer for layer in self.backbone.layers if layer.name in self.layers]
+        side = self.recipe.tile * max(-(-self.recipe.piece // layer.stride) for layer in layers)
+        side = len(range((self.stride - 1) // 2, side, self.stride))
+        return side, side, self._dimensions(layer.channels for layer in layers)
+
+    def grid_fits(self, grid: tuple[int, int], dimensions: int) -> bool:
+        """Return whether these settings can give a grid of this size, with patches of so many dimensions."""
+        layers = {layer.name: layer for layer in self.backbone.layers}
+        stride = min(layers[name].stride for name in self.layers)
+        first, step = (self.stride - 1) // 2, self.stride
+        # a map may end with the last whole cell, or with a cell that reaches beyond the edge
+        sides = {self.recipe.tile * side for side in (self.recipe.piece // stride, -(-self.recipe.piece // stride))}
+        possible = {len(range(first, side, step)) for side in sides}
+        return set(grid) <= possible and dimensions == self._dimensions(layers[name].channels for name in self.layers)
+
+    def _dimensions(self, channels: Iterable[int]) -> int:
+        """Return how many dimensions a patch has."""
+        return sum(channels) if self.descriptor == "concat" else CODE_DIMENSIONS
+
+    def describe(self, prepared: PreparedImage) -> PatchGrid:
+        """Return the patch grid (1, rows, columns, d) of one prepared picture, with the lowest delay."""
+        return self.grid_of(self.maps(prepared))
+
+    def stream(
+        self, sources: Iterable[Source], *, hashes: bool = False
+    ) -> Iterator[tuple[LoadedPicture, PatchGrid | None]]:
+        """Yield each picture with its patch grid (1, rows, columns, d), in order, with the highest throughput.
+
+        A picture that cannot be read comes in its turn: with its error, and None instead of the grid.
+        """
+        return self.stream_to(lambda loaded, grid: (loaded, grid), sources, hashes=hashes)
+
+    def stream_to(
+        self,
+        function: Callable[[LoadedPicture, PatchGrid | None], Outcome],
+        sources: Iterable[Source],
+        *,
+        hashes: bool = False,
+    ) -> Iterator[Outcome]:
+        """Yield function(picture, patch grid) of each picture in order; several are computed at the same time."""
+
+        def finish(loaded: LoadedPicture, maps: list[LayerMap] | None) -> Outcome:
+            return function(loaded, None if maps is None else self.grid_of(maps))
+
+        return self.stream_maps(finish, sources, hashes=hashes)
+
+    def grid_of(self, maps: Sequence[LayerMap]) -> PatchGrid:
+        """Return the patch grid (1, rows, columns, d) of a picture's feature maps, one per layer."""
+        with one_blas_thread():  # the products are small; two threads next to the engine cost a third of the throughput
+            return patch_grid(maps, self._settings)
 
 
 def describe(

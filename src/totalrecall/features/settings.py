@@ -59,12 +59,6 @@ class FeatureSettings(Checked):
         stored=False,
     )
 
-    def __post_init__(self) -> None:
-        """Check every value; a list of layers becomes a tuple."""
-        super().__post_init__()
-        if isinstance(self.layers, list):
-            object.__setattr__(self, "layers", tuple(self.layers))
-
 
 @dataclass(frozen=True, kw_only=True)
 class PatchSettings(Checked):

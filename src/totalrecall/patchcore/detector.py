@@ -19,8 +19,7 @@ from totalrecall.detectors.fit_report import FitReport, Progress, warn_of_fit
 from totalrecall.detectors.model_file import Contents
 from totalrecall.detectors.state import FitState
 from totalrecall.errors import OutlierWarning, PictureError, RepeatedPartsWarning
-from totalrecall.features.extractor import PatchExtractor
-from totalrecall.features.patches import flatten_grid
+from totalrecall.features.patches import PatchExtractor, flatten_grid
 from totalrecall.patchcore.bank import Bank, BankState
 from totalrecall.patchcore.calibration_patches import CalibrationPatches, Coverage
 from totalrecall.patchcore.judge import Judge, PatchSet
@@ -270,7 +269,7 @@ class PatchCore(Detector[Bank, PatchSet]):
 
     def _to_tensors(self, state: FitState[Bank]) -> Contents:
         assert isinstance(state, BankState)
-        bank = state.bank
+        bank = state.model
         header: dict[str, Any] = {} if bank.levels is None else {"search": {"levels": list(bank.levels)}}
         if state.coverage is not None:
             header["coreset"] = asdict(state.coverage)

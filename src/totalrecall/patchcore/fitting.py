@@ -10,7 +10,7 @@ from totalrecall.calibration import Calibration
 from totalrecall.detectors.fit_report import FitReport, Progress
 from totalrecall.drift.conditions import Glance, Reference
 from totalrecall.errors import ChunkedFitWarning, PictureError, SettingError
-from totalrecall.features.extractor import PatchExtractor
+from totalrecall.features.patches import PatchExtractor
 from totalrecall.outliers.explain import LeaveOneOutIndex, dirty_patches, explain
 from totalrecall.patchcore.bank import Bank
 from totalrecall.patchcore.calibration_patches import CalibrationPatches, PatchKeeper

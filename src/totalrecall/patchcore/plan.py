@@ -16,8 +16,8 @@ import numpy as np
 
 from totalrecall.calibration import held_out, make_folds
 from totalrecall.errors import DataError, SettingError
-from totalrecall.features.extractor import PatchExtractor
 from totalrecall.features.memory import baseline_bytes, sizes_seen
+from totalrecall.features.patches import PatchExtractor
 from totalrecall.patchcore.coreset import AT_ONCE, budget, project
 from totalrecall.patchcore.settings import Settings, coreset_dimensions
 from totalrecall.pictures.loading import Source
@@ -292,7 +292,7 @@ def _refusal(sizes: _Sizes, settings: Settings, default: bool) -> str:
         share *= 0.9
     share = float(f"{share * 0.95:.1e}")
     if share > 1e-5:
-        text += f" Or keep fewer: a coreset of {share:g} fits."
+        text += f" Or set coreset to {share:g} at most."
     return text
 
 

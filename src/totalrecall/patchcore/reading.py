@@ -9,8 +9,7 @@ import numpy as np
 from totalrecall.detectors.fit_report import FitReport, Progress
 from totalrecall.drift.conditions import Glance, look
 from totalrecall.errors import PictureError
-from totalrecall.features.extractor import PatchExtractor
-from totalrecall.features.patches import flatten_grid
+from totalrecall.features.patches import PatchExtractor, flatten_grid
 from totalrecall.patchcore.bank import Bank
 from totalrecall.patchcore.settings import Settings
 from totalrecall.pictures.copies import Repeats, inspected

@@ -74,7 +74,7 @@ class Settings(PatchSettings, CommonSettings):
     scoring: str = setting(
         "map1pct",
         "score",
-        "score of a picture: `map1pct` (mean of the largest hundredth of the smoothed distances), `top1pct` (the same "
+        "score of a picture: `map1pct` (mean of the largest 1 % of the smoothed distances), `top1pct` (the same "
         "without smoothing), `max` (the largest distance) or `paper` (eq. 7)",
         rule=SCORING,
         metavar="NAME",

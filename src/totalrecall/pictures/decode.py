@@ -18,7 +18,6 @@ from totalrecall.pictures.formats.header import (
     Header,
     check_size,
     damaged,
-    format_of,
     png_chunks,
     png_header,
     webp_header,
@@ -46,6 +45,10 @@ _COLOUR = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
 _WITH_ALPHA = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
 _AT_ONCE = 1 << 20  # pixels that are blended at once: wide numbers of all of them would take gigabytes
 _FAILURES = (cv2.error, MemoryError, OverflowError, ValueError, struct.error)
+
+FORMATS = "JPEG, PNG, BMP, TIFF, WebP"
+_STARTS = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG", b"BM": "BMP"}
+_STARTS |= {b"II*\0": "TIFF", b"MM\0*": "TIFF", b"II+\0": "TIFF", b"MM\0+": "TIFF"}
 
 _Chunks = list[tuple[bytes, int, int]]
 _Layers = tuple[Pixels, np.ndarray | None]
@@ -112,7 +115,7 @@ def open_picture(data: bytes, name: str, *, max_pixels: int | None = None) -> Pi
     Raises:
         PictureError: the bytes are empty, truncated, damaged, not a picture, or of more than `max_pixels`.
     """
-    format_ = format_of(data, name)
+    format_ = _format_of(data, name)
     try:
         file = _OPENERS[format_](data, name, max_pixels)
     except (struct.error, IndexError, OverflowError, ValueError):  # numbers in it are nonsense
@@ -147,6 +150,22 @@ def to_8_bits(pixels: Pixels, name: str) -> Image:
 
 
 # ---------------------------------------------------------------------- by format
+
+
+def _format_of(data: bytes, name: str) -> str:
+    """Return the format of a file by its first bytes; nothing else reaches a decoder.
+
+    Raises:
+        PictureError: it is none that is read.
+    """
+    if not data:
+        raise PictureError(f"{name} is empty (0 bytes).")
+    format_ = next((text for start, text in _STARTS.items() if data.startswith(start)), None)
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        format_ = "WebP"
+    if format_ is None:
+        raise PictureError(f"{name} is not a picture that can be decoded. Allowed: {FORMATS}.")
+    return format_
 
 
 def _open_png(data: bytes, name: str, _: int | None) -> PictureFile:

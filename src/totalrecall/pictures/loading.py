@@ -7,6 +7,7 @@ pictures in threads, ahead of the engine; `geometry.Recipe` says how they are pr
 import contextlib
 import os
 import struct
+import threading
 import time
 import zlib
 from collections import deque
@@ -24,7 +25,6 @@ from totalrecall.pictures.bit_depth import BitDepth
 from totalrecall.pictures.decode import Pixels, decode_layers, decode_pixels, open_picture, to_8_bits
 from totalrecall.pictures.files import find_pictures
 from totalrecall.pictures.formats.header import file_limit
-from totalrecall.pictures.formats.pages import page_count
 from totalrecall.pictures.geometry import Geometry, Recipe
 from totalrecall.pictures.in_memory import (
     ArrayInterface,
@@ -36,14 +36,15 @@ from totalrecall.pictures.in_memory import (
     pixels_in_memory,
     source_name,
 )
-from totalrecall.pictures.read_ahead import ReadAhead
 from totalrecall.system.files import read_regular, sha256
 from totalrecall.types import Image, PreparedImage
 
 __all__ = [
     "FAILURES",
+    "READ_AHEAD",
     "LearntPicture",
     "LoadedPicture",
+    "ReadAhead",
     "Source",
     "Sources",
     "expand",
@@ -88,6 +89,7 @@ FAILURES = (
     ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError,
     TypeError, ValueError, cv2.error, struct.error, zlib.error,
 )  # fmt: skip
+READ_AHEAD = 512 << 20  # bytes of files and pixels that wait for the reader
 _ALIKE = 4  # levels of 255 between the channels of a grey picture that a lossy format has stored
 
 
@@ -103,7 +105,7 @@ class LoadedPicture:
         sha256: of the file's bytes (of the pixels for an array); empty unless asked for.
         error: why the picture cannot be used, or None.
         seconds: of one thread's time, to read, decode and prepare it.
-        pages: of the file, of which the first is read (see `pages`).
+        pages: of the file, of which the first is read.
         grey: its channels are alike, as those of a grey camera are.
     """
 
@@ -151,6 +153,54 @@ def picture_size(source: Source) -> tuple[int, int]:
         return open_picture(bytes(source), "bytes").header.upright
     height, width = pixels_in_memory(source, "picture").shape[:2]
     return height, width
+
+
+class ReadAhead:
+    """Bytes that the pictures of a stream hold until the reader takes them.
+
+    The picture whose turn it is never waits, so a stream of pictures that are each larger than the limit goes on, one
+    at a time.
+
+    Args:
+        limit: bytes of all of them.
+    """
+
+    def __init__(self, limit: int = READ_AHEAD) -> None:
+        self._limit = limit
+        self._held: dict[int, int] = {}
+        self._turn = 0
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def hold(self, index: int, size: int) -> bool:
+        """Wait until a picture may hold `size` bytes in all; False where nobody reads any more."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or index <= self._turn or self._fits(index, size))
+            self._held[index] = size
+            self._changed.notify_all()
+            return not self._closed
+
+    def taken(self, index: int) -> None:
+        """Note that the reader has a picture: it is the next one's turn."""
+        with self._changed:
+            self._held.pop(index, None)
+            self._turn = index + 1
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Let everyone go who waits."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    @property
+    def held(self) -> int:
+        """Bytes that are held now."""
+        return sum(self._held.values())
+
+    def _fits(self, index: int, size: int) -> bool:
+        before = self._held.get(index, 0)
+        return size <= before or self.held - before + size <= self._limit
 
 
 def load_pictures(
@@ -268,7 +318,7 @@ def _pixels(
     # as decoded, and as turned to RGB
     if ahead is not None and not ahead.hold(index, len(data) + 2 * file.header.decoded_bytes):
         raise PictureError(f"{name} was not read: the run was stopped.")
-    return _reduced(file.decode(), depth, name), sha256(data) if hashes else "", page_count(data)
+    return _reduced(file.decode(), depth, name), sha256(data) if hashes else "", file.header.pictures
 
 
 def _read_bytes(path: str | os.PathLike[str]) -> bytes:

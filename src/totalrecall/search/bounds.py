@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from totalrecall.engines.openvino import _capabilities, _core, _matrix_units, _openvino
-from totalrecall.system.forks import undivided
+from totalrecall.system.threads import undivided
 from totalrecall.types import Matrix, Patches
 
 __all__ = ["BLOCK", "BoundsGraph", "all_dimensions_pay"]

@@ -25,8 +25,7 @@ import numpy as np
 from totalrecall.errors import SettingError
 from totalrecall.search.bounds import BLOCK, BoundsGraph, all_dimensions_pay
 from totalrecall.search.levels import default_levels, principal_basis
-from totalrecall.system.forks import abandon, renew_in_child
-from totalrecall.system.threads import cores, one_blas_thread, side_by_side
+from totalrecall.system.threads import abandon, cores, one_blas_thread, renew_in_child, side_by_side
 from totalrecall.types import Distances, Indices, Matrix, Patches
 
 __all__ = ["ExactSearch"]

@@ -1,2 +1,4 @@
-"""What everything stands on: the machine in `files`, `memory`, `threads` and `forks` (processes); `text`; and
-`settings`, by which a setting is declared once."""
+"""What everything stands on: the machine in `files`, `memory` and `threads` (forks too); `text`; and `settings`.
+
+`settings` is where a setting is declared once.
+"""

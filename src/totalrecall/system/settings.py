@@ -164,9 +164,14 @@ class Checked:
     """
 
     def __post_init__(self) -> None:
-        """Check every value by its rule. A class checks what several values must be together after it called this."""
+        """Check every value by its rule; a list becomes a tuple, so that nobody can change it.
+
+        A class checks what several values must be together after it called this.
+        """
         for name, what in declared(type(self)).items():
             value = getattr(self, name)
+            if isinstance(value, list):
+                object.__setattr__(self, name, value := tuple(value))
             if what.rule is not None and not (value is None and what.default is None):
                 what.rule.check(name, value)
 

@@ -1,4 +1,4 @@
-"""The cores of this process, and keeping linear algebra to one of them where more only wait for each other.
+"""Threads: the cores of this process, workers in order, linear algebra on one core, and what a fork leaves of them.
 
 Many small products, a QR decomposition, or any product beside a busy engine: there each BLAS call ends in its threads
 spinning until the slowest has had its turn on a core. Measured on two cores with another program running: a basis of
@@ -8,31 +8,43 @@ thread, keep the cores busy instead.
 After its last product OpenBLAS lets its threads spin for another 2**26 cycles, 20 ms in which the backbone's threads
 would have the cores. `OPENBLAS_THREAD_TIMEOUT` makes that 0.3 ms; it is read when NumPy is imported, so it is set here
 and the package imports this module first. Where NumPy was there before, `blas_threads_rest` says so.
+
+A fork copies the memory of a process and one of its threads. Pools whose threads are gone wait for ever, and so does
+whoever asks for a lock that such a thread held. So what holds one says here how to begin anew in the child; what only
+the library itself could take apart, by waiting for its own threads, is kept there untouched. And the locks inside the
+libraries must not be held at that moment: a fork waits until no thread is in what runs `undivided`.
 """
 
 import os
 import sys
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from totalrecall.errors import SettingError
-from totalrecall.system.forks import abandon, in_child
 
 __all__ = [
+    "Renewable",
+    "abandon",
     "blas_threads_rest",
     "check_not_forked",
     "core_cache",
     "cores",
+    "generation",
+    "in_child",
     "in_order",
     "in_worker",
     "one_blas_thread",
+    "renew_in_child",
     "side_by_side",
+    "undivided",
+    "wait_before_fork",
     "workers",
 ]
 
@@ -45,36 +57,36 @@ _TIMEOUT = "OPENBLAS_THREAD_TIMEOUT"
 _rest = _TIMEOUT in os.environ or "numpy" not in sys.modules
 os.environ.setdefault(_TIMEOUT, "20")  # 2**20 cycles
 
+_generation = 0  # forks between this process and the one that imported the package
 _lock = threading.Lock()
-_forks = 0  # between this process and the one that imported the package
-_inside = 0  # how many `with` blocks, of all threads, are open
+_limited = 0  # how many blocks of `one_blas_thread`, of all threads, are open
 _limit: AbstractContextManager[Any] | None = None
 
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
     """Limit NumPy's BLAS to one thread inside a `with` block; blocks may nest and overlap in several threads."""
-    global _inside, _limit
+    global _limited, _limit
     with _lock:
         # subtle: the limit is the whole process's. Blocks that overlap must set it once and lift it once, or the first
         # to end would lift it for the others, and the last would restore what the first had set.
-        if _inside == 0:
+        if _limited == 0:
             _let_any_thread_control()
             _limit = _controller().limit(limits=1, user_api="blas")
-        _inside += 1
-    born = _forks
+        _limited += 1
+    born = _generation
     try:
         yield
     finally:
-        if born == _forks:  # else a forked child has lifted it already
+        if born == _generation:  # else a forked child has lifted it already
             _leave()
 
 
 def _leave() -> None:
-    global _inside, _limit
+    global _limited, _limit
     with _lock:
-        _inside -= 1
-        if _inside == 0 and _limit is not None:
+        _limited -= 1
+        if _limited == 0 and _limit is not None:
             _lift()
 
 
@@ -137,7 +149,7 @@ def in_order(
     """
     ahead = cores() + 1 if ahead is None else ahead
     pending: deque[Future[Outcome]] = deque()
-    born = _forks
+    born = _generation
 
     try:
         for item in items:
@@ -149,7 +161,7 @@ def in_order(
             yield pending.popleft().result()
             check_not_forked(born)
     finally:
-        if born == _forks:
+        if born == _generation:
             for future in pending:
                 future.cancel()
             wait(pending)
@@ -157,7 +169,7 @@ def in_order(
 
 def check_not_forked(born: int) -> None:
     """Raise SettingError if the process was forked since: what the parent's threads work on never ends in a child."""
-    if born != _forks:
+    if born != _generation:
         raise SettingError("A stream of pictures cannot be continued in a forked child. Start a new stream there.")
 
 
@@ -180,16 +192,113 @@ def _controller() -> Any:
     return ThreadpoolController()
 
 
-def _renew() -> None:
-    """Begin anew in a forked child: the workers are gone, and so is whoever held the lock."""
-    global _forks, _inside, _lock
-    _forks += 1
+# ---------------------------------------------------------------------- forks
+
+
+@runtime_checkable  # the checks of the test run need it
+class Renewable(Protocol):
+    """Something with threads, locks or compiled graphs."""
+
+    def renew(self) -> None:
+        """Let go of them, and begin anew at the next use; called in a forked child, which has one thread."""
+
+
+_renewable: "weakref.WeakSet[Renewable]" = weakref.WeakSet()
+_functions: list[Callable[[], None]] = []
+_waits: list[Callable[[], None]] = []
+
+_gate = threading.Condition()
+_closed = False  # while a thread forks
+_inside = 0  # threads in `undivided`
+
+
+def generation() -> int:
+    """Return how many forks lie between this process and the one that imported the package."""
+    return _generation
+
+
+def renew_in_child(owner: Renewable) -> None:
+    """Have `owner.renew()` called in each forked child, as long as the owner lives."""
+    _renewable.add(owner)
+
+
+def in_child(function: Callable[[], None]) -> None:
+    """Have a function called in each forked child."""
+    _functions.append(function)
+
+
+def abandon(thing: object) -> None:
+    """Keep a thing until the process ends, and then too: taking it apart would wait for threads that are gone."""
+    if thing is not None:
+        import ctypes  # no Python name can keep it: at the end of the process all of them are cleared
+
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(thing))
+
+
+@contextmanager
+def undivided() -> Iterator[None]:
+    """Run a `with` block before or after any fork by another thread, never across it.
+
+    Inside, nothing may wait for another thread of ours, which could be waiting to get in.
+    """
+    global _inside
+    with _gate:
+        while _closed:
+            _gate.wait()
+        _inside += 1
+    try:
+        yield
+    finally:
+        with _gate:
+            _inside -= 1
+            _gate.notify_all()
+
+
+def wait_before_fork(function: Callable[[], None]) -> None:
+    """Have a function called before each fork, when no thread is in `undivided`: it waits for what goes on besides."""
+    _waits.append(function)
+
+
+def _close() -> None:
+    global _closed
+    with _gate:
+        while _closed:  # by another thread that forks
+            _gate.wait()
+        _closed = True
+        while _inside:
+            _gate.wait()
+    for function in _waits:
+        function()
+
+
+def _open() -> None:
+    global _closed
+    with _gate:
+        _closed = False
+        _gate.notify_all()
+
+
+def _renew_all() -> None:
+    global _generation, _gate, _closed, _inside
+    _generation += 1
+    _gate, _closed, _inside = threading.Condition(), False, 0
+    _renew_workers()
+    for function in _functions:
+        function()
+    for owner in list(_renewable):
+        owner.renew()
+
+
+def _renew_workers() -> None:
+    """Begin anew: the workers are gone, and so is whoever held the lock."""
+    global _limited, _lock
     if workers.cache_info().currsize:
         abandon(workers())
         workers.cache_clear()
-    _lock, _inside = threading.Lock(), 0
+    _lock, _limited = threading.Lock(), 0
     if _limit is not None:
         _lift()
 
 
-in_child(_renew)
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(before=_close, after_in_parent=_open, after_in_child=_renew_all)

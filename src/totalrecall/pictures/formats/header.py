@@ -1,4 +1,4 @@
-"""What a picture file says of itself: format, size, depth, orientation, how many pictures it holds.
+"""What a picture file says of itself: size, depth, orientation, how many pictures it holds.
 
 Everything here is read from the file's own structure, before a decoder sees a byte and before memory is taken. A file
 that is no JPEG, PNG, BMP, TIFF or WebP, that is cut short, or that states more pixels than allowed goes no further.
@@ -11,14 +11,12 @@ from dataclasses import dataclass
 from totalrecall.errors import PictureError, SettingError
 
 __all__ = [
-    "FORMATS",
     "MAX_PIXELS",
     "Header",
     "check_size",
     "damaged",
     "exif_orientation",
     "file_limit",
-    "format_of",
     "max_pixels",
     "png_chunks",
     "png_header",
@@ -27,13 +25,10 @@ __all__ = [
     "webp_header",
 ]
 
-FORMATS = "JPEG, PNG, BMP, TIFF, WebP"
 MAX_PIXELS = 100_000_000  # unless a person says otherwise
 _limit = MAX_PIXELS
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
-_STARTS = {b"\xff\xd8\xff": "JPEG", _PNG_START: "PNG", b"BM": "BMP"}
-_STARTS |= {b"II*\0": "TIFF", b"MM\0*": "TIFF", b"II+\0": "TIFF", b"MM\0+": "TIFF"}
 _ORIENTATION = 0x0112
 _MOST_CHUNKS = 200_000  # far above what any camera writes, far below what takes minutes
 
@@ -43,12 +38,12 @@ class Header:
     """What a picture file states.
 
     Attributes:
-        format: one of FORMATS.
+        format: JPEG, PNG, BMP, TIFF or WebP.
         height, width: in pixels, as stored.
         channels: samples a pixel, as stored; 4 where colour and transparency.
         bits: of a sample.
         orientation: 1 to 8, as EXIF has it: how the stored picture must be turned.
-        pictures: that the file holds: pages of a TIFF, frames of an animation.
+        pictures: that the file holds: pages of a TIFF (its thumbnails and masks are none), frames of an animation.
     """
 
     format: str
@@ -94,22 +89,6 @@ def max_pixels() -> int:
 def file_limit(pixels: int | None = None) -> int:
     """Return the most bytes of a picture file that are read: 16-bit RGBA uncompressed, and 64 MB of whatever else."""
     return 8 * (pixels or _limit) + (64 << 20)
-
-
-def format_of(data: bytes, name: str) -> str:
-    """Return the format of a file by its first bytes; nothing else reaches a decoder.
-
-    Raises:
-        PictureError: it is none that is read.
-    """
-    if not data:
-        raise PictureError(f"{name} is empty (0 bytes).")
-    format_ = next((text for start, text in _STARTS.items() if data.startswith(start)), None)
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        format_ = "WebP"
-    if format_ is None:
-        raise PictureError(f"{name} is not a picture that can be decoded. Allowed: {FORMATS}.")
-    return format_
 
 
 def truncated(name: str) -> PictureError:
@@ -199,11 +178,12 @@ def png_header(data: bytes, name: str, chunks: list[tuple[bytes, int, int]]) -> 
         raise damaged(name, "PNG")
     if colour == 3 and not any(kind == b"PLTE" for kind, *_ in chunks):
         raise damaged(name, "PNG", "its palette is missing")
-    orientation, pictures = 1, 1
+    orientation, pictures, pixels = 1, 1, False
     for kind, start, end in chunks:
+        pixels = pixels or kind == b"IDAT"
         if kind == b"eXIf":
             orientation = exif_orientation(data[start + 8 : end - 4])
-        if kind == b"acTL" and end - start >= 20:
+        if kind == b"acTL" and end - start >= 20 and not pixels:  # behind them, it says nothing
             pictures = max(int.from_bytes(data[start + 8 : start + 12], "big"), 1)
     channels = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}[colour]
     return Header("PNG", height, width, channels, bits, orientation, pictures)
