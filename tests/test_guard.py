@@ -63,7 +63,7 @@ def test_the_nearest_of_another_picture_is_found_as_by_a_plain_loop(dimensions):
     vectors = rng.normal(3, 1, (300, dimensions)).astype(np.float32)
     owner = rng.integers(0, 7, 300)
     queries = rng.normal(3, 1, (40, dimensions)).astype(np.float32)
-    distances, found = LeaveOneOutIndex(vectors, owner).nearest(queries, own=3)
+    distances, found = LeaveOneOutIndex(vectors, owner).nearest(queries, picture=3)
     apart = np.linalg.norm(queries[:, None].astype(np.float64) - vectors[None], axis=2)
     apart[:, owner == 3] = np.inf
     assert np.allclose(distances, apart.min(axis=1), atol=1e-4)
@@ -75,9 +75,9 @@ def test_more_vectors_than_one_product_takes_change_nothing(monkeypatch):
     rng = np.random.default_rng(0)
     vectors, owner = rng.normal(size=(300, 6)).astype(np.float32), rng.integers(0, 7, 300)
     queries = rng.normal(size=(40, 6)).astype(np.float32)
-    whole = LeaveOneOutIndex(vectors, owner).nearest(queries, own=0)
+    whole = LeaveOneOutIndex(vectors, owner).nearest(queries, picture=0)
     monkeypatch.setattr("totalrecall.outliers.explain._COLUMNS", 32)
-    parts = LeaveOneOutIndex(vectors, owner).nearest(queries, own=0)
+    parts = LeaveOneOutIndex(vectors, owner).nearest(queries, picture=0)
     assert np.allclose(whole[0], parts[0], atol=1e-6)
     assert (whole[1] == parts[1]).all()
 
@@ -89,12 +89,12 @@ def test_long_vectors_are_shortened_and_keep_their_distances_as_far_as_they_have
     others = LeaveOneOutIndex(vectors[:350], np.arange(350))
     assert others.shortened(vectors).shape == (400, 128)
     exact = np.linalg.norm(vectors[350:, None] - vectors[None, :350], axis=2).min(axis=1)
-    assert np.allclose(others.nearest(vectors[350:], own=-1)[0], exact, rtol=1e-3)
+    assert np.allclose(others.nearest(vectors[350:], picture=-1)[0], exact, rtol=1e-3)
 
 
 def test_where_there_is_no_other_picture_the_distance_is_infinite():
     distances, found = LeaveOneOutIndex(np.ones((4, 3), np.float32), np.zeros(4, int)).nearest(
-        np.ones((2, 3), np.float32), own=0
+        np.ones((2, 3), np.float32), picture=0
     )
     assert np.isinf(distances).all()
     assert (found == -1).all()
@@ -104,7 +104,7 @@ def test_pictures_left_out_explain_nobody():
     rng = np.random.default_rng(0)
     vectors, owner = rng.normal(size=(100, 4)).astype(np.float32), np.repeat(np.arange(5), 20)
     left_out = np.array([False, True, False, True, False])
-    _, found = LeaveOneOutIndex(vectors, owner).without(left_out).nearest(vectors, own=0)
+    _, found = LeaveOneOutIndex(vectors, owner).without(left_out).nearest(vectors, picture=0)
     assert set(found) == {2, 4}
 
 

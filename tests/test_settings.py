@@ -118,4 +118,4 @@ def test_what_a_model_file_keeps_of_the_settings():
     own = {"patchcore": patchcore, "padim": {"dimensions"}, "spade": {"neighbours"}}
     for method, kind in SETTINGS.items():
         assert set(kind().stored()) == shared | own[method]
-    assert CommonSettings(layers=[1, 2]).to_json()["layers"] == [1, 2]
+    assert CommonSettings(layers=[1, 2]).stored()["layers"] == [1, 2]

@@ -21,6 +21,7 @@ from training.networks import MEAN, STD, Architecture, ConvRelu, Network, Residu
 METADATA = {
     "name": "compact",
     "layers": [{"name": "layer2", "channels": 128, "stride": 8}, {"name": "layer3", "channels": 256, "stride": 16}],
+    # the text of the published file, whose hash it decides; the page is docs/reference/compact.md now
     "source": "torchvision's ResNet-18 (ImageNet1k V1), thinned by least squares and distilled; see docs/backbones.md",
     "licence": "derived from torchvision's ResNet-18 V1 weights (BSD-3-Clause); see docs/backbones.md",
     "preprocessing": "in the graph: RGB bytes / 255, mean 0.485 0.456 0.406, deviation 0.229 0.224 0.225",

@@ -84,17 +84,17 @@ def run(args: argparse.Namespace) -> int:
     pictures = training_pictures(args)
     with progress_bars(args) as progress:
         settings = ComparedSettings(**given_settings(args, ComparedSettings))
-        found = audit(pictures, settings, memory=args.memory, progress=progress)
-    for error in found.skipped:
+        result = audit(pictures, settings, memory=args.memory, progress=progress)
+    for error in result.skipped:
         complain(error)
-    shown = list(islice(found.show(args.top), args.top))
+    shown = list(islice(result.show(args.top), args.top))
     if args.json != "-":
-        _tell(args, found, shown)
+        _tell(args, result, shown)
     if args.output:
-        _write_sheet(args, found, shown)
+        _write_sheet(args, result, shown)
     if args.json:
-        write_json(args.json, {**found.to_json(shown), "notices": args.notices})
-    return 1 if found.skipped else 0
+        write_json(args.json, {**result.to_json(shown), "notices": args.notices})
+    return 1 if result.skipped else 0
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -109,19 +109,19 @@ def _check(args: argparse.Namespace) -> None:
         raise DataError(f"{output} is a file. Name a folder, or a file that ends in .html.")
 
 
-def _write_sheet(args: argparse.Namespace, found: "Audit", shown: "Sequence[Shown]") -> None:
+def _write_sheet(args: argparse.Namespace, result: "Audit", shown: "Sequence[Shown]") -> None:
     from totalrecall.audit.sheet import write_page_of, write_picture_of
 
     output = Path(args.output)
     if output.suffix.lower() in (".html", ".htm"):
-        say(args, f"Contact sheet: {write_page_of(output, found, shown, notes=[_summary(found)])}")
+        say(args, f"Contact sheet: {write_page_of(output, result, shown, notes=[_summary(result)])}")
         return
-    page = write_page_of(output / "audit.html", found, shown, notes=[_summary(found)])
-    write_picture_of(output / "audit.png", found, shown)
+    page = write_page_of(output / "audit.html", result, shown, notes=[_summary(result)])
+    write_picture_of(output / "audit.png", result, shown)
     say(args, f"Contact sheet: {page} and {output / 'audit.png'}")
 
 
-def _tell(args: argparse.Namespace, found: "Audit", shown: "Sequence[Shown]") -> None:
+def _tell(args: argparse.Namespace, result: "Audit", shown: "Sequence[Shown]") -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -129,54 +129,57 @@ def _tell(args: argparse.Namespace, found: "Audit", shown: "Sequence[Shown]") ->
     table.add_column("level", justify="right")
     table.add_column("picture", overflow="fold")
     table.add_column("why", overflow="fold")
-    for rank, one in enumerate(shown, start=1):
-        mark = "* " if one.entry.stands_out else ""
-        table.add_row(f"{mark}{rank}", f"{one.entry.level:.3f}", one.entry.path, one.reason)
+    for rank, picture in enumerate(shown, start=1):
+        mark = "* " if picture.entry.stands_out else ""
+        table.add_row(f"{mark}{rank}", f"{picture.entry.level:.3f}", picture.entry.path, picture.reason)
     print_table(table)
-    say(args, _summary(found))
-    if found.parts < len(found.pictures):
+    say(args, _summary(result))
+    if result.parts < len(result.pictures):
         say(
             args,
-            f"The pictures seem to show {found.parts} different parts. Pictures of the same part are ranked together.",
+            f"The pictures seem to show {result.parts} different parts. Pictures of the same part are ranked together.",
         )
-    if found.report.repeats:
-        count = len(found.report.repeats)
+    if result.report.repeats:
+        count = len(result.report.repeats)
         say(
             args,
             f"Not compared: {counted(count, 'picture')} that {'repeats another' if count == 1 else 'repeat others'}.",
         )
-    _name(args, [_duplicates(found, exact=True), _duplicates(found, exact=False), _sizes(found)])
-    seconds = found.report.seconds
+    _name(args, [_duplicates(result, exact=True), _duplicates(result, exact=False), _sizes(result)])
+    seconds = result.report.seconds
     say(
         args,
         f"Time: features {seconds['features']:.1f} s, coreset {seconds['coreset']:.1f} s, "
-        f"comparing {seconds['comparing']:.1f} s; peak memory {human_bytes(found.report.peak_memory)}",
+        f"comparing {seconds['comparing']:.1f} s; peak memory {human_bytes(result.report.peak_memory)}",
     )
 
 
-def _summary(found: "Audit") -> str:
+def _summary(result: "Audit") -> str:
     """Say in one line how many stand out."""
-    count, total = len(found.outliers), len(found.pictures)
-    if not found.limit < float("inf"):
+    count, total = len(result.outliers), len(result.pictures)
+    if not result.limit < float("inf"):
         return f"{total} pictures are too few to say which of them stand out. They are ranked, the worst first."
     if not count:
-        return f"None of {total} pictures stands out: the worst is at {found.entries[0].level:.3g}, {_limit(found)}."
+        return f"None of {total} pictures stands out: the worst is at {result.entries[0].level:.3g}, {_limit(result)}."
     stand = "stands" if count == 1 else "stand"
-    return f"{count} of {total} pictures {stand} out (*): above {found.limit:.3g}, usual is {found.usual:.3g}."
+    return f"{count} of {total} pictures {stand} out (*): above {result.limit:.3g}, usual is {result.usual:.3g}."
 
 
-def _limit(found: "Audit") -> str:
-    return f"the limit is {found.limit:.3g}, usual is {found.usual:.3g}"
+def _limit(result: "Audit") -> str:
+    return f"the limit is {result.limit:.3g}, usual is {result.usual:.3g}"
 
 
-def _duplicates(found: "Audit", *, exact: bool) -> list[str]:
+def _duplicates(result: "Audit", *, exact: bool) -> list[str]:
     what = "The same file" if exact else "Nearly the same"
-    return [f"{what}: " + found.names_of(group) for group in found.duplicates if group.exact == exact]
+    return [f"{what}: " + result.names_of(group) for group in result.duplicates if group.exact == exact]
 
 
-def _sizes(found: "Audit") -> list[str]:
-    odd = [(found.pictures[size.picture], size.usual) for size in found.sizes]
-    return [f"Unusual size: {one.path} is {one.width} x {one.height}, usual is {usual}" for one, usual in odd]
+def _sizes(result: "Audit") -> list[str]:
+    odd = [(result.pictures[size.picture], size.usual) for size in result.sizes]
+    return [
+        f"Unusual size: {picture.path} is {picture.width} x {picture.height}, usual is {usual}"
+        for picture, usual in odd
+    ]
 
 
 def _name(args: argparse.Namespace, kinds: list[list[str]]) -> None:

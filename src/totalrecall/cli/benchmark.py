@@ -206,16 +206,16 @@ def _write(
 ) -> None:
     from totalrecall.benchmark import tables as tables_of
 
-    found = tables_of.figures(
+    figures = tables_of.figures(
         lines, _reference(benchmark), protocols=benchmark.protocols, whole=benchmark.whole and not bad
     )
-    summary, low = tables_of.summary_table(found), tables_of.shots_table(found)
+    summary, low = tables_of.summary_table(figures), tables_of.shots_table(figures)
     verdicts = tables_of.verdict_table(lines)
-    tables = [summary, *tables_of.metric_tables(found), *(one for one in (low, verdicts) if one is not None)]
+    tables = [summary, *tables_of.metric_tables(figures), *(table for table in (low, verdicts) if table is not None)]
     tables.append(tables_of.resource_table(lines))
     title = f"Benchmark: {args.layout}, {benchmark.backbone}"
     page = _Page(title, _notes(benchmark, lines, bad), tables, lines, lines, bad, summary)
-    _write_report(args, page, tables_of.csv_text(found, lines), out)
+    _write_report(args, page, tables_of.csv_text(figures, lines), out)
 
 
 def _write_ablation(args: argparse.Namespace, benchmark: "Benchmark", ablation: "Ablation", out: Path) -> None:

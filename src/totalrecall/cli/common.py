@@ -141,20 +141,20 @@ def say(args: argparse.Namespace, text: str) -> None:
         print(printable(text), file=sys.stdout if to_stdout else sys.stderr)
 
 
-def save_over(detector: "AnyDetector", path: str, found: str) -> None:
+def save_over(detector: "AnyDetector", path: str, sha256: str) -> None:
     """Write a changed model over its own file, with the backbone inside if it was.
 
     Args:
         detector: as changed.
         path: of the file.
-        found: SHA-256 of what is there.
+        sha256: of what is there.
 
     Raises:
         DataError: another file is there by now, or it cannot be written.
     """
     from totalrecall.detectors.model_file import read_header
 
-    detector.save(path, embed_backbone="backbone.graph" in read_header(path)["tensors"], replacing=found)
+    detector.save(path, embed_backbone="backbone.graph" in read_header(path)["tensors"], replacing=sha256)
 
 
 def write_json(target: str, value: dict[str, Any]) -> None:
@@ -194,8 +194,8 @@ def _lines(text: str) -> str:
 def program_name() -> str:
     """Return what a shell here calls this program by: its name, or where it lies if the shell would not find it."""
     beside = Path(sys.executable).with_name("totalrecall")
-    found = shutil.which("totalrecall")
-    if found is not None and (not beside.is_file() or os.path.realpath(found) == os.path.realpath(beside)):
+    program = shutil.which("totalrecall")
+    if program is not None and (not beside.is_file() or os.path.realpath(program) == os.path.realpath(beside)):
         return "totalrecall"
     if not beside.is_file():
         return f"{shlex.quote(sys.executable)} -m totalrecall"

@@ -160,17 +160,17 @@ def _report(
     from totalrecall.datasets.official import count
 
     samples = [] if data is None else data.samples
-    own = info.layout in ("folder", "mvtec") and name not in info.counts  # a set of one's own needs no masks
+    users_own = info.layout in ("folder", "mvtec") and name not in info.counts  # a set of one's own needs no masks
     masked = sum(sample.mask is not None for sample in samples)
-    notes = list(mask_warnings(samples)) if own and not masked else []
+    notes = list(mask_warnings(samples)) if users_own and not masked else []
     official = info.counts.get(name)
-    found = count(samples)
+    counts = count(samples)
     return {
         "category": name,
-        **_as_json(found),
+        **_as_json(counts),
         "with_mask": masked,
         "official": None if official is None else _as_json(official),
-        "as_published": None if official is None else found == official,
+        "as_published": None if official is None else counts == official,
         "notes": notes,
         "warnings": [warning for warning in warnings if warning not in notes],
         "problems": [{"path": str(problem.path), "message": problem.message} for problem in problems],

@@ -82,8 +82,8 @@ def run(args: argparse.Namespace) -> int:
     for bad in evaluation.bad:
         complain(bad.message)
     promise = detector.promise_
-    own = args.false_alarm_rate is None and args.threshold is None
-    _tell(args, evaluation, "the model's threshold" if own else f"threshold {promise.threshold:.4g}")
+    unchanged = args.false_alarm_rate is None and args.threshold is None
+    _tell(args, evaluation, "the model's threshold" if unchanged else f"threshold {promise.threshold:.4g}")
     if args.json:
         facts = {"model": args.model, "root": args.root, "seed": seed, "notices": [*data.warnings, *args.notices]}
         facts |= {"threshold": promise.threshold, "threshold_is": promise.origin}

@@ -102,7 +102,7 @@ class HeatmapFolder:
             lines = read_regular(self.folder / _LIST, limit=LARGEST["list of heat maps"]).splitlines()
         except OSError:
             return []
-        found: dict[Path, None] = {}
+        earlier: dict[Path, None] = {}
         for line in lines:
             with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
                 entry = json.loads(line)
@@ -110,8 +110,8 @@ class HeatmapFolder:
                 path = self.folder / name
                 inside = not name.is_absolute() and ".." not in name.parts and name.suffix == ".png"
                 if inside and not path.is_symlink() and file_sha256(path, limit=LARGEST["picture"]) == digest:
-                    found[path] = None
-        return list(found)
+                    earlier[path] = None
+        return list(earlier)
 
 
 class HeatmapNames:

@@ -152,7 +152,7 @@ def _label(action: argparse.Action) -> str:
 
 def _values(value: object) -> list[str]:
     values = value if isinstance(value, (list, tuple)) else [value]
-    return [one for one in values if isinstance(one, str) and one]
+    return [text for text in values if isinstance(text, str) and text]
 
 
 def _place(value: str) -> str:

@@ -124,21 +124,21 @@ def run(args: argparse.Namespace) -> int:
     return 1 if bad else 0
 
 
-def _pictures(args: argparse.Namespace, found: list[Path]) -> "tuple[list[Path], HeatmapFolder | None]":
+def _pictures(args: argparse.Namespace, given: list[Path]) -> "tuple[list[Path], HeatmapFolder | None]":
     """Return the pictures to score, and where their heat maps go."""
     if not args.heatmaps:
-        return found, None
+        return given, None
     from totalrecall.cli.heatmaps import HeatmapFolder  # only where heat maps are asked for
 
     heatmaps = HeatmapFolder(args.heatmaps)
-    pictures = heatmaps.without_earlier(found)
+    pictures = heatmaps.without_earlier(given)
     if not pictures:
         raise DataError(
-            f"All {counted(len(found), 'given picture')} are heat maps of an earlier run, in {args.heatmaps}. "
+            f"All {counted(len(given), 'given picture')} are heat maps of an earlier run, in {args.heatmaps}. "
             "Give the pictures themselves."
         )
-    if len(pictures) < len(found):
-        say(args, f"Left out {counted(len(found) - len(pictures), 'heat map')} of an earlier run in {args.heatmaps}")
+    if len(pictures) < len(given):
+        say(args, f"Left out {counted(len(given) - len(pictures), 'heat map')} of an earlier run in {args.heatmaps}")
     heatmaps.plan(pictures, args.files)
     heatmaps.clear()
     if heatmaps.earlier:

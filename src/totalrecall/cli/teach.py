@@ -56,20 +56,20 @@ def run(args: argparse.Namespace) -> int:
     check_target("--json", args.json)
     read_header(args.model)  # a clear word if it is no model
     pictures = find_pictures(args.defect)
-    with exclusive(args.model) as found:
+    with exclusive(args.model) as sha256:
         detector = load_detector(args.model, threads=args.threads)
         before = detector.threshold_
         told, skipped = detector.teach(pictures, apply=args.apply)
         changed = detector.taught_ is not None and detector.threshold_ != before  # subtle: nan is unlike itself
         if changed:
-            save_over(detector, args.model, found)
+            save_over(detector, args.model, sha256)
     for error in skipped:
         complain(error)
     _tell(args, detector, told, before, changed)
     if args.json:
         facts = {"model": args.model, "threshold": [before, detector.threshold_], "applied": args.apply}
         facts |= {"skipped": [str(error) for error in skipped], "notices": args.notices}
-        write_json(args.json, {**facts, "defects": [one.to_json() for one in told]})
+        write_json(args.json, {**facts, "defects": [lesson.to_json() for lesson in told]})
     return 1 if skipped else 0
 
 
@@ -78,22 +78,22 @@ def _tell(
 ) -> None:
     """Say what each defect tells, and all of them together."""
     calibration = detector.calibration_
-    for one in told:
-        verdict = {True: "caught", False: "missed", None: "no verdict"}[one.caught]
-        p_value = "" if math.isnan(one.p_value) else f", p-value {one.p_value:.2g}"
-        say(args, f"{one.path}: score {one.score:.4g}{p_value}, {verdict}")
-        if one.caught is not True:
+    for lesson in told:
+        verdict = {True: "caught", False: "missed", None: "no verdict"}[lesson.caught]
+        p_value = "" if math.isnan(lesson.p_value) else f", p-value {lesson.p_value:.2g}"
+        say(args, f"{lesson.path}: score {lesson.score:.4g}{p_value}, {verdict}")
+        if lesson.caught is not True:
             say(
                 args,
-                f"  A threshold of {one.threshold:.4g} would catch it; {_cost(calibration, one.threshold)}",
+                f"  A threshold of {lesson.threshold:.4g} would catch it; {_cost(calibration, lesson.threshold)}",
             )
-    missed = [one for one in told if one.caught is not True]
+    missed = [lesson for lesson in told if lesson.caught is not True]
     if not told:
         return
     if not missed:
         say(args, f"Nothing to teach: the threshold {before:.4g} catches all of them")
         return
-    lowest = min(missed, key=lambda one: one.threshold)
+    lowest = min(missed, key=lambda lesson: lesson.threshold)
     none = math.isnan(before)
     if changed:
         was = "there was none" if none else f"was {before:.4g}"

@@ -81,7 +81,7 @@ def _update(args: argparse.Namespace) -> int:
 
     read_header(args.model)  # a clear word if it is no model
     pictures = find_pictures(args.add) if args.add else None
-    with exclusive(args.model) as found:
+    with exclusive(args.model) as sha256:
         detector = load_detector(args.model, threads=args.threads)
         with progress_bars(args) as progress:
             change = detector.update(
@@ -92,7 +92,7 @@ def _update(args: argparse.Namespace) -> int:
                 progress=progress,
             )
         if (change.pictures or change.what == "threshold") and not args.dry_run:
-            save_over(detector, args.model, found)
+            save_over(detector, args.model, sha256)
     for error in change.skipped:
         complain(error)
     _tell(args, change, detector)
@@ -124,13 +124,13 @@ def _undo(args: argparse.Namespace) -> int:
     from totalrecall.system.files import exclusive
 
     read_header(args.model)  # a clear word if it is no model
-    with exclusive(args.model) as found:
+    with exclusive(args.model) as sha256:
         contents = read_artifact(args.model, check_layout_if_known)
         header, tensors = undone(contents)
         step = last_step(contents)
         _check_undone(header, tensors)
         if not args.dry_run:
-            write_artifact(args.model, header, tensors, replacing=found)
+            write_artifact(args.model, header, tensors, replacing=sha256)
     say(args, _words_of(step, str(header["kind"])))
     if args.dry_run:
         say(args, f"Dry run: {args.model} was not changed")
@@ -150,7 +150,7 @@ def _check_undone(header: dict[str, Any], tensors: "dict[str, np.ndarray]") -> N
     from totalrecall.errors import ModelFileError
 
     try:
-        known = check_layout_if_known(header, {name: (one.dtype, one.shape) for name, one in tensors.items()})
+        known = check_layout_if_known(header, {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()})
         if known:
             check_values(header, tensors)
     except ValueError as error:

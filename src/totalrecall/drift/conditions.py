@@ -218,14 +218,14 @@ class Reference:
         """
         if not pictures:
             return cls(np.zeros((0, len(MEASURES))), np.full((32, 32), np.nan, np.float32))
-        smalls = np.stack([one.small for one, _, _ in pictures]).astype(np.float64)  # (n, 32, 32)
+        smalls = np.stack([seen.small for seen, _, _ in pictures]).astype(np.float64)  # (n, 32, 32)
         mean = smalls.mean(0).astype(np.float32)
         aligner = Aligner(mean)
         rows = []
-        for (one, distance, score), small in zip(pictures, smalls, strict=True):
+        for (seen, distance, score), small in zip(pictures, smalls, strict=True):
             if 1 < len(smalls) <= _ALONE:  # subtle: against a mean that holds itself, it would seem better aligned
                 aligner = Aligner(((smalls.sum(0) - small) / (len(smalls) - 1)).astype(np.float32))
-            rows.append([*one.values.tolist(), *aligner.displacement(one.small), distance, score])
+            rows.append([*seen.values.tolist(), *aligner.displacement(seen.small), distance, score])
         return cls(rounded(np.array(rows)), mean)
 
     def conditions(self, glance: Glance, patches: float, score: float) -> Conditions:
@@ -317,7 +317,7 @@ def spread_in_words(spread: Mapping[str, float], pictures: int) -> list[str]:
         pictures: of the calibration.
     """
     aligned = max(spread["across"], spread["down"]) <= _UNALIGNED
-    spread = {name: one * (1 + 10 / pictures) for name, one in spread.items()}
+    spread = {name: deviation * (1 + 10 / pictures) for name, deviation in spread.items()}
     lines = [
         f"a change of {_percent('light', spread['light'])} in brightness is noticed within about 50 pictures",
         f"the same for a change of {_percent('focus', -spread['focus'])} in the finest detail",

@@ -223,7 +223,7 @@ class Monitor:
 
     def words(self) -> list[str]:
         """Say how things stand, a line each: what has moved and is not back, or that nothing has."""
-        lines = [f"since picture {one.picture}: {one.words}" for one in self.alarms if one.ended is None]
+        lines = [f"since picture {alarm.picture}: {alarm.words}" for alarm in self.alarms if alarm.ended is None]
         watched = f"{self.pictures} picture{'s' if self.pictures != 1 else ''} watched, {self.counted} judged good"
         return [*lines, watched] if lines else [f"nothing has moved ({watched})"]
 
@@ -277,7 +277,7 @@ class Monitor:
     def _restore(self, state: dict[str, Any]) -> None:
         self.pictures, self.counted = state["pictures"], state["counted"]
         self.alarms = [Alarm(**alarm) for alarm in state["alarms"]]
-        self._ranks = {name: Ranks(kept["values"], kept["seen"]) for name, kept in state["ranks"].items()}
+        self._ranks = {name: Ranks(ranks["values"], ranks["seen"]) for name, ranks in state["ranks"].items()}
         self._limits = {name: (least, most, count) for name, (least, most, count) in state["limits"].items()}
         for watch in _WATCHES:
             self._bets[watch] = Bets(state["capital"][_key(watch)], state["moved"][_key(watch)])

@@ -94,8 +94,8 @@ def _checked(state: dict[str, Any], expected: Expected) -> dict[str, Any]:
         raise ValueError("more pictures counted than watched")
     ranks: dict[str, Any] = {}
     for name in expected.ranked:
-        kept = state["ranks"][name]
-        seen, values = _count(kept["seen"], "seen"), _numbers(kept["values"], name)
+        stored = state["ranks"][name]
+        seen, values = _count(stored["seen"], "seen"), _numbers(stored["values"], name)
         if seen < len(values):
             raise ValueError(f"more ranks of {name} than pictures")
         ranks[name] = {"seen": seen, "values": values}

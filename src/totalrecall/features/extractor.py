@@ -61,7 +61,7 @@ class FeatureExtractor:
         self.layers = tuple(f"layer{number}" for number in layers)
         for number, name in zip(layers, self.layers, strict=True):
             if name not in names:
-                has = " ".join(one.removeprefix("layer") for one in names)
+                has = " ".join(layer_name.removeprefix("layer") for layer_name in names)
                 raise SettingError(f"layers: backbone {backbone.name} has no layer {number}. It has: {has}.", "layers")
         self.backbone = backbone
         self.recipe = recipe
@@ -79,9 +79,9 @@ class FeatureExtractor:
 
     def shapes(self) -> list[tuple[int, int, int]]:
         """Return rows, columns and channels of each layer's map, computed from the recipe."""
-        found = {layer.name: layer for layer in self.backbone.layers}
-        sides = [self.recipe.tile * -(-self.recipe.piece // found[name].stride) for name in self.layers]
-        return [(side, side, found[name].channels) for side, name in zip(sides, self.layers, strict=True)]
+        by_name = {layer.name: layer for layer in self.backbone.layers}
+        sides = [self.recipe.tile * -(-self.recipe.piece // by_name[name].stride) for name in self.layers]
+        return [(side, side, by_name[name].channels) for side, name in zip(sides, self.layers, strict=True)]
 
     def maps(self, prepared: PreparedImage) -> list[LayerMap]:
         """Return the feature maps of one prepared picture, one per layer, each (1, h, w, c), with the lowest delay.
@@ -138,11 +138,11 @@ class FeatureExtractor:
                 continue
             while waiting[0] is not loaded:  # those before it could not be read
                 yield waiting.popleft(), []
-            found = waiting.popleft()
+            finished = waiting.popleft()
             if _usable(pieces):
-                yield found, pieces
+                yield finished, pieces
             else:
-                yield replace(found, prepared=None, error=PictureError(f"{found.path}: {_UNUSABLE}")), []
+                yield replace(finished, prepared=None, error=PictureError(f"{finished.path}: {_UNUSABLE}")), []
             pieces = []
         while waiting:
             yield waiting.popleft(), []

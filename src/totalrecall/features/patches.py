@@ -143,12 +143,15 @@ def describe(
 def patch_grid(maps: Sequence[LayerMap], settings: PatchSettings) -> PatchGrid:
     """Return what `describe` does, by settings that were checked before."""
     patch_size, stride = settings.patch_size, settings.stride
-    finest = max((one.shape[1:3] for one in maps), key=lambda shape: shape[0] * shape[1])
+    finest = max((layer_map.shape[1:3] for layer_map in maps), key=lambda shape: shape[0] * shape[1])
     if settings.descriptor == "concat":
         joined = _concatenated(maps, patch_size, finest)
     else:
         joined = np.concatenate(
-            [_describe_like_the_code([one[i : i + 1] for one in maps], patch_size, finest) for i in range(len(maps[0]))]
+            [
+                _describe_like_the_code([layer_map[i : i + 1] for layer_map in maps], patch_size, finest)
+                for i in range(len(maps[0]))
+            ]
         )
     if stride == 1:
         return joined
@@ -162,7 +165,7 @@ def _concatenated(maps: Sequence[LayerMap], patch_size: int, finest: tuple[int, 
     Averaging along an axis and interpolating along it are both linear, so one small matrix does both; its products
     write where the channels belong, and nothing is copied.
     """
-    ends = np.cumsum([one.shape[3] for one in maps]).tolist()
+    ends = np.cumsum([layer_map.shape[3] for layer_map in maps]).tolist()
     joined = np.empty((len(maps[0]), *finest, ends[-1]), np.float32)
 
     def place(layer: int) -> None:
@@ -253,10 +256,10 @@ def _bilinear_weights(length: int, target: int) -> Matrix:
 def _describe_like_the_code(maps: Sequence[LayerMap], patch_size: int, finest: tuple[int, int]) -> PatchGrid:
     """Return (1, h, w, 1024) as `patchcore.common.MeanMapper` and `Aggregator` of the authors' code compute it."""
     layers = []
-    for one in maps:
-        _, h, w, c = one.shape
+    for layer_map in maps:
+        _, h, w, c = layer_map.shape
         half = patch_size // 2
-        padded = np.pad(one[0], ((half, half), (half, half), (0, 0)))
+        padded = np.pad(layer_map[0], ((half, half), (half, half), (0, 0)))
         windows = np.lib.stride_tricks.sliding_window_view(padded, (patch_size, patch_size), axis=(0, 1))
         flat = windows.reshape(h, w, c * patch_size**2)  # (h, w, c, p, p) -> (h, w, c*p*p): torch.nn.Unfold's order
         # averaging and interpolating are both linear, so the cheaper order of the two gives the same numbers

@@ -81,14 +81,14 @@ def most_like(means: Matrix, suspects: np.ndarray) -> np.ndarray:
     if len(means) < 3 * _LIKE:
         return np.empty((len(means), 0), np.int64)
     norms = np.einsum("nd,nd->n", means, means)
-    found = []
+    nearest = []
     for first in range(0, len(means), _ROWS):
         apart = norms - 2 * means[first : first + _ROWS] @ means.T  # (rows, n), less what is the same along a row
-        own = np.arange(len(apart))
-        apart[own, first + own] = np.inf
+        places = np.arange(len(apart))
+        apart[places, first + places] = np.inf
         apart[:, suspects] = np.inf
-        found.append(np.argpartition(apart, _LIKE - 1, axis=1)[:, :_LIKE])
-    return np.concatenate(found)
+        nearest.append(np.argpartition(apart, _LIKE - 1, axis=1)[:, :_LIKE])
+    return np.concatenate(nearest)
 
 
 def measure(levels: np.ndarray, alone: np.ndarray, like: np.ndarray, parts: Sequence[np.ndarray]) -> np.ndarray:
@@ -106,10 +106,12 @@ def measure(levels: np.ndarray, alone: np.ndarray, like: np.ndarray, parts: Sequ
     usual = float(np.median(levels))
     if not known.any() or not usual:
         return np.ones(len(levels))
-    own = np.sqrt(_times_usual(levels, like) * _times_usual(alone, like))
-    logs = np.log(np.where(known, own, 1.0))
+    levels_alone = np.sqrt(_times_usual(levels, like) * _times_usual(alone, like))
+    logs = np.log(np.where(known, levels_alone, 1.0))
     joint = np.exp([logs[part[known[part]]].mean() if known[part].any() else 0.0 for part in parts])
-    ranked = np.where(own > limit_of(np.where(known, own, 0.0)), np.maximum(own, joint), joint)
+    ranked = np.where(
+        levels_alone > limit_of(np.where(known, levels_alone, 0.0)), np.maximum(levels_alone, joint), joint
+    )
     return np.where(known, usual * ranked / np.where(known, levels, 1.0), 1.0)
 
 
@@ -172,38 +174,38 @@ class LeaveOneOutIndex:
     def without(self, left_out: np.ndarray) -> "LeaveOneOutIndex":
         """Return the vectors of all pictures but those marked in a bool array (pictures,)."""
         rest = object.__new__(LeaveOneOutIndex)
-        kept = ~left_out[self.pictures]
+        stays = ~left_out[self.pictures]
         rest.mean, rest.basis = self.mean, self.basis
-        rest.pictures, rest._vectors, rest._norms = self.pictures[kept], self._vectors[kept], self._norms[kept]
+        rest.pictures, rest._vectors, rest._norms = self.pictures[stays], self._vectors[stays], self._norms[stays]
         return rest
 
-    def nearest(self, patches: Patches, own: int, but: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def nearest(self, patches: Patches, picture: int, but: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return of patches (p, d) the distance (p,) to the nearest vector of another picture, and that picture (p,).
 
         Where there is no other picture, the distance is infinite and the picture -1.
 
         Args:
             patches: of a picture.
-            own: the picture.
+            picture: its number; its vectors do not count.
             but: (p,), for each patch another that is not to explain it; none if None.
         """
         short = self.shortened(patches)
         squared = np.full(len(short), np.inf, np.float32)
-        found = np.full(len(short), _NOBODY, np.int32)
+        owners = np.full(len(short), _NOBODY, np.int32)
         for first in range(0, len(self._vectors), _COLUMNS):
             part = slice(first, first + _COLUMNS)
             product = short @ (self._vectors[part].T * np.float32(-2))  # (p, d) @ (d, columns)
             product += self._norms[part]
-            product[:, self.pictures[part] == own] = np.inf
+            product[:, self.pictures[part] == picture] = np.inf
             if but is not None:
                 product[self.pictures[part] == but[:, None]] = np.inf
             best = product.argmin(axis=1)
             value = product[np.arange(len(short)), best]
             nearer = value < squared
             squared[nearer] = value[nearer]
-            found[nearer] = self.pictures[part][best[nearer]]
+            owners[nearer] = self.pictures[part][best[nearer]]
         squared += np.einsum("pd,pd->p", short, short)
-        return np.sqrt(np.maximum(squared, 0)), found
+        return np.sqrt(np.maximum(squared, 0)), owners
 
 
 @dataclass(frozen=True, eq=False)
@@ -305,8 +307,8 @@ def _without_its_twin(
     highest = level(nearest, seen.cells, grid)
     if not len(whose) or whose[0] == _NOBODY:
         return highest
-    second, found = others.nearest(seen.patches, seen.index, whose)
-    second = np.where(found == _NOBODY, nearest, second)
+    second, owners = others.nearest(seen.patches, seen.index, whose)
+    second = np.where(owners == _NOBODY, nearest, second)
     for twin in np.flatnonzero(np.bincount(whose) >= _TELLING):
         alone = np.where(whose == twin, second, nearest)
         highest = max(highest, level(alone, seen.cells, grid))
@@ -355,8 +357,8 @@ def dirty_patches(
         grid: rows and columns of the patch grid.
     """
     limit = limit_of(explained.relative, _CLEARLY)
-    found = {}
+    dirty = {}
     for seen in again(np.flatnonzero(explained.relative > limit).tolist()):
         ranked = explained.distances[seen.index] * np.float32(explained.measure[seen.index])
-        found[seen.index] = laid_out(smoothed(ranked, seen.cells, grid) > limit, seen.cells, grid) > 0
-    return found
+        dirty[seen.index] = laid_out(smoothed(ranked, seen.cells, grid) > limit, seen.cells, grid) > 0
+    return dirty

@@ -29,11 +29,11 @@ def unlike_the_others(calibration: Calibration, pictures: Sequence[LearntPicture
 
 def outlier_note(names: Sequence[str], total: int) -> str:
     """Say which good pictures are unlike the others, and what to do about it."""
-    one = len(names) == 1
+    single = len(names) == 1
     return (
-        f"{len(names)} of {total} good pictures {'is' if one else 'are'} unlike the others: {listed(names, 3)}. "
-        f"Look at {'it' if one else 'them'} with `totalrecall audit`; --ignore-outliers leaves "
-        f"{'its' if one else 'their'} bad patches out."
+        f"{len(names)} of {total} good pictures {'is' if single else 'are'} unlike the others: {listed(names, 3)}. "
+        f"Look at {'it' if single else 'them'} with `totalrecall audit`; --ignore-outliers leaves "
+        f"{'its' if single else 'their'} bad patches out."
     )
 
 

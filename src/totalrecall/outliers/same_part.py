@@ -79,14 +79,14 @@ def same_part(surfaces: Matrix) -> list[np.ndarray]:
     lengths = np.linalg.norm(units, axis=1, keepdims=True)
     units = np.divide(units, lengths, out=np.zeros_like(units), where=lengths > 0)
     limit = _limit(units)
-    found = []
+    alike_to = []
     for first in range(0, count, _ROWS):
         alike = units[first : first + _ROWS] @ units.T  # (rows, f) @ (f, n)
         rows = np.arange(len(alike))
         alike[rows, first + rows] = np.inf
-        found += [np.flatnonzero(row > limit) for row in alike]
+        alike_to += [np.flatnonzero(row > limit) for row in alike]
     most = min(_MOST[0], _MOST[1] * count)
-    return [one if len(one) <= most else np.array([at]) for at, one in enumerate(found)]
+    return [group if len(group) <= most else np.array([at]) for at, group in enumerate(alike_to)]
 
 
 def part_numbers(linked: Sequence[np.ndarray]) -> np.ndarray:
@@ -115,9 +115,9 @@ def _limit(units: Matrix) -> float:
 
     The width is taken from the middle to the lowest tenth: the same part's pairs are all on the other side.
     """
-    some = units
+    sample = units
     if len(units) > _SAMPLED:
-        some = units[np.random.default_rng(_SAMPLED).choice(len(units), _SAMPLED, replace=False)]
-    pairs = (some @ some.T)[np.triu_indices(len(some), 1)]
+        sample = units[np.random.default_rng(_SAMPLED).choice(len(units), _SAMPLED, replace=False)]
+    pairs = (sample @ sample.T)[np.triu_indices(len(sample), 1)]
     low, middle = np.quantile(pairs, [0.1, 0.5])
     return max(_COSINE, float(middle + _DEVIATIONS * (middle - low) / _TENTH))

@@ -92,10 +92,10 @@ class BitDepth:
 
     def to_json(self) -> dict[str, Any]:
         """Return what the model file keeps."""
-        kept: dict[str, Any] = {"bit_depth": self.bits}
+        facts: dict[str, Any] = {"bit_depth": self.bits}
         if self.bits is not None:
-            kept |= {"bit_shift": self.shift, "eight_bit": self.eight_bit}
-        return kept
+            facts |= {"bit_shift": self.shift, "eight_bit": self.eight_bit}
+        return facts
 
     @classmethod
     def from_json(cls, recipe: dict[str, Any]) -> "BitDepth | None":
@@ -144,7 +144,7 @@ def find_bit_depth(sources: Sequence[Any], asked: int | None = None, *, progress
                 used.append((bits, str(source) if isinstance(source, (str, os.PathLike)) else "an array"))
             if progress:
                 progress("depth", done, len(deep))
-    bits, shift = _bits_and_shift((one for one, _ in used), asked)
+    bits, shift = _bits_and_shift((pattern for pattern, _ in used), asked)
     note = "" if asked else _note(used, bits + shift)
     return BitDepth(bits, shift, eight_bit, note)
 
@@ -152,8 +152,8 @@ def find_bit_depth(sources: Sequence[Any], asked: int | None = None, *, progress
 def _bits_and_shift(used: Iterable[int], asked: int | None) -> tuple[int, int]:
     """Return the bits that a camera has, and how many of the low ones are always zero."""
     union = 0
-    for one in used:
-        union |= one
+    for pattern in used:
+        union |= pattern
     zeros = (union & -union).bit_length() - 1 if union else 0
     if asked is not None:
         return asked, 16 - asked if union >> asked and zeros >= 16 - asked else 0
@@ -166,7 +166,7 @@ def _bits_and_shift(used: Iterable[int], asked: int | None) -> tuple[int, int]:
 
 def _note(used: Sequence[tuple[int, str]], top: int) -> str:
     """Say so where a few pictures alone have values that are far above those of all others."""
-    order = sorted(used, key=lambda one: one[0].bit_length(), reverse=True)
+    order = sorted(used, key=lambda picture: picture[0].bit_length(), reverse=True)
     few = max(int(_FEW * len(order)), 1)
     if len(order) < 5:
         return ""

@@ -118,22 +118,22 @@ class Repeats:
         """
         self._searched = True
         places = sorted(self._marks)
-        found = _same_pixels(places, [self._marks[at][0] for at in places])
-        single = [at for at in places if at not in found]
+        same = _same_pixels(places, [self._marks[at][0] for at in places])
+        single = [at for at in places if at not in same]
         details = np.stack([self._marks[at][1] for at in single]) if single else np.empty((0, _NUMBERS), np.float16)
         lights = [self._marks[at][2] for at in single]
         self._marks.clear()
         near: dict[int, int] = {}
         for row, candidates in _candidates(details):
             rows = dict.fromkeys(near.get(other, other) for other in candidates)
-            for other in [one for one in rows if _lights_agree(lights[row], lights[one])][:_TRIED]:
+            for other in [candidate for candidate in rows if _lights_agree(lights[row], lights[candidate])][:_TRIED]:
                 if self._same(single[row], single[other], recipe):
                     near[row] = other
                     break
-        self._first |= {at: (first, "pixels") for at, first in found.items()}
+        self._first |= {at: (first, "pixels") for at, first in same.items()}
         self._first |= {single[row]: (single[first], "nearly") for row, first in near.items()}
         self._first = {at: self._root(at) for at in self._first}
-        return bool(found or near)
+        return bool(same or near)
 
     def _root(self, place: int) -> tuple[int, How]:
         """Return the picture that counts for a repeat, through others that repeat it, and what the two share."""
@@ -159,13 +159,12 @@ def repeats_note(repeats: Sequence[Repeat], given: int) -> str:
         given: pictures in all.
     """
     words = {"bytes": "same bytes", "pixels": "same pixels", "nearly": "nearly the same picture"}
-    shown = "; ".join(f"{one.path} is {one.first} again ({words[one.same]})" for one in repeats[:3])
+    shown = "; ".join(f"{repeat.path} is {repeat.first} again ({words[repeat.same]})" for repeat in repeats[:3])
     shown += f"; and {len(repeats) - 3} more" if len(repeats) > 3 else ""
-    left, one = given - len(repeats), len(repeats) == 1
+    left, single = given - len(repeats), len(repeats) == 1
     few = " That is too few for a threshold: give at least 3 different ones." if left < 3 else ""
-    count = (
-        f"{len(repeats)} of {given} good pictures {'repeats another and counts' if one else 'repeat others and count'}"
-    )
+    what = "repeats another and counts" if single else "repeat others and count"
+    count = f"{len(repeats)} of {given} good pictures {what}"
     rest = "picture is" if left == 1 else "pictures are"
     return f"{count} once: {shown}. {left} different {rest} left.{few}"
 
@@ -181,14 +180,14 @@ def _same_bytes(sources: Sequence[Source]) -> dict[int, int]:
         size = _size(source)
         if size is not None:
             sizes.setdefault(size, []).append(at)
-    found: dict[int, int] = {}
+    repeats: dict[int, int] = {}
     for group in sizes.values():
         first: dict[object, int] = {}
         for at in group if len(group) > 1 else ():
             digest = _digest(sources[at])
             if digest is not None and first.setdefault(digest, at) != at:
-                found[at] = first[digest]
-    return found
+                repeats[at] = first[digest]
+    return repeats
 
 
 def _size(source: Source) -> object:
@@ -238,11 +237,11 @@ def inspected(recipe: Recipe, geometry: Geometry) -> PreparedMask:
     return inside if roi is None else inside & roi
 
 
-def nearly_the_same(one: PreparedImage, other: PreparedImage, inside: PreparedMask) -> bool:
+def nearly_the_same(first: PreparedImage, second: PreparedImage, inside: PreparedMask) -> bool:
     """Tell whether two prepared pictures, uint8 RGB (H, W, 3), show one frame where they count; see above."""
-    if one.shape != other.shape or not inside.any():
+    if first.shape != second.shape or not inside.any():
         return False
-    darker, lighter = sorted((one, other), key=lambda picture: float(picture[inside].mean()))
+    darker, lighter = sorted((first, second), key=lambda picture: float(picture[inside].mean()))
     greys = [cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32) for picture in (darker, lighter)]
     details = [_evened(grey, inside) for grey in greys]
     lengths = [float(np.linalg.norm(detail)) for detail in details]
@@ -313,25 +312,25 @@ def _signs(count: int) -> np.ndarray:
 def _same_pixels(places: Sequence[int], hashes: Sequence[bytes]) -> dict[int, int]:
     """Return of each place whose picture has the pixels of an earlier one the first place of these."""
     first: dict[bytes, int] = {}
-    return {at: first[one] for at, one in zip(places, hashes, strict=True) if first.setdefault(one, at) != at}
+    return {at: first[digest] for at, digest in zip(places, hashes, strict=True) if first.setdefault(digest, at) != at}
 
 
 def _candidates(details: Matrix) -> list[tuple[int, list[int]]]:
     """Return of each row (n, 1024) the earlier ones that it may be a copy of, the likeliest first; none is left out."""
-    found = []
+    candidates = []
     for start in range(0, len(details), _ROWS):
-        some = details[start : start + _ROWS].astype(np.float32)
+        block = details[start : start + _ROWS].astype(np.float32)
         alike = np.concatenate(  # (rows, 1024) @ (1024, earlier), a block at a time
-            [some @ details[at : at + _ROWS].astype(np.float32).T for at in range(0, start + 1, _ROWS)], axis=1
+            [block @ details[at : at + _ROWS].astype(np.float32).T for at in range(0, start + 1, _ROWS)], axis=1
         )
         for row, values in enumerate(alike):
             earlier = np.flatnonzero(values[: start + row] > _CANDIDATE)
             if len(earlier):
-                found.append((start + row, earlier[np.argsort(-values[earlier], kind="stable")].tolist()))
-    return found
+                candidates.append((start + row, earlier[np.argsort(-values[earlier], kind="stable")].tolist()))
+    return candidates
 
 
-def _lights_agree(one: Matrix, other: Matrix) -> bool:
+def _lights_agree(first: Matrix, second: Matrix) -> bool:
     """Tell whether two small pictures may be of one frame: a cheap look before the pictures are read again."""
-    darker, lighter = sorted((one, other), key=lambda picture: float(np.nan_to_num(picture).mean()))
+    darker, lighter = sorted((first, second), key=lambda picture: float(np.nan_to_num(picture).mean()))
     return bool(np.abs(_fitted(darker, lighter, np.isfinite(darker) & np.isfinite(lighter))).max() <= _LIGHT_APART)

@@ -109,11 +109,11 @@ def find_pictures(inputs: str | Path | Iterable[str | Path]) -> list[Path]:
     Warns:
         PassedOverWarning: there are files that look like pictures and are not among them, with their number.
     """
-    found = search_pictures(inputs)
-    note = passed_over_note(found.passed_over)
+    result = search_pictures(inputs)
+    note = passed_over_note(result.passed_over)
     if note:
         warnings.warn(note, PassedOverWarning, stacklevel=2)
-    return found.paths
+    return result.paths
 
 
 def search_pictures(inputs: str | Path | Iterable[str | Path]) -> FoundPictures:
@@ -122,7 +122,7 @@ def search_pictures(inputs: str | Path | Iterable[str | Path]) -> FoundPictures:
     Raises:
         DataError: see `find_pictures`.
     """
-    found: dict[Path, str] = {}  # each with what it is relative to; a dict keeps the order and drops repeats
+    bases: dict[Path, str] = {}  # each with what it is relative to; a dict keeps the order and drops repeats
     aside = _Aside()
     for given in [inputs] if isinstance(inputs, (str, Path)) else inputs:
         if given == "":  # an unset variable of a script; as a path it would be the current folder
@@ -131,15 +131,15 @@ def search_pictures(inputs: str | Path | Iterable[str | Path]) -> FoundPictures:
         matches, base = _matches(given, aside)
         if not matches:
             raise DataError(_nothing_in(given, aside if aside.count > before else _Aside()))
-        found.update({path: base for path in matches if path not in found})
-    pairs = [(path, Path(path.relative_to(base) if base else path.name)) for path, base in found.items()]
+        bases.update({path: base for path in matches if path not in bases})
+    pairs = [(path, Path(path.relative_to(base) if base else path.name)) for path, base in bases.items()]
     beside = masks_beside([path for path, _ in pairs])
     beside |= _masks_of_the_same_stem([path for path, _ in pairs if path not in beside])
     apart = _masks_apart([(path, inside) for path, inside in pairs if path not in beside])
     for kind, masks in (("beside its picture", beside), ("in a folder of masks", apart)):
         several = kind.replace("its picture", "their pictures").replace("a folder", "folders")
         aside.add((f"mask {kind}", f"masks {several}"), masks, _MASK_ADVICE)
-    paths = [path for path in found if path not in beside and path not in apart]
+    paths = [path for path in bases if path not in beside and path not in apart]
     return FoundPictures(paths, aside.kinds())
 
 
@@ -171,9 +171,11 @@ def passed_over_note(kinds: Sequence[PassedOver]) -> str:
     """Say in one line what was passed over and what to do about it; empty where nothing was."""
     if not kinds:
         return ""
-    count = sum(len(one.paths) for one in kinds)
-    parts = [f"{len(one.paths)} {one.kind[len(one.paths) > 1]} ({some_names(one.paths)})" for one in kinds]
-    advice = ". ".join(dict.fromkeys(one.advice for one in kinds))
+    count = sum(len(passed.paths) for passed in kinds)
+    parts = [
+        f"{len(passed.paths)} {passed.kind[len(passed.paths) > 1]} ({some_names(passed.paths)})" for passed in kinds
+    ]
+    advice = ". ".join(dict.fromkeys(passed.advice for passed in kinds))
     return f"{count} {'files were' if count > 1 else 'file was'} passed over: {', '.join(parts)}. {advice}."
 
 
@@ -193,7 +195,7 @@ def is_mask_folder(name: str) -> bool:
 def plain_stem(path: Path) -> str:
     """Return the stem of the picture that a mask would be of: `007_mask.png` and `007.png` would be of `007`."""
     stem = path.stem
-    ending = max((one for one in MASK_ENDINGS if stem.lower().endswith(one)), key=len, default="")
+    ending = max((suffix for suffix in MASK_ENDINGS if stem.lower().endswith(suffix)), key=len, default="")
     return stem[: len(stem) - len(ending)] or stem
 
 
@@ -285,8 +287,8 @@ class _Aside:
 
     def kinds(self) -> list[PassedOver]:
         """Return the kinds, the most frequent first, each sorted by path."""
-        found = [PassedOver(kind, tuple(sorted(paths)), advice) for (kind, advice), paths in self._found.items()]
-        return sorted(found, key=lambda one: (-len(one.paths), one.kind))
+        passed_over = [PassedOver(kind, tuple(sorted(paths)), advice) for (kind, advice), paths in self._found.items()]
+        return sorted(passed_over, key=lambda passed: (-len(passed.paths), passed.kind))
 
 
 def _matches(given: str | Path, aside: _Aside) -> tuple[list[Path], str]:
@@ -307,7 +309,7 @@ def _matches(given: str | Path, aside: _Aside) -> tuple[list[Path], str]:
 
 def _walk(folder: Path, aside: _Aside, seen: set[tuple[int, int]] | None = None) -> list[Path]:
     """Return the pictures in a folder at any depth, sorted; folders that were seen are not entered again."""
-    found: list[Path] = []
+    pictures: list[Path] = []
     for here, entries in walk(folder, set() if seen is None else seen):
         if isinstance(entries, OSError):
             aside.closed(here)
@@ -319,10 +321,10 @@ def _walk(folder: Path, aside: _Aside, seen: set[tuple[int, int]] | None = None)
             if path.suffix.lower() not in PICTURE_SUFFIXES:
                 aside.look_at(path)
             elif _asked(entry.is_file):
-                found.append(path)
+                pictures.append(path)
             else:
                 aside.lost(path)
-    return sorted(found)
+    return sorted(pictures)
 
 
 def _glob(pattern: str, aside: _Aside) -> list[Path]:
@@ -331,23 +333,23 @@ def _glob(pattern: str, aside: _Aside) -> list[Path]:
         paths = [path for path in matching_paths(pattern) if not path.name.startswith(".")]
     except (OSError, ValueError):
         return []
-    found: list[Path] = []
+    pictures: list[Path] = []
     seen: set[tuple[int, int]] = set()
     for path in paths:
         if _is_folder(path):
-            found.extend(_walk(path, aside, seen))
+            pictures.extend(_walk(path, aside, seen))
         elif _is_picture(path, aside):
-            found.append(path)
-    return _each_folder_once(found)
+            pictures.append(path)
+    return _each_folder_once(pictures)
 
 
 def _each_folder_once(paths: Sequence[Path]) -> list[Path]:
     """Return each file once, sorted: of several ways to its folder the shortest, a link's the last."""
     ways: dict[tuple[str, str], Path] = {}
-    own = {parent: os.path.realpath(parent) for parent in {path.parent for path in paths}}
-    linked = {parent: os.path.abspath(parent) != real for parent, real in own.items()}  # noqa: PTH100  no link followed
+    real_paths = {parent: os.path.realpath(parent) for parent in {path.parent for path in paths}}
+    linked = {parent: os.path.abspath(parent) != real for parent, real in real_paths.items()}  # noqa: PTH100  no link followed
     for path in sorted(paths, key=lambda path: (linked[path.parent], len(path.parts), path)):
-        ways.setdefault((own[path.parent], path.name), path)
+        ways.setdefault((real_paths[path.parent], path.name), path)
     return sorted(ways.values())
 
 

@@ -304,8 +304,8 @@ def _shorten(text: str, room: int, scale: float) -> str:
     text = "".join(letter if " " <= letter <= "~" else "?" for letter in text)  # the Hershey fonts hold ASCII only
     if _text_width(text, scale, 1) <= room:
         return text
-    for kept in range(len(text) - 1, 0, -1):
-        short = text[: kept // 3] + "..." + text[-(kept - kept // 3) :]
+    for length in range(len(text) - 1, 0, -1):
+        short = text[: length // 3] + "..." + text[-(length - length // 3) :]
         if _text_width(short, scale, 1) <= room:
             return short
     return ""

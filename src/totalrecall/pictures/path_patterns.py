@@ -57,7 +57,9 @@ def walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[tuple[Path, list[
                 continue
             try:
                 with os.scandir(here) as entries:  # it knows folders from files without a question to the disk for each
-                    listed = sorted((one for one in entries if not one.name.startswith(".")), key=lambda one: one.name)
+                    listed = sorted(
+                        (item for item in entries if not item.name.startswith(".")), key=lambda item: item.name
+                    )
             except OSError as error:
                 yield here, error
                 continue

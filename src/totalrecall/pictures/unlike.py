@@ -51,10 +51,10 @@ class OddSize:
     far: bool = field(default=True, compare=False)
 
 
-def are_far(one: Size, other: Size) -> bool:
+def are_far(first: Size, second: Size) -> bool:
     """Tell whether two sizes are far apart in shape or in scale."""
-    shape = math.log(one[0] / one[1]) - math.log(other[0] / other[1])
-    side = (math.log(one[0] * one[1]) - math.log(other[0] * other[1])) / 2
+    shape = math.log(first[0] / first[1]) - math.log(second[0] / second[1])
+    side = (math.log(first[0] * first[1]) - math.log(second[0] * second[1])) / 2
     return abs(shape) > math.log(_SHAPE) or abs(side) > math.log(_SIDE)
 
 
@@ -66,7 +66,7 @@ def odd_sizes(pictures: Sequence[LearntPicture]) -> list[OddSize]:
     (usual, votes), *_ = Counter(sizes).most_common(1)
     if 2 * votes > len(sizes):
         words = f"{usual[0]} x {usual[1]}"
-        return [OddSize(at, words, are_far(one, usual)) for at, one in enumerate(sizes) if one != usual]
+        return [OddSize(at, words, are_far(size, usual)) for at, size in enumerate(sizes) if size != usual]
     logs = np.log([width / height for width, height in sizes])
     middle = float(np.median(logs))
     apart = np.abs(logs - middle)
@@ -89,9 +89,9 @@ def mixed_notes(pictures: Sequence[LearntPicture], *, sizes: bool = True) -> lis
         names = min(grey, colour, key=len)
         kinds = "grey and the others colour" if names is grey else "colour and the others grey"
         notes.append(f"{_are(len(names), len(pictures))} {kinds} ({some_names(names)}). {_COLOURS}.")
-    odd = [one for one in odd_sizes(pictures) if one.far] if sizes else []
+    odd = [odd_size for odd_size in odd_sizes(pictures) if odd_size.far] if sizes else []
     if odd:
-        named = _sized([(pictures[one.picture].path, _size(pictures[one.picture])) for one in odd])
+        named = _sized([(pictures[odd_size.picture].path, _size(pictures[odd_size.picture])) for odd_size in odd])
         far = f"{_are(len(odd), len(pictures))} of another shape or size than most ({named}; usual is {odd[0].usual})"
         notes.append(f"{far}. {_SQUEEZED}.")
     return notes
@@ -154,8 +154,10 @@ class PictureTally:
 
     def _colours(self, count: int) -> str:
         assert self._learnt is not None
-        own, learnt = ("colour", "grey") if self._learnt.grey else ("grey", "colour")
-        what = f"{_are(count, self._count)} {own} where all that were learnt are {learnt} ({self._names('colours')})"
+        colours, learnt = ("colour", "grey") if self._learnt.grey else ("grey", "colour")
+        what = (
+            f"{_are(count, self._count)} {colours} where all that were learnt are {learnt} ({self._names('colours')})"
+        )
         return f"{what}. {_COLOURS}."
 
     def _sizes(self, count: int) -> str:

@@ -131,17 +131,17 @@ class BoundsGraph:
         # halfway from one vector to another: not at a distance of zero, nor far away
         queries = (vectors[rows[:_PROBES]] + vectors[rows[::-1][:_PROBES]]) / 2
         stored, lowest, lengths = self.of(np.ascontiguousarray(queries))
-        found = self.numbers(stored)
-        blocks = found.reshape(len(found), -1, BLOCK).min(axis=2)
+        bounds = self.numbers(stored)
+        blocks = bounds.reshape(len(bounds), -1, BLOCK).min(axis=2)
         left = self._reduced(queries.astype(np.float64) - mean, basis)
         right = self._reduced(vectors[rows].astype(np.float64) - mean, basis)
         expected = norms[rows] - 2 * left @ right.T
         sizes = np.sqrt((left**2).sum(axis=1))[:, None] + np.sqrt(norms.max())
         margin = 2 * self._slack * sizes**2
-        near = found[:, rows] <= self.above(expected + margin)
+        near = bounds[:, rows] <= self.above(expected + margin)
         if self.rounded:  # each factor, the result, and the number that allows for that
             margin = margin + _ROUNDING * (9 * np.abs(left) @ np.abs(right).T + 3 * sizes**2)
-        near &= found[:, rows] >= expected - margin
+        near &= bounds[:, rows] >= expected - margin
         return bool(near.all() and np.array_equal(blocks, self.numbers(lowest)) and np.isfinite(lengths).all())
 
     def _columns(
@@ -149,14 +149,14 @@ class BoundsGraph:
     ) -> Bounds:
         """Return the vectors' side of the product, (m, K), as it is stored."""
         reduced = self._reduced(vectors - mean, basis)
-        own = reduced if basis is None else reduced[:, :-1]
-        parts = [-2 * self._numbers_near(own)]
+        coordinates = reduced if basis is None else reduced[:, :-1]
+        parts = [-2 * self._numbers_near(coordinates)]
         if basis is not None:
             parts.append(-2 * reduced[:, -1:] * np.float32(self._up))
-        error = np.zeros(len(own), np.float32)
+        error = np.zeros(len(coordinates), np.float32)
         if self.rounded:
             near = parts[0] / -2
-            error = np.linalg.norm(own - near, axis=1) + _ROUNDING * np.linalg.norm(near, axis=1)
+            error = np.linalg.norm(coordinates - near, axis=1) + _ROUNDING * np.linalg.norm(near, axis=1)
             error *= 1 + self._slack
         parts.append(-2 * np.float32(self._up) * error[:, None])
         rest = norms.astype(np.float32)
@@ -164,7 +164,7 @@ class BoundsGraph:
             part = self._numbers_near(rest)
             parts.append(part[:, None])
             rest = rest - part
-        parts.append(np.zeros((len(own), self._unused(own.shape[1], basis)), np.float32))
+        parts.append(np.zeros((len(coordinates), self._unused(coordinates.shape[1], basis)), np.float32))
         return self._stored(np.concatenate(parts, axis=1))
 
     def _unused(self, width: int, basis: Matrix | None) -> int:
@@ -178,9 +178,9 @@ class BoundsGraph:
             return centred
         coordinates = centred @ basis  # (n, d) @ (d, r) -> (n, r)
         norms = np.einsum("nd,nd->n", centred, centred)
-        kept = np.einsum("nr,nr->n", coordinates, coordinates)
+        lengths = np.einsum("nr,nr->n", coordinates, coordinates)
         # subtle: the rest must never be underestimated, or the bound could exceed the distance; hence the slack
-        rest = np.sqrt(np.maximum(norms - kept, 0) + self._slack * norms)
+        rest = np.sqrt(np.maximum(norms - lengths, 0) + self._slack * norms)
         return np.concatenate([coordinates, rest[:, None]], axis=1)
 
     def _stored(self, numbers: npt.NDArray[Any]) -> Bounds:
@@ -205,27 +205,29 @@ class BoundsGraph:
         centred = op.subtract(queries, op.constant(mean[None]))
         length = op.reduce_l2(centred, along, True)  # one pass over all numbers, where squares and their sum take two
         norms = op.multiply(length, length)
-        own, lengths = centred, [length]
+        coordinates, lengths = centred, [length]
         if basis is not None:
-            own = op.matmul(centred, op.constant(np.ascontiguousarray(basis)), False, False)
-            kept = op.reduce_l2(own, along, True)
-            rest = op.maximum(op.subtract(norms, op.multiply(kept, kept)), number(0))
-            lengths = [op.sqrt(op.add(rest, op.multiply(norms, number(self._slack)))), kept]
+            coordinates = op.matmul(centred, op.constant(np.ascontiguousarray(basis)), False, False)
+            inside = op.reduce_l2(coordinates, along, True)
+            rest = op.maximum(op.subtract(norms, op.multiply(inside, inside)), number(0))
+            lengths = [op.sqrt(op.add(rest, op.multiply(norms, number(self._slack)))), inside]
         # [lengths | ones | zeros], as sums of a column times a row: so small, each operation costs its call
-        places = np.eye(len(lengths) + _PARTS + self._unused(own.get_output_partial_shape(0)[1].get_length(), basis))
+        places = np.eye(
+            len(lengths) + _PARTS + self._unused(coordinates.get_output_partial_shape(0)[1].get_length(), basis)
+        )
         ones = places[len(lengths) :][:_PARTS].sum(axis=0, keepdims=True)
         others = op.constant(ones.astype(np.float32))
-        for one, place in zip(lengths, self._up * places, strict=False):
-            others = op.add(others, op.multiply(one, op.constant(place[None].astype(np.float32))))
+        for column, place in zip(lengths, self._up * places, strict=False):
+            others = op.add(others, op.multiply(column, op.constant(place[None].astype(np.float32))))
         right = op.constant(columns)
         if self.rounded:  # before they are joined: half as much to copy
-            own, others = op.convert(own, "bf16"), op.convert(others, "bf16")
+            coordinates, others = op.convert(coordinates, "bf16"), op.convert(others, "bf16")
             right = op.constant(openvino.Tensor(columns, openvino.Shape(columns.shape), openvino.Type.bf16))
-        product = op.concat([own, others], 1)
+        product = op.concat([coordinates, others], 1)
         bounds = op.matmul(product, right, False, True)  # (q, K) @ (K, m') -> (q, m')
         blocks = op.reshape(bounds, op.constant(np.array([-1, len(columns) // BLOCK, BLOCK])), False)
         lowest = op.reduce_min(blocks, op.constant(np.array([2])), False)
-        model = openvino.Model([one.output(0) for one in (bounds, lowest, norms)], [queries], "bounds")
+        model = openvino.Model([column.output(0) for column in (bounds, lowest, norms)], [queries], "bounds")
         # f32 leaves the precisions as they are written here
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         with undivided():

@@ -127,8 +127,8 @@ class ExactSearch:
         rows = max(min(_PRODUCT_TILE, _PRODUCTS // m) if graph is None else min(_TILE, _BOUNDS // m), 1)
         tiles = np.array_split(queries, -(-len(queries) // rows))  # of equal size, so that no core waits for another
         with one_blas_thread() if graph is None else nullcontext():
-            found = side_by_side(lambda tile: self._nearest_of_tile(tile, k, look), tiles)
-        return np.concatenate([one[0] for one in found]), np.concatenate([one[1] for one in found])
+            answers = side_by_side(lambda tile: self._nearest_of_tile(tile, k, look), tiles)
+        return np.concatenate([answer[0] for answer in answers]), np.concatenate([answer[1] for answer in answers])
 
     def _graph_if_it_pays(self, queries: int) -> BoundsGraph | None:
         """Return the graph, made now if all that was asked for so far would have paid for it."""
@@ -196,8 +196,8 @@ class ExactSearch:
         distances, indices = self._settle(queries, guessed, squared, who, which)
         rows = max(_PRODUCTS // len(self.vectors), 1)
         for at in range(0, len(crowded), rows):
-            some = crowded[at : at + rows]
-            distances[some], indices[some] = self._nearest_of_tile(queries[some], k, self._products)
+            block = crowded[at : at + rows]
+            distances[block], indices[block] = self._nearest_of_tile(queries[block], k, self._products)
         return distances, indices
 
     def _guess(self, queries: Patches, seen: _Bounds, k: int) -> tuple[Indices, np.ndarray]:
@@ -224,11 +224,11 @@ class ExactSearch:
     ) -> tuple[Distances, Indices]:
         """Measure the pairs too and return each query's k best, ties to the lower index."""
         distances, indices = np.sqrt(squared), guessed
-        found = self._squared(queries, who, which)
+        measured = self._squared(queries, who, which)
         if guessed.shape[1] == 1 and len(who):
-            who, which, found = _contested(distances, indices, squared, who, which, found, 1 + 4 * self.slack)
+            who, which, measured = _contested(distances, indices, squared, who, which, measured, 1 + 4 * self.slack)
         if len(who) or guessed.shape[1] > 1:
-            self._settle_in_order(queries, squared, (distances, indices), who, which, found)
+            self._settle_in_order(queries, squared, (distances, indices), who, which, measured)
         return distances, indices
 
     def _settle_in_order(
@@ -238,13 +238,13 @@ class ExactSearch:
         answer: tuple[Distances, Indices],
         who: np.ndarray,
         which: np.ndarray,
-        found: np.ndarray,
+        measured: np.ndarray,
     ) -> None:
         """Put the answer in order, of the queries that the pairs are of; near-ties are measured in float64."""
         distances, indices = answer
         k = indices.shape[1]
         rows = np.arange(len(queries)) if k > 1 else who[np.diff(who, prepend=-1) > 0]
-        squared = np.concatenate([squared[rows].ravel(), found])
+        squared = np.concatenate([squared[rows].ravel(), measured])
         who = np.concatenate([np.repeat(rows, k), who])
         which = np.concatenate([indices[rows].ravel(), which])
         order = np.argsort(who, kind="stable")
@@ -269,10 +269,10 @@ class ExactSearch:
         """Return squared distances of pairs by their difference, which is exact near zero, in the given precision."""
         out: np.ndarray = np.empty(len(who), dtype)
 
-        def measure(some: slice) -> None:
-            for part, left, right in _gathered(queries, self.vectors, who[some], which[some]):
+        def measure(pairs: slice) -> None:
+            for part, left, right in _gathered(queries, self.vectors, who[pairs], which[pairs]):
                 difference = np.subtract(left, right, dtype=dtype, out=right if dtype is np.float32 else None)
-                np.einsum("pd,pd->p", difference, difference, out=out[some][part])
+                np.einsum("pd,pd->p", difference, difference, out=out[pairs][part])
 
         share = -(-len(who) // cores()) if len(who) * queries.shape[1] > _SHARED else len(who)
         side_by_side(measure, [slice(at, at + share) for at in range(0, len(who), max(share, 1))])
@@ -330,31 +330,31 @@ def _contested(
     squared: np.ndarray,
     who: np.ndarray,
     which: np.ndarray,
-    found: np.ndarray,
+    candidates: np.ndarray,
     near: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Put into the answer each query's nearest so far, where it is clear, and return the pairs of those where not.
 
     Args:
         distances, indices, squared: (q, 1) of the first guesses; the first two are changed.
-        who, which, found: pairs, by ascending query, and their squared distances.
+        who, which, candidates: pairs, by ascending query, and their squared distances.
         near: times the smallest squared distance, within which float32 cannot order.
     """
     starts = np.flatnonzero(np.diff(who, prepend=-1))
     rows, counts = who[starts], np.diff(starts, append=len(who))
-    limit = np.minimum(np.minimum.reduceat(found, starts), squared[rows, 0]) * np.float32(near)
-    close = found <= np.repeat(limit, counts)
+    limit = np.minimum(np.minimum.reduceat(candidates, starts), squared[rows, 0]) * np.float32(near)
+    close = candidates <= np.repeat(limit, counts)
     rivals = np.add.reduceat(close.astype(np.int32), starts)
     guessed = squared[rows, 0] <= limit
     won = np.zeros(len(indices), bool)
     won[rows] = (rivals == 1) & ~guessed
     winner = close & won[who]
-    distances[who[winner], 0] = np.sqrt(found[winner])
+    distances[who[winner], 0] = np.sqrt(candidates[winner])
     indices[who[winner], 0] = which[winner]
     unclear = np.zeros(len(indices), bool)
     unclear[rows] = rivals + guessed > 1
     left = unclear[who]
-    return who[left], which[left], found[left]
+    return who[left], which[left], candidates[left]
 
 
 def _first_of_each(who: np.ndarray, squared: np.ndarray, which: np.ndarray, k: int) -> np.ndarray:

@@ -82,18 +82,18 @@ def _left_by_bounds(vectors: Matrix, queries: Patches, widths: Sequence[int]) ->
     mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
     basis = principal_basis(vectors, widths[-1])
     coordinates, norms = _coordinates(vectors, mean, basis)
-    found: dict[int, list[np.ndarray]] = {width: [] for width in widths}
+    left: dict[int, list[np.ndarray]] = {width: [] for width in widths}
     for first in range(0, len(queries), _BLOCK):
-        own, lengths = _coordinates(queries[first : first + _BLOCK], mean, basis)
+        projected, lengths = _coordinates(queries[first : first + _BLOCK], mean, basis)
         nearest: np.ndarray | None = None
         for width in reversed(widths):  # the widest first: it points at the nearest best
-            rest = np.outer(_rest(own, lengths, width), _rest(coordinates, norms, width))
-            bound = norms - 2 * (own[:, :width] @ coordinates[:, :width].T + rest)
+            rest = np.outer(_rest(projected, lengths, width), _rest(coordinates, norms, width))
+            bound = norms - 2 * (projected[:, :width] @ coordinates[:, :width].T + rest)
             if nearest is None:
                 difference = queries[first : first + _BLOCK] - vectors[bound.argmin(axis=1)]
                 nearest = np.einsum("qd,qd->q", difference, difference) - lengths
-            found[width].append((bound <= nearest[:, None]).sum(axis=1))
-    return {width: np.concatenate(counts) for width, counts in found.items()}
+            left[width].append((bound <= nearest[:, None]).sum(axis=1))
+    return {width: np.concatenate(counts) for width, counts in left.items()}
 
 
 def _coordinates(vectors: Matrix, mean: np.ndarray, basis: Matrix) -> tuple[Matrix, np.ndarray]:
@@ -102,5 +102,5 @@ def _coordinates(vectors: Matrix, mean: np.ndarray, basis: Matrix) -> tuple[Matr
 
 
 def _rest(coordinates: Matrix, norms: np.ndarray, width: int) -> np.ndarray:
-    kept = np.einsum("nr,nr->n", coordinates[:, :width], coordinates[:, :width])
-    return np.sqrt(np.maximum(norms - kept, 0))
+    inside = np.einsum("nr,nr->n", coordinates[:, :width], coordinates[:, :width])
+    return np.sqrt(np.maximum(norms - inside, 0))

@@ -170,7 +170,7 @@ def png_header(data: bytes, name: str, chunks: list[tuple[bytes, int, int]]) -> 
         PictureError: its header is not that of a PNG.
     """
     kind, start, end = chunks[0]
-    if kind != b"IHDR" or end - start != 25 or [one[0] for one in chunks].count(b"IHDR") != 1:
+    if kind != b"IHDR" or end - start != 25 or [chunk[0] for chunk in chunks].count(b"IHDR") != 1:
         raise damaged(name, "PNG")
     width, height, bits, colour, *rest = struct.unpack_from(">IIBBBBB", data, start + 8)
     allowed = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}

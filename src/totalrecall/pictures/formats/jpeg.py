@@ -73,7 +73,7 @@ def jpeg_header(data: bytes, name: str) -> Jpeg:
     if said.frame is None or not said.scans:
         raise damaged(name, "JPEG")
     height, width, parts = said.frame
-    complete = [set(seen.get(one[0], {}).get(0, ())) for one in parts]
+    complete = [set(seen.get(part[0], {}).get(0, ())) for part in parts]
     if any(levels != set(range(64)) for levels in complete):
         raise truncated(name)
     header = Header("JPEG", height, width, len(parts), 8, said.orientation)
@@ -151,18 +151,18 @@ def _scan(
     first, last, levels = body[1 + 2 * body[0] :][:3]
     if not said.progressive:
         first, last, levels = 0, 63, 0
-    for one in ids:
-        seen.setdefault(one, {}).setdefault(levels & 15, set()).update(range(first, min(last, 63) + 1))
+    for component in ids:
+        seen.setdefault(component, {}).setdefault(levels & 15, set()).update(range(first, min(last, 63) + 1))
     following = marks[np.searchsorted(marks, start) :]
     kinds = np.frombuffer(data, np.uint8)[following + 1]
     others = np.flatnonzero((kinds < 0xD0) | (kinds > 0xD7))
-    found = kinds[: others[0]] if len(others) else kinds
-    said.ends += following[: len(found) + 1].tolist()
+    restarts = kinds[: others[0]] if len(others) else kinds
+    said.ends += following[: len(restarts) + 1].tolist()
     if not said.restarts:
         return
     expected = -(-_units(said.frame, ids) // said.restarts) - 1
-    in_turn = np.array_equal(found, 0xD0 + np.arange(len(found)) % 8)
-    if not in_turn or len(found) not in (expected, expected + 1):  # some write one more behind the last
+    in_turn = np.array_equal(restarts, 0xD0 + np.arange(len(restarts)) % 8)
+    if not in_turn or len(restarts) not in (expected, expected + 1):  # some write one more behind the last
         raise damaged(name, "JPEG", "parts of it are missing")
 
 
@@ -172,8 +172,10 @@ def _units(frame: tuple[int, int, list[tuple[int, int, int]]], ids: list[int]) -
     across, down = max(part[1] for part in parts), max(part[2] for part in parts)
     if len(ids) > 1:
         return math.ceil(width / (8 * across)) * math.ceil(height / (8 * down))
-    own = next((part for part in parts if part[0] == ids[0]), (0, 1, 1))
-    return math.ceil(math.ceil(width * own[1] / across) / 8) * math.ceil(math.ceil(height * own[2] / down) / 8)
+    sampling = next((part for part in parts if part[0] == ids[0]), (0, 1, 1))
+    return math.ceil(math.ceil(width * sampling[1] / across) / 8) * math.ceil(
+        math.ceil(height * sampling[2] / down) / 8
+    )
 
 
 def decode_jpeg(data: bytes, name: str, jpeg: Jpeg, *, grey: bool = False) -> np.ndarray:
