@@ -1,4 +1,4 @@
-"""A fit by steps, each beside its own floor: bare engine time for the features, bare products for the coreset.
+"""A fit by steps, each beside the least that it can take: the bare engine for features, bare products for the coreset.
 
 On the 761 magnetic tiles of ../shared where they are, else on 60 synthetic pictures. The answer that is asserted: the
 bank has the size that was asked for, and the covering radius is that of a plain check.
@@ -24,8 +24,8 @@ def main() -> None:
     report = detector.report_
     assert report is not None
     assert report.vectors == int(0.01 * report.patches)
-    walked = report.dimensions if report.dimensions <= 512 else 128  # as `fitting.gather` has it
-    block = np.random.default_rng(0).standard_normal((4096, walked), dtype=np.float32)
+    dimensions = report.dimensions if report.dimensions <= 512 else 128  # as `fitting.gather` has it
+    block = np.random.default_rng(0).standard_normal((4096, dimensions), dtype=np.float32)
     centres = np.ascontiguousarray(block[np.arange(report.vectors) % 4096].T)
     products = seconds_of(lambda: [block @ centres for _ in range(report.patches // 4096 + 1)])
     row = {

@@ -35,10 +35,10 @@ def make(backbone, **options):
 def enough_for(detector, sources, pictures):
     """Return a limit under which a chunk holds up to so many pictures."""
     whole = make_plan(detector.extractor, detector.settings, sources, 10**12)
-    numbers = whole.walked if whole.projected else whole.dimensions
+    numbers = whole.coreset_dimensions if whole.projected else whole.dimensions
     a_picture = whole.per_picture * (planning._PER_POINT + 4 * numbers)
     patches = len(sources) * whole.per_picture
-    refilled = planning.refilling(patches, whole.walked, whole.folds) if pictures < len(sources) else 0
+    refilled = planning.refilling(patches, whole.coreset_dimensions, whole.folds) if pictures < len(sources) else 0
     return whole.exact - refilled - (len(sources) - pictures) * a_picture + 24 * whole.vectors
 
 

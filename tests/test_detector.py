@@ -1,4 +1,4 @@
-"""detector: the whole road, against the oracle and against itself."""
+"""detector: fit, judge, keep, against the oracle and against itself."""
 
 import json
 import math

@@ -73,7 +73,10 @@ def _steady(monkeypatch):
     monkeypatch.setattr("totalrecall.features.memory.resident_memory", lambda: 0)
 
 
-LONG = {"descriptor": "paper-code", "layers": (1, 2, 3)}  # 1024 numbers, walked in a projection to 128
+LONG = {
+    "descriptor": "paper-code",
+    "layers": (1, 2, 3),
+}  # 1024 numbers, so the coreset is chosen in a projection to 128
 
 
 def fitted(backbone, sources, pictures, **options):

@@ -71,13 +71,12 @@ def test_the_nearest_of_another_picture_is_found_as_by_a_plain_loop(dimensions):
     assert 3 not in found
 
 
-def test_more_vectors_than_one_product_takes_change_nothing(monkeypatch):
+def test_more_vectors_than_one_product_takes_change_nothing():
     rng = np.random.default_rng(0)
     vectors, owner = rng.normal(size=(300, 6)).astype(np.float32), rng.integers(0, 7, 300)
     queries = rng.normal(size=(40, 6)).astype(np.float32)
     whole = LeaveOneOutIndex(vectors, owner).nearest(queries, picture=0)
-    monkeypatch.setattr("totalrecall.outliers.explain._COLUMNS", 32)
-    parts = LeaveOneOutIndex(vectors, owner).nearest(queries, picture=0)
+    parts = LeaveOneOutIndex(vectors, owner).nearest(queries, picture=0, columns=32)
     assert np.allclose(whole[0], parts[0], atol=1e-6)
     assert (whole[1] == parts[1]).all()
 

@@ -1,4 +1,4 @@
-"""PaDiM: the whole road, against the oracle."""
+"""PaDiM: fit, judge, keep, against the oracle."""
 
 import numpy as np
 import pytest

@@ -92,7 +92,7 @@ def test_pictures_are_taken_from_all_over_the_list():
     assert spread(list("abc"), 1) == ["a"]
 
 
-def test_short_vectors_are_walked_as_they_are_and_long_ones_projected():
+def test_short_vectors_are_not_projected_and_long_ones_are():
     assert coreset_dimensions(384, extractor().settings) == 384
     assert coreset_dimensions(1536, extractor().settings) == 128
     assert coreset_dimensions(1536, extractor(projection=64).settings) == 64
@@ -102,7 +102,7 @@ def test_short_vectors_are_walked_as_they_are_and_long_ones_projected():
 def test_what_fits_is_held_whole_and_the_numbers_are_those_of_the_recipe():
     plan = make_plan(extractor(), MANY[:500], 4 * GB)
     assert (plan.way, plan.scratch, len(plan.chunks), plan.held_chunks) == ("memory", 0, 1, 0)
-    assert (plan.patches, plan.dimensions, plan.walked, plan.vectors) == (512_000, 384, 384, 5120)
+    assert (plan.patches, plan.dimensions, plan.coreset_dimensions, plan.vectors) == (512_000, 384, 384, 5120)
     assert plan.folds == [25] * 20
     assert plan.held == 500
     assert plan.others() == [4864] * 20  # a twentieth of the pictures less, a twentieth of the vectors less

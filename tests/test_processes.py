@@ -15,7 +15,7 @@ from tests.parts import stripes
 from totalrecall import SPADE, Monitor, PaDiM, PatchCore
 from totalrecall.engines import open_engine
 from totalrecall.errors import PictureError, SettingError
-from totalrecall.search.exact import ExactSearch
+from totalrecall.search.exact import ExactSearch, SearchSizes
 
 PICTURES = [stripes(seed) for seed in range(8)]
 KINDS = {"patchcore": (PatchCore, {"coreset": 0.2, "at_least": 1}), "padim": (PaDiM, {}), "spade": (SPADE, {})}
@@ -28,7 +28,7 @@ def fitted(kind, backbone):
 
 
 def scores(detector):
-    """Return what both roads say: one picture at a time, and several at once."""
+    """Return what both ways give: one picture at a time, and several at once."""
     alone = [detector.predict(picture).score for picture in PICTURES[:2]]
     return [*alone, *(result.score for result in detector.predict_stream(PICTURES))]
 
@@ -80,11 +80,10 @@ def test_results_monitors_backbones_and_engines_can_be_copied(tiny_backbone):
         assert np.array_equal(copied(engine).run(picture)["layer2"], maps["layer2"])
 
 
-def test_a_search_with_a_graph_can_be_copied(monkeypatch):
-    monkeypatch.setattr("totalrecall.search.exact._WORTH_A_GRAPH", 1)
+def test_a_search_with_a_graph_can_be_copied():
     rng = np.random.default_rng(0)
     vectors, queries = (rng.standard_normal((n, 32), dtype=np.float32) for n in (500, 20))
-    search = ExactSearch(vectors)
+    search = ExactSearch(vectors, sizes=SearchSizes(worth_a_graph=1))
     distances, indices = search.nearest(queries)
     found = pickle.loads(pickle.dumps(search)).nearest(queries)
     assert np.array_equal(found[0], distances)

@@ -72,11 +72,10 @@ def test_photographs_linked_by_a_third_show_one_part():
     assert part_numbers(same_part(line))[:4].tolist() == [0, 0, 0, 1]
 
 
-def test_the_answer_does_not_depend_on_how_many_are_compared_at_a_time(monkeypatch):
+def test_the_answer_does_not_depend_on_how_many_are_compared_at_a_time():
     surfaces = surfaces_of(photograph(part, light) for part in range(9) for light in range(2))
     whole = groups(same_part(surfaces))
-    monkeypatch.setattr("totalrecall.outliers.same_part._ROWS", 4)
-    assert groups(same_part(surfaces)) == whole
+    assert groups(same_part(surfaces, rows=4)) == whole
 
 
 @pytest.mark.parametrize("count", [0, 1, 7])

@@ -1,5 +1,7 @@
 """search: brute force's answer, ties and all, with far less work."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,23 +12,24 @@ from totalrecall.errors import SettingError
 from totalrecall.patchcore.bank import Bank
 from totalrecall.pictures.loading import LearntPicture
 from totalrecall.search import exact as search
-from totalrecall.search.exact import ExactSearch
+from totalrecall.search.exact import ExactSearch, SearchSizes
 from totalrecall.search.levels import principal_basis
 from totalrecall.system.threads import workers
 
+GRAPH, PRODUCTS = SearchSizes(worth_a_graph=0), SearchSizes(worth_a_graph=1 << 62)
 
-@pytest.fixture(params=[0, 1 << 62], ids=["by a graph", "by products"])
-def way(request, monkeypatch):
+
+@pytest.fixture(params=[GRAPH, PRODUCTS], ids=["by a graph", "by products"])
+def way(request):
     """The two ways that bounds are come by."""
-    monkeypatch.setattr(search, "_WORTH_A_GRAPH", request.param)
-    return "graph" if request.param == 0 else "products"
+    return request.param
 
 
 @pytest.mark.parametrize("k", [1, 3, 9])
 @pytest.mark.parametrize("dimensions", [16, 256, 600])
 def test_neighbours_are_brute_forces(way, dimensions, k):
     bank, queries = patch_like(d=dimensions)
-    distances, indices = ExactSearch(bank).nearest(queries, k)
+    distances, indices = ExactSearch(bank, sizes=way).nearest(queries, k)
     expected, order = brute_force(queries, bank, k)
     assert np.array_equal(indices, order)
     assert np.allclose(distances, expected, rtol=1e-6)
@@ -36,19 +39,19 @@ def test_data_without_structure_is_no_trouble(way):
     rng = np.random.default_rng(1)
     bank = rng.standard_normal((700, 256), dtype=np.float32)
     queries = rng.standard_normal((60, 256), dtype=np.float32)
-    _, indices = ExactSearch(bank).nearest(queries)
+    _, indices = ExactSearch(bank, sizes=way).nearest(queries)
     assert np.array_equal(indices, brute_force(queries, bank, 1)[1])
 
 
 def test_any_orthonormal_basis_gives_the_same_answer(way):
     bank, queries = patch_like()
     worst = np.linalg.qr(np.random.default_rng(2).standard_normal((256, 128)))[0].astype(np.float32)
-    assert np.array_equal(ExactSearch(bank, worst).nearest(queries, 2)[1], brute_force(queries, bank, 2)[1])
+    assert np.array_equal(ExactSearch(bank, worst, sizes=way).nearest(queries, 2)[1], brute_force(queries, bank, 2)[1])
 
 
 def test_a_member_of_the_bank_is_at_distance_zero(way):
     bank, _ = patch_like(offset=50.0)
-    distances, indices = ExactSearch(bank).nearest(bank[:40])
+    distances, indices = ExactSearch(bank, sizes=way).nearest(bank[:40])
     assert (distances == 0).all()
     assert indices[:, 0].tolist() == list(range(40))
 
@@ -56,14 +59,14 @@ def test_a_member_of_the_bank_is_at_distance_zero(way):
 def test_ties_go_to_the_lower_index(way):
     bank, queries = patch_like(m=300)
     doubled = np.concatenate([bank, bank, bank])
-    _, indices = ExactSearch(doubled).nearest(queries, 3)
+    _, indices = ExactSearch(doubled, sizes=way).nearest(queries, 3)
     first = brute_force(queries, bank, 1)[1]
     assert np.array_equal(indices, first + np.array([0, 300, 600]))
 
 
 def test_all_vectors_equal_is_no_trouble(way):
     bank = np.ones((500, 256), np.float32)
-    distances, indices = ExactSearch(bank).nearest(np.zeros((3, 256), np.float32))
+    distances, indices = ExactSearch(bank, sizes=way).nearest(np.zeros((3, 256), np.float32))
     assert np.allclose(distances, 16)
     assert (indices == 0).all()
 
@@ -72,9 +75,9 @@ def test_all_vectors_equal_is_no_trouble(way):
 @pytest.mark.parametrize("levels", [(), (16,), (8, 32), (200,)])
 def test_every_plan_gives_the_same_answer(way, levels, k):
     bank, queries = patch_like(m=900)
-    engine = ExactSearch(bank, levels=levels)
+    engine = ExactSearch(bank, levels=levels, sizes=way)
     distances, indices = engine.nearest(queries, k)
-    assert (engine._graph is None) == (way == "products")
+    assert (engine._graph is None) == (way is PRODUCTS)
     expected, order = brute_force(queries, bank, k)
     assert np.array_equal(indices, order)
     assert np.allclose(distances, expected, rtol=1e-6)
@@ -82,10 +85,9 @@ def test_every_plan_gives_the_same_answer(way, levels, k):
 
 @pytest.mark.parametrize("pays", [True, False])
 def test_where_the_processor_has_matrix_units_all_dimensions_bound_and_the_answer_stays(pays, monkeypatch):
-    monkeypatch.setattr(search, "_WORTH_A_GRAPH", 0)
     monkeypatch.setattr(search, "all_dimensions_pay", lambda *_: pays)
     bank, queries = patch_like(m=900)
-    engine = ExactSearch(bank, levels=(16,))
+    engine = ExactSearch(bank, levels=(16,), sizes=GRAPH)
     assert np.array_equal(engine.nearest(queries)[1], brute_force(queries, bank, 1)[1])
     assert (engine.basis is None) == pays
 
@@ -94,13 +96,10 @@ def test_where_the_processor_has_matrix_units_all_dimensions_bound_and_the_answe
 @pytest.mark.parametrize("levels", [(4,), (64,)])
 @pytest.mark.parametrize("crowded", [0.0, 0.01])
 def test_queries_with_many_candidates_are_compared_with_all(crowded, levels, k, monkeypatch):
-    monkeypatch.setattr(search, "_WORTH_A_GRAPH", 0)
-    monkeypatch.setattr(search, "_CROWDED", crowded)
-    monkeypatch.setattr(search, "_WORTH_PRODUCTS", 0)
-    monkeypatch.setattr(search, "_PRODUCTS", 4000)  # three rows at a time
+    sizes = replace(GRAPH, crowded=crowded, worth_products=0, products=4000)  # three rows at a time
     bank, queries = patch_like(m=1300)
     bank = np.concatenate([bank, bank[:50]])  # ties as well
-    engine, seen = ExactSearch(bank, levels=levels), []
+    engine, seen = ExactSearch(bank, levels=levels, sizes=sizes), []
     products = engine._products
     monkeypatch.setattr(engine, "_products", lambda some: seen.append(len(some)) or products(some))
     _, indices = engine.nearest(queries, k)
@@ -112,7 +111,7 @@ def test_queries_with_many_candidates_are_compared_with_all(crowded, levels, k, 
 def test_nearly_as_many_neighbours_as_vectors(way, m):
     bank, queries = patch_like(m=m, q=5)
     for levels in ((), (16,)):
-        engine = ExactSearch(bank, levels=levels)
+        engine = ExactSearch(bank, levels=levels, sizes=way)
         for k in (1, m - m // 2, m):
             _, indices = engine.nearest(queries, k)
             assert np.array_equal(indices, brute_force(queries, bank, k)[1])
@@ -123,7 +122,7 @@ def test_near_ties_are_told_apart(way):
     nearest = brute_force(queries, bank, 1)[1][:, 0]
     twins = bank[nearest] + (bank[nearest] - queries) * np.float32(1e-6)  # a millionth further away
     for both in (np.concatenate([twins, bank]), np.concatenate([bank, twins])):
-        _, indices = ExactSearch(both).nearest(queries)
+        _, indices = ExactSearch(both, sizes=way).nearest(queries)
         assert np.array_equal(indices, brute_force(queries, both, 1)[1])
 
 
@@ -132,7 +131,7 @@ def test_large_and_small_numbers_are_no_trouble(way, scale):
     bank, queries = patch_like(m=700)
     bank, queries = bank * np.float32(scale), queries * np.float32(scale)
     for levels in ((), (64,)):
-        _, indices = ExactSearch(bank, levels=levels).nearest(queries)
+        _, indices = ExactSearch(bank, levels=levels, sizes=way).nearest(queries)
         assert np.array_equal(indices, brute_force(queries, bank, 1)[1])
 
 
@@ -140,7 +139,7 @@ def test_one_vector_far_from_all_others_is_no_trouble(way):
     bank, queries = patch_like(m=700)
     bank[13] *= np.float32(1e4)
     queries[7] *= np.float32(1e4)
-    _, indices = ExactSearch(bank, levels=(64,)).nearest(queries)
+    _, indices = ExactSearch(bank, levels=(64,), sizes=way).nearest(queries)
     assert np.array_equal(indices, brute_force(queries, bank, 1)[1])
 
 
@@ -149,24 +148,23 @@ def test_a_plan_of_two_levels_as_models_had_before_is_as_good(way):
     kept = Bank(
         bank, np.zeros((900, 3), np.int32), [LearntPicture("a.png", "0", 1, 1)], principal_basis(bank, 64), (16, 64)
     )
-    _, indices = kept.checked().nearest(queries)
+    kept.checked()
+    _, indices = ExactSearch(kept.vectors, kept.basis, kept.levels, sizes=way).nearest(queries)
     assert np.array_equal(indices, brute_force(queries, bank, 1)[1])
 
 
 def test_pruning_leaves_few_vectors_to_measure(monkeypatch):
-    monkeypatch.setattr(search, "_WORTH_A_GRAPH", 0)
     bank, queries = patch_like(m=3000)
-    engine, pairs = ExactSearch(bank), []
+    engine, pairs = ExactSearch(bank, sizes=GRAPH), []
     squared = engine._squared
     monkeypatch.setattr(engine, "_squared", lambda *given: pairs.append(len(given[1])) or squared(*given))
     engine.nearest(queries)
     assert sum(pairs) < 20 * len(queries)
 
 
-def test_a_graph_is_made_once_enough_was_asked_for(monkeypatch):
+def test_a_graph_is_made_once_enough_was_asked_for():
     bank, queries = patch_like()
-    monkeypatch.setattr(search, "_WORTH_A_GRAPH", 3 * len(queries) * bank.size)
-    engine = ExactSearch(bank)
+    engine = ExactSearch(bank, sizes=SearchSizes(worth_a_graph=3 * len(queries) * bank.size))
     for there in (False, False, True):
         _, indices = engine.nearest(queries)
         assert (engine._graph is not None) == there
@@ -178,33 +176,28 @@ def test_a_graph_that_is_of_no_use_is_not_used(fault, monkeypatch):
     def refuse(*_given):
         raise {"cannot be made": RuntimeError, "is not installed": ImportError}[fault](fault)
 
-    monkeypatch.setattr(search, "_WORTH_A_GRAPH", 0)
     if fault == "does not agree":
         monkeypatch.setattr(search.BoundsGraph, "agrees", lambda *_given: False)
     else:
         monkeypatch.setattr(search.BoundsGraph, "_compiled", refuse)
     bank, queries = patch_like()
-    engine = ExactSearch(bank)
+    engine = ExactSearch(bank, sizes=GRAPH)
     for _ in range(2):
         assert np.array_equal(engine.nearest(queries)[1], brute_force(queries, bank, 1)[1])
     assert engine._graph is None
 
 
-def test_both_ways_give_the_same_to_the_last_digit(monkeypatch):
+def test_both_ways_give_the_same_to_the_last_digit():
     bank, queries = patch_like(m=1500, q=300)
-    monkeypatch.setattr(search, "_WORTH_A_GRAPH", 1 << 62)
-    without = ExactSearch(bank).nearest(queries)
-    monkeypatch.setattr(search, "_WORTH_A_GRAPH", 0)
-    with_graph = ExactSearch(bank).nearest(queries)
+    without = ExactSearch(bank, sizes=PRODUCTS).nearest(queries)
+    with_graph = ExactSearch(bank, sizes=GRAPH).nearest(queries)
     assert np.array_equal(without[0], with_graph[0])
     assert np.array_equal(without[1], with_graph[1])
 
 
-def test_a_worker_alone_and_all_cores_give_the_same(way, monkeypatch):
-    monkeypatch.setattr(search, "_TILE", 200)
-    monkeypatch.setattr(search, "_SHARED", 0)
+def test_a_worker_alone_and_all_cores_give_the_same(way):
     bank, queries = patch_like(m=3000, q=700)
-    engine = ExactSearch(bank)
+    engine = ExactSearch(bank, sizes=replace(way, tile=200, shared=0))
     alone, together = workers().submit(engine.nearest, queries).result(), engine.nearest(queries)
     assert np.array_equal(alone[1], together[1])
     assert np.array_equal(alone[0], together[0])
@@ -212,7 +205,7 @@ def test_a_worker_alone_and_all_cores_give_the_same(way, monkeypatch):
 
 def test_several_workers_at_once_do_not_disturb_each_other(way):
     bank, queries = patch_like(m=3000, q=700)
-    engine = ExactSearch(bank)
+    engine = ExactSearch(bank, sizes=way)
     parts = [queries[at : at + 100] for at in range(0, 700, 100)]
     found = list(workers().map(engine.nearest, parts))
     expected = engine.nearest(queries)
@@ -231,21 +224,18 @@ def test_permuting_the_bank_changes_no_distance(seed, k):
     assert np.array_equal(where, order[there])
 
 
-def test_many_queries_equal_one_at_a_time(way, monkeypatch):
+def test_many_queries_equal_one_at_a_time(way):
     bank, queries = patch_like()
-    engine = ExactSearch(bank)
-    together = engine.nearest(queries, 2)
-    monkeypatch.setattr(search, "_TILE", 1)  # one query a tile
-    alone = engine.nearest(queries, 2)
+    together = ExactSearch(bank, sizes=way).nearest(queries, 2)
+    alone = ExactSearch(bank, sizes=replace(way, tile=1)).nearest(queries, 2)  # one query a tile
     assert np.array_equal(together[1], alone[1])
     assert np.array_equal(together[0], alone[0])
 
 
-def test_gathering_in_small_steps_changes_nothing(way, monkeypatch):
+def test_gathering_in_small_steps_changes_nothing(way):
     bank, queries = patch_like()
-    before = ExactSearch(bank).nearest(queries, 3)
-    monkeypatch.setattr(search, "_GATHER_FLOATS", 300)
-    after = ExactSearch(bank).nearest(queries, 3)
+    before = ExactSearch(bank, sizes=way).nearest(queries, 3)
+    after = ExactSearch(bank, sizes=replace(way, gathered=300)).nearest(queries, 3)
     assert np.array_equal(before[1], after[1])
 
 
@@ -256,7 +246,7 @@ def test_no_queries_give_no_answers():
 
 
 def test_a_bank_of_one(way):
-    distances, indices = ExactSearch(np.ones((1, 4), np.float32)).nearest(np.zeros((2, 4), np.float32))
+    distances, indices = ExactSearch(np.ones((1, 4), np.float32), sizes=way).nearest(np.zeros((2, 4), np.float32))
     assert distances.ravel().tolist() == [2, 2]
     assert indices.ravel().tolist() == [0, 0]
 
@@ -281,7 +271,9 @@ def test_the_basis_is_orthonormal_and_near_the_principal_axes():
 def test_on_real_patches_answers_are_brute_forces(way, real_patches):
     bank, queries = real_patches[::10], real_patches[5::97]
     for levels in ((), (64,)):
-        _, indices = ExactSearch(np.ascontiguousarray(bank), levels=levels).nearest(np.ascontiguousarray(queries))
+        _, indices = ExactSearch(np.ascontiguousarray(bank), levels=levels, sizes=way).nearest(
+            np.ascontiguousarray(queries)
+        )
         assert np.array_equal(indices, brute_force(queries, bank, 1)[1])
 
 
@@ -289,4 +281,4 @@ def test_queries_need_be_neither_contiguous_nor_writable(way):
     bank, queries = patch_like()
     wide = np.repeat(queries, 2, axis=0)
     wide.flags.writeable = False
-    assert np.array_equal(ExactSearch(bank).nearest(wide[::2])[1], brute_force(queries, bank, 1)[1])
+    assert np.array_equal(ExactSearch(bank, sizes=way).nearest(wide[::2])[1], brute_force(queries, bank, 1)[1])

@@ -1,4 +1,4 @@
-"""SPADE: the whole road, against the oracle."""
+"""SPADE: fit, judge, keep, against the oracle."""
 
 import numpy as np
 import pytest

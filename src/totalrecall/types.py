@@ -41,7 +41,7 @@ if not TYPE_CHECKING and "jaxtyping" in sys.modules:
     LayerMap = Float32[np.ndarray, "n _ _ _"]  # one of several feature maps, each of its own size
     PatchGrid = Float32[np.ndarray, "n rows columns d"]  # a patch vector for each position of the finest layer
     PatchStack = Float32[np.ndarray, "n p d"]  # the patches of several pictures, each at its own place of the grid
-    Patches = Float[np.ndarray, "p d"]  # float32 on the road; float64 where a test wants exact arithmetic
+    Patches = Float[np.ndarray, "p d"]  # float32 in a detector; float64 where a test wants exact arithmetic
     Matrix = Float[np.ndarray, "_ _"]  # of axes that are not those of the patches beside it: a basis, weights
     Distances = Float[np.ndarray, "q k"]  # Euclidean, ascending along k
     Indices = Int64[np.ndarray, "q k"]

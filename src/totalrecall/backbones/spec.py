@@ -1,4 +1,4 @@
-"""What a backbone is: a frozen ONNX graph, and the facts about it that the road needs.
+"""What a backbone is: a frozen ONNX graph, and the facts about it that the other modules need.
 
 The graph takes `images`, uint8 RGB (n, height, width, 3), prepares them itself, and gives one output per layer, float32
 (n, h, w, c), named `layer1`, `layer2` and so on. The facts travel inside the ONNX file as the metadata `totalrecall`.

@@ -1,4 +1,4 @@
-"""`totalrecall demo`: the whole road on pictures that the program makes itself; no file and no network is needed."""
+"""`totalrecall demo`: fit, judge, report on pictures that the program makes itself; it needs no file and no network."""
 
 import argparse
 import os

@@ -171,7 +171,7 @@ def _check_targets(args: argparse.Namespace) -> None:
 
 
 def _results(detector: "AnyDetector", pictures: Sequence[Path], conditions: bool) -> "Iterator[Result | PictureError]":
-    """One picture goes by the road that is quickest for one, many by the one that is quickest for many."""
+    """Return the results: of one picture with the lowest delay, of many with the highest throughput."""
     if len(pictures) > 1:
         yield from detector.predict_stream(pictures, conditions=conditions)
         return

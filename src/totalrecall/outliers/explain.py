@@ -129,7 +129,6 @@ _SMOOTH = 1.0  # cells
 _DIMENSIONS = 128  # main directions of the bank that distances are taken in: 98 % of its variance, a third of the time
 _NOBODY = -1  # explains
 _TELLING = 3  # patches that a picture must explain for its absence to be tried
-_COLUMNS = 4096  # vectors a product: what comes out stays small whatever the size of the bank
 
 
 @runtime_checkable  # the test run checks types at every call
@@ -179,7 +178,9 @@ class LeaveOneOutIndex:
         rest.pictures, rest._vectors, rest._norms = self.pictures[stays], self._vectors[stays], self._norms[stays]
         return rest
 
-    def nearest(self, patches: Patches, picture: int, but: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def nearest(
+        self, patches: Patches, picture: int, but: np.ndarray | None = None, *, columns: int = 4096
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return of patches (p, d) the distance (p,) to the nearest vector of another picture, and that picture (p,).
 
         Where there is no other picture, the distance is infinite and the picture -1.
@@ -188,12 +189,13 @@ class LeaveOneOutIndex:
             patches: of a picture.
             picture: its number; its vectors do not count.
             but: (p,), for each patch another that is not to explain it; none if None.
+            columns: vectors a product: what comes out stays small whatever the size of the bank.
         """
         short = self.shortened(patches)
         squared = np.full(len(short), np.inf, np.float32)
         owners = np.full(len(short), _NOBODY, np.int32)
-        for first in range(0, len(self._vectors), _COLUMNS):
-            part = slice(first, first + _COLUMNS)
+        for first in range(0, len(self._vectors), columns):
+            part = slice(first, first + columns)
             product = short @ (self._vectors[part].T * np.float32(-2))  # (p, d) @ (d, columns)
             product += self._norms[part]
             product[:, self.pictures[part] == picture] = np.inf

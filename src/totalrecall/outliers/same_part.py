@@ -32,7 +32,6 @@ _DEVIATIONS = 5.0  # above the middle, at least
 _TENTH = 1.2816  # standard deviations below the mean, of a normal distribution
 _MOST = (20, 0.25)  # photographs of one part, and share of all pictures: more are of a kind, or of a pose
 _ROUNDING = 1e-5  # of a patch's length: float32 products err by a tenth of this
-_ROWS = 1024  # pictures compared with all at a time
 
 
 def surface(patches: Patches, cells: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
@@ -66,11 +65,12 @@ def _directions(dimensions: int) -> Matrix:
     return np.linalg.qr(drawn)[0].astype(np.float32)
 
 
-def same_part(surfaces: Matrix) -> list[np.ndarray]:
+def same_part(surfaces: Matrix, *, rows: int = 1024) -> list[np.ndarray]:
     """Return of each picture those that show the same part: their numbers, ascending, its own among them.
 
     Args:
         surfaces: (n, 2048) from `surface`.
+        rows: pictures compared with all at a time.
     """
     count = len(surfaces)
     if count < _LEAST:
@@ -80,10 +80,10 @@ def same_part(surfaces: Matrix) -> list[np.ndarray]:
     units = np.divide(units, lengths, out=np.zeros_like(units), where=lengths > 0)
     limit = _limit(units)
     alike_to = []
-    for first in range(0, count, _ROWS):
-        alike = units[first : first + _ROWS] @ units.T  # (rows, f) @ (f, n)
-        rows = np.arange(len(alike))
-        alike[rows, first + rows] = np.inf
+    for first in range(0, count, rows):
+        alike = units[first : first + rows] @ units.T  # (rows, f) @ (f, n)
+        places = np.arange(len(alike))
+        alike[places, first + places] = np.inf
         alike_to += [np.flatnonzero(row > limit) for row in alike]
     most = min(_MOST[0], _MOST[1] * count)
     return [group if len(group) <= most else np.array([at]) for at, group in enumerate(alike_to)]

@@ -41,7 +41,7 @@ class ChunkedPatches:
     """Coresets of chunks of pictures, kept in a scratch file; their patches are gone.
 
     Pictures held out for the threshold are in chunks of their own, so that a bank without them is the merge of the
-    other chunks' coresets: no patch is walked twice.
+    other chunks' coresets: no patch is measured twice.
     """
 
     def __init__(self, reader: Reader, plan: Plan) -> None:
@@ -176,7 +176,7 @@ class ChunkedPatches:
         """Return all that was kept, as the merge walks it."""
         if not self._plan.projected:
             return self._kept.all()
-        points = RowStore(len(self._kept), self._plan.walked)
+        points = RowStore(len(self._kept), self._plan.coreset_dimensions)
         for block in self._kept.blocks(_BLOCK):
             points.append(projected_patches(block, self._plan, self._settings))
         return points.all()
@@ -192,7 +192,7 @@ def take_chunks(reader: Reader, plan: Plan) -> ChunkedPatches:
     reader.selections = plan.selections
     largest = max(map(len, plan.chunks)) * plan.per_picture
     store = RowStore(largest, plan.dimensions, scratch=plan.projected)
-    projected = RowStore(largest, plan.walked) if plan.projected else None
+    projected = RowStore(largest, plan.coreset_dimensions) if plan.projected else None
     most = 0
     for positions in plan.chunks:
         chunked.add([int(at) for at in positions], store, projected)

@@ -178,7 +178,7 @@ def gather(reader: Reader, plan: Plan) -> InMemoryPatches:
         DataError: no picture could be read, or scratch space does not suffice.
     """
     patches = RowStore(plan.patches, plan.dimensions, scratch=plan.way == "scratch")
-    projected = RowStore(plan.patches, plan.walked) if plan.projected else None
+    projected = RowStore(plan.patches, plan.coreset_dimensions) if plan.projected else None
     gathered = InMemoryPatches(reader, plan, patches, projected)
     with reader.report.timing("features"):
         for seen in reader.read():

@@ -2,7 +2,7 @@
 
 1. `memory`: all patches are held, and the coreset is chosen among them.
 2. `scratch`: the patches lie in a scratch file, and only their projection, which the coreset is chosen in, is held. The
-   bank is the same to the bit. (Vectors of up to 512 numbers are walked as they are: they have no second way.)
+   bank is the same to the bit. (Vectors of up to 512 numbers are not projected: they have no second way.)
 3. `chunks`: the pictures are taken in chunks, each gives its own coreset, and a merge chooses among these (`chunks`).
 
 The first that fits under the limit is taken. The limit is that of the whole process, its libraries included.
@@ -45,8 +45,8 @@ class Plan:
     Attributes:
         pictures: number given. `folds` has the number of pictures in each fold; a bank without the fold scores them,
             and these scores set the threshold.
-        patches: number in all pictures; each has `dimensions`, and the coreset is chosen in `walked` of them. Exact,
-            unless a region of interest covers unequal parts of pictures of unequal size.
+        patches: number in all pictures; each has `dimensions`, and the coreset is chosen in `coreset_dimensions` of
+            them. Exact, unless a region of interest covers unequal parts of pictures of unequal size.
         vectors: that the bank will hold.
         way: `memory`, `scratch` or `chunks`.
         chunks: picture positions of each chunk, those held out apart; one with all of them in the other ways.
@@ -62,7 +62,7 @@ class Plan:
     folds: Sequence[int]
     patches: int
     dimensions: int
-    walked: int
+    coreset_dimensions: int
     vectors: int
     way: str
     chunks: Sequence[np.ndarray] = field(repr=False)
@@ -79,7 +79,7 @@ class Plan:
     @property
     def projected(self) -> bool:
         """Whether the coreset is chosen in a projection."""
-        return self.walked < self.dimensions
+        return self.coreset_dimensions < self.dimensions
 
     @property
     def per_picture(self) -> int:
@@ -146,7 +146,7 @@ def make_plan(
         folds=[len(fold) for fold in make_folds(len(sources), settings.holdout, settings.folds, settings.seed)],
         per_picture=max(per_picture, 1),
         dimensions=dimensions,
-        walked=coreset_dimensions(dimensions, settings),
+        coreset_dimensions=coreset_dimensions(dimensions, settings),
         ratio=settings.coreset,
         at_least=settings.at_least,
         base=base,
@@ -167,7 +167,7 @@ class _Sizes:
     folds: Sequence[int]
     per_picture: int
     dimensions: int
-    walked: int
+    coreset_dimensions: int
     ratio: float
     at_least: int
     base: int
@@ -183,7 +183,7 @@ class _Sizes:
 
     @property
     def projected(self) -> bool:
-        return self.walked < self.dimensions
+        return self.coreset_dimensions < self.dimensions
 
     @property
     def bank(self) -> int:
@@ -192,17 +192,17 @@ class _Sizes:
 
     def whole(self, *, scratch: bool) -> int:
         """Bytes that one chunk takes."""
-        numbers = (0 if scratch else self.dimensions) + (self.walked if self.projected else 0)
+        numbers = (0 if scratch else self.dimensions) + (self.coreset_dimensions if self.projected else 0)
         walk = _PER_POINT * self.patches + _BLOCKS
-        orphans = refilling(self.patches, self.walked, self.folds)
+        orphans = refilling(self.patches, self.coreset_dimensions, self.folds)
         return self.base + 4 * numbers * self.patches + max(walk, _NOTED * self.patches + self.bank) + orphans
 
 
-def refilling(patches: int, walked: int, folds: Sequence[int]) -> int:
+def refilling(patches: int, dimensions: int, folds: Sequence[int]) -> int:
     """Return the bytes that it takes to refill the bank without a fold, of so many patches of so many numbers."""
     if len(folds) < 2:
         return 0
-    return 4 * walked * _ORPHANS * max(patches // len(folds), min(patches, AT_ONCE))
+    return 4 * dimensions * _ORPHANS * max(patches // len(folds), min(patches, AT_ONCE))
 
 
 def _whole(sizes: _Sizes) -> Plan | None:
@@ -219,8 +219,8 @@ def _whole(sizes: _Sizes) -> Plan | None:
 def _in_chunks(sizes: _Sizes, settings: Settings) -> Plan | None:
     """Return the plan of the third way, or None where not even that fits."""
     room = sizes.limit - sizes.base - _BLOCKS - 12 * int(_LARGER * sizes.vectors)
-    point = _PER_POINT + 4 * sizes.walked
-    of_chunk = _PER_POINT + 4 * (sizes.walked if sizes.projected else sizes.dimensions)
+    point = _PER_POINT + 4 * sizes.coreset_dimensions
+    of_chunk = _PER_POINT + 4 * (sizes.coreset_dimensions if sizes.projected else sizes.dimensions)
     most = min(room // (of_chunk * sizes.per_picture), sizes.pictures)
     if most < 1 or sizes.base + sizes.bank > sizes.limit:
         return None
@@ -257,7 +257,7 @@ def _plan(
         folds=sizes.folds,
         patches=sizes.patches,
         dimensions=sizes.dimensions,
-        walked=sizes.walked,
+        coreset_dimensions=sizes.coreset_dimensions,
         vectors=sizes.vectors,
         way=way,
         chunks=chunks,
@@ -303,4 +303,4 @@ def _with(sizes: _Sizes, *, limit: int | None = None, ratio: float | None = None
 def projected_patches(patches: Patches, plan: Plan, settings: Settings) -> Matrix:
     """Return what the coreset is chosen in. A picture at a time, so that every way of fitting gets the same bits."""
     with one_blas_thread():
-        return project(patches, dimensions=plan.walked, seed=settings.seed)
+        return project(patches, dimensions=plan.coreset_dimensions, seed=settings.seed)

@@ -55,7 +55,6 @@ _CANDIDATE = 0.45  # cosine of two sketches, from which on the pictures themselv
 _TRIED = 8  # candidates that are read again for one picture
 _LIGHT = 16  # squares a side of the small picture, and
 _LIGHT_APART = 12.0  # grey levels that may remain in the worst of them
-_ROWS = 1024  # pictures compared with all at a time
 _SEED = 11  # any does
 _BLOCK = 1 << 20  # bytes of a file read at a time
 
@@ -110,11 +109,12 @@ class Repeats:
         if not self._searched:
             self._marks[place] = _mark(prepared, inside)
 
-    def search(self, recipe: Recipe) -> bool:
+    def search(self, recipe: Recipe, *, rows: int = 1024) -> bool:
         """Find the pictures that show what an earlier one shows, and forget what was noticed; tells whether any does.
 
         Args:
             recipe: as the pictures were prepared; those that may be the same are read again.
+            rows: pictures compared with all at a time.
         """
         self._searched = True
         places = sorted(self._marks)
@@ -124,9 +124,9 @@ class Repeats:
         lights = [self._marks[at][2] for at in single]
         self._marks.clear()
         near: dict[int, int] = {}
-        for row, candidates in _candidates(details):
-            rows = dict.fromkeys(near.get(other, other) for other in candidates)
-            for other in [candidate for candidate in rows if _lights_agree(lights[row], lights[candidate])][:_TRIED]:
+        for row, candidates in _candidates(details, rows):
+            earlier = dict.fromkeys(near.get(other, other) for other in candidates)
+            for other in [candidate for candidate in earlier if _lights_agree(lights[row], lights[candidate])][:_TRIED]:
                 if self._same(single[row], single[other], recipe):
                     near[row] = other
                     break
@@ -315,13 +315,13 @@ def _same_pixels(places: Sequence[int], hashes: Sequence[bytes]) -> dict[int, in
     return {at: first[digest] for at, digest in zip(places, hashes, strict=True) if first.setdefault(digest, at) != at}
 
 
-def _candidates(details: Matrix) -> list[tuple[int, list[int]]]:
+def _candidates(details: Matrix, rows: int) -> list[tuple[int, list[int]]]:
     """Return of each row (n, 1024) the earlier ones that it may be a copy of, the likeliest first; none is left out."""
     candidates = []
-    for start in range(0, len(details), _ROWS):
-        block = details[start : start + _ROWS].astype(np.float32)
+    for start in range(0, len(details), rows):
+        block = details[start : start + rows].astype(np.float32)
         alike = np.concatenate(  # (rows, 1024) @ (1024, earlier), a block at a time
-            [block @ details[at : at + _ROWS].astype(np.float32).T for at in range(0, start + 1, _ROWS)], axis=1
+            [block @ details[at : at + rows].astype(np.float32).T for at in range(0, start + 1, rows)], axis=1
         )
         for row, values in enumerate(alike):
             earlier = np.flatnonzero(values[: start + row] > _CANDIDATE)

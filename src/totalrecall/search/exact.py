@@ -28,20 +28,39 @@ from totalrecall.search.levels import default_levels, principal_basis
 from totalrecall.system.threads import abandon, cores, one_blas_thread, renew_in_child, side_by_side
 from totalrecall.types import Distances, Indices, Matrix, Patches
 
-__all__ = ["ExactSearch"]
+__all__ = ["ExactSearch", "SearchSizes"]
 
-_TILE = 1024  # queries at a time; threads of our own for less than that would only disturb those of the graph
 _BOUNDS = 1 << 22  # at a time: 8 MB
 _PRODUCT_TILE = 128  # queries at a time without a graph: a product runs on one core, several side by side
-_PRODUCTS = 1 << 21  # of queries and vectors in float32 at a time: 8 MB
-_WORTH_A_GRAPH = 1 << 32  # multiplications in float32, about as long as it takes to make one
-_SHARED = 1 << 22  # floats of pairs to measure that are worth the other cores: threads wait for each other, too
-_GATHER_FLOATS = 1 << 18  # floats gathered at once to measure pairs: 1 MB stays in a core's own cache
 _BUFFER_FLOATS = 1 << 18  # at least, in a thread's own buffers
-_CROWDED = 1 / 32  # of all vectors: with more left than this, measuring them one by one is no gain over the product,
-_WORTH_PRODUCTS = 4  # if such queries have more than this times all vectors left together
 _CENTRED = 1024  # vectors copied at a time
 _UNIT = 2.0**-24  # unit roundoff of float32
+
+
+@dataclass(frozen=True)
+class SearchSizes:
+    """How a search cuts its work into pieces, as measured; whatever they are, the answer is the same.
+
+    Attributes:
+        tile: queries at a time; threads of our own for less than that would only disturb those of the graph.
+        products: of queries and vectors in float32 at a time: 8 MB.
+        worth_a_graph: multiplications in float32, about as long as it takes to make a graph.
+        shared: floats of pairs to measure that are worth the other cores: threads wait for each other, too.
+        gathered: floats gathered at once to measure pairs: 1 MB stays in a core's own cache.
+        crowded: share of all vectors: with more left, measuring them one by one is no gain over the product,
+        worth_products: if such queries have more than this times all vectors left together.
+    """
+
+    tile: int = 1024
+    products: int = 1 << 21
+    worth_a_graph: int = 1 << 32
+    shared: int = 1 << 22
+    gathered: int = 1 << 18
+    crowded: float = 1 / 32
+    worth_products: int = 4
+
+
+_SIZES = SearchSizes()
 
 
 @dataclass(frozen=True)
@@ -70,10 +89,18 @@ class ExactSearch:
         vectors: (m, d) float32, m at least 1. Kept by reference, not copied.
         basis: from `principal_basis`; made here if not given.
         levels: dimensions of the bounds, the last one counts; none is all d. As wide as the basis if not given.
+        sizes: of the pieces of its work.
     """
 
-    def __init__(self, vectors: Patches, basis: Matrix | None = None, levels: Sequence[int] | None = None) -> None:
-        self.vectors = vectors
+    def __init__(
+        self,
+        vectors: Patches,
+        basis: Matrix | None = None,
+        levels: Sequence[int] | None = None,
+        *,
+        sizes: SearchSizes = _SIZES,
+    ) -> None:
+        self.vectors, self.sizes = vectors, sizes
         self.slack = float(16 * np.sqrt(vectors.shape[1]) * _UNIT)
         self.mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)  # near the origin rounding is smallest
         if levels is None:
@@ -93,7 +120,7 @@ class ExactSearch:
         """Forget the graph, in a forked child: the threads that run it are gone. The next search makes it again."""
         if self._graph is not None:
             abandon(self._graph)
-            self._graph, self._work = None, float(_WORTH_A_GRAPH)
+            self._graph, self._work = None, float(self.sizes.worth_a_graph)
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -124,8 +151,10 @@ class ExactSearch:
         queries = np.asarray(queries, np.float32)
         graph = self._graph_if_it_pays(len(queries))
         look = self._products if graph is None else lambda tile: self._by_graph(graph, tile)
-        rows = max(min(_PRODUCT_TILE, _PRODUCTS // m) if graph is None else min(_TILE, _BOUNDS // m), 1)
-        tiles = np.array_split(queries, -(-len(queries) // rows))  # of equal size, so that no core waits for another
+        rows = min(_PRODUCT_TILE, self.sizes.products // m) if graph is None else min(self.sizes.tile, _BOUNDS // m)
+        tiles = np.array_split(
+            queries, -(-len(queries) // max(rows, 1))
+        )  # of equal size, so that no core waits for another
         with one_blas_thread() if graph is None else nullcontext():
             answers = side_by_side(lambda tile: self._nearest_of_tile(tile, k, look), tiles)
         return np.concatenate([answer[0] for answer in answers]), np.concatenate([answer[1] for answer in answers])
@@ -135,7 +164,7 @@ class ExactSearch:
         if self._graph is None and self._work < np.inf:
             with self._lock:
                 self._work += queries * self.vectors.size
-                if self._graph is None and _WORTH_A_GRAPH <= self._work < np.inf:
+                if self._graph is None and self.sizes.worth_a_graph <= self._work < np.inf:
                     self._graph = self._make_graph()
                     self._work = np.inf
         return self._graph
@@ -187,14 +216,15 @@ class ExactSearch:
         limit = seen.above((squared.max(axis=1) - seen.norms + 2 * margin).astype(np.float32))
         who, which = _not_over(seen, limit)
         crowded = np.empty(0, np.int64)
-        if look != self._products and len(who) > _WORTH_PRODUCTS * len(self.vectors):
+        worth_products = self.sizes.worth_products * len(self.vectors)
+        if look != self._products and len(who) > worth_products:
             counts = np.bincount(who, minlength=len(queries))
-            often = counts > _CROWDED * len(self.vectors)
-            if counts[often].sum() > _WORTH_PRODUCTS * len(self.vectors):
+            often = counts > self.sizes.crowded * len(self.vectors)
+            if counts[often].sum() > worth_products:
                 crowded, sparse = np.flatnonzero(often), ~often[who]
                 who, which = who[sparse], which[sparse]
         distances, indices = self._settle(queries, guessed, squared, who, which)
-        rows = max(_PRODUCTS // len(self.vectors), 1)
+        rows = max(self.sizes.products // len(self.vectors), 1)
         for at in range(0, len(crowded), rows):
             block = crowded[at : at + rows]
             distances[block], indices[block] = self._nearest_of_tile(queries[block], k, self._products)
@@ -270,11 +300,11 @@ class ExactSearch:
         out: np.ndarray = np.empty(len(who), dtype)
 
         def measure(pairs: slice) -> None:
-            for part, left, right in _gathered(queries, self.vectors, who[pairs], which[pairs]):
+            for part, left, right in _gathered(queries, self.vectors, who[pairs], which[pairs], self.sizes.gathered):
                 difference = np.subtract(left, right, dtype=dtype, out=right if dtype is np.float32 else None)
                 np.einsum("pd,pd->p", difference, difference, out=out[pairs][part])
 
-        share = -(-len(who) // cores()) if len(who) * queries.shape[1] > _SHARED else len(who)
+        share = -(-len(who) // cores()) if len(who) * queries.shape[1] > self.sizes.shared else len(who)
         side_by_side(measure, [slice(at, at + share) for at in range(0, len(who), max(share, 1))])
         return out
 
@@ -306,10 +336,10 @@ def _buffer(name: str, rows: int, columns: int) -> Matrix:
 
 
 def _gathered(
-    left: Matrix, right: Matrix, who: np.ndarray, which: np.ndarray
+    left: Matrix, right: Matrix, who: np.ndarray, which: np.ndarray, floats: int
 ) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
-    """Yield rows left[who] and right[which] side by side, a part at a time, in buffers that the next part reuses."""
-    step = max(min(_GATHER_FLOATS // left.shape[1], len(who)), 1)
+    """Yield rows left[who] and right[which] side by side, so many floats at a time, in buffers that are reused."""
+    step = max(min(floats // left.shape[1], len(who)), 1)
     in_a_row = bool((np.diff(who) == 1).all())  # as they are of the first guesses: no need to copy the left ones
     left_rows, right_rows = _buffer("left", step, left.shape[1]), _buffer("right", step, left.shape[1])
     for first in range(0, len(who), step):
