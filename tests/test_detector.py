@@ -12,7 +12,7 @@ from tests import reference
 from tests.parts import SIZE, damaged, make, stripes
 from totalrecall import PatchCore, SkippedPictureWarning
 from totalrecall.errors import BackboneError, DataError, ModelFileError, NotFittedError, PictureError, SettingError
-from totalrecall.pictures.loading import read_image
+from totalrecall.pictures.loading import load_pictures, read_image
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +113,32 @@ def test_a_bad_picture_comes_in_its_turn_and_the_others_are_judged(fitted, good,
     assert [isinstance(result, PictureError) for result in results] == [False, True, True, False]
     assert results[1].args[0].startswith(f"{tmp_path / 'text.png'} is not a picture")
     assert results[3].path == str(files[1])
+
+
+@pytest.mark.parametrize(("pixels", "least", "most"), [(1, 1, 1), (70 * 90, 1, 2), (10**8, 3, 8)])
+def test_large_pictures_are_judged_a_few_at_a_time(fitted, good, tmp_path, monkeypatch, pixels, least, most):
+    (tmp_path / "text.png").write_text("not a picture")
+    files = [*sorted(good.iterdir())[:8], tmp_path / "text.png"]
+    files[3], files[8] = files[8], files[3]
+    alone = [math.nan if at == 3 else fitted.predict(file).score for at, file in enumerate(files)]
+    drawn = []  # pictures that left the threads that read, of which the caller may have the result already
+
+    def drawing(*arguments, **options):
+        for loaded in load_pictures(*arguments, **options):
+            if loaded.error is None:
+                drawn.append(loaded.path)
+            yield loaded
+
+    monkeypatch.setattr("totalrecall.features.extractor.load_pictures", drawing)
+    monkeypatch.setattr("totalrecall.features.extractor.PIXELS_AT_ONCE", pixels)
+    scores, under_way, done = [], [], 0
+    for result in fitted.predict_stream(files):
+        under_way.append(len(drawn) - done)
+        failed = isinstance(result, PictureError)
+        done += not failed
+        scores.append(math.nan if failed else result.score)
+    assert scores == pytest.approx(alone, rel=1e-4, nan_ok=True)
+    assert least <= max(under_way) <= most
 
 
 def test_a_bad_picture_at_the_end_is_not_lost(fitted, good, tmp_path):

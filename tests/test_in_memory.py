@@ -2,12 +2,14 @@
 
 import io
 import threading
+import time
 
 import numpy as np
 import pytest
 
 from totalrecall import PatchCore
 from totalrecall.errors import DataError, PictureError, SettingError
+from totalrecall.pictures.decode import open_picture
 from totalrecall.pictures.geometry import Recipe
 from totalrecall.pictures.in_memory import pixels_in_memory, source_name
 from totalrecall.pictures.loading import ReadAhead, expand, load_picture, load_pictures
@@ -206,6 +208,23 @@ def test_large_pictures_come_in_order_though_two_of_them_never_fit(monkeypatch):
     half_read = load_pictures(sources, Recipe(size=32), threads=4)
     next(half_read)
     half_read.close()
+
+
+def test_a_large_picture_is_not_decoded_before_the_reader_asks_for_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("totalrecall.pictures.loading.ReadAhead", lambda: ReadAhead(1))
+    decoded = []
+
+    def opened(data, name, **options):
+        decoded.append(name)
+        return open_picture(data, name, **options)
+
+    monkeypatch.setattr("totalrecall.pictures.loading.open_picture", opened)
+    files = [tmp_path / f"{at}.png" for at in range(6)]
+    for file in files:
+        file.write_bytes(png())
+    for at, _ in enumerate(load_pictures(files, Recipe(size=32), threads=4), start=1):
+        time.sleep(0.005)  # while the reader works on the picture, a thread that did not wait would decode the next
+        assert decoded == [str(file) for file in files[:at]]
 
 
 def test_one_picture_that_takes_all_memory_or_breaks_the_decoder_does_not_stop_the_others(monkeypatch):

@@ -89,6 +89,41 @@ def test_only_a_few_items_are_drawn_ahead():
     results.close()
 
 
+@pytest.mark.parametrize(("limit", "most"), [(1, 4), (7, 7), (10, 10), (10**6, 16)])
+def test_items_under_way_are_no_larger_than_the_limit_together_or_one_alone(limit, most):
+    sizes = [1, 4, 2, 2, 1, 4, 4, 1, 1, 4, 2, 4]
+    lock, now, together, drawn, done = threading.Lock(), 0, [], [], []
+
+    def work(size):
+        nonlocal now
+        with lock:
+            now += size
+            together.append(now)
+        time.sleep(0.002)
+        with lock:
+            now -= size
+        return size
+
+    def drawing():
+        for size in sizes:
+            drawn.append(size)
+            yield size
+
+    for size in in_order(work, drawing(), ahead=3, size=lambda size: size, limit=limit):
+        done.append(size)
+        assert sum(drawn) - sum(done[:-1]) <= max(limit, 4) + 4  # and one that waits to be let in
+    assert done == sizes
+    assert max(together) <= most
+
+
+def test_an_item_larger_than_the_limit_is_yielded_before_another_is_drawn():
+    drawn = []
+    results = in_order(lambda item: item, (drawn.append(at) or at for at in range(9)), size=lambda _: 2, limit=1)
+    assert [next(results), next(results)] == [0, 1]
+    assert drawn == [0, 1]
+    results.close()
+
+
 def test_an_error_comes_out_in_its_turn_and_the_rest_is_waited_for():
     running = []
 

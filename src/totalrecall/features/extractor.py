@@ -1,9 +1,11 @@
 """Pictures -> feature maps. Pictures are decoded while the engine works on earlier ones."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import chain
 from typing import Any, TypeVar
 
 import cv2
@@ -12,6 +14,7 @@ import numpy as np
 from totalrecall.backbones import Backbone
 from totalrecall.engines import Engine, open_engine
 from totalrecall.errors import PictureError, SettingError
+from totalrecall.pictures.formats.header import MAX_PIXELS
 from totalrecall.pictures.geometry import Recipe
 from totalrecall.pictures.loading import LoadedPicture, Source, failure, load_pictures
 from totalrecall.system.threads import in_order
@@ -21,6 +24,9 @@ __all__ = ["FeatureExtractor"]
 
 Outcome = TypeVar("Outcome")
 
+# Pixels of the pictures that are judged at a time: their maps in original size take five times as much as they do. Two
+# of the largest that are let in by default would need memory that one does not.
+PIXELS_AT_ONCE = MAX_PIXELS
 _LARGEST = 1e15  # feature: a sum of a thousand squares of it is far below the largest float32
 _UNUSABLE = (
     "some of its features are not numbers, or above 1e15, so it has no score. Look at the picture; if others fail "
@@ -32,6 +38,10 @@ def _usable(pieces: Sequence[Mapping[str, LayerMap]]) -> bool:
     """Return whether all features of a picture's pieces are numbers that are small enough to compute distances."""
     # subtle: nan is not below the limit, either
     return all(bool((np.abs(features) < _LARGEST).all()) for piece in pieces for features in piece.values())
+
+
+def _pixels(loaded: LoadedPicture) -> int:
+    return 0 if loaded.geometry is None else math.prod(loaded.geometry.original)
 
 
 class FeatureExtractor:
@@ -116,36 +126,41 @@ class FeatureExtractor:
                     raise
                 return function(LoadedPicture(loaded.path, error=failure(loaded.path, error)), None)
 
-        return in_order(finish, self._feature_maps(sources, hashes))
+        maps = self._feature_maps(sources, hashes)
+        return in_order(finish, maps, size=lambda item: _pixels(item[0]), limit=PIXELS_AT_ONCE)
 
     def _feature_maps(
         self, sources: Iterable[Source], hashes: bool
     ) -> Iterator[tuple[LoadedPicture, list[dict[str, LayerMap]]]]:
         """Yield each picture with the feature maps of its pieces, in order; a picture that cannot be read has none."""
-        waiting: deque[LoadedPicture] = deque()
+        waiting: deque[LoadedPicture] = deque()  # read, and not yielded yet
 
-        def readable() -> Iterator[tuple[LoadedPicture, PreparedImage]]:
-            for loaded in load_pictures(sources, self.recipe, hashes=hashes):
+        def readable(pictures: Iterable[LoadedPicture]) -> Iterator[tuple[LoadedPicture, PreparedImage]]:
+            for loaded in pictures:
                 waiting.append(loaded)
                 if loaded.prepared is not None:
                     for piece in self._pieces(loaded.prepared):
                         yield loaded, piece
+                if sum(map(_pixels, waiting)) >= PIXELS_AT_ONCE:  # the engine is to finish these first
+                    return
 
-        pieces: list[dict[str, LayerMap]] = []
-        for loaded, maps in self.engine.stream(readable()):
-            pieces.append(maps)
-            if len(pieces) < self.recipe.tile**2:
-                continue
-            while waiting[0] is not loaded:  # those before it could not be read
+        pictures = load_pictures(sources, self.recipe, hashes=hashes)
+        for first in pictures:
+            pieces: list[dict[str, LayerMap]] = []
+            for loaded, maps in self.engine.stream(readable(chain([first], pictures))):
+                pieces.append(maps)
+                if len(pieces) < self.recipe.tile**2:
+                    continue
+                while waiting[0] is not loaded:  # those before it could not be read
+                    yield waiting.popleft(), []
+                finished = waiting.popleft()
+                if _usable(pieces):
+                    yield finished, pieces
+                else:
+                    yield replace(finished, prepared=None, error=PictureError(f"{finished.path}: {_UNUSABLE}")), []
+                pieces = []
+            while waiting:
                 yield waiting.popleft(), []
-            finished = waiting.popleft()
-            if _usable(pieces):
-                yield finished, pieces
-            else:
-                yield replace(finished, prepared=None, error=PictureError(f"{finished.path}: {_UNUSABLE}")), []
-            pieces = []
-        while waiting:
-            yield waiting.popleft(), []
 
     def _pieces(self, prepared: PreparedImage) -> list[np.ndarray]:
         """Cut a prepared picture into the squares that the backbone sees, row by row; without tiles there is one."""

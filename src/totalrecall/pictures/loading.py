@@ -156,7 +156,7 @@ def picture_size(source: Source) -> tuple[int, int]:
 
 
 class ReadAhead:
-    """Bytes that the pictures of a stream hold until the reader takes them.
+    """Bytes that the pictures of a stream hold until the reader has taken them and asks for the next.
 
     The picture whose turn it is never waits, so a stream of pictures that are each larger than the limit goes on, one
     at a time.
@@ -181,7 +181,7 @@ class ReadAhead:
             return not self._closed
 
     def taken(self, index: int) -> None:
-        """Note that the reader has a picture: it is the next one's turn."""
+        """Note that the reader is done with a picture and asks for the next: it is that one's turn."""
         with self._changed:
             self._held.pop(index, None)
             self._turn = index + 1
@@ -231,15 +231,13 @@ def load_pictures(
         for index, source in enumerate(sources):
             pending.append(pool.submit(_load, source, index, recipe, hashes, ahead, max_pixels))
             if len(pending) > count:
-                loaded = pending.popleft().result()
+                yield pending.popleft().result()
                 ahead.taken(taken)
                 taken += 1
-                yield loaded
         while pending:
-            loaded = pending.popleft().result()
+            yield pending.popleft().result()
             ahead.taken(taken)
             taken += 1
-            yield loaded
     finally:
         ahead.close()
         pool.shutdown(wait=False, cancel_futures=True)

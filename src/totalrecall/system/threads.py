@@ -138,33 +138,58 @@ def in_worker() -> bool:
 
 
 def in_order(
-    function: Callable[[Item], Outcome], items: Iterable[Item], *, ahead: int | None = None
+    function: Callable[[Item], Outcome],
+    items: Iterable[Item],
+    *,
+    ahead: int | None = None,
+    size: Callable[[Item], int] = lambda _: 0,
+    limit: int = 0,
 ) -> Iterator[Outcome]:
     """Yield function(item) of each item in turn, worked out by `workers`, at most `ahead` of them before their turn.
 
     An error of the function, or of the items, comes out in its turn; whatever is still under way is waited for.
 
+    Args:
+        function: of an item.
+        items: drawn as they are needed.
+        ahead: how many are drawn before their turn; one more than `cores()` if not given.
+        size: of an item, in any unit.
+        limit: of the sizes of all items that are under way, which are those whose outcome was not yielded yet. An item
+            that is larger is under way alone, and meanwhile no other is drawn.
+
     Raises:
         SettingError: the process was forked meanwhile, and it is the child that asks for more.
     """
     ahead = cores() + 1 if ahead is None else ahead
-    pending: deque[Future[Outcome]] = deque()
+    pending: deque[tuple[Future[Outcome], int]] = deque()
+    under_way = 0
     born = _generation
+
+    def oldest() -> Outcome:
+        nonlocal under_way
+        future, its_size = pending.popleft()
+        under_way -= its_size
+        return future.result()
 
     try:
         for item in items:
-            pending.append(workers().submit(function, item))
-            if len(pending) > ahead:
-                yield pending.popleft().result()
+            its_size = size(item)
+            while pending and under_way + its_size > limit:
+                yield oldest()
+                check_not_forked(born)
+            pending.append((workers().submit(function, item), its_size))
+            under_way += its_size
+            while len(pending) > ahead or under_way > limit:
+                yield oldest()
                 check_not_forked(born)
         while pending:
-            yield pending.popleft().result()
+            yield oldest()
             check_not_forked(born)
     finally:
         if born == _generation:
-            for future in pending:
+            for future, _ in pending:
                 future.cancel()
-            wait(pending)
+            wait(future for future, _ in pending)
 
 
 def check_not_forked(born: int) -> None:
