@@ -11,7 +11,7 @@ COVERAGE := $(abspath $(PLACE).coverage)
 # CI installs exact versions; a person gets the newest that fit the Python at hand
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(CI),-c constraints.txt)
 
-.PHONY: demo test quick test-lowest lint format bench docs wheel clean help
+.PHONY: demo test quick test-lowest lint format bench docs wheel clean help place
 
 help:
 	@echo "make demo    install, then fit, score and report on pictures that the program makes itself"
@@ -23,7 +23,16 @@ help:
 	@echo "make bench   speed and memory of this machine"
 	@echo "make wheel   build dist/*.whl"
 
-$(VENV)/bin/python:
+# Anybody can make a folder of that name in /tmp, and what lies in it is run: it must be a folder of this user, no link,
+# that nobody else can write.
+place:
+ifneq ($(PLACE),)
+	@mkdir -m 700 $(PLACE) 2>/dev/null || \
+	test -n "$$(find $(PLACE:/=) -prune -type d -user $$(id -u) ! -perm -020 ! -perm -002 2>/dev/null)" || \
+	{ echo "$(PLACE:/=) is not a folder that this user alone can write. Name another place: make demo TMPDIR=FOLDER" >&2; exit 1; }
+endif
+
+$(VENV)/bin/python: | place
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.base: $(VENV)/bin/python pyproject.toml constraints.txt

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -92,3 +93,65 @@ def test_the_folder_of_a_user_without_any_is_an_error_of_ours(monkeypatch):
     with pytest.raises(DataError, match=r"This user has no home folder\. Set TOTALRECALL_HOME to a folder"):
         home()
     assert [info.name for info in available()] == ["compact"]
+
+
+# ---------------------------------------------------------------------- make, where the source cannot be written
+
+
+def _a_strangers(folder, _):
+    folder.mkdir()
+
+
+def _open_to_all(folder, user):
+    folder.mkdir()
+    folder.chmod(0o777)
+    os.chown(folder, user, user)
+
+
+def _a_link(folder, user):
+    target = folder.with_name("target")
+    target.mkdir()
+    os.chown(target, user, user)
+    folder.symlink_to(target)
+
+
+def _a_file(folder, user):
+    folder.touch()
+    os.chown(folder, user, user)
+
+
+def _make_place(folder):
+    """Run what `make demo` begins with, as a user who cannot write the source, with `folder` for temporary files."""
+    tree = folder / "tree"
+    (tree / "src").mkdir(parents=True, exist_ok=True)
+    shutil.copy(SOURCE.parent / "Makefile", tree)
+    return subprocess.run(
+        ["make", "-C", str(tree), "place"],
+        env={"PATH": os.defpath, "TMPDIR": str(folder)},
+        user=NOBODY,
+        group=NOBODY,
+        extra_groups=[],
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+@as_root
+@pytest.mark.skipif(shutil.which("make", path=os.defpath) is None, reason="there is no make")
+def test_make_works_in_a_temporary_folder_that_only_its_user_can_write(place):
+    for _ in range(2):  # made, and taken again
+        assert _make_place(place).returncode == 0
+    made = (place / f"totalrecall-{NOBODY}").stat()
+    assert (made.st_uid, made.st_mode & 0o777) == (NOBODY, 0o700)
+
+
+@as_root
+@pytest.mark.skipif(shutil.which("make", path=os.defpath) is None, reason="there is no make")
+@pytest.mark.parametrize("prepare", [_a_strangers, _open_to_all, _a_link, _a_file])
+def test_make_runs_nothing_from_a_temporary_folder_that_another_user_may_have_filled(place, prepare):
+    folder = place / f"totalrecall-{NOBODY}"
+    prepare(folder, NOBODY)
+    done = _make_place(place)
+    assert done.returncode == 2
+    assert f"{folder} is not a folder that this user alone can write." in done.stderr
