@@ -135,15 +135,15 @@ def greedy_k_center(
     run = _Greedy(points, rows, count)
     for index in [int(np.random.default_rng(seed).integers(total))] if start is None else start.tolist():
         run.choose(index)
-    while len(run.chosen) < count:
-        largest = run.refresh()
-        if largest <= radius**2:
-            break
-        with one_blas_thread():
+    with one_blas_thread():  # whole blocks side by side: the passes over a product need all cores, too
+        while len(run.chosen) < count:
+            largest = run.refresh()
+            if largest <= radius**2:
+                break
             run.select_in_pool(radius**2)
-        if progress:
-            progress(len(run.chosen), count)
-    return run.result()
+            if progress:
+                progress(len(run.chosen), count)
+        return run.result()
 
 
 def _checked_total(points: Patches, count: int, rows: np.ndarray | None) -> int:
@@ -250,16 +250,15 @@ class _Greedy:
         order = indices[np.argsort(self.upto[indices], kind="stable")]  # those that wait for the same centres together
         blocks = [order[row : row + _BLOCK] for row in range(0, len(order), _BLOCK)]
         starts = [int(self.upto[block[0]]) for block in blocks]
-        with one_blas_thread():  # whole blocks side by side: the passes over a product need all cores, too
-            for first in range(min(starts, default=len(self.chosen)), len(self.chosen), _CENTRES):
-                centres = np.array(self.chosen[first : first + _CENTRES])
-                meet = partial(self._meet, first=first, columns=self._columns(centres), lengths=self.norms[centres])
-                last = bisect_left(starts, first + len(centres))
-                skipped = [max(start - first, 0) for start in starts[:last]]
-                list(workers().map(meet, blocks[:last], skipped))
-                self.work += sum(
-                    len(block) * (len(centres) - skip) for block, skip in zip(blocks[:last], skipped, strict=True)
-                )
+        for first in range(min(starts, default=len(self.chosen)), len(self.chosen), _CENTRES):
+            centres = np.array(self.chosen[first : first + _CENTRES])
+            meet = partial(self._meet, first=first, columns=self._columns(centres), lengths=self.norms[centres])
+            last = bisect_left(starts, first + len(centres))
+            skipped = [max(start - first, 0) for start in starts[:last]]
+            list(workers().map(meet, blocks[:last], skipped))
+            self.work += sum(
+                len(block) * (len(centres) - skip) for block, skip in zip(blocks[:last], skipped, strict=True)
+            )
         self.upto[indices] = len(self.chosen)
         self.bound[self.chosen] = 0
 

@@ -47,15 +47,16 @@ def add(state: BankState, newcomers: Sequence[Newcomer[PatchSet]], judge: Judge)
     Returns:
         The state with them, and what was done; pictures that cannot be scored are named in it.
     """
-    measured = [_measured(newcomer, state.bank, judge) for newcomer in newcomers]
+    former = state.bank
+    measured = [_measured(newcomer, former, judge) for newcomer in newcomers]
     joining = [picture for picture in measured if isinstance(picture, _Joining)]
     skipped = [error for error in measured if isinstance(error, PictureError)]
     if not joining:
         return state, replace(unchanged(state, "add"), skipped=skipped, recalibrated=True)
     coverage = _covered(state, judge)
     recalibration = _recalibration(state, judge)
-    recalibration.add(_added_vectors(state.bank, coverage))
-    entering = _cover(joining, state.bank, coverage.radius, judge)
+    recalibration.add(_added_vectors(former, coverage))
+    entering = _cover(joining, former, coverage.radius, judge)
     bank, forced = _let_pass(joining, entering, state, recalibration)
     assert len(bank) == len(state) + len(entering) + len(forced)
     after = replace(
