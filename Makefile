@@ -76,7 +76,7 @@ $(LOWEST)/.dev: pyproject.toml constraints-lowest.txt
 # CI has twenty minutes, and the newest versions take twelve. With the lowest it leaves out what hardly hangs on a version
 # (rules of the house, docs, words, tables of benchmarks, names that are published, bets and plans by numbers alone), the
 # demonstration, the fuzzers, and the checks of types at run time. Without CI nothing is left out.
-ELSEWHERE := house docs errors cli_help drift_words drift_bets search_plan benchmark benchmark_ablate benchmark_curves \
+ELSEWHERE := house docs errors cli_help drift_words drift_bets levels benchmark benchmark_ablate benchmark_curves \
   benchmark_presets benchmark_tables fuzz fuzz_models demo hub_published
 LESS := $(if $(CI),-o addopts="-q --strict-markers" $(ELSEWHERE:%=--ignore=tests/test_%.py))
 

@@ -36,7 +36,7 @@ _SLOW_FILES = {  # fit, draw, compile or start processes in most of their tests
     f"test_{name}.py"
     for name in (
         "audit", "cli_interrupted", "cli_report", "compact", "demo", "docs_commands", "docs_examples", "engines",
-        "fuzz", "fuzz_models", "hostile_pictures", "no_home", "processes", "resnet", "special_files", "synthetic",
+        "fuzz", "fuzz_models", "hostile_pictures", "no_home", "processes", "resnet", "special_files", "demo_pictures",
     )
 }  # fmt: skip
 
