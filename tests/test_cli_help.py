@@ -99,7 +99,9 @@ def folders(modules):
 def test_predict_without_a_report_loads_neither_reports_nor_data_sets_nor_other_commands(model, parts, tmp_path):
     picture = next((parts / "test" / "good").iterdir())
     loaded = modules_after("predict", model, picture, "--quiet")
-    assert folders(loaded).isdisjoint({"reports", "benchmark", "datasets", "evaluation", "audit", "demo"})
+    assert folders(loaded).isdisjoint(
+        {"reports", "benchmark", "datasets", "evaluation", "audit", "capability", "demo", "planting"}
+    )
     assert [name for name in loaded if name.startswith("totalrecall.cli.") and name.split(".")[2] in COMMANDS] == [
         "totalrecall.cli.predict"
     ]

@@ -136,7 +136,8 @@ def test_no_output_is_an_input(capsys, tmp_path, words, parser, output, given):
 def test_every_command_that_writes_and_reads_is_in_that_loop():
     found = {" ".join(words) for words, *_ in pairs()}
     assert found == {
-        "audit", "fit", "predict", "evaluate", "benchmark", "update", "teach", "info", "datasets", "demo"
+        "audit", "fit", "predict", "evaluate", "benchmark", "update", "teach", "info", "datasets", "demo",
+        "capability",
     }  # fmt: skip
 
 

@@ -55,6 +55,7 @@ def commands(added, model, parts, own):
         ["backbones", "list"],
         ["update", own, "--undo", "--dry-run"],
         ["teach", model, "--defect", parts / "test" / "good"],
+        ["capability", model, parts / "test" / "good", "--per-size", "1", "--threshold", "1e6"],
         ["audit", parts / "train", "--backbone", added, "--size", "64"],
         ["fit", parts / "train", "--backbone", "none", "-o", own],
     ]

@@ -42,6 +42,7 @@ def commands(added, model, parts, folder, out):
         ["update", own, "--undo"],
         ["teach", model, "--defect", folder],
         ["evaluate", model, folder, "--layout", "folder"],
+        ["capability", model, folder, "--per-size", "1", "--threshold", "1e6", "-o", out / "found.html"],
         ["datasets", "folder", folder],
         ["info", folder / EVIL],
     ]

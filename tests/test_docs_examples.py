@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 import totalrecall
+import totalrecall.capability
 import totalrecall.datasets
 import totalrecall.errors
+import totalrecall.planting
 import totalrecall.reports
 from tests.docs_folder import make_docs_folder
 from totalrecall.pictures.formats.header import MAX_PIXELS
@@ -22,6 +24,11 @@ PUBLIC |= {
 }
 PUBLIC |= {f"totalrecall.datasets.{name}": getattr(totalrecall.datasets, name) for name in ("DataSet", "Sample")}
 PUBLIC["totalrecall.reports.report_pictures"] = totalrecall.reports.report_pictures
+PUBLIC |= {
+    f"totalrecall.capability.{name}": getattr(totalrecall.capability, name)
+    for name in ("capability", "Capability", "DetectionCurve", "SizeLimit")
+}
+PUBLIC["totalrecall.planting.plant"] = totalrecall.planting.plant
 # methods of detectors that are shown on the page of the Python API, wherever they are defined
 METHODS = ("fit", "predict", "predict_stream", "score", "judging", "save", "load", "update", "undo", "teach")
 SHOWN = PUBLIC | {f"PatchCore.{name}": getattr(totalrecall.PatchCore, name) for name in METHODS}

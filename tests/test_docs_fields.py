@@ -22,6 +22,7 @@ fit: fit parts/good -o new.trecall --ignore-outliers
 fit: fit parts/good -o padim.trecall --method padim
 predict: predict part.trecall parts/new
 evaluate: evaluate part.trecall mvtec_ad/bottle --layout mvtec
+capability: capability part.trecall parts/new --kinds blob --sizes 4 20 --per-size 2
 update: update part.trecall --add false_alarms
 info: info part.trecall
 update: update part.trecall --undo

@@ -58,6 +58,7 @@ COMMANDS = {
     "predict": "predict PLAIN MIXED",
     "update": "update PLAIN --add MIXED --dry-run",
     "teach": "teach PLAIN --defect MIXED",
+    "capability": "capability PLAIN MIXED --kinds blob --sizes 4 20 --per-size 2 --threshold 1e6",
     "evaluate": "evaluate PLAIN SET --layout mvtec",
 }
 

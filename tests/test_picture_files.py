@@ -218,6 +218,7 @@ COMMANDS = {
     "predict": "predict MODEL MIXED",
     "update": "update MODEL --add MIXED --dry-run",
     "teach": "teach MODEL --defect MIXED",
+    "capability": "capability MODEL MIXED --kinds blob --sizes 4 20 --per-size 2 --threshold 1e6",
 }
 
 
@@ -237,7 +238,7 @@ def test_every_command_tells_once_on_stderr_what_it_passes_over(command, typed, 
     assert "passed over" not in seen.out
 
 
-@pytest.mark.parametrize("command", ["fit", "audit", "update", "teach"])
+@pytest.mark.parametrize("command", ["fit", "audit", "update", "teach", "capability"])
 def test_the_json_of_a_command_holds_what_was_passed_over(command, typed, tmp_path):
     assert main([*typed(command), "--quiet", "--json", str(tmp_path / "facts.json")]) == 0
     assert TOLD in json.loads((tmp_path / "facts.json").read_text())["notices"]

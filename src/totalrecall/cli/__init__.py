@@ -29,6 +29,7 @@ COMMANDS = (
     "fit",
     "predict",
     "evaluate",
+    "capability",
     "benchmark",
     "update",
     "teach",

@@ -48,6 +48,7 @@ _STEPS = {
     "comparing": "Comparing pictures",
     "scoring": "Scoring",
     "pictures": "Making pictures",
+    "planting": "Planting defects",
 }
 
 

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from totalrecall.demo.parts import Canvas, Scene, cloud
+from totalrecall.demo.parts import Scene
+from totalrecall.planting.shapes import Canvas, cloud, draw, draw_tapered, offsets, ragged_distance, walk
 
 __all__ = ["DAMAGE"]
 
@@ -29,8 +30,8 @@ def _scratch(scene: Scene, rng: np.random.Generator) -> tuple[Canvas, Canvas]:
         offset = across * rng.normal(0, unit * 0.012) + along * rng.normal(0, length * 0.15)
         line = start + offset + own * (t[:, None] * along + bow * (t**2)[:, None] * across)
         thick = max(1, round(unit / 320 * rng.uniform(0.8, 2.2)))
-        _draw_tapered(dark, line + across * (thick * 0.8), thick)
-        _draw_tapered(bright, line, thick)
+        draw_tapered(dark, line + across * (thick * 0.8), thick)
+        draw_tapered(bright, line, thick)
     lift = rng.uniform(55, 105)
     change = bright / np.float32(255) * lift - np.maximum(dark, bright) / np.float32(255) * (0.4 * lift) * (
         bright < 128
@@ -42,7 +43,7 @@ def _scratch(scene: Scene, rng: np.random.Generator) -> tuple[Canvas, Canvas]:
 def _dent(scene: Scene, rng: np.random.Generator) -> tuple[Canvas, Canvas]:
     """A hollow: the side away from the lamp catches light, the near side falls dark, and the texture bulges."""
     h, w = scene.body.shape
-    x, y = _offsets(_place(scene, rng, margin=0.05), h, w)
+    x, y = offsets(_place(scene, rng, margin=0.05), h, w)
     turn, squeeze = rng.uniform(0, np.pi), rng.uniform(1, 1.6)
     size = min(h, w) * rng.uniform(0.035, 0.075)
     a = (x * np.cos(turn) + y * np.sin(turn)) / size * squeeze
@@ -68,7 +69,7 @@ def _dent(scene: Scene, rng: np.random.Generator) -> tuple[Canvas, Canvas]:
 def _stain(scene: Scene, rng: np.random.Generator) -> tuple[Canvas, Canvas]:
     """A dried drop: see-through, ragged, darker at the rim."""
     h, w = scene.body.shape
-    distance = _blob(rng, _place(scene, rng, margin=0.03), min(h, w) * rng.uniform(0.05, 0.12), h, w)
+    distance = ragged_distance(rng, _place(scene, rng, margin=0.03), min(h, w) * rng.uniform(0.05, 0.12), h, w)
     inside = np.clip((1 - distance) * 4, 0, 1)
     rim = np.exp(-(((distance - 0.84) / 0.09) ** 2))
     oils = ((0.62, 0.50, 0.36), (0.55, 0.55, 0.56), (0.72, 0.58, 0.52), (0.60, 0.66, 0.72))
@@ -82,10 +83,10 @@ def _missing(scene: Scene, rng: np.random.Generator) -> tuple[Canvas, Canvas]:
     h, w = scene.body.shape
     if scene.pieces:
         px, py, half_w, half_h = scene.pieces[rng.integers(len(scene.pieces))]
-        x, y = _offsets(np.array((px, py)), h, w)
+        x, y = offsets(np.array((px, py)), h, w)
         cover = np.clip(np.minimum(half_w - np.abs(x), half_h - np.abs(y)) + 1, 0, 1)
         return scene.beneath, cover * _solid(scene)
-    distance = _blob(rng, _rim(scene, rng), min(h, w) * rng.uniform(0.045, 0.10), h, w)
+    distance = ragged_distance(rng, _rim(scene, rng), min(h, w) * rng.uniform(0.045, 0.10), h, w)
     cover = np.clip((1 - distance) * min(h, w) * 0.05 + 0.5, 0, 1)
     shift = max(1, round(min(h, w) / 90))
     lit = cv2.GaussianBlur(np.roll(cover, (shift, shift), (0, 1)), (0, 0), shift * 0.6)
@@ -102,14 +103,14 @@ def _crack(scene: Scene, rng: np.random.Generator) -> tuple[Canvas, Canvas]:
     drawn = np.zeros((h, w), np.uint8)
     thick = max(1, round(unit / 320 * rng.uniform(1, 2.6)))
     heading = rng.uniform(0, 2 * np.pi)
-    stem = _walk(rng, _place(scene, rng, margin=0.02), heading, unit * rng.uniform(0.18, 0.45), unit * 0.018)
+    stem = walk(rng, _place(scene, rng, margin=0.02), heading, unit * rng.uniform(0.18, 0.45), unit * 0.018)
     third = len(stem) // 3
-    _draw(drawn, stem[: 2 * third + 1], thick)
-    _draw(drawn, stem[2 * third :], max(1, thick - 1))
+    draw(drawn, stem[: 2 * third + 1], thick)
+    draw(drawn, stem[2 * third :], max(1, thick - 1))
     for _ in range(rng.integers(0, 3)):
         fork = stem[rng.integers(third, len(stem))]
         side = heading + rng.choice((-1, 1)) * rng.uniform(0.5, 1.1)
-        _draw(drawn, _walk(rng, fork, side, unit * rng.uniform(0.04, 0.10), unit * 0.015), max(1, thick - 1))
+        draw(drawn, walk(rng, fork, side, unit * rng.uniform(0.04, 0.10), unit * 0.015), max(1, thick - 1))
     cover = drawn / np.float32(255)
     light = np.roll(cover, (thick, thick), (0, 1))[..., None] * 14  # the far lip of the crack catches a little light
     return scene.picture * rng.uniform(0.22, 0.5) + light, cover * scene.body
@@ -126,7 +127,7 @@ def _fibre(scene: Scene, rng: np.random.Generator) -> tuple[Canvas, Canvas]:
     stride = unit * rng.uniform(0.16, 0.40) / steps
     line = start + np.cumsum(stride * np.stack((np.cos(heading + turns), np.sin(heading + turns)), 1), axis=0)
     thick = max(1, round(unit / 320 * rng.uniform(1, 2)))
-    _draw(drawn, line, thick)
+    draw(drawn, line, thick)
     for _ in range(rng.integers(0, 5)):
         grain = start + rng.normal(0, unit * 0.05, 2)
         cv2.circle(drawn, (round(grain[0]), round(grain[1])), max(1, round(unit * rng.uniform(0.003, 0.008))), 255, -1)
@@ -144,11 +145,11 @@ def _discolour(scene: Scene, rng: np.random.Generator) -> tuple[Canvas, Canvas]:
     size = min(h, w) * rng.uniform(0.09, 0.17)
     if scene.pieces:  # on a part of parts, one piece has the wrong colour
         px, py, half_w, half_h = scene.pieces[rng.integers(len(scene.pieces))]
-        x, y = _offsets(np.array((px, py)), h, w)
+        x, y = offsets(np.array((px, py)), h, w)
         box: Canvas = np.maximum(np.abs(x) / half_w, np.abs(y) / half_h) + 0.04
         distance = np.hypot(x / half_w, y / half_h) + 0.12 if abs(half_w - half_h) < 1 else box  # round or square
     else:
-        distance = _blob(rng, _place(scene, rng, margin=0.04), size, h, w)
+        distance = ragged_distance(rng, _place(scene, rng, margin=0.04), size, h, w)
     shades = ((1.18, 0.92, 0.66), (0.72, 0.92, 1.16), (1.02, 0.78, 0.78), (0.70, 0.68, 0.72), (1.24, 1.22, 1.2))
     shade = np.array(shades[rng.integers(len(shades))], np.float32)
     gain = 1 + (shade - 1) * np.float32(rng.uniform(0.8, 1.3))
@@ -183,43 +184,6 @@ def _rim(scene: Scene, rng: np.random.Generator) -> NDArray[np.float64]:
     return np.array((column, row), np.float64)
 
 
-def _blob(rng: np.random.Generator, middle: NDArray[np.float64], size: float, h: int, w: int) -> Canvas:
-    """Return a ragged distance from `middle`, (h, w): below 1 inside a blob of about `size` pixels radius."""
-    x, y = _offsets(middle, h, w)
-    turn, squeeze = rng.uniform(0, np.pi), rng.uniform(1, 1.8)
-    a = (x * np.cos(turn) + y * np.sin(turn)) * squeeze
-    b = y * np.cos(turn) - x * np.sin(turn)
-    cells = max(round(min(h, w) / size), 2)
-    ragged = 0.28 * cloud(rng, h, w, cells, cells) + 0.07 * cloud(rng, h, w, 3 * cells, 3 * cells)
-    distance: Canvas = (np.hypot(a, b) / size + ragged).astype(np.float32)
-    return distance
-
-
-def _walk(
-    rng: np.random.Generator, start: NDArray[np.float64], heading: float, length: float, stride: float
-) -> NDArray[np.float64]:
-    """Return a jagged walk of points (n, 2) from `start`."""
-    steps = max(round(length / max(stride, 1.0)), 3)
-    angles = heading + rng.normal(0, 0.5, steps) + np.cumsum(rng.normal(0, 0.12, steps))
-    strides = max(stride, 1.0) * rng.uniform(0.5, 1.5, (steps, 1))
-    walk: NDArray[np.float64] = start + np.cumsum(strides * np.stack((np.cos(angles), np.sin(angles)), 1), axis=0)
-    return walk
-
-
-def _draw(canvas: NDArray[np.uint8], points: NDArray[np.float64], thick: int) -> None:
-    fixed = np.round(points * 16).astype(np.int32)  # 4 binary places below the pixel
-    cv2.polylines(canvas, [fixed], False, 255, thick, cv2.LINE_AA, 4)
-
-
-def _draw_tapered(canvas: NDArray[np.uint8], points: NDArray[np.float64], thick: int) -> None:
-    fixed = np.round(points * 16).astype(np.int32)
-    levels = 255 * np.sin(np.linspace(0, np.pi, len(points) + 1))[1:-1] ** 0.6  # pressed down, then lifted off
-    segment = np.zeros_like(canvas)
-    for start, end, level in zip(fixed[:-1], fixed[1:], levels, strict=True):
-        cv2.line(segment, start.tolist(), end.tolist(), float(level), thick, cv2.LINE_AA, 4)
-    np.maximum(canvas, segment, out=canvas)
-
-
 def _solid(scene: Scene) -> Canvas:
     """Return 1 where taking the part away changes what is seen, (h, w): a bite out of the air would not be damage."""
     changed = np.abs(scene.picture - scene.beneath).max(axis=2) > 6
@@ -233,10 +197,6 @@ def _columns(h: int, w: int) -> Canvas:
 
 def _rows(h: int, w: int) -> Canvas:
     return np.broadcast_to(np.arange(h, dtype=np.float32)[:, None], (h, w))
-
-
-def _offsets(middle: NDArray[np.float64], h: int, w: int) -> tuple[Canvas, Canvas]:
-    return _columns(h, w) - np.float32(middle[0]), _rows(h, w) - np.float32(middle[1])
 
 
 DAMAGE: dict[str, Callable[[Scene, np.random.Generator], tuple[Canvas, Canvas]]] = {

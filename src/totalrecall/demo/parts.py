@@ -8,17 +8,16 @@ Lengths are in units of the shorter side, so that any picture size shows the sam
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from totalrecall.planting.shapes import Canvas, cloud
 from totalrecall.types import Mask
 
-__all__ = ["PAINTERS", "Artwork", "Canvas", "Scene", "artwork", "cloud"]
+__all__ = ["PAINTERS", "Artwork", "Scene", "artwork"]
 
-Canvas: TypeAlias = NDArray[np.floating[Any]]  # (h, w) or (h, w, 3), levels 0..255 or shares 0..1
 _MAT = (47.0, 49.0, 52.0)  # the dark rubber that parts lie on
 _FOIL = (0.97, 1.0, 1.03)  # aluminium is a little blue
 _POWDER = (238.0, 214.0, 196.0)
@@ -63,12 +62,6 @@ class _Pose:
         """Return the pixel of a place on the part."""
         cos, sin = float(np.cos(self.angle)), float(np.sin(self.angle))
         return cos * x - sin * y + self.dx + (w - 1) / 2, sin * x + cos * y + self.dy + (h - 1) / 2
-
-
-def cloud(rng: np.random.Generator, h: int, w: int, rows: int, columns: int) -> Canvas:
-    """Return smooth noise, (h, w), about -1..1, of `rows` x `columns` independent values."""
-    coarse = rng.uniform(-1, 1, (rows + 1, columns + 1)).astype(np.float32)
-    return np.asarray(cv2.resize(coarse, (w, h), interpolation=cv2.INTER_CUBIC), np.float32)
 
 
 def _washer(rng: np.random.Generator, h: int, w: int) -> Scene:

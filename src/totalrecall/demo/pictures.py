@@ -15,8 +15,9 @@ import cv2
 import numpy as np
 
 from totalrecall.demo.defects import DAMAGE
-from totalrecall.demo.parts import PAINTERS, Canvas, Scene
+from totalrecall.demo.parts import PAINTERS, Scene
 from totalrecall.errors import DataError, SettingError
+from totalrecall.planting.shapes import Canvas
 from totalrecall.system.files import atomic_write
 from totalrecall.types import Image, Mask
 

@@ -1,4 +1,4 @@
-"""Drawings: a histogram of scores, and curves of shares, such as the ROC.
+"""Drawings: a histogram of scores, curves of shares, such as the ROC, and shares found against size.
 
 What is here says where things are, in a drawing's own units; `templates/plots.html` writes them as inline SVG.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Curve", "Curves", "Histogram", "Series", "score_histogram"]
+__all__ = ["Curve", "Curves", "Histogram", "Series", "SizeCurve", "SizePlot", "score_histogram"]
 
 _LEFT, _TOP = 34, 30
 _MOST_LIMITS = 3
@@ -150,3 +150,55 @@ class Curves:
     def at(self, point: Sequence[float]) -> tuple[float, float]:
         """Return the place of a point, from the left and from the top."""
         return self.left + point[0] / self.widest * self.side, self.top + (1 - point[1]) * self.side
+
+
+@dataclass(frozen=True)
+class SizeCurve:
+    """Shares found against size.
+
+    Attributes:
+        name: in the legend.
+        points: size and share of what was seen.
+        line: size and share along the fitted curve; empty without one.
+        band: size, lower and upper bound along it.
+    """
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    line: Sequence[tuple[float, float]] = ()
+    band: Sequence[tuple[float, float, float]] = ()
+
+
+@dataclass(frozen=True)
+class SizePlot:
+    """Shares found against size, the sizes in even steps of ratio.
+
+    Attributes:
+        title: what is drawn.
+        words: what is read aloud in its place.
+        curves: each with its points and band.
+        sizes: marked on the axis, ascending, at least two.
+        across: what the axis shows.
+        wanted: share that is marked by a line.
+    """
+
+    title: str
+    words: str
+    curves: Sequence[SizeCurve]
+    sizes: Sequence[float]
+    across: str
+    wanted: float = 0.9
+    left: int = _LEFT
+    top: int = _TOP
+    width: int = 330
+    height: int = 190
+
+    def at(self, size: float, share: float) -> tuple[float, float]:
+        """Return the place of a share at a size, from the left and from the top."""
+        low, high = math.log(self.sizes[0]), math.log(self.sizes[-1])
+        return self.left + (math.log(size) - low) / (high - low) * self.width, self.top + (1 - share) * self.height
+
+    def outline(self, curve: SizeCurve) -> list[tuple[float, float]]:
+        """Return the corners of a curve's band, along its upper bound and back along the lower one."""
+        upper = [self.at(size, high) for size, _, high in curve.band]
+        return upper + [self.at(size, low) for size, low, _ in reversed(curve.band)]
