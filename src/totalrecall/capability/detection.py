@@ -66,9 +66,9 @@ class DetectionCurve:
         >>> from totalrecall.capability import fit_curve
         >>> curve = fit_curve([4, 8, 16, 32], [20, 20, 20, 20], [1, 9, 18, 20])
         >>> curve.probability([10]).round(2).tolist()
-        [0.57]
+        [0.63]
         >>> [bound.round(2).tolist() for bound in curve.band([10])]
-        [[0.45], [0.7]]
+        [[0.49], [0.77]]
 
     Attributes:
         sizes: that were planted, ascending, in pixels, (k,).
