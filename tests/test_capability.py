@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from tests.commands import complaint, run
-from tests.parts import SIZE, stripes
+from tests.parts import SIZE, digest, stripes
 from totalrecall import PatchCore, load_detector
 from totalrecall.capability import CapabilityStudy, capability
-from totalrecall.errors import DataError, LearntPictureWarning, PictureError, SettingError
+from totalrecall.cli import main
+from totalrecall.detectors.model_file import read_artifact, write_artifact
+from totalrecall.errors import DataError, LearntPictureWarning, ModelFileError, PictureError, SettingError
 from totalrecall.planting import KINDS
 
 QUICK = {"kinds": ["blob", "missing"], "sizes": [3, 30], "contrasts": [0.4], "per_size": 4}
@@ -346,3 +348,97 @@ def test_ctrl_c_ends_it_and_leaves_no_page(capsys, loose, pictures, tmp_path, mo
     code, _, err = run(capsys, "capability", loose, pictures, *OPTIONS, "-o", tmp_path / "page.html", "--quiet")
     assert (code, err) == (130, ["totalrecall: interrupted."])
     assert not (tmp_path / "page.html").exists()
+
+
+# ---------------------------------------------------------------------- what the model file keeps
+
+
+@pytest.fixture
+def kept(loose, pictures, tmp_path):
+    """A model that keeps what planted defects said."""
+    own = shutil.copy(loose, tmp_path / "own.trecall")
+    assert main(["capability", str(own), str(pictures), *OPTIONS, "--save", "--quiet"]) == 0
+    return own
+
+
+def facts_of(capsys, model):
+    return json.loads("\n".join(run(capsys, "info", model, "--json", "-")[1]))
+
+
+def test_info_shows_what_was_kept(capsys, kept, loose):
+    facts = facts_of(capsys, kept)
+    assert [kind["kind"] for kind in facts["capability"]["kinds"]] == ["blob", "missing"]
+    assert facts["capability"]["threshold"] == facts["threshold"]
+    lines = run(capsys, "info", kept)[1]
+    assert [line for line in lines if line.startswith("blob, contrast 0.4: ")]
+    assert [line for line in lines if line.startswith("missing: ")]
+    assert "capability" not in facts_of(capsys, loose)
+
+
+def test_keeping_it_changes_no_score_and_no_history(kept, loose, parts):
+    before, after = load_detector(loose), load_detector(kept)
+    picture = next((parts / "test" / "good").iterdir())
+    assert after.predict(picture).score == before.predict(picture).score
+    assert after.history_ == before.history_
+
+
+@pytest.mark.parametrize("change", [["--threshold", "100"], ["--false-alarm-rate", "0.4"], ["--add", "ODD"]])
+def test_it_is_gone_once_the_model_changes_and_back_after_undo(capsys, kept, alarms, change):
+    before = digest(kept)
+    assert run(capsys, "update", kept, *(alarms if word == "ODD" else word for word in change))[0] == 0
+    assert "capability" not in facts_of(capsys, kept)
+    assert run(capsys, "update", kept, "--undo")[0] == 0
+    assert "capability" in facts_of(capsys, kept)
+    assert digest(kept) == before
+
+
+def test_what_was_said_after_a_change_is_not_said_of_the_model_before_it(capsys, loose, pictures, tmp_path):
+    own = shutil.copy(loose, tmp_path / "own.trecall")
+    before = digest(own)
+    run(capsys, "update", own, "--threshold", str(2 * load_detector(own).threshold_))
+    assert run(capsys, "capability", own, pictures, *OPTIONS, "--save")[0] == 0
+    assert run(capsys, "update", own, "--undo")[0] == 0
+    assert "capability" not in facts_of(capsys, own)
+    assert digest(own) == before
+
+
+def test_judging_at_another_threshold_forgets_it(kept):
+    detector = load_detector(kept)
+    assert detector.capability_ is not None
+    assert detector.judging(threshold=1.0).capability_ is None
+    assert detector.judging(false_alarm_rate=0.3).capability_ is None
+
+
+def test_only_what_the_models_own_threshold_finds_is_kept(capsys, kept, pictures):
+    before = digest(kept)
+    code, message = complaint(capsys, "capability", kept, pictures, "--save", "--threshold", "3")
+    assert code == 2
+    assert message.startswith("--save keeps what the model's own threshold finds, got --threshold.")
+    assert digest(kept) == before
+
+
+def test_a_model_that_changed_meanwhile_is_left_alone(capsys, kept, pictures, monkeypatch):
+    judge = CapabilityStudy.run
+
+    def changed(study):
+        assert main(["update", str(kept), "--threshold", "100", "--quiet"]) == 0
+        return judge(study)
+
+    monkeypatch.setattr(CapabilityStudy, "run", changed)
+    code, _, err = run(capsys, "capability", kept, pictures, *OPTIONS, "--save", "--quiet")
+    assert code == 1
+    assert "was changed while it was measured, so nothing was kept in it. Measure again." in err[-1]
+    assert load_detector(kept).threshold_ == 100
+    assert load_detector(kept).capability_ is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("seed", -1), ("kinds", "all"), ("kinds", [{"kind": "blob"}]), ("when", None), ("threshold", float("1e301"))],
+)
+def test_a_damaged_summary_is_refused(kept, tmp_path, name, value):
+    header, tensors = read_artifact(kept, lambda *_: None)
+    header["capability"] = {**header["capability"], name: value}
+    write_artifact(tmp_path / "damaged.trecall", header, tensors)
+    with pytest.raises(ModelFileError, match=f"is damaged: capability.{name}"):
+        load_detector(tmp_path / "damaged.trecall")

@@ -28,6 +28,7 @@ info: info part.trecall
 update: update part.trecall --undo
 teach: teach part.trecall --defect missed.png --apply
 info: info part.trecall
+capability: capability padim.trecall parts/new --kinds blob missing --sizes 4 20 --per-size 2 --save
 info: info padim.trecall
 audit: audit parts/good parts/copies
 datasets: datasets

@@ -11,11 +11,13 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from totalrecall._version import __version__
 from totalrecall.capability.detection import DetectionCurve, fit_curve
 from totalrecall.errors import DataError, LearntPictureWarning, PictureError, SettingError, UnlikePictureWarning
 from totalrecall.pictures.loading import LoadedPicture, Source, Sources, expand, load_picture, load_pictures
@@ -207,6 +209,7 @@ class Capability:
         skipped: pictures that could not be read or judged, each with the reason.
         threshold: of the score, that decided.
         seed: of the planting.
+        per_size: trials of each kind, size and contrast.
         millimetres_per_pixel: of the good pictures; None if nobody said.
         seconds: that all of it took.
     """
@@ -219,6 +222,7 @@ class Capability:
     skipped: Sequence[PictureError]
     threshold: float
     seed: int
+    per_size: int
     millimetres_per_pixel: float | None
     seconds: float
     _study: "CapabilityStudy" = field(repr=False)
@@ -269,11 +273,25 @@ class Capability:
         """
         return self._study.image(outcome.picture)[0]
 
+    def summary(self) -> dict[str, Any]:
+        """Return what a model file keeps of it, as JSON types: sizes for each kind, and how they were found."""
+        told = ("kind", "contrast", "planted", "hits", "a90", "a90_95")
+        return {
+            "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "library": __version__,
+            "threshold": self.threshold,
+            "good": len(self.pictures),
+            "per_size": self.per_size,
+            "seed": self.seed,
+            "kinds": [{name: facts[name] for name in told} for facts in (kind.to_json() for kind in self.kinds)],
+        }
+
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON types."""
         return {
             "threshold": self.threshold,
             "seed": self.seed,
+            "per_size": self.per_size,
             "millimetres_per_pixel": self.millimetres_per_pixel,
             "good": len(self.pictures),
             "false_alarms": list(self.false_alarms),
@@ -352,6 +370,7 @@ class CapabilityStudy:
             skipped=self._skipped,
             threshold=self._detector.threshold_,
             seed=self._seed,
+            per_size=self._per_size,
             millimetres_per_pixel=self._millimetres,
             seconds=time.perf_counter() - self._began,
             _study=self,

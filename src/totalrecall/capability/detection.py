@@ -9,7 +9,7 @@ those that were planted is ever named.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -56,6 +56,11 @@ class SizeLimit:
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON types."""
         return {"size": None if math.isnan(self.size) else self.size, "relation": self.relation}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "SizeLimit":
+        """Return what `to_json` gave."""
+        return cls(math.nan if value["size"] is None else float(value["size"]), value["relation"])
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,12 +12,13 @@ from totalrecall.cli.common import (
     judging,
     print_table,
     progress_bars,
+    save_over,
     say,
     write_json,
 )
 from totalrecall.cli.options import add_rate_options, add_reading_options, add_running_options, fraction
-from totalrecall.cli.paths import INPUT, OUTPUT
-from totalrecall.errors import SettingError
+from totalrecall.cli.paths import CHANGED, INPUT, OUTPUT
+from totalrecall.errors import DataError, SettingError
 from totalrecall.system.text import counted, human_bytes, human_seconds
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="Plant defects of several kinds and sizes on good pictures, judge them by the model, and say which "
         "sizes it finds: probability of detection with confidence bounds. Planted defects are not real ones.",
     )
-    parser.add_argument("model", metavar="MODEL", type=INPUT, help="file that `fit` wrote")
+    parser.add_argument("model", metavar="MODEL", type=CHANGED, help="file that `fit` wrote")
     parser.add_argument(
         "good",
         nargs="+",
@@ -48,6 +49,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("-o", "--out", metavar="FILE", type=OUTPUT, help="page with curves and examples, a FILE.html")
     parser.add_argument("--json", metavar="FILE", type=OUTPUT, help="write everything as JSON ('-' for stdout)")
+    parser.add_argument(
+        "--save", action="store_true", help="keep a summary in the model file: `info` shows it until the model changes"
+    )
     _add_planting_options(parser)
     add_rate_options(parser)
     add_running_options(parser, precision=True)
@@ -98,6 +102,7 @@ def run(args: argparse.Namespace) -> int:
     from totalrecall.registry import load_detector
 
     _check(args)
+    judged = _digest(args.model) if args.save else ""
     detector = judging(args, load_detector(args.model, precision=args.precision, threads=args.threads))
     with progress_bars(args) as progress:
         study = CapabilityStudy(
@@ -119,6 +124,8 @@ def run(args: argparse.Namespace) -> int:
         _tell(args, found)
     if args.json:
         write_json(args.json, {"model": args.model, **found.to_json(), "notices": args.notices})
+    if args.save:
+        _save(args, found, judged)
     if args.out:
         _write_page(args, found, detector.promise_.in_words())
     return 1 if found.skipped else 0
@@ -129,6 +136,34 @@ def _check(args: argparse.Namespace) -> None:
     check_target("--out", args.out)
     if args.out == "-":
         raise SettingError("--out must name a file, got -. Write --out FILE.html.")
+    if args.save and (args.threshold is not None or args.false_alarm_rate is not None):
+        other = "--threshold" if args.threshold is not None else "--false-alarm-rate"
+        raise SettingError(f"--save keeps what the model's own threshold finds, got {other}. Leave one of them out.")
+
+
+def _digest(model: str) -> str:
+    """Return the SHA-256 of a model's file."""
+    from totalrecall.detectors.model_file import read_header
+    from totalrecall.system.files import file_sha256
+
+    read_header(model)  # a clear word if it is no model
+    return file_sha256(model)
+
+
+def _save(args: argparse.Namespace, found: "Capability", judged: str) -> None:
+    """Keep a summary in the model's file, if that is still the model that was judged."""
+    from totalrecall.registry import load_detector
+    from totalrecall.system.files import exclusive
+
+    with exclusive(args.model) as there:
+        if there != judged:
+            raise DataError(
+                f"{args.model} was changed while it was measured, so nothing was kept in it. Measure again."
+            )
+        detector = load_detector(args.model)  # as it is in the file, whatever the precision of this run
+        detector.keep_capability(found.summary())
+        save_over(detector, args.model, there)
+    say(args, f"Kept a summary in {args.model}: `info` shows it until the model changes")
 
 
 def _announce(args: argparse.Namespace, study: "CapabilityStudy") -> None:

@@ -17,6 +17,7 @@ __all__ = ["add_parser", "describe"]
 _SCORES = "scores_of_good_pictures"
 _HISTORY = "history"
 _LEVELS = "thresholds"
+_CAPABILITY = "capability"
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -55,12 +56,18 @@ def run(args: argparse.Namespace) -> int:
         if name == _LEVELS:
             for level in value:
                 table.add_row(f"threshold at {level['false_alarm_rate']:.0%}", _level(level))
-        elif name not in (_SCORES, _HISTORY):
+        elif name not in (_SCORES, _HISTORY, _CAPABILITY):
             table.add_row(name.replace("_", " "), _words(name, value))
     print_table(table)
     if _SCORES in facts:
         for line in ["scores of good pictures", *_drawn(**facts[_SCORES], threshold=facts["threshold"])]:
             emit(line)
+    if _CAPABILITY in facts:
+        emit(
+            f"planted defects found, {facts[_CAPABILITY]['when']}, sizes in pixels (planted defects are not real ones)"
+        )
+        for planted in facts[_CAPABILITY]["kinds"]:
+            emit(_planted(planted))
     if _HISTORY in facts:
         emit("history since the fit")
         for step in facts[_HISTORY]:
@@ -98,6 +105,7 @@ def describe(path: str, *, parts: int = 1000) -> dict[str, Any]:
         **_changes(detector),
         "pixel_threshold": detector.pixel_threshold_,
         **_promise(detector.promise_, parts),
+        **({} if detector.capability_ is None else {_CAPABILITY: dict(detector.capability_)}),
         "drift": _drift(detector),
     }
 
@@ -115,6 +123,18 @@ def _changes(detector: "AnyDetector") -> dict[str, Any]:
         return {}
     taught = {"threshold_was_taught": True} if detector.promise_.origin == "taught" else {}
     return {**taught, _HISTORY: steps}
+
+
+def _planted(planted: dict[str, Any]) -> str:
+    """Say in a line what planted defects of a kind said."""
+    from totalrecall.capability import SizeLimit
+
+    at = "" if planted["contrast"] is None else f", contrast {planted['contrast']:g}"
+    text = f"{planted['kind']}{at}: {planted['hits']} of {planted['planted']}"
+    if planted["a90"] is None or planted["a90_95"] is None:
+        return text
+    limits = [SizeLimit.from_json(planted[name]).in_words() for name in ("a90", "a90_95")]
+    return f"{text}, a90 {limits[0]}, a90/95 {limits[1]}"
 
 
 def _told(step: dict[str, Any], kind: str) -> str:

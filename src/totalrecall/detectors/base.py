@@ -11,7 +11,7 @@ import re
 import time
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -395,6 +395,17 @@ class Detector(ABC, Generic[Model, Features]):
             )
         return drift
 
+    @property
+    def capability_(self) -> Mapping[str, Any] | None:
+        """What planted defects said of the model as it is (see `capability`); None if that was not kept."""
+        return None if self._state is None else self._state.capability
+
+    def keep_capability(self, summary: Mapping[str, Any]) -> None:
+        """Keep what planted defects say, as `Capability.summary` returns it, until pictures or threshold change."""
+        state, kept = self._fitted(), dict(summary)
+        header = None if state.header is None else {**state.header, "capability": kept}
+        self.judge_by(replace(state, capability=kept, header=header))
+
     # ------------------------------------------------------------------ changes after the fit
 
     def undo(self) -> Step:
@@ -530,7 +541,7 @@ class Detector(ABC, Generic[Model, Features]):
         self, before: FitState[Model], after: FitState[Model], what: str, pictures: Sequence[dict[str, Any]]
     ) -> FitState[Model]:
         """Return a changed state with the step that led there in its history."""
-        after = replace(after, header=None)
+        after = replace(after, header=None, capability=None)  # it was of the model before
         return with_history(before, self._contents(before), after, self._contents(after), what, pictures)
 
     # ------------------------------------------------------------------ what all fits share

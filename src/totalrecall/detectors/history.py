@@ -170,7 +170,8 @@ def _difference(before: Contents, after: Contents) -> tuple[dict[str, Any], dict
 
 
 def _restored(after: Contents, former: dict[str, Any], parts: dict[str, np.ndarray]) -> Contents:
-    header = {key: value for key, value in after[0].items() if key not in former["drop"]}
+    # what planted defects said after the step was not said of the model before it
+    header = {key: value for key, value in after[0].items() if key not in (*former["drop"], "capability")}
     header.update(former["put"])
     for key, length in former["cut"].items():
         header[key] = header[key][:length]

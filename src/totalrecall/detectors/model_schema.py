@@ -117,6 +117,15 @@ _HEADER: dict[str, dict[str, Rule]] = {
     "backbone": {"name": is_name, "sha256": _text},
     "search?": {"levels": _list_of(_whole(1, 1 << 20), 2)},
     "coreset?": {"radius": _number(0, 1e300), "pictures": _whole(0)},
+    "capability?": {
+        "when": _text,
+        "library": _text,
+        "threshold": _FINITE,
+        "good": _POSITIVE,
+        "per_size": _POSITIVE,
+        "seed": _whole(0),
+        "kinds": _list_of(lambda value: isinstance(value, dict), 1 << 10),
+    },
     "taught?": {"threshold": _FINITE, "by?": lambda value: value in ("taught", "given")},
 }
 _PICTURE: dict[str, Rule] = {"path": _text, "sha256": _text, "height": _whole(1, _SIDE), "width": _whole(1, _SIDE)}
@@ -164,6 +173,20 @@ _FORMER: dict[str, Rule] = {
 }
 
 
+_LIMIT: dict[str, Rule] = {
+    "size": _or_none(_number(0, 1e300)),
+    "relation": lambda value: value in ("=", "<=", ">", "none"),
+}
+_PLANTED: dict[str, Rule] = {
+    "kind": _text,
+    "contrast": _or_none(_number(0, 1)),
+    "planted": _whole(0),
+    "hits": _whole(0),
+    "a90": _or_none(lambda value: isinstance(value, dict)),
+    "a90_95": _or_none(lambda value: isinstance(value, dict)),
+}
+
+
 def _check_keys(where: str, value: Any, rules: Mapping[str, Rule]) -> None:
     if not isinstance(value, dict):
         raise ValueError(f"{where} is missing or no JSON object")
@@ -190,6 +213,11 @@ def _check_header(header: Mapping[str, Any]) -> None:
         _check_keys(f"pictures[{at}]", picture, _PICTURE)
         if picture["height"] * picture["width"] > _PIXELS:
             raise ValueError(f"pictures[{at}] is of {picture['width']} x {picture['height']} pixels")
+    for at, planted in enumerate(header.get("capability", {}).get("kinds", [])):
+        _check_keys(f"capability.kinds[{at}]", planted, _PLANTED)
+        for name in ("a90", "a90_95"):
+            if planted[name] is not None:
+                _check_keys(f"capability.kinds[{at}].{name}", planted[name], _LIMIT)
     calibration = header.get("calibration", {})
     if (calibration.get("parts") or 0) > calibration.get("shown_by", 0):
         raise ValueError(f"calibration.parts is {calibration['parts']}, more than pictures")

@@ -41,6 +41,7 @@ class FitState(Generic[Model]):
         origin: who set it, `taught` or `given`, see `promise.ORIGINS`.
         history: the steps since the fit, as the model file stores them.
         header: the header of the model file that was read; None once anything has changed.
+        capability: what planted defects said of this model at this threshold, for `info`; None if nobody asked.
     """
 
     model: Model
@@ -51,6 +52,7 @@ class FitState(Generic[Model]):
     origin: str = "taught"
     history: Contents = field(default=({}, {}), repr=False)
     header: Mapping[str, Any] | None = field(default=None, repr=False)
+    capability: Mapping[str, Any] | None = field(default=None, repr=False)
 
     @cached_property
     def threshold(self) -> float:
@@ -76,7 +78,7 @@ class FitState(Generic[Model]):
             raise SettingError(
                 f"threshold must be a finite score, got {threshold:g}. `predict` shows scores.", "threshold"
             )
-        return replace(self, taught=float(threshold), origin=origin, header=None)
+        return replace(self, taught=float(threshold), origin=origin, header=None, capability=None)
 
     def with_rate(self: State, rate: float) -> State:
         """Return the state with the threshold that the scores of good pictures give for another false-alarm rate.
@@ -90,7 +92,8 @@ class FitState(Generic[Model]):
                 "3, or with holdout 0. Fit it again, or set a threshold.",
                 "false_alarm_rate",
             )
-        return replace(self, calibration=replace(self.calibration, rate=float(rate)), taught=None, header=None)
+        calibration = replace(self.calibration, rate=float(rate))
+        return replace(self, calibration=calibration, taught=None, header=None, capability=None)
 
 
 def state_contents(state: FitState[Any], header: dict[str, Any], tensors: dict[str, np.ndarray]) -> Contents:
@@ -116,6 +119,8 @@ def state_contents(state: FitState[Any], header: dict[str, Any], tensors: dict[s
     if state.taught is not None:
         header["taught"] = {"threshold": state.taught}
         header["taught"] |= {} if state.origin == "taught" else {"by": state.origin}  # older versions wrote no `by`
+    if state.capability is not None:
+        header["capability"] = dict(state.capability)
     tensors |= {} if state.drift is None else state.drift.tensors()
     return {**header, **state.history[0]}, {**tensors, **state.history[1]}
 
@@ -168,6 +173,7 @@ def read_state(state: State, contents: Contents) -> State:
         history=past_of(contents),
         drift=Reference.restored(tensors),
         header=header,
+        capability=header.get("capability"),
     )
 
 
