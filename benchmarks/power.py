@@ -226,7 +226,7 @@ def measure(task: Task, method: Method, folder: Path) -> Line:
         "seed": task.seed,
         "shots": task.shots,
         "method": method.name,
-        "settings": detector.settings.to_json(),
+        "settings": detector.settings.stored(),
         "source": _source(),
         "fitted": len(detector.pictures_),
         "calibrated": len(calibration.scores),

@@ -98,10 +98,9 @@ import sys, os, multiprocessing, threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 import numpy as np
 from totalrecall import load_detector
-from totalrecall import search
+from totalrecall.search.exact import SearchSizes
 
 PICTURES = np.load(sys.argv[2])
-search._WORTH_A_GRAPH = 1  # the search has its graph from the first picture on
 
 def scores(detector):
     alone = [detector.predict(picture).score for picture in PICTURES[:2]]
@@ -116,6 +115,7 @@ def judge(_):
 
 if __name__ == "__main__":
     detector = load_detector(sys.argv[1])
+    detector.bank_.search.sizes = SearchSizes(worth_a_graph=1)  # it has its graph from the first picture on
     before = scores(detector)
 """
 

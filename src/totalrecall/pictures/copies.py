@@ -143,8 +143,8 @@ class Repeats:
             same = max(same, less, key=_HOWS.index)
         return first, same
 
-    def _same(self, one: int, other: int, recipe: Recipe) -> bool:
-        first, second = (load_picture(self.sources[at], recipe) for at in (one, other))
+    def _same(self, place: int, other: int, recipe: Recipe) -> bool:
+        first, second = (load_picture(self.sources[at], recipe) for at in (place, other))
         if first.prepared is None or first.geometry is None or second.prepared is None or second.geometry is None:
             return False
         inside = inspected(recipe, first.geometry) & inspected(recipe, second.geometry)
