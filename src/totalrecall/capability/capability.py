@@ -321,7 +321,7 @@ class CapabilityStudy:
         *,
         kinds: Sequence[str] | None = None,
         sizes: Sequence[float] | None = None,
-        contrasts: Sequence[float] = (0.2,),
+        contrasts: Sequence[float] = (0.1,),
         per_size: int = 20,
         seed: int = 0,
         millimetres_per_pixel: float | None = None,
@@ -531,7 +531,7 @@ def capability(
     *,
     kinds: Sequence[str] | None = None,
     sizes: Sequence[float] | None = None,
-    contrasts: Sequence[float] = (0.2,),
+    contrasts: Sequence[float] = (0.1,),
     per_size: int = 20,
     seed: int = 0,
     millimetres_per_pixel: float | None = None,
@@ -601,7 +601,7 @@ def _check(
         if not 1 <= size <= 1e6:
             raise SettingError(f"sizes must be at least 1 pixel, got {size:g}.", "sizes")
     if not len(contrasts):
-        raise SettingError("contrast must be at least one, got none. The usual one is 0.2.", "contrast")
+        raise SettingError("contrast must be at least one, got none. The usual one is 0.1.", "contrast")
     for contrast in contrasts:
         if not 0 < contrast <= 1:
             raise SettingError(

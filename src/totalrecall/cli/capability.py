@@ -80,9 +80,9 @@ def _add_planting_options(parser: argparse.ArgumentParser) -> None:
         "--contrast",
         nargs="+",
         type=fraction,
-        default=[0.2],
+        default=[0.1],
         metavar="SHARE",
-        help="share of white that a defect differs by; several are compared (default: 0.2)",
+        help="share of white that a defect differs by; several are compared (default: 0.1)",
     )
     group.add_argument(
         "--per-size",

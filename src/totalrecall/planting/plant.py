@@ -46,7 +46,7 @@ def plant(
     size: float,
     rng: np.random.Generator,
     *,
-    contrast: float = 0.2,
+    contrast: float = 0.1,
     part: Mask | None = None,
     region: Mask | None = None,
 ) -> PlantedDefect | None:
