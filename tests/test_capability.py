@@ -100,14 +100,14 @@ def test_pictures_that_are_called_anomalous_as_they_are_carry_no_defect(detector
 
 def test_pictures_that_the_model_learnt_are_left_out_where_there_are_others(detector, fresh):
     found = capability(detector, [*fresh, stripes(0), stripes(1)], **QUICK)
-    assert (found.learnt, found.flattered) == (2, False)
+    assert (found.learnt, found.on_learnt) == (2, False)
     assert len(found.pictures) + len(found.false_alarms) == len(fresh)
 
 
-def test_only_learnt_pictures_are_used_and_said_to_flatter(detector):
+def test_only_learnt_pictures_are_used_and_said_to_be(detector):
     with pytest.warns(LearntPictureWarning, match="All 6 good pictures are among those"):
         found = capability(detector, [stripes(seed) for seed in range(6)], **QUICK)
-    assert found.flattered
+    assert found.on_learnt
     assert any("All 6 good pictures" in note for note in found.notes())
 
 
@@ -303,7 +303,7 @@ def test_learnt_pictures_are_named_as_such(capsys, loose, parts, tmp_path):
     assert code == 0
     assert [line for line in err if "All 10 good pictures are among those that the model was fitted on" in line]
     facts = json.loads((tmp_path / "facts.json").read_text())
-    assert (facts["learnt"], facts["flattered"]) == (10, True)
+    assert (facts["learnt"], facts["on_learnt"]) == (10, True)
     assert len(facts["notices"]) == 1
 
 

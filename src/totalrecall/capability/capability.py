@@ -205,7 +205,7 @@ class Capability:
         pictures: paths of the good pictures that defects were planted on.
         false_alarms: good pictures that are called anomalous as they are; they were left out.
         learnt: good pictures that the model was fitted on.
-        flattered: whether defects were planted on these, because no others were given.
+        on_learnt: whether defects were planted on these, because no others were given.
         skipped: pictures that could not be read or judged, each with the reason.
         threshold: of the score, that decided.
         seed: of the planting.
@@ -218,7 +218,7 @@ class Capability:
     pictures: Sequence[str]
     false_alarms: Sequence[str]
     learnt: int
-    flattered: bool
+    on_learnt: bool
     skipped: Sequence[PictureError]
     threshold: float
     seed: int
@@ -242,10 +242,10 @@ class Capability:
         notes = [
             f"{len(self.false_alarms)} of {judged} good pictures are called anomalous without any defect: left out"
         ] * bool(self.false_alarms)
-        if self.flattered:
+        if self.on_learnt:
             notes.append(
                 f"All {self.learnt} good pictures are among those that the model was fitted on. For new parts the "
-                "figures may be worse: give pictures that it does not know"
+                "figures may differ, and false alarms do not show: give pictures that it does not know"
             )
         elif self.learnt:
             notes.append(f"{self.learnt} good pictures that the model was fitted on were left out")
@@ -296,7 +296,7 @@ class Capability:
             "good": len(self.pictures),
             "false_alarms": list(self.false_alarms),
             "learnt": self.learnt,
-            "flattered": self.flattered,
+            "on_learnt": self.on_learnt,
             "planted": self.planted,
             "kinds": [kind.to_json(self.millimetres_per_pixel) for kind in self.kinds],
             "seconds": self.seconds,
@@ -366,7 +366,7 @@ class CapabilityStudy:
             pictures=self.pictures,
             false_alarms=self._false_alarms,
             learnt=self._learnt,
-            flattered=self._flattered,
+            on_learnt=self._on_learnt,
             skipped=self._skipped,
             threshold=self._detector.threshold_,
             seed=self._seed,
@@ -402,11 +402,11 @@ class CapabilityStudy:
                 self._skipped.append(picture.error)
             else:
                 (learnt if picture.sha256 in hashes else fresh).append((source, picture.path))
-        self._learnt, self._flattered = len(learnt), not fresh and bool(learnt)
+        self._learnt, self._on_learnt = len(learnt), not fresh and bool(learnt)
         chosen = fresh or learnt
-        if self._flattered:
+        if self._on_learnt:
             note = f"All {len(learnt)} good pictures are among those that the model was fitted on"
-            warnings.warn(f"{note}: the figures may flatter it.", LearntPictureWarning, stacklevel=4)
+            warnings.warn(f"{note}: new parts may be found more or less often.", LearntPictureWarning, stacklevel=4)
         began = time.perf_counter()
         self._sources, self.pictures, self._false_alarms = self._called_good(chosen)
         self.milliseconds = 1000 * (time.perf_counter() - began) / max(len(chosen), 1)
