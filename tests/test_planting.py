@@ -8,6 +8,7 @@ from totalrecall.demo.pictures import good
 from totalrecall.errors import SettingError
 from totalrecall.planting import KINDS, part_mask, plant
 from totalrecall.planting.kinds import Spot
+from totalrecall.planting.where import edge_width
 
 GREY = good("washer", np.random.default_rng(1), (200, 200))
 COLOUR = good("board", np.random.default_rng(1), (200, 200))
@@ -122,8 +123,10 @@ def test_a_defect_lies_in_the_region(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_defect_lies_on_the_part(kind):
     part = part_mask(GREY)
+    edge = 2 * edge_width(*part.shape) + 1  # of which a bite takes some
+    allowed = cv2.dilate(part.astype(np.uint8), np.ones((edge, edge), np.uint8)) > 0 if kind == "missing" else part
     for seed in range(6):
-        assert not (planted(kind, 16, seed, GREY, part=part).mask & ~part).any()
+        assert not (planted(kind, 16, seed, GREY, part=part).mask & ~allowed).any()
 
 
 def test_a_piece_breaks_off_the_edge_where_the_part_has_one():
@@ -131,6 +134,18 @@ def test_a_piece_breaks_off_the_edge_where_the_part_has_one():
     depth = cv2.distanceTransform(part.astype(np.uint8), cv2.DIST_L2, 5)
     for seed in range(6):
         assert depth[planted("missing", 16, seed, GREY, part=part).mask].min() <= 2
+
+
+def test_a_bite_shows_the_ground_and_leaves_no_rim_of_the_part():
+    picture, inside = disc(np.array((40,) * 3), np.array((170,) * 3))
+    part = part_mask(picture)
+    for seed in range(6):
+        defect = planted("missing", 50, seed, picture, part=part)
+        inner = cv2.erode(defect.mask.astype(np.uint8), np.ones((7, 7), np.uint8)) > 0
+        assert np.abs(defect.picture[inner].astype(int) - 40).max() <= 12  # of ground alone, with its noise
+        beyond = cv2.morphologyEx(inner.astype(np.uint8), cv2.MORPH_CLOSE, np.ones((15, 15), np.uint8)) > 0
+        assert np.abs(defect.picture[beyond].astype(int) - 40).max() <= 40
+        assert (inner & inside).any()
 
 
 def test_no_room_and_nothing_to_change_are_no_defect():

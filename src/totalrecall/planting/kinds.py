@@ -31,7 +31,7 @@ class Spot:
         middle: of the defect, x and y in these pixels.
         size: longest side of the defect in pixels.
         grey: the picture is grey: its defects are, too.
-        ground: where the part ends there is something that is not the frame's edge: what lies behind it.
+        ground: what lies behind the part is seen this many pixels away from it; 0 where nothing of it is seen.
     """
 
     pixels: Canvas
@@ -39,7 +39,7 @@ class Spot:
     middle: Point
     size: float
     grey: bool
-    ground: bool = False
+    ground: int = 0
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -170,7 +170,10 @@ def _missing(spot: Spot, contrast: float, rng: np.random.Generator) -> tuple[Can
     """Take a piece away: at the part's edge what lies behind comes to light, elsewhere its surface goes on."""
     distance = _blob_of(spot, rng)
     cover = np.clip((1 - distance) * max(spot.size / 4, 1.5) + 0.5, 0, 1)
-    hidden = (cover > 0) | (spot.inside > 0) if spot.ground else cover > 0
+    hidden = cover > 0
+    if spot.ground:  # of the part's edge some pixels are of both: they must not be drawn on into the bite
+        near = cv2.dilate((spot.inside > 0).astype(np.uint8), np.ones((2 * spot.ground + 1,) * 2, np.uint8))
+        hidden = hidden | (near > 0)
     return _continued(spot, hidden) + spot.grain(rng, ~hidden), cover
 
 
@@ -230,7 +233,7 @@ def _continued(spot: Spot, hidden: np.ndarray) -> Canvas:
     known = cv2.resize((~hidden).astype(np.float32), size, interpolation=cv2.INTER_AREA)
     seen = spot.pixels * (~hidden)[..., None].astype(np.float32)
     small = cv2.resize(seen, size, interpolation=cv2.INTER_AREA) / np.maximum(known, 1e-3)[..., None]
-    blank = (known < 0.05).astype(np.uint8)
+    blank = (known < 0.5).astype(np.uint8)
     if blank.all():
         return spot.pixels.copy()
     filled = cv2.inpaint(np.clip(np.rint(small), 0, 255).astype(np.uint8), blank, 3, cv2.INPAINT_TELEA)

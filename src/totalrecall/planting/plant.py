@@ -8,6 +8,7 @@ import numpy as np
 from totalrecall.errors import SettingError
 from totalrecall.planting.kinds import KINDS, Kind, Spot
 from totalrecall.planting.shapes import Canvas, Point
+from totalrecall.planting.where import edge_width
 from totalrecall.types import Image, Mask
 
 __all__ = ["PlantedDefect", "plant"]
@@ -85,12 +86,14 @@ def plant(
     everything = np.ones(picture.shape[:2], bool)
     part, region = everything if part is None else part, everything if region is None else region
     places = _Places(picture, part, region, KINDS[kind], size)
+    # a bite takes the part's edge with it, of which the mask of the part lacks some pixels
+    area = (_widened(part) if places.on_rim else part) & region
     for _ in range(_TRIES):
         middle = places.draw(rng)
         if middle is None:
             return None
         shape = np.random.default_rng(rng.integers(0, 2**63))  # of its own: each kind draws as much as it likes
-        planted = _planted(picture, part & region, kind, size, contrast, middle, places.on_rim, shape)
+        planted = _planted(picture, part & region, area, kind, size, contrast, middle, places.on_rim, shape)
         if planted is not None:
             return planted
     return None
@@ -133,6 +136,12 @@ class _Places:
         return float(self._picture[rows, columns].astype(np.float32).mean(axis=2).std())
 
 
+def _widened(part: Mask) -> Mask:
+    """Return the part, bool (h, w), with the pixels around it that may show its edge."""
+    width = edge_width(*part.shape)
+    return cv2.dilate(part.view(np.uint8), np.ones((2 * width + 1, 2 * width + 1), np.uint8)) > 0
+
+
 def _depth(area: Mask) -> Canvas:
     """Return how far inside an area each pixel (h, w) lies; 0 outside, and the frame's edge is an edge of it."""
     framed = np.zeros((area.shape[0] + 2, area.shape[1] + 2), np.uint8)
@@ -149,6 +158,7 @@ def _window(middle: Point, reach: float, shape: tuple[int, ...]) -> tuple[slice,
 def _planted(
     picture: Image,
     part: Mask,
+    area: Mask,
     kind: str,
     size: float,
     contrast: float,
@@ -156,13 +166,19 @@ def _planted(
     on_rim: bool,
     rng: np.random.Generator,
 ) -> PlantedDefect | None:
-    """Plant a defect at a place, or return None where it would mostly miss the part or change too little."""
-    rows, columns = _window(middle, size + 6, picture.shape)
+    """Plant a defect at a place, or return None where it would mostly miss the part or change too little.
+
+    Args:
+        part: where the part is and defects may lie.
+        area: where pixels may change: the part, or it and its edge.
+    """
+    ground = edge_width(*part.shape) if on_rim else 0
+    rows, columns = _window(middle, size + 6 + 3 * ground, picture.shape)
     good, inside = picture[rows, columns], part[rows, columns].astype(np.float32)
     local = middle - np.array((columns.start, rows.start))
-    spot = Spot(good.astype(np.float32), inside, local, float(size), _is_grey(good), on_rim)
+    spot = Spot(good.astype(np.float32), inside, local, float(size), _is_grey(good), ground)
     paint, cover = KINDS[kind].paint(spot, contrast, rng)
-    within = _softened(inside) * cover
+    within = _softened(area[rows, columns].astype(np.float32)) * cover
     if within.sum() < (0.3 if on_rim else _MOSTLY) * cover.sum():
         return None
     new = spot.pixels + (paint - spot.pixels) * within[..., None].astype(np.float32)

@@ -5,7 +5,7 @@ import numpy as np
 
 from totalrecall.types import Image, Mask
 
-__all__ = ["part_mask"]
+__all__ = ["edge_width", "part_mask"]
 
 _SIDE = 160  # pixels that the longer side is reduced to: noise goes, and the ground has one colour
 _RING = 0.03  # of the shorter side: the frame's edge, where the ground shows if there is any
@@ -35,6 +35,11 @@ def part_mask(image: Image) -> Mask:
     if not _LEAST <= covered <= _MOST or float(np.median(far[part > 0])) < _PLAIN:
         return np.ones((h, w), bool)
     return cv2.resize(part, (w, h), interpolation=cv2.INTER_NEAREST) > 0
+
+
+def edge_width(height: int, width: int) -> int:
+    """Return within how many pixels of a `part_mask`'s edge the picture may show the part or the ground."""
+    return 3 * max(round(max(height, width) / _SIDE), 1)
 
 
 def _distance_from_ground(small: np.ndarray) -> np.ndarray:
