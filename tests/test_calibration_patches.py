@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from totalrecall.calibration import Calibration
-from totalrecall.patchcore.calibration_patches import CalibrationPatches, PatchKeeper, Recalibration, kept_pictures
+from totalrecall.patchcore.calibration_patches import (
+    CalibrationPatches,
+    PatchKeeper,
+    Recalibration,
+    highest_pictures,
+    kept_pictures,
+)
 from totalrecall.pictures.loading import LearntPicture
 
 SIDE, DIMENSIONS = 30, 4  # 900 patches, of which a score averages 9, and 36 are kept
@@ -46,13 +52,12 @@ def some(count=60, seed=0, rate=0.1):
     rng = np.random.default_rng(seed)
     bank = rng.standard_normal((30, DIMENSIONS), dtype=np.float32)
     pictures = rng.standard_normal((count, SIDE**2, DIMENSIONS), dtype=np.float32)
-    keeper, scores, peaks = PatchKeeper(count, rate), [], []
-    for at, patches in enumerate(pictures):
-        grid = to_nearest(patches, bank).reshape(SIDE, SIDE)
-        scores.append(top(grid))
-        peaks.append(peak(grid))
-        keeper.add(at, patches, cells(), grid, scores[-1], peaks[-1], weight=grid.ravel())
-    calibration = Calibration(np.array(scores), np.array(peaks), rate, 5, np.arange(count, dtype=np.int32))
+    keeper = PatchKeeper()
+    grids = [to_nearest(patches, bank).reshape(SIDE, SIDE) for patches in pictures]
+    scores, peaks = np.array([top(grid) for grid in grids]), np.array([peak(grid) for grid in grids])
+    calibration = Calibration(scores, peaks, rate, 5, np.arange(count, dtype=np.int32))
+    for at in highest_pictures(calibration, kept_pictures(count, rate)).tolist():
+        keeper.add(at, pictures[at], cells(), grids[at], scores[at], peaks[at], weight=grids[at].ravel())
     return bank, pictures, keeper.patches(), calibration
 
 
@@ -67,22 +72,24 @@ def test_of_how_many_pictures_evidence_is_kept(count, rate, kept):
 def test_the_highest_by_score_and_by_peak_are_kept_whatever_their_order():
     for seed in range(3):
         order = np.random.default_rng(seed).permutation(500)
-        keeper = PatchKeeper(1000, 0.01)  # of 100
-        longest = 0
-        for at in order.tolist():
-            grid = np.full((3, 3), at, np.float32)
-            keeper.add(
-                at, np.ones((9, 2), np.float32), cells(3), grid, float(at), float((at + 250) % 500), weight=np.ones(9)
-            )
-            longest = max(longest, len(keeper._held))
-        kept = set(keeper.patches().pictures.tolist())
+        calibration = Calibration(order.astype(float), ((order + 250) % 500).astype(float), 0.01)
+        chosen = highest_pictures(calibration, 100)
+        kept = set(order[chosen].tolist())
         assert {*range(430, 500), *range(230, 250)} <= kept
         assert len(kept) == 100
-        assert longest <= 401
+        assert (np.diff(chosen) > 0).all()
+
+
+def test_of_the_score_extent_a_tenth_of_the_patches_is_kept():
+    grid = np.random.default_rng(0).random((SIDE, SIDE)).astype(np.float32)
+    for scoring, count in (("map1pct", 36), ("extent", 90)):
+        keeper = PatchKeeper(scoring)
+        keeper.add(0, np.ones((900, 2), np.float32), cells(), grid, 1.0, 1.0, weight=grid.ravel())
+        assert keeper.patches().cells.shape == (1, count)
 
 
 def test_a_picture_with_fewer_patches_is_filled_up():
-    keeper = PatchKeeper(2, 0.1)
+    keeper = PatchKeeper()
     for at, count in enumerate((3, 9)):
         grid = np.zeros((3, 3), np.float32)
         grid.flat[:count] = np.arange(count) + 1
@@ -94,7 +101,7 @@ def test_a_picture_with_fewer_patches_is_filled_up():
 
 
 def test_what_float16_cannot_hold_is_not_kept():
-    keeper = PatchKeeper(1, 0.1)
+    keeper = PatchKeeper()
     patches = np.ones((9, 2), np.float32)
     patches[4] = 1e6
     keeper.add(0, patches, cells(3), np.ones((3, 3), np.float32), 1.0, 1.0, weight=np.ones(9))
@@ -104,7 +111,7 @@ def test_what_float16_cannot_hold_is_not_kept():
 
 
 def test_of_nothing_there_is_no_evidence():
-    assert PatchKeeper(0, 0.1).patches() is None
+    assert PatchKeeper().patches() is None
 
 
 def test_scores_follow_the_bank_exactly_where_all_that_counts_was_kept():
@@ -165,7 +172,7 @@ def test_a_picture_that_leaves_moves_the_others_up():
 
 def test_distances_rise_to_the_nearest_of_the_others_where_a_lost_vector_was_nearest():
     """Nine patches on a line; the vectors at 0 and 10 are left, that at 4 goes, that at 4.5 is the picture's own."""
-    keeper = PatchKeeper(1, 0.1)
+    keeper = PatchKeeper()
     patches = np.arange(9, dtype=np.float32)[:, None] * np.ones((1, 2), np.float32) / np.float32(np.sqrt(2))
     line = np.array([0, 10, 4.5, 4], np.float32)
     bank = line[:, None] * np.ones((1, 2), np.float32) / np.float32(np.sqrt(2))

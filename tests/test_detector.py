@@ -271,7 +271,7 @@ def test_progress_reports_each_step(tiny_backbone, good):
         ({"layers": (2, 7)}, "layers: backbone tiny has no layer 7. It has: 1 2 3."),
         ({"size": 16}, "size must be from 32 to 4096 pixels, got 16. Usual: 224 to 512."),
         ({"resize": "zoom"}, "resize must be one of squash, letterbox, crop, got 'zoom'."),
-        ({"scoring": "mean"}, "scoring must be one of max, paper, top1pct, map1pct, got 'mean'."),
+        ({"scoring": "mean"}, "scoring must be one of extent, map1pct, top1pct, max, paper, got 'mean'."),
         ({"false_alarm_rate": 1}, "false_alarm_rate must be between 0 and 1, got 1. Usual: 0.01."),
         ({"holdout": 1.5}, "holdout must be at least 0 and under 1, got 1.5. Usual: 0.2."),
         ({"patch_size": 4}, "patch_size must be odd and at least 1, got 4. The paper uses 3."),

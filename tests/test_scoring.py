@@ -67,7 +67,7 @@ def test_a_member_of_the_bank_scores_zero():
 def test_an_unknown_scoring_is_named():
     with pytest.raises(SettingError) as caught:
         score_of(np.ones((4, 12), np.float32), a_bank(), "mean")
-    assert str(caught.value) == "scoring must be one of max, paper, top1pct, map1pct, got 'mean'."
+    assert str(caught.value) == "scoring must be one of extent, map1pct, top1pct, max, paper, got 'mean'."
 
 
 def test_a_flat_grid_gives_a_flat_map_of_the_pictures_size():

@@ -10,7 +10,7 @@ from totalrecall import PatchCore
 from totalrecall.detectors.model_file import read_header
 
 
-@pytest.mark.parametrize("scoring", ["max", "paper", "top1pct", "map1pct"])
+@pytest.mark.parametrize("scoring", ["extent", "map1pct", "top1pct", "max", "paper"])
 def test_all_scorings_let_false_alarms_pass(tiny_backbone, good, alarms, scoring):
     detector = made_to_grow(tiny_backbone, scoring=scoring).fit(good)
     detector.update(add=alarms)

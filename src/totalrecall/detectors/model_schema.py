@@ -264,6 +264,9 @@ _OWN: dict[str, dict[str, tuple[str, Shape]]] = {
         "evidence.vectors?": ("float16", ("e", "k", "d")),
         "evidence.cells?": ("int32", ("e", "k")),
         "evidence.distances?": ("float32", ("e", "k")),
+        "extents.place?": ("float32", ("extent rows", "extent columns")),
+        "extents.means?": ("float64", ("shares",)),
+        "extents.deviations?": ("float64", ("shares",)),
     },
     "padim": {
         "gaussians.count": ("int32", (1,)),
@@ -279,7 +282,10 @@ _OWN: dict[str, dict[str, tuple[str, Shape]]] = {
         "gallery.inside?": ("uint8", ("p", "rows", "columns")),
     },
 }
-_TOGETHER = ({"drift.values", "drift.mean"}, {name.removesuffix("?") for name in _OWN["patchcore"] if "evid" in name})
+_TOGETHER = (
+    {"drift.values", "drift.mean"},
+    *({name.removesuffix("?") for name in _OWN["patchcore"] if name.startswith(part)} for part in ("evid", "ext")),
+)
 _MAY_BE_EMPTY = {"n", "watched", "e", "k", "joined", "left", "r"}
 _KEPT = re.compile(r"history\.(0|[1-9][0-9]{0,4})\.(whole|rows|at)\.(.+)")
 

@@ -4,7 +4,7 @@ A vector that joins the bank also brings the good pictures that set the threshol
 computed again. The new distance of a patch is the smaller of its old distance and its distance to the new vectors. Only
 the pictures that scored highest decide the threshold, so the model stores the worst patches of these:
 
-- the features of four times as many patches as a score averages, in float16;
+- the features of four times as many patches as a score averages, in float16 (of `extent`, as many as it averages);
 - the distances of these patches and of the whole grid, in float16, for the anomaly map.
 
 Patches that were not stored keep their old distance, and a picture of which nothing was stored keeps its old score.
@@ -23,11 +23,20 @@ from totalrecall.pictures.loading import LearntPicture
 from totalrecall.search.exact import ExactSearch
 from totalrecall.types import Matrix, Patches
 
-__all__ = ["CalibrationPatches", "Coverage", "GridJudge", "PatchKeeper", "Recalibration", "kept_pictures"]
+__all__ = [
+    "CalibrationPatches",
+    "Coverage",
+    "GridJudge",
+    "PatchKeeper",
+    "Recalibration",
+    "highest_pictures",
+    "kept_pictures",
+]
 
 _SHARE, _AT_LEAST, _AT_MOST = 0.1, 48, 200  # of the calibration pictures
 _BEYOND_RATE = 3  # times as many as the threshold leaves above it, where that is more
-_PATCHES, _PATCHES_AT_LEAST = 4, 8  # times those that a score averages
+_PATCHES, _PATCHES_AT_LEAST = 4, 8  # times a hundredth of all patches, which a score averages
+_PATCHES_OF_EXTENT = 10  # the score `extent` averages up to a tenth
 _SAME = 0.99  # of a score: bounds that are this close are one value
 _PREFIX = "evidence."
 
@@ -199,17 +208,24 @@ def _in_proportion(value: float, before: float, after: float) -> float:
     return value * after / before if before > 0 else after
 
 
+def highest_pictures(calibration: Calibration, count: int) -> np.ndarray:
+    """Return the entries (count,), ascending, that rank highest by score or by peak: three by score for one by peak."""
+    ranks = np.empty((2, len(calibration.scores)), np.int64)
+    for rank, values in zip(ranks, (calibration.scores, calibration.peaks), strict=True):
+        rank[np.argsort(-values, kind="stable")] = np.arange(len(values))
+    return np.sort(np.argsort(np.minimum(ranks[0], 3 * ranks[1]), kind="stable")[:count])
+
+
 class PatchKeeper:
-    """Takes the calibration pictures of a fit one after the other, in memory for the few that will be kept.
+    """Collects the worst patches of the calibration pictures that a model keeps.
 
     Args:
-        count: of calibration pictures.
-        rate: the stated false-alarm rate.
+        scoring: how many patches a score averages depends on it.
     """
 
-    def __init__(self, count: int, rate: float) -> None:
-        self._capacity = kept_pictures(count, rate)
-        self._held: list[tuple[int, float, float, tuple[np.ndarray, ...]]] = []
+    def __init__(self, scoring: str = "map1pct") -> None:
+        self._times = _PATCHES_OF_EXTENT if scoring == "extent" else _PATCHES
+        self._kept: list[tuple[int, float, float, tuple[np.ndarray, ...]]] = []
 
     def add(
         self,
@@ -222,7 +238,7 @@ class PatchKeeper:
         *,
         weight: np.ndarray,
     ) -> None:
-        """Take one picture.
+        """Take one picture, in the detector's order.
 
         Args:
             picture: among the detector's.
@@ -234,7 +250,7 @@ class PatchKeeper:
         if grid.max() > np.finfo(np.float16).max:
             return  # it counts at its old score, rather than at an infinite one
         distances = grid[cells[:, 0], cells[:, 1]]
-        count = max(_PATCHES * max(len(cells) // 100, 1), _PATCHES_AT_LEAST)
+        count = max(self._times * max(len(cells) // 100, 1), _PATCHES_AT_LEAST)
         worst = np.argsort(-weight, kind="stable")[:count]
         worst = worst[np.abs(patches[worst]).max(axis=1) < np.finfo(np.float16).max]
         vectors = np.zeros((count, patches.shape[1]), np.float16)
@@ -243,21 +259,11 @@ class PatchKeeper:
         at[: len(worst)] = cells[worst, 0] * grid.shape[1] + cells[worst, 1]
         worst_distances = np.zeros(count, np.float32)
         worst_distances[: len(worst)] = distances[worst]
-        self._held.append((picture, score, peak, (grid.astype(np.float16), vectors, at, worst_distances)))
-        if len(self._held) > 4 * self._capacity:
-            self._held = self._chosen(2 * self._capacity)
-
-    def _chosen(self, count: int) -> list[tuple[int, float, float, tuple[np.ndarray, ...]]]:
-        """Return those that rank highest, by score or by peak: three by score for one by peak."""
-        ranks = np.empty((2, len(self._held)), np.int64)
-        for rank, which in zip(ranks, (1, 2), strict=True):
-            values = np.array([candidate[which] for candidate in self._held])
-            rank[np.argsort(-values, kind="stable")] = np.arange(len(values))
-        return [self._held[at] for at in np.argsort(np.minimum(ranks[0], 3 * ranks[1]), kind="stable")[:count]]
+        self._kept.append((picture, score, peak, (grid.astype(np.float16), vectors, at, worst_distances)))
 
     def patches(self) -> CalibrationPatches | None:
         """Return what is kept; None where nothing was taken."""
-        chosen = sorted(self._chosen(self._capacity), key=lambda candidate: candidate[0])
+        chosen = self._kept
         if not chosen:
             return None
         width = max(candidate[3][2].size for candidate in chosen)  # regions of interest may cover unequal parts

@@ -22,6 +22,7 @@ from totalrecall.errors import OutlierWarning, PictureError, RepeatedPartsWarnin
 from totalrecall.features.patches import PatchExtractor, flatten_grid
 from totalrecall.patchcore.bank import Bank, BankState
 from totalrecall.patchcore.calibration_patches import CalibrationPatches, Coverage
+from totalrecall.patchcore.extents import Extents
 from totalrecall.patchcore.judge import Judge, PatchSet
 from totalrecall.patchcore.settings import Settings
 from totalrecall.pictures.geometry import Frame
@@ -152,7 +153,7 @@ class PatchCore(Detector[Bank, PatchSet]):
             with report.timing("comparing"):
                 choice, left_out = without_outliers(learnt, choice, progress)
         with report.timing("calibration"):
-            calibrated = calibrate(learnt, self.judge, progress)
+            calibrated = calibrate(learnt, Judge(self.settings, self.recipe), progress)
         bank = learnt.bank(choice)  # last, so that no other bank is in memory at the same time
         bank = bank if calibrated.levels is None else bank.with_levels(calibrated.levels)
         calibration = calibrated.calibration
@@ -165,8 +166,9 @@ class PatchCore(Detector[Bank, PatchSet]):
         )
         known = math.isfinite(choice.radius)  # of a random choice it is not
         coverage = Coverage(choice.radius, len(bank.pictures)) if known else None
-        drift, patches = calibrated.drift, calibrated.patches
-        return BankState(bank, bank.pictures, calibration, drift, patches=patches, coverage=coverage), left_out
+        drift, patches, extents = calibrated.drift, calibrated.patches, calibrated.extents
+        state = BankState(bank, bank.pictures, calibration, drift, patches=patches, coverage=coverage, extents=extents)
+        return state, left_out
 
     def _warn_of_outliers(self, calibration: Calibration, pictures: Sequence[LearntPicture]) -> None:
         """Warn of parts that are shown several times, and of pictures unlike the others; `fit` itself calls it."""
@@ -222,7 +224,8 @@ class PatchCore(Detector[Bank, PatchSet]):
     @property
     def judge(self) -> Judge:
         """Measures pictures as the settings say now: a benchmark tries other scorings on a fitted detector."""
-        return Judge(self.settings, self.recipe)
+        state = self._state
+        return Judge(self.settings, self.recipe, None if state is None else state.extents)
 
     def _features(self, maps: Sequence[LayerMap], frame: Frame) -> PatchSet:
         grid = self.extractor.grid_of(maps)  # (1, rows, columns, d)
@@ -275,7 +278,12 @@ class PatchCore(Detector[Bank, PatchSet]):
             header["coreset"] = asdict(state.coverage)
         basis = {} if bank.basis is None else {"bank.basis": bank.basis}
         patches = {} if state.patches is None else state.patches.tensors()
-        return header, {"bank.vectors": bank.vectors, "bank.origin": bank.origin, **basis, **patches}
+        extents: dict[str, np.ndarray] = {}
+        if state.extents is not None and self.settings.scoring == "extent":
+            learnt = state.extents
+            extents = {"extents.place": learnt.place, "extents.means": learnt.means}
+            extents["extents.deviations"] = learnt.deviations
+        return header, {"bank.vectors": bank.vectors, "bank.origin": bank.origin, **basis, **patches, **extents}
 
     def _from_tensors(
         self, contents: Contents, pictures: Sequence[LearntPicture], calibration: Calibration
@@ -285,13 +293,16 @@ class PatchCore(Detector[Bank, PatchSet]):
         vectors, origin, basis = tensors["bank.vectors"], tensors["bank.origin"], tensors.get("bank.basis")
         bank = Bank(vectors, origin, pictures, basis, levels).checked()
         patches = CalibrationPatches.of(tensors, calibration.pictures, vectors.shape[1])
-        self._check_grid(bank, patches)
+        extents = None
+        if "extents.place" in tensors:
+            extents = Extents(*(tensors[f"extents.{name}"] for name in ("place", "means", "deviations"))).checked()
+        self._check_grid(bank, patches, extents)
         stored = header.get("coreset")
         coverage = None if stored is None else Coverage(float(stored["radius"]), int(stored["pictures"]))
-        return BankState(bank, pictures, calibration, patches=patches, coverage=coverage)
+        return BankState(bank, pictures, calibration, patches=patches, coverage=coverage, extents=extents)
 
-    def _check_grid(self, bank: Bank, patches: CalibrationPatches | None) -> None:
-        """Raise ValueError unless bank and calibration patches are of the grid that the settings give."""
+    def _check_grid(self, bank: Bank, patches: CalibrationPatches | None, extents: Extents | None) -> None:
+        """Raise ValueError unless the parts of a model are of the grid that the settings give."""
         (rows, columns, _), d = max(self.extractor.shapes()), bank.vectors.shape[1]
         grid = (len(range((self.settings.stride - 1) // 2, side, self.settings.stride)) for side in (rows, columns))
         rows, columns = grid
@@ -301,3 +312,5 @@ class PatchCore(Detector[Bank, PatchSet]):
             raise ValueError(f"bank.origin lies outside the grid of {rows} x {columns}")
         if patches is not None and not self.extractor.grid_fits(patches.grids.shape[1:], d):
             raise ValueError(f"evidence.grids are not of the grid of {rows} x {columns}")
+        if extents is not None and not self.extractor.grid_fits(extents.place.shape, d):
+            raise ValueError(f"extents.place is not of the grid of {rows} x {columns}")

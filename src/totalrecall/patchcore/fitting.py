@@ -13,8 +13,14 @@ from totalrecall.errors import ChunkedFitWarning, PictureError, SettingError
 from totalrecall.features.patches import PatchExtractor
 from totalrecall.outliers.explain import LeaveOneOutIndex, dirty_patches, explain
 from totalrecall.patchcore.bank import Bank
-from totalrecall.patchcore.calibration_patches import CalibrationPatches, PatchKeeper
+from totalrecall.patchcore.calibration_patches import (
+    CalibrationPatches,
+    PatchKeeper,
+    highest_pictures,
+    kept_pictures,
+)
 from totalrecall.patchcore.chunks import take_chunks
+from totalrecall.patchcore.extents import Extents, learn_extents
 from totalrecall.patchcore.gathered import gather
 from totalrecall.patchcore.judge import Judge, PatchSet
 from totalrecall.patchcore.plan import Plan, make_plan
@@ -143,12 +149,35 @@ class Calibrated:
         drift: how they were taken.
         patches: what is kept of them so that the threshold can follow the bank; None where there is no calibration.
         levels: dimensions in which such a bank is best searched; None where no picture was scored.
+        extents: what their distances say about scores; None of too few pictures.
     """
 
     calibration: Calibration
     drift: Reference | None
     patches: CalibrationPatches | None
     levels: tuple[int, ...] | None
+    extents: Extents | None
+
+
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """A good picture as a bank without its fold measures it.
+
+    Attributes:
+        picture: among the detector's; `fold` is the number of its fold.
+        grid: float32 (rows, columns), its distances, 0 outside the region of interest, which `inside` marks.
+        score: before anything is known of the other pictures' distances.
+        peak: of its map.
+        glance: a look at it.
+    """
+
+    picture: int
+    fold: int
+    grid: np.ndarray
+    inside: np.ndarray
+    score: float
+    peak: float
+    glance: Glance
 
 
 def calibrate(learnt: TrainingPatches, judge: Judge, progress: Progress | None) -> Calibrated:
@@ -156,25 +185,42 @@ def calibrate(learnt: TrainingPatches, judge: Judge, progress: Progress | None) 
 
     These banks are made for this alone. The detector's bank holds every good picture: with forty parts, giving up
     eight would cost more than it brings, and a bank that knows more only brings good parts nearer.
+
+    Args:
+        learnt: the pictures.
+        judge: of the settings, which knows nothing of good pictures yet.
+        progress: called with (step, done, total); the step is `calibration`.
     """
+    measured, levels = _measure_folds(learnt, judge, progress)
+    extents, scores = _with_extents(measured, judge, learnt.grid)
+    judge = replace(judge, extents=extents)
+    drift = Reference.learn(
+        [(seen.glance, float(seen.grid.mean()), score) for seen, score in zip(measured, scores.tolist(), strict=True)]
+    )
     settings = judge.settings
-    judged: list[tuple[int, float, float]] = []  # picture, score, peak
-    looked: dict[int, tuple[Glance, float, float]] = {}  # picture: a look at it, mean distance, score
+    peaks = np.array([seen.peak for seen in measured], np.float64)
+    pictures = np.array([seen.picture for seen in measured], np.int32)
+    folds = max(len(learnt.folds), 1)
+    calibration = Calibration(scores, peaks, settings.false_alarm_rate, folds, pictures)
+    if learnt.parts is not None:
+        parts, shown_by = len(np.unique(learnt.parts)), len(learnt.parts)
+        calibration = replace(calibration, parts=parts, shown_by=shown_by, new_parts=settings.new_parts)
+    return Calibrated(calibration, drift, _kept_patches(learnt, measured, calibration, judge), levels, extents)
+
+
+def _measure_folds(
+    learnt: TrainingPatches, judge: Judge, progress: Progress | None
+) -> tuple[list[_Measured], tuple[int, ...] | None]:
+    """Return the pictures of all folds in the detector's order, and the levels of a search in such banks."""
+    measured: list[_Measured] = []
     total = sum(map(len, learnt.folds))
     done, levels, basis = 0, None, None
-    keeper = PatchKeeper(total, settings.false_alarm_rate)
-    for fold in learnt.folds:
+    for number, fold in enumerate(learnt.folds):
         bank = learnt.bank(learnt.choose(without=fold), basis=basis)
         unseen: list[Patches] = []
         for seen in learnt.reread(fold):
             if len(seen.cells):
-                distances = _distances(seen, bank, learnt.grid, judge)
-                frame = judge.recipe.frame(judge.recipe.geometry(seen.picture.height, seen.picture.width))
-                score, full_map = distances.score_and_map(frame)
-                judged.append((seen.index, score, region_level(full_map, settings.min_area)))
-                weight = judge.weight(distances.grid, seen.cells)
-                keeper.add(seen.index, seen.patches, seen.cells, distances.grid, *judged[-1][1:], weight=weight)
-                looked[seen.index] = (seen.glance, float(distances.grid.mean()), score)
+                measured.append(_measured(seen, number, bank, learnt.grid, judge))
                 unseen += [seen.patches[:: len(seen.cells) // 8 + 1]] if len(unseen) < 8 else []
             done += 1
             if progress:
@@ -182,15 +228,52 @@ def calibrate(learnt: TrainingPatches, judge: Judge, progress: Progress | None) 
         if levels is None and unseen:
             levels = choose_levels(bank.vectors, np.concatenate(unseen))
             basis = bank.with_levels(levels).basis
-    judged.sort()
-    drift = Reference.learn([looked[picture] for picture in sorted(looked)])
-    pictures, scores, peaks = np.array(judged, np.float64).reshape(-1, 3).T
-    folds = max(len(learnt.folds), 1)
-    calibration = Calibration(scores, peaks, settings.false_alarm_rate, folds, pictures.astype(np.int32))
-    if learnt.parts is not None:
-        parts, shown_by = len(np.unique(learnt.parts)), len(learnt.parts)
-        calibration = replace(calibration, parts=parts, shown_by=shown_by, new_parts=settings.new_parts)
-    return Calibrated(calibration, drift, keeper.patches(), levels)
+    return sorted(measured, key=lambda seen: seen.picture), levels
+
+
+def _measured(seen: PicturePatches, fold: int, bank: Bank, grid: tuple[int, int], judge: Judge) -> _Measured:
+    distances = _distances(seen, bank, grid, judge)
+    frame = judge.recipe.frame(judge.recipe.geometry(seen.picture.height, seen.picture.width))
+    score, full_map = distances.score_and_map(frame)
+    inside = np.zeros(grid, bool)
+    inside[seen.cells[:, 0], seen.cells[:, 1]] = True
+    peak = region_level(full_map, judge.settings.min_area)
+    return _Measured(seen.index, fold, distances.grid, inside, score, peak, seen.glance)
+
+
+def _with_extents(
+    measured: Sequence[_Measured], judge: Judge, grid: tuple[int, int]
+) -> tuple[Extents | None, np.ndarray]:
+    """Return what the pictures' distances say about scores, and their scores (n,) by the scoring that was asked for."""
+    scores = np.array([seen.score for seen in measured], np.float64)
+    if not measured:
+        return None, scores
+    learnt = learn_extents(
+        np.stack([seen.grid for seen in measured]),
+        np.stack([seen.inside for seen in measured]),
+        [seen.fold for seen in measured],
+        sigma=judge.sigma(grid[0]),
+        smooth=judge.smooth,
+    )
+    if learnt is None:
+        return None, scores
+    extents, by_extent = learnt
+    return extents, by_extent if judge.settings.scoring == "extent" else scores
+
+
+def _kept_patches(
+    learnt: TrainingPatches, measured: Sequence[_Measured], calibration: Calibration, judge: Judge
+) -> CalibrationPatches | None:
+    """Return what a model keeps of the pictures that score highest, once it is known which do."""
+    keeper = PatchKeeper(judge.scoring)
+    chosen = highest_pictures(calibration, kept_pictures(len(measured), calibration.rate)).tolist()
+    entries = {measured[at].picture: at for at in chosen}
+    for seen in learnt.reread(list(entries)):  # subtle: a file that is read again may be gone by now
+        at = entries[seen.index]
+        grid, score, peak = measured[at].grid, float(calibration.scores[at]), float(calibration.peaks[at])
+        weight = judge.weight(grid, seen.cells)
+        keeper.add(seen.index, seen.patches, seen.cells, grid, score, peak, weight=weight)
+    return keeper.patches()
 
 
 def _distances(seen: PicturePatches, bank: Bank, grid: tuple[int, int], judge: Judge) -> PatchDistances:

@@ -9,8 +9,10 @@ from functools import cached_property
 import cv2
 import numpy as np
 
+from totalrecall.errors import SettingError
 from totalrecall.features.patches import cells_inside
 from totalrecall.patchcore.bank import Bank
+from totalrecall.patchcore.extents import Extents
 from totalrecall.patchcore.settings import SCORING, Settings
 from totalrecall.pictures.geometry import Recipe
 from totalrecall.pictures.loading import LearntPicture
@@ -18,6 +20,8 @@ from totalrecall.scoring import PatchDistances, region_level, smooth_distances, 
 from totalrecall.types import Patches
 
 __all__ = ["Judge", "PatchSet", "picture_score", "reweight"]
+
+_SMOOTHED = ("map1pct", "extent")  # scorings of distances that are smoothed like the anomaly map
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,10 +40,19 @@ class Judge:
     Attributes:
         settings: the scoring, its neighbours, and the smallest region that counts.
         recipe: how the pictures are prepared.
+        extents: what was learnt of the good pictures' distances, for the scoring `extent`; None while a fit measures
+            them, and where there were too few.
     """
 
     settings: Settings
     recipe: Recipe
+    extents: Extents | None = None
+
+    @property
+    def scoring(self) -> str:
+        """The scoring in use: `extent` is `map1pct` where nothing could be learnt of the good pictures' distances."""
+        wanted = self.settings.scoring
+        return "map1pct" if wanted == "extent" and self.extents is None else wanted
 
     def measure(self, bank: Bank, picture: PatchSet) -> PatchDistances:
         """Return the distances of a picture's patches to a bank, and its score.
@@ -52,22 +65,32 @@ class Judge:
             distances, indices = found[:, 0], nearest[:, 0]
             grid = np.zeros(picture.grid, np.float32)
             grid[picture.cells[:, 0], picture.cells[:, 1]] = distances
-            score = _picture_score(
-                self.scored(grid, picture.cells),
-                indices,
-                picture.patches,
-                bank,
-                scoring=self.settings.scoring,
-                neighbours=self.settings.neighbours,
-            )
+            score = self._score(self.scored(grid, picture.cells), indices, picture.patches, bank)
         at, row, column = bank.origin[indices[distances.argmax()]].tolist()
         return PatchDistances(grid, score, (at, row, column))
 
+    def _score(self, distances: np.ndarray, indices: np.ndarray, patches: Patches, bank: Bank) -> float:
+        """Return a picture's score from the distances (p,) that `scored` gives; see `picture_score`."""
+        if self.extents is not None and self.scoring == "extent":
+            return self.extents.score(distances)
+        neighbours = self.settings.neighbours
+        return _picture_score(distances, indices, patches, bank, scoring=self.scoring, neighbours=neighbours)
+
     def scored(self, grid: np.ndarray, cells: np.ndarray) -> np.ndarray:
-        """Return the distances (p,) that the score is taken of: those of the cells (p, 2), smoothed for `map1pct`."""
-        if self.settings.scoring != "map1pct":
+        """Return the distances (p,) of the cells (p, 2) that the score is taken of, corrected and smoothed for it."""
+        if self.scoring not in _SMOOTHED:
             return np.asarray(grid[cells[:, 0], cells[:, 1]])
-        return smooth_distances(grid, cells, smoothing_sigma(self._side) * grid.shape[0] / self._side)
+        if self.extents is not None and self.scoring == "extent":
+            grid = self.extents.corrected(grid)
+        return self.smooth(grid, cells)
+
+    def smooth(self, grid: np.ndarray, cells: np.ndarray) -> np.ndarray:
+        """Return the distances (p,) of the cells (p, 2) of a grid (rows, columns), smoothed like the anomaly map."""
+        return smooth_distances(grid, cells, self.sigma(grid.shape[0]))
+
+    def sigma(self, rows: int) -> float:
+        """Return the sigma of the anomaly map's Gaussian in cells of a grid of so many rows."""
+        return smoothing_sigma(self._side) * rows / self._side
 
     @cached_property
     def _side(self) -> int:
@@ -77,7 +100,7 @@ class Judge:
     def weight(self, grid: np.ndarray, cells: np.ndarray) -> np.ndarray:
         """Return by what the patches (p,) bear upon the score: those around a cell that is smoothed, as it does."""
         scored = self.scored(grid, cells)
-        if self.settings.scoring != "map1pct":
+        if self.scoring not in _SMOOTHED:
             return scored
         around = np.zeros_like(grid)
         around[cells[:, 0], cells[:, 1]] = scored
@@ -92,8 +115,9 @@ class Judge:
             assert inside is not None
             cells = np.argwhere(inside)
         distances = self.scored(grid, cells)
-        scoring = "max" if self.settings.scoring == "paper" else self.settings.scoring
-        return _largest(distances, scoring)
+        if self.extents is not None and self.scoring == "extent":
+            return self.extents.score(distances)
+        return _largest(distances, "max" if self.scoring == "paper" else self.scoring)
 
     def level_of_grid(self, grid: np.ndarray, picture: LearntPicture) -> float:
         """Return the level below which a picture's map shows a region, from its grid of distances."""
@@ -118,13 +142,16 @@ def picture_score(
         patches: (p, d) the patches themselves.
         bank: the memory bank, for `paper`.
         scoring: `max` is s* of eq. 6; `paper` weighs it by eq. 7; `top1pct` is the mean of the largest hundredth, and
-            `map1pct` too, of distances that the caller has smoothed (see `smooth_distances`).
+            `map1pct` too, of distances that the caller has smoothed (see `smooth_distances`). `extent` needs what was
+            learnt of good pictures: see `extents.Extents`.
         neighbours: b of eq. 7.
 
     Raises:
-        SettingError: unknown scoring.
+        SettingError: unknown scoring, or `extent`.
     """
     SCORING.check("scoring", scoring)
+    if scoring == "extent":
+        raise SettingError("scoring extent needs good pictures that were measured. Use PatchCore, or Extents.score.")
     return _picture_score(distances, indices, patches, bank, scoring=scoring, neighbours=neighbours)
 
 

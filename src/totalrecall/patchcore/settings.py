@@ -12,7 +12,7 @@ __all__ = ["SCORING", "SCORINGS", "SUBSAMPLING", "SUBSAMPLINGS", "Settings", "co
 
 SUBSAMPLINGS = ("greedy", "random")
 SUBSAMPLING = one_of(SUBSAMPLINGS)
-SCORINGS = ("max", "paper", "top1pct", "map1pct")
+SCORINGS = ("extent", "map1pct", "top1pct", "max", "paper")
 SCORING = one_of(SCORINGS)
 
 
@@ -72,10 +72,13 @@ class Settings(PatchSettings, CommonSettings):
         "leave out the bad patches of good pictures that are unlike all others; `totalrecall audit` shows them",
     )
     scoring: str = setting(
-        "map1pct",
+        "extent",
         "score",
-        "score of a picture: `map1pct` (mean of the largest 1 % of the smoothed distances), `top1pct` (the same "
-        "without smoothing), `max` (the largest distance) or `paper` (eq. 7)",
+        "score of a picture: `extent` (how unusual the largest 0.5, 1, 3 and 10 % of the smoothed distances are, "
+        "compared with good pictures), `map1pct` (mean of the largest 1 % of the smoothed distances), `top1pct` (the "
+        "same without smoothing), `max` (the largest distance) or `paper` (eq. 7)",
+        details="`extent` learns from the good pictures that set the threshold; with fewer than 3 of them the score "
+        "is that of `map1pct`.",
         rule=SCORING,
         metavar="NAME",
     )

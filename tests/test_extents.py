@@ -1,0 +1,225 @@
+"""extents: where good parts vary, and how far a picture is unusual, learnt from leave-one-out distances alone."""
+
+import math
+
+import cv2
+import numpy as np
+import pytest
+
+from totalrecall import PatchCore
+from totalrecall.errors import SettingError
+from totalrecall.patchcore.extents import SHARES, Extents, largest_means, learn_extents
+from totalrecall.patchcore.judge import picture_score
+
+SIDE = 20
+
+
+def as_they_are(grid, cells):
+    return grid[cells[:, 0], cells[:, 1]]
+
+
+def good_grids(count=40, seed=0, *, glare=True):
+    """Distances of good pictures: noise about 1, and twice that in the left quarter, where good parts vary."""
+    grids = np.random.default_rng(seed).gamma(16, 1 / 16, (count, SIDE, SIDE)).astype(np.float32)
+    if glare:
+        grids[:, :, : SIDE // 4] *= 2
+    return grids
+
+
+def learnt(grids, folds=None, inside=None):
+    folds = np.arange(len(grids)) % 5 if folds is None else folds
+    inside = np.ones(grids.shape, bool) if inside is None else inside
+    return learn_extents(grids, inside, folds, sigma=0.5, smooth=as_they_are)
+
+
+def oracle(profile, profiles):
+    """The largest of four z-scores, told in the unit of the hundredth: written out by hand."""
+    unusual = max(
+        (profile[at] - np.mean(profiles[:, at])) / np.std(profiles[:, at], ddof=1) for at in range(len(SHARES))
+    )
+    return np.mean(profiles[:, 1]) + np.std(profiles[:, 1], ddof=1) * unusual
+
+
+def test_the_mean_of_the_largest_is_of_whole_patches_and_of_one_at_least():
+    assert largest_means(np.arange(1000, dtype=np.float32)).tolist() == [997.0, 994.5, 984.5, 949.5]
+    assert largest_means(np.array([3.0, 1.0])).tolist() == [3.0] * 4
+
+
+def test_scores_are_the_largest_of_four_standardised_means():
+    grids = good_grids(glare=False)[:7]  # of so few, place says nothing
+    extents, scores = learnt(grids)
+    profiles = np.stack([largest_means(grid.ravel()) for grid in grids])
+    assert (extents.place == 1).all()
+    assert scores == pytest.approx([oracle(profile, profiles) for profile in profiles])
+    assert [extents.score(grid.ravel()) for grid in grids] == pytest.approx(scores)
+
+
+def test_a_defect_that_is_everywhere_counts_more_than_by_its_hundredth():
+    grids = good_grids()
+    extents, scores = learnt(grids)
+    spot, rust = grids[0].copy(), grids[0] * np.float32(1.3)  # a few patches far out; every patch a little
+    spot[3, 10:14] += 2.5
+    hundredth = [np.sort(as_they_are(extents.corrected(g), np.argwhere(g > 0)))[-4:].mean() for g in (spot, rust)]
+    assert hundredth[0] > hundredth[1]
+    by_extent = [extents.score(extents.corrected(grid).ravel()) for grid in (spot, rust)]
+    assert min(by_extent) > scores.max()
+
+
+def test_where_good_parts_vary_a_distance_counts_less():
+    extents, _ = learnt(good_grids())
+    assert extents.place[:, 0].mean() > 1.2 * extents.place[:, -1].mean()
+    usual, unusual = good_grids(1, seed=9)[0], good_grids(1, seed=9)[0]
+    usual[5:8, 0:3] += 1.5
+    unusual[5:8, -3:] += 1.5
+    assert usual.max() > unusual.max()
+    scores = [extents.score(extents.corrected(grid).ravel()) for grid in (usual, unusual)]
+    assert scores[1] > scores[0]
+
+
+def test_place_is_the_square_root_of_a_blurred_mean_with_five_pictures_of_doubt():
+    grids = good_grids()
+    extents, _ = learnt(grids)
+    relative = (grids.sum(axis=0, dtype=np.float64) / grids.mean(dtype=np.float64) + 5) / (len(grids) + 5)
+    expected = np.sqrt(cv2.GaussianBlur(relative, (13, 13), 2.0, borderType=cv2.BORDER_REFLECT))
+    assert extents.place == pytest.approx(expected, rel=1e-5)
+
+
+def test_place_never_doubts_a_distance_beyond_a_factor():
+    grids = good_grids()
+    grids[:, :, : SIDE // 2] = 0  # a painted background
+    grids[:, 0, -1] = 500
+    place = learnt(grids)[0].place
+    assert place.min() >= math.sqrt(0.5) - 1e-6
+    assert place.max() <= math.sqrt(2) + 1e-6
+
+
+def test_good_pictures_are_scored_by_what_the_other_folds_say_about_place():
+    grids = good_grids(glare=False)
+    grids[0, :4, :4] *= 6  # only this picture varies there
+    _, alone = learnt(grids)
+    _, together = learnt(grids, folds=np.repeat([0, 1], 20))
+    own_place = learnt(grids)[0]
+    assert alone[0] > own_place.score(own_place.corrected(grids[0]).ravel())
+    assert together[0] != alone[0]
+
+
+def test_one_fold_is_cut_into_groups():
+    _, scores = learnt(good_grids(), folds=np.zeros(40, int))
+    _, expected = learnt(good_grids(), folds=np.arange(40) // 2)
+    assert np.array_equal(scores, expected)
+
+
+def test_cells_outside_the_region_of_interest_say_nothing():
+    grids = good_grids()
+    inside = np.ones(grids.shape, bool)
+    inside[:, :, 15:] = False
+    whole = learnt(grids[:, :, :15], inside=inside[:, :, :15])
+    part = learnt(np.where(inside, grids, np.float32(0)), inside=inside)
+    assert part[1] == pytest.approx(whole[1], rel=0.02)  # the mirror at the blur's edge is not the region's
+    assert (part[0].place[:, 15:] == 1).all()
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_of_fewer_than_three_pictures_nothing_is_learnt(count):
+    assert learnt(good_grids(count)) is None
+
+
+def test_equal_pictures_give_finite_scores():
+    grids = np.ones((20, SIDE, SIDE), np.float32)
+    extents, scores = learnt(grids)
+    assert np.isfinite(scores).all()
+    assert math.isfinite(extents.checked().score(np.full(400, 5.0)))
+    assert np.isfinite(learnt(np.zeros((20, SIDE, SIDE), np.float32))[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("place", np.zeros((3, 3), np.float32)),
+        ("place", np.full((3, 3), np.nan, np.float32)),
+        ("means", np.ones(3)),
+        ("means", np.array([1.0, np.inf, 1, 1])),
+        ("deviations", np.zeros(4)),
+        ("deviations", -np.ones(4)),
+    ],
+)
+def test_parts_that_cannot_be_used_are_named(name, value):
+    parts = {"place": np.ones((3, 3), np.float32), "means": np.ones(4), "deviations": np.ones(4), name: value}
+    with pytest.raises(ValueError, match=f"extents.{name}"):
+        Extents(**parts).checked()
+
+
+# ---------------------------------------------------------------------- in the detector
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    from totalrecall.demo.pictures import make_dataset
+
+    folder = make_dataset(tmp_path_factory.mktemp("parts"), kind="washer", good=12, test_good=4, defective=6, seed=3)
+    return PatchCore(size=128, at_least=200, seed=1).fit(folder / "train" / "good"), folder
+
+
+def test_extent_is_the_default_and_kept_in_the_model(fitted, tmp_path):
+    detector, folder = fitted
+    assert detector.settings.scoring == "extent"
+    pictures = sorted((folder / "test").rglob("*.png"))
+    scores = detector.score(pictures)
+    loaded = PatchCore.load(detector.save(tmp_path / "part.trecall"))
+    assert loaded.score(pictures).tolist() == scores.tolist()
+    assert [loaded.predict(path).score for path in pictures] == scores.tolist()
+
+
+def test_extent_of_the_detector_is_that_of_its_distances(fitted):
+    detector, folder = fitted
+    judge, path = detector.judge, min((folder / "test").rglob("*.png"))
+    _, grid = next(iter(detector.extractor.stream([path])))
+    distances = detector.bank_.nearest(grid[0].reshape(-1, grid.shape[3]))[0].reshape(grid.shape[1:3])
+    corrected = (distances / judge.extents.place).astype(np.float32)
+    smoothed = cv2.GaussianBlur(corrected, (0, 0), judge.sigma(len(grid[0])), borderType=cv2.BORDER_REFLECT)
+    unusual = (largest_means(smoothed.ravel()) - judge.extents.means) / judge.extents.deviations
+    expected = judge.extents.means[1] + judge.extents.deviations[1] * unusual.max()
+    assert detector.predict(path).score == pytest.approx(expected, rel=1e-3)
+
+
+def test_an_update_keeps_what_was_learnt_and_undo_gives_the_same_scores(fitted):
+    detector, folder = fitted
+    pictures = sorted((folder / "test").rglob("*.png"))
+    before, extents = detector.score(pictures).tolist(), detector.judge.extents
+    worst = pictures[int(np.argmax(before))]
+    detector.update(add=[worst])
+    assert detector.judge.extents is extents
+    assert not detector.predict(worst).is_anomalous
+    detector.undo()
+    assert detector.score(pictures).tolist() == before
+
+
+def test_fitting_again_forgets_what_was_learnt(fitted):
+    _, folder = fitted
+    good = sorted((folder / "train" / "good").glob("*.png"))
+    detector = PatchCore(size=128, at_least=200, seed=1).fit(good)
+    first = detector.calibration_.scores.tolist()
+    assert detector.fit(good).calibration_.scores.tolist() == first
+    detector.fit(good[:2])
+    assert detector.judge.extents is None
+    assert detector.judge.scoring == "map1pct"
+    assert math.isnan(detector.threshold_)
+
+
+def test_without_held_out_pictures_the_score_is_that_of_map1pct(fitted):
+    _, folder = fitted
+    paths = sorted((folder / "test").rglob("*.png"))
+    scores = [
+        PatchCore(size=128, at_least=200, holdout=0, scoring=scoring)
+        .fit(folder / "train" / "good")
+        .score(paths)
+        .tolist()
+        for scoring in ("extent", "map1pct")
+    ]
+    assert scores[0] == scores[1]
+
+
+def test_a_single_picture_cannot_be_scored_by_extent_alone(fitted):
+    detector, _ = fitted
+    with pytest.raises(SettingError, match="scoring extent needs good pictures"):
+        picture_score(np.ones(4), np.zeros(4, int), np.ones((4, 2)), detector.bank_, scoring="extent")
