@@ -8,14 +8,19 @@ import pytest
 
 from totalrecall import PatchCore
 from totalrecall.errors import SettingError
-from totalrecall.patchcore.extents import SHARES, Extents, largest_means, learn_extents
+from totalrecall.patchcore.extents import SHARES, SMOOTHINGS, Extents, learn_extents, profile_of
 from totalrecall.patchcore.judge import picture_score
 
-SIDE = 20
+SIDE, SIGMA = 20, 0.5
+COUNT = len(SMOOTHINGS) * len(SHARES)
 
 
-def as_they_are(grid, cells):
-    return grid[cells[:, 0], cells[:, 1]]
+def everywhere(grid):
+    return np.indices(grid.shape).reshape(2, -1).T
+
+
+def scored(extents, grid):
+    return extents.score(grid, everywhere(grid), SIGMA)
 
 
 def good_grids(count=40, seed=0, *, glare=True):
@@ -29,29 +34,43 @@ def good_grids(count=40, seed=0, *, glare=True):
 def learnt(grids, folds=None, inside=None):
     folds = np.arange(len(grids)) % 5 if folds is None else folds
     inside = np.ones(grids.shape, bool) if inside is None else inside
-    return learn_extents(grids, inside, folds, sigma=0.5, smooth=as_they_are)
+    return learn_extents(grids, inside, folds, sigma=SIGMA)
 
 
-def oracle(profile, profiles):
-    """The largest of four z-scores, told in the unit of the hundredth: written out by hand."""
-    unusual = max(
-        (profile[at] - np.mean(profiles[:, at])) / np.std(profiles[:, at], ddof=1) for at in range(len(SHARES))
-    )
-    return np.mean(profiles[:, 1]) + np.std(profiles[:, 1], ddof=1) * unusual
+def largest(values, share):
+    return np.sort(values.ravel())[::-1][: max(int(share * values.size), 1)].mean()
 
 
-def test_the_mean_of_the_largest_is_of_whole_patches_and_of_one_at_least():
-    assert largest_means(np.arange(1000, dtype=np.float32)).tolist() == [997.0, 994.5, 984.5, 949.5]
-    assert largest_means(np.array([3.0, 1.0])).tolist() == [3.0] * 4
+def profile_by_hand(grid, sigma=SIGMA):
+    sides = ((2 * round(4 * wide) + 1, wide) for wide in (sigma, 2 * sigma))
+    smoothed = [grid, *(cv2.GaussianBlur(grid, (side, side), wide, borderType=2) for side, wide in sides)]
+    return np.array([largest(values, share) for values in smoothed for share in (0.005, 0.01, 0.03, 0.1)])
 
 
-def test_scores_are_the_largest_of_four_standardised_means():
+def score_by_hand(profile, profiles):
+    """The largest of twelve z-scores, in the unit of the hundredth that is smoothed like the map."""
+    unusual = max((profile[at] - np.mean(profiles[:, at])) / np.std(profiles[:, at], ddof=1) for at in range(12))
+    return np.mean(profiles[:, 5]) + np.std(profiles[:, 5], ddof=1) * unusual
+
+
+def test_a_profile_is_the_mean_of_the_largest_at_three_smoothings():
+    for grid in good_grids(3):
+        assert profile_of(grid, everywhere(grid), SIGMA) == pytest.approx(profile_by_hand(grid), rel=1e-5)
+
+
+def test_a_mean_is_of_whole_patches_and_of_one_at_least():
+    grid = np.arange(1000, dtype=np.float32).reshape(25, 40)
+    assert profile_of(grid, everywhere(grid), SIGMA)[:4].tolist() == [997.0, 994.5, 984.5, 949.5]
+    assert profile_of(grid, np.array([[3, 3], [2, 0]]), SIGMA)[:4].tolist() == [123.0] * 4
+
+
+def test_scores_are_the_largest_of_twelve_standardised_means():
     grids = good_grids(glare=False)[:7]  # of so few, place says nothing
     extents, scores = learnt(grids)
-    profiles = np.stack([largest_means(grid.ravel()) for grid in grids])
+    profiles = np.stack([profile_by_hand(grid) for grid in grids])
     assert (extents.place == 1).all()
-    assert scores == pytest.approx([oracle(profile, profiles) for profile in profiles])
-    assert [extents.score(grid.ravel()) for grid in grids] == pytest.approx(scores)
+    assert scores == pytest.approx([score_by_hand(profile, profiles) for profile in profiles], rel=1e-5)
+    assert [scored(extents, grid) for grid in grids] == pytest.approx(scores)
 
 
 def test_a_defect_that_is_everywhere_counts_more_than_by_its_hundredth():
@@ -59,21 +78,18 @@ def test_a_defect_that_is_everywhere_counts_more_than_by_its_hundredth():
     extents, scores = learnt(grids)
     spot, rust = grids[0].copy(), grids[0] * np.float32(1.3)  # a few patches far out; every patch a little
     spot[3, 10:14] += 2.5
-    hundredth = [np.sort(as_they_are(extents.corrected(g), np.argwhere(g > 0)))[-4:].mean() for g in (spot, rust)]
-    assert hundredth[0] > hundredth[1]
-    by_extent = [extents.score(extents.corrected(grid).ravel()) for grid in (spot, rust)]
+    assert largest(extents.corrected(spot), 0.01) > largest(extents.corrected(rust), 0.01)
+    by_extent = [scored(extents, grid) for grid in (spot, rust)]
     assert min(by_extent) > scores.max()
 
 
 def test_where_good_parts_vary_a_distance_counts_less():
     extents, _ = learnt(good_grids())
     assert extents.place[:, 0].mean() > 1.2 * extents.place[:, -1].mean()
-    usual, unusual = good_grids(1, seed=9)[0], good_grids(1, seed=9)[0]
-    usual[5:8, 0:3] += 1.5
-    unusual[5:8, -3:] += 1.5
-    assert usual.max() > unusual.max()
-    scores = [extents.score(extents.corrected(grid).ravel()) for grid in (usual, unusual)]
-    assert scores[1] > scores[0]
+    usual, unusual = np.ones((SIDE, SIDE), np.float32), np.ones((SIDE, SIDE), np.float32)
+    usual[5:8, 0:3] = unusual[5:8, -3:] = 4
+    scores = [scored(extents, grid) for grid in (usual, unusual)]
+    assert scores[1] > 1.1 * scores[0]
 
 
 def test_place_is_the_square_root_of_a_blurred_mean_with_five_pictures_of_doubt():
@@ -99,7 +115,7 @@ def test_good_pictures_are_scored_by_what_the_other_folds_say_about_place():
     _, alone = learnt(grids)
     _, together = learnt(grids, folds=np.repeat([0, 1], 20))
     own_place = learnt(grids)[0]
-    assert alone[0] > own_place.score(own_place.corrected(grids[0]).ravel())
+    assert alone[0] > scored(own_place, grids[0])
     assert together[0] != alone[0]
 
 
@@ -128,7 +144,7 @@ def test_equal_pictures_give_finite_scores():
     grids = np.ones((20, SIDE, SIDE), np.float32)
     extents, scores = learnt(grids)
     assert np.isfinite(scores).all()
-    assert math.isfinite(extents.checked().score(np.full(400, 5.0)))
+    assert math.isfinite(scored(extents.checked(), np.full((SIDE, SIDE), 5, np.float32)))
     assert np.isfinite(learnt(np.zeros((20, SIDE, SIDE), np.float32))[1]).all()
 
 
@@ -138,13 +154,14 @@ def test_equal_pictures_give_finite_scores():
         ("place", np.zeros((3, 3), np.float32)),
         ("place", np.full((3, 3), np.nan, np.float32)),
         ("means", np.ones(3)),
-        ("means", np.array([1.0, np.inf, 1, 1])),
-        ("deviations", np.zeros(4)),
-        ("deviations", -np.ones(4)),
+        ("means", np.full(COUNT, np.inf)),
+        ("deviations", np.zeros(COUNT)),
+        ("deviations", -np.ones(COUNT)),
     ],
 )
 def test_parts_that_cannot_be_used_are_named(name, value):
-    parts = {"place": np.ones((3, 3), np.float32), "means": np.ones(4), "deviations": np.ones(4), name: value}
+    parts = {"place": np.ones((3, 3), np.float32), "means": np.ones(COUNT)}
+    parts = {**parts, "deviations": np.ones(COUNT), name: value}
     with pytest.raises(ValueError, match=f"extents.{name}"):
         Extents(**parts).checked()
 
@@ -175,10 +192,10 @@ def test_extent_of_the_detector_is_that_of_its_distances(fitted):
     judge, path = detector.judge, min((folder / "test").rglob("*.png"))
     _, grid = next(iter(detector.extractor.stream([path])))
     distances = detector.bank_.nearest(grid[0].reshape(-1, grid.shape[3]))[0].reshape(grid.shape[1:3])
-    corrected = (distances / judge.extents.place).astype(np.float32)
-    smoothed = cv2.GaussianBlur(corrected, (0, 0), judge.sigma(len(grid[0])), borderType=cv2.BORDER_REFLECT)
-    unusual = (largest_means(smoothed.ravel()) - judge.extents.means) / judge.extents.deviations
-    expected = judge.extents.means[1] + judge.extents.deviations[1] * unusual.max()
+    sigma = 4 * 128 / 224 * len(distances) / 128  # of the map, 4 pixels at 224; in cells
+    profile = profile_by_hand((distances / judge.extents.place).astype(np.float32), sigma)
+    unusual = (profile - judge.extents.means) / judge.extents.deviations
+    expected = judge.extents.means[5] + judge.extents.deviations[5] * unusual.max()
     assert detector.predict(path).score == pytest.approx(expected, rel=1e-3)
 
 

@@ -8,34 +8,38 @@ a bank without it (leave-one-out):
 
 - **place**: each distance is divided by the square root of the mean leave-one-out distance at that cell of the grid,
   relative to the mean over all cells;
-- **extent**: the mean of the largest 0.5, 1, 3 and 10 percent of the smoothed distances, each counted in standard
-  deviations from its mean over the good pictures; the largest of the four is taken.
+- **extent**: the mean of the largest 0.5, 1, 3 and 10 percent of the distances, as they are, smoothed like the anomaly
+  map, and smoothed twice as much, each counted in standard deviations from its mean over the good pictures; the largest
+  of the twelve is taken.
 
 Nothing is trained, and no defect is needed. The pictures that set the threshold are scored as new ones are: what is
 learnt about place comes from the other folds.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-__all__ = ["LEAST", "SHARES", "Extents", "learn_extents"]
+from totalrecall.scoring import smooth_distances
+
+__all__ = ["LEAST", "SHARES", "SMOOTHINGS", "Extents", "learn_extents", "profile_of"]
 
 SHARES = (0.005, 0.01, 0.03, 0.1)  # of the patches, largest distances first
+SMOOTHINGS = (0.0, 1.0, 2.0)  # times the sigma of the anomaly map's Gaussian
 LEAST = 3  # pictures: of two there is no telling how much good ones differ
 
-_UNIT = 1  # index of the share whose mean and standard deviation give the score its unit: the hundredth
+_UNIT = (
+    len(SHARES) + 1
+)  # whose mean and standard deviation give the score its unit: the hundredth, smoothed like the map
 _PLACE_LEAST = 8  # pictures: four gave a map of chance, which cost metal plates four points of image AUROC
 _PLACE_PRIOR = 5.0  # pictures at which every place is as usual as any other
 _PLACE_POWER = 0.5
 _PLACE_AT_MOST = 2.0  # times the mean, and its half at least; the seven sets that this was tried on stay within
 _PLACE_SIGMA = 4.0  # times the sigma of the anomaly map: two cells at 256 pixels
 _GROUPS = 20
-
-Smooth = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +48,7 @@ class Extents:
 
     Attributes:
         place: float32 (rows, columns), what the distance at each cell is divided by; 1 is as everywhere.
-        means, deviations: float64 (4,), over the good pictures, of the mean of the largest distances, for each of
-            `SHARES`.
+        means, deviations: float64 (12,), over the good pictures, of what `profile_of` gives.
     """
 
     place: np.ndarray
@@ -60,7 +63,7 @@ class Extents:
         """
         if self.place.ndim != 2 or not (np.isfinite(self.place).all() and (self.place > 0).all()):
             raise ValueError("extents.place (not all above 0)")
-        if self.means.shape != (len(SHARES),) or not np.isfinite(self.means).all():
+        if self.means.shape != (len(SMOOTHINGS) * len(SHARES),) or not np.isfinite(self.means).all():
             raise ValueError("extents.means (wrong shape, or not finite)")
         if self.deviations.shape != self.means.shape or not (
             np.isfinite(self.deviations).all() and (self.deviations > 0).all()
@@ -72,25 +75,40 @@ class Extents:
         """Return distances (rows, columns) divided by what is usual at their place."""
         return np.asarray(grid / self.place)
 
-    def score(self, distances: np.ndarray) -> float:
-        """Return the score of a picture from its corrected and smoothed distances (p,).
+    def score(self, grid: np.ndarray, cells: np.ndarray, sigma: float) -> float:
+        """Return the score of a picture from its distances (rows, columns) at the cells (p, 2) that count.
 
-        It is in the unit of the distances: the mean of the largest hundredth that is as unusual, in standard
-        deviations, as the picture is in the extent in which it is most unusual.
+        It is in the unit of the distances: the mean of the largest hundredth, smoothed like the map, that is as
+        unusual, in standard deviations, as the picture is in the extent in which it is most unusual.
+
+        Args:
+            grid: distances.
+            cells: row and column of each patch inside the region of interest.
+            sigma: of the anomaly map's Gaussian, in cells.
         """
-        return float(_scores(largest_means(distances)[None], self.means, self.deviations)[0])
+        profile = profile_of(self.corrected(grid), cells, sigma)
+        return float(_scores(profile[None], self.means, self.deviations)[0])
 
 
-def largest_means(distances: np.ndarray) -> np.ndarray:
-    """Return the mean (4,) of the largest distances (p,), for each of `SHARES`; of at least one."""
-    ordered = np.sort(distances)[::-1].astype(np.float64)
-    sums = np.cumsum(ordered)
-    counts = [max(int(share * len(ordered)), 1) for share in SHARES]
-    return np.array([sums[count - 1] / count for count in counts])
+def profile_of(grid: np.ndarray, cells: np.ndarray, sigma: float) -> np.ndarray:
+    """Return the mean of the largest distances, (12,): for each of `SMOOTHINGS`, for each of `SHARES`, at least one.
+
+    Args:
+        grid: distances (rows, columns).
+        cells: (p, 2) row and column of each patch that counts.
+        sigma: of the anomaly map's Gaussian, in cells.
+    """
+    means = []
+    for times in SMOOTHINGS:
+        distances = smooth_distances(grid, cells, times * sigma) if times else grid[cells[:, 0], cells[:, 1]]
+        sums = np.cumsum(np.sort(distances)[::-1], dtype=np.float64)
+        counts = [max(int(share * len(sums)), 1) for share in SHARES]
+        means += [sums[count - 1] / count for count in counts]
+    return np.array(means)
 
 
 def learn_extents(
-    grids: np.ndarray, inside: np.ndarray, folds: Sequence[int] | np.ndarray, *, sigma: float, smooth: Smooth
+    grids: np.ndarray, inside: np.ndarray, folds: Sequence[int] | np.ndarray, *, sigma: float
 ) -> tuple[Extents, np.ndarray] | None:
     """Learn from leave-one-out distances, and score the pictures that they are of.
 
@@ -99,7 +117,6 @@ def learn_extents(
         inside: bool (n, rows, columns), where each picture is judged.
         folds: (n,) the fold of each picture; where all are in one, they are cut into groups.
         sigma: of the anomaly map's Gaussian, in cells.
-        smooth: gives the distances (p,) of a grid (rows, columns) at its cells (p, 2), smoothed like the map.
 
     Returns:
         What new pictures are scored by, and the scores (n,) of these, each by what the other folds say about place.
@@ -112,13 +129,13 @@ def learn_extents(
     if len(np.unique(groups)) < 2:  # pictures of one part mostly follow each other, and share a group
         groups = np.arange(count) * min(_GROUPS, count) // count
     sums, counts = grids.sum(axis=0, dtype=np.float64), inside.sum(axis=0)
-    profiles = np.empty((count, len(SHARES)))
+    profiles = np.empty((count, len(SMOOTHINGS) * len(SHARES)))
     for group in np.unique(groups):
         members = np.flatnonzero(groups == group)
         others = sums - grids[members].sum(axis=0, dtype=np.float64), counts - inside[members].sum(axis=0)
         place = _place(*others, pictures=count - len(members), sigma=sigma)
         for at in members:
-            profiles[at] = largest_means(smooth(grids[at] / place, np.argwhere(inside[at])))
+            profiles[at] = profile_of(grids[at] / place, np.argwhere(inside[at]), sigma)
     means = profiles.mean(axis=0)
     deviations = np.maximum(profiles.std(axis=0, ddof=1), 1e-3 * means.max() + 1e-12)  # of equal pictures they are 0
     learnt = Extents(_place(sums, counts, pictures=count, sigma=sigma), means, deviations)
@@ -126,7 +143,7 @@ def learn_extents(
 
 
 def _scores(profiles: np.ndarray, means: np.ndarray, deviations: np.ndarray) -> np.ndarray:
-    """Return scores (n,) from the means of the largest distances (n, 4)."""
+    """Return scores (n,) from what `profile_of` gives (n, 12)."""
     unusual = ((profiles - means) / deviations).max(axis=1)
     return np.asarray(means[_UNIT] + deviations[_UNIT] * unusual)
 

@@ -253,7 +253,6 @@ def _with_extents(
         np.stack([seen.inside for seen in measured]),
         [seen.fold for seen in measured],
         sigma=judge.sigma(grid[0]),
-        smooth=judge.smooth,
     )
     if learnt is None:
         return None, scores

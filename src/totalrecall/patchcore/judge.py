@@ -65,27 +65,23 @@ class Judge:
             distances, indices = found[:, 0], nearest[:, 0]
             grid = np.zeros(picture.grid, np.float32)
             grid[picture.cells[:, 0], picture.cells[:, 1]] = distances
-            score = self._score(self.scored(grid, picture.cells), indices, picture.patches, bank)
+            score = self._score(grid, picture, indices, bank)
         at, row, column = bank.origin[indices[distances.argmax()]].tolist()
         return PatchDistances(grid, score, (at, row, column))
 
-    def _score(self, distances: np.ndarray, indices: np.ndarray, patches: Patches, bank: Bank) -> float:
-        """Return a picture's score from the distances (p,) that `scored` gives; see `picture_score`."""
+    def _score(self, grid: np.ndarray, picture: PatchSet, indices: np.ndarray, bank: Bank) -> float:
+        """Return a picture's score from its distances (rows, columns) and its nearest bank vectors (p,)."""
         if self.extents is not None and self.scoring == "extent":
-            return self.extents.score(distances)
-        neighbours = self.settings.neighbours
-        return _picture_score(distances, indices, patches, bank, scoring=self.scoring, neighbours=neighbours)
+            return self.extents.score(grid, picture.cells, self.sigma(grid.shape[0]))
+        distances, neighbours = self.scored(grid, picture.cells), self.settings.neighbours
+        return _picture_score(distances, indices, picture.patches, bank, scoring=self.scoring, neighbours=neighbours)
 
     def scored(self, grid: np.ndarray, cells: np.ndarray) -> np.ndarray:
-        """Return the distances (p,) of the cells (p, 2) that the score is taken of, corrected and smoothed for it."""
+        """Return the distances (p,) of the cells (p, 2) that count for the score: corrected, smoothed, as it asks."""
         if self.scoring not in _SMOOTHED:
             return np.asarray(grid[cells[:, 0], cells[:, 1]])
         if self.extents is not None and self.scoring == "extent":
             grid = self.extents.corrected(grid)
-        return self.smooth(grid, cells)
-
-    def smooth(self, grid: np.ndarray, cells: np.ndarray) -> np.ndarray:
-        """Return the distances (p,) of the cells (p, 2) of a grid (rows, columns), smoothed like the anomaly map."""
         return smooth_distances(grid, cells, self.sigma(grid.shape[0]))
 
     def sigma(self, rows: int) -> float:
@@ -114,10 +110,9 @@ class Judge:
             inside = cells_inside(roi, (grid.shape[0], grid.shape[1]))
             assert inside is not None
             cells = np.argwhere(inside)
-        distances = self.scored(grid, cells)
         if self.extents is not None and self.scoring == "extent":
-            return self.extents.score(distances)
-        return _largest(distances, "max" if self.scoring == "paper" else self.scoring)
+            return self.extents.score(grid, cells, self.sigma(grid.shape[0]))
+        return _largest(self.scored(grid, cells), "max" if self.scoring == "paper" else self.scoring)
 
     def level_of_grid(self, grid: np.ndarray, picture: LearntPicture) -> float:
         """Return the level below which a picture's map shows a region, from its grid of distances."""
