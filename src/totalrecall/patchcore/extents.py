@@ -25,7 +25,7 @@ import numpy as np
 
 from totalrecall.scoring import smooth_distances
 
-__all__ = ["LEAST", "SHARES", "SMOOTHINGS", "Extents", "learn_extents", "profile_of"]
+__all__ = ["LEAST", "SHARES", "SMOOTHINGS", "Extents", "learn_extents", "place_of", "profile_of"]
 
 SHARES = (0.005, 0.01, 0.03, 0.1)  # of the patches, largest distances first
 SMOOTHINGS = (0.0, 1.0, 2.0)  # times the sigma of the anomaly map's Gaussian
@@ -133,12 +133,12 @@ def learn_extents(
     for group in np.unique(groups):
         members = np.flatnonzero(groups == group)
         others = sums - grids[members].sum(axis=0, dtype=np.float64), counts - inside[members].sum(axis=0)
-        place = _place(*others, pictures=count - len(members), sigma=sigma)
+        place = place_of(*others, pictures=count - len(members), sigma=sigma)
         for at in members:
             profiles[at] = profile_of(grids[at] / place, np.argwhere(inside[at]), sigma)
     means = profiles.mean(axis=0)
     deviations = np.maximum(profiles.std(axis=0, ddof=1), 1e-3 * means.max() + 1e-12)  # of equal pictures they are 0
-    learnt = Extents(_place(sums, counts, pictures=count, sigma=sigma), means, deviations)
+    learnt = Extents(place_of(sums, counts, pictures=count, sigma=sigma), means, deviations)
     return learnt, _scores(profiles, means, deviations)
 
 
@@ -148,7 +148,7 @@ def _scores(profiles: np.ndarray, means: np.ndarray, deviations: np.ndarray) -> 
     return np.asarray(means[_UNIT] + deviations[_UNIT] * unusual)
 
 
-def _place(sums: np.ndarray, counts: np.ndarray, *, pictures: int, sigma: float) -> np.ndarray:
+def place_of(sums: np.ndarray, counts: np.ndarray, *, pictures: int, sigma: float) -> np.ndarray:
     """Return what the distance at each cell is divided by, float32 (rows, columns).
 
     Args:
