@@ -15,11 +15,12 @@ from totalrecall.cli import build_parser, main
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE = (DOCS / "reference" / "json.md").read_text(encoding="utf-8")
-# what is written there hangs on the model, the data set or the network: names of settings, defects, categories, layers
-OPEN = ("settings", "defect_auroc", "reasons", "layers", "datasets[].categories")
+# what is written there hangs on the model, the data set or the network: names of settings, defects, layers
+OPEN = ("settings", "changes", "defect_auroc", "reasons", "layers", "datasets[].categories")
 COMMANDS = """
 fit: fit parts/good -o new.trecall --ignore-outliers
 fit: fit parts/good -o padim.trecall --method padim
+fit: fit parts/good mvtec_ad/bottle/train/good -o tuned.trecall --tune --size 64 --scoring map1pct
 predict: predict part.trecall parts/new
 evaluate: evaluate part.trecall mvtec_ad/bottle --layout mvtec
 capability: capability part.trecall parts/new --kinds blob --sizes 4 20 --per-size 2
@@ -30,6 +31,7 @@ teach: teach part.trecall --defect missed.png --apply
 info: info part.trecall
 capability: capability padim.trecall parts/new --kinds blob missing --sizes 4 20 --per-size 2 --save
 info: info padim.trecall
+info: info tuned.trecall
 audit: audit parts/good parts/copies
 datasets: datasets
 datasets: datasets mvtec mvtec_ad

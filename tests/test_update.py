@@ -110,7 +110,7 @@ def test_the_threshold_is_that_of_a_calibration_with_the_new_vectors(tiny_backbo
     from totalrecall.patchcore.bank import Bank
     from totalrecall.patchcore.fitting import learn
 
-    detector = made_to_grow(tiny_backbone).fit(good)
+    detector = made_to_grow(tiny_backbone, scoring="map1pct").fit(good)
     detector.update(add=alarms)
     new = detector.bank_.origin[:, 0] >= 24
     learnt, _ = learn(detector.extractor, detector.settings, sorted(good.iterdir()))
@@ -126,6 +126,31 @@ def test_the_threshold_is_that_of_a_calibration_with_the_new_vectors(tiny_backbo
     told = np.array([scores[picture] for picture in calibration.pictures])
     assert calibration.scores == pytest.approx(told, rel=2e-3)  # float16
     assert (calibration.scores >= told * (1 - 2e-3)).all()
+
+
+def test_scores_by_extent_follow_in_proportion_and_are_upper_bounds(saved, good, tmp_path):
+    """Every score falls as that of the whole grid does, known here from the fit's distances and the new vectors."""
+    from totalrecall.patchcore.fitting import learn
+
+    header, tensors = read_artifact(saved)
+    header["coreset"]["radius"] = 1e-6  # every patch of the newcomers enters, so that distances fall
+    detector = PatchCore.load(write_artifact(tmp_path / "narrow.trecall", header, tensors))
+    before, judge = detector.calibration_, detector.judge
+    detector.update(add=[stripes(300), stripes(301)])
+    added = detector.bank_.vectors[detector.bank_.origin[:, 0] >= 24]
+    learnt, _ = learn(detector.extractor, detector.settings, sorted(good.iterdir()))
+    told = np.zeros(24)
+    for fold in learnt.folds:
+        bank = learnt.bank(learnt.choose(without=fold))
+        for seen in learnt.reread(fold):
+            old = bank.nearest(seen.patches)[0][:, 0].reshape(learnt.grid)
+            new = np.minimum(old.ravel(), np.linalg.norm(seen.patches[:, None] - added, axis=2).min(axis=1))
+            scores = [judge.score_of_grid(grid.reshape(learnt.grid), seen.picture) for grid in (old, new)]
+            told[seen.index] = before.scores[seen.index] * scores[1] / scores[0]
+    after = detector.calibration_.scores
+    assert (after >= told * (1 - 2e-3)).all()
+    assert after == pytest.approx(told, rel=0.25)  # patches that were not kept stay where they were
+    assert (after < before.scores * (1 - 1e-3)).sum() > 3
 
 
 def test_scores_of_the_calibration_only_fall(detector, alarms):

@@ -2,21 +2,32 @@
 
 import argparse
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from totalrecall.cli.common import add_output_options, check_target, complain, progress_bars, say, write_json
+from totalrecall.cli.common import (
+    add_output_options,
+    check_target,
+    complain,
+    print_table,
+    progress_bars,
+    say,
+    write_json,
+)
 from totalrecall.cli.options import (
     add_reading_options,
     add_setting_options,
     add_split_options,
+    fraction,
+    given_settings,
     make_detector,
     memory_size,
     tell_region,
     training_pictures,
 )
 from totalrecall.cli.paths import INPUT, OUTPUT
-from totalrecall.errors import DataError, only_picture_notices
+from totalrecall.errors import DataError, SettingError, only_picture_notices
 from totalrecall.registry import SETTINGS
 from totalrecall.system.text import counted, human_bytes, listed
 
@@ -24,6 +35,7 @@ if TYPE_CHECKING:
     from totalrecall.detectors.one_pass import OnePassPlan
     from totalrecall.patchcore.plan import Plan
     from totalrecall.registry import AnyDetector
+    from totalrecall.tuning import Tuning
 
 __all__ = ["add_parser"]
 
@@ -54,6 +66,18 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="SIZE",
         help="most memory that the program may use, such as 2GB (default: half of the free memory)",
     )
+    parser.add_argument(
+        "--tune",
+        action="store_true",
+        help="first find settings for these parts: try sizes, layers, scores and backbones on defects that are planted "
+        "on held-out good pictures, and keep what finds clearly more",
+    )
+    parser.add_argument(
+        "--budget-ms",
+        type=fraction,
+        metavar="MS",
+        help="most milliseconds per picture, for --tune (default: twice those of the settings as given)",
+    )
     parser.add_argument("--no-embed", action="store_true", help="leave the backbone out of the model file")
     add_reading_options(parser)
     add_output_options(parser)
@@ -71,13 +95,57 @@ def run(args: argparse.Namespace) -> int:
     detector = make_detector(args)
     tell_region(args, detector.region)
     pictures = training_pictures(args)
+    tuning = _tuned(args, pictures)
+    if tuning is not None:
+        detector = tuning.detector()
     with only_picture_notices(), progress_bars(args) as progress:  # each skipped picture is named below
         detector.fit(pictures, memory=args.memory, announce=lambda plan: _announce(args, plan), progress=progress)
     for error in detector.skipped_:
         complain(error)
+    if tuning is not None:
+        from totalrecall.patchcore.detector import PatchCore
+
+        assert isinstance(detector, PatchCore)
+        detector.keep_tuning(tuning.to_json())
     detector.save(output, embed_backbone=not args.no_embed)
     _tell(args, detector, output)
     return 1 if detector.skipped_ else 0
+
+
+def _tuned(args: argparse.Namespace, pictures: Sequence[Path]) -> "Tuning | None":
+    """Find settings by planted defects where --tune asks for it, and show what was tried."""
+    if not args.tune:
+        if args.budget_ms is not None:
+            raise SettingError("--budget-ms is for --tune. Add --tune, or leave it out.", "budget_ms")
+        return None
+    if args.method != "patchcore":
+        raise SettingError(f"--tune is only for method patchcore, got method {args.method}. Leave it out.", "tune")
+    from rich.table import Table
+
+    from totalrecall.patchcore.settings import Settings
+    from totalrecall.tuning import tune
+
+    given = given_settings(args, Settings)
+    say(args, "Tuning: several settings are fitted and tried on planted defects; a setting that you give stays.")
+    with progress_bars(args) as progress:
+        tuning = tune(
+            pictures,
+            Settings(**given),
+            budget_ms=args.budget_ms,
+            fixed=given,
+            memory=args.memory,
+            progress=progress,
+        )
+    heads = ("settings", "found", "share %", "+/-", "good called", "ms", "")
+    table = Table(*heads, box=None, pad_edge=False)
+    for row in tuning.rows:
+        better = f"{row.better:+.1f} +/- {row.error:.1f}" if row.changes else ""
+        cells = (f"{row.found} of {row.planted}", f"{row.share:.1f}", better, f"{row.false_alarms} of {row.good}")
+        table.add_row(row.name, *cells, f"{row.milliseconds:.3g}", "chosen" if row.chosen else row.note)
+    if not args.quiet:
+        print_table(table)
+    say(args, tuning.sentence())
+    return tuning
 
 
 def _announce(args: argparse.Namespace, plan: "Plan | OnePassPlan") -> None:
@@ -138,6 +206,8 @@ def _tell(args: argparse.Namespace, detector: "AnyDetector", output: Path) -> No
 
         calibration = detector.calibration_
         facts = {"model": str(output), **promise.facts()}
+        rows = getattr(detector, "tuning_", None)
+        facts |= {} if rows is None else {"tuning": [dict(row) for row in rows]}
         facts |= {"parts": calibration.parts, "new_parts": calibration.new_parts}
         skipped = [str(error) for error in detector.skipped_]
         outliers = getattr(detector, "outliers_", [])

@@ -18,6 +18,7 @@ _SCORES = "scores_of_good_pictures"
 _HISTORY = "history"
 _LEVELS = "thresholds"
 _CAPABILITY = "capability"
+_TUNING = "tuning"
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         if name == _LEVELS:
             for level in value:
                 table.add_row(f"threshold at {level['false_alarm_rate']:.0%}", _level(level))
-        elif name not in (_SCORES, _HISTORY, _CAPABILITY):
+        elif name not in (_SCORES, _HISTORY, _CAPABILITY, _TUNING):
             table.add_row(name.replace("_", " "), _words(name, value))
     print_table(table)
     if _SCORES in facts:
@@ -68,6 +69,10 @@ def run(args: argparse.Namespace) -> int:
         )
         for planted in facts[_CAPABILITY]["kinds"]:
             emit(_planted(planted))
+    if _TUNING in facts:
+        emit("settings that were tried before the fit, on planted defects at the stated rate")
+        for row in facts[_TUNING]:
+            emit(_tried(row))
     if _HISTORY in facts:
         emit("history since the fit")
         for step in facts[_HISTORY]:
@@ -105,6 +110,7 @@ def describe(path: str, *, parts: int = 1000) -> dict[str, Any]:
         **_changes(detector),
         "pixel_threshold": detector.pixel_threshold_,
         **_promise(detector.promise_, parts),
+        **_tuning(detector),
         **({} if detector.capability_ is None else {_CAPABILITY: dict(detector.capability_)}),
         "drift": _drift(detector),
     }
@@ -123,6 +129,19 @@ def _changes(detector: "AnyDetector") -> dict[str, Any]:
         return {}
     taught = {"threshold_was_taught": True} if detector.promise_.origin == "taught" else {}
     return {**taught, _HISTORY: steps}
+
+
+def _tuning(detector: "AnyDetector") -> dict[str, Any]:
+    """Return the settings that were tried before the fit."""
+    rows = getattr(detector, "tuning_", None)
+    return {} if rows is None else {_TUNING: [dict(row) for row in rows]}
+
+
+def _tried(row: dict[str, Any]) -> str:
+    """Say in a line how settings fared that were tried before the fit."""
+    name = ", ".join(f"{key} {_words(key, value)}" for key, value in row["changes"].items()) or "as given"
+    text = f"{name}: {row['found']} of {row['planted']}, {row['milliseconds']:.3g} ms"
+    return f"{text}{', chosen' if row['chosen'] else ''}{': ' + row['note'] if row['note'] else ''}"
 
 
 def _planted(planted: dict[str, Any]) -> str:

@@ -126,6 +126,7 @@ _HEADER: dict[str, dict[str, Rule]] = {
         "seed": _whole(0),
         "kinds": _list_of(lambda value: isinstance(value, dict), 1 << 10),
     },
+    "tuning?": {"rows": _list_of(lambda value: isinstance(value, dict), 1 << 10)},
     "taught?": {"threshold": _FINITE, "by?": lambda value: value in ("taught", "given")},
 }
 _PICTURE: dict[str, Rule] = {"path": _text, "sha256": _text, "height": _whole(1, _SIDE), "width": _whole(1, _SIDE)}
@@ -187,6 +188,18 @@ _PLANTED: dict[str, Rule] = {
 }
 
 
+_TRIED: dict[str, Rule] = {
+    "changes": lambda value: isinstance(value, dict) and len(value) <= 1 << 6,
+    "found": _whole(0),
+    "planted": _whole(0),
+    "false_alarms": _whole(0),
+    "good": _whole(0),
+    **dict.fromkeys(("share", "milliseconds", "better", "error"), _FINITE),
+    "chosen": _flag,
+    "note": _text,
+}
+
+
 def _check_keys(where: str, value: Any, rules: Mapping[str, Rule]) -> None:
     if not isinstance(value, dict):
         raise ValueError(f"{where} is missing or no JSON object")
@@ -218,6 +231,8 @@ def _check_header(header: Mapping[str, Any]) -> None:
         for name in ("a90", "a90_95"):
             if planted[name] is not None:
                 _check_keys(f"capability.kinds[{at}].{name}", planted[name], _LIMIT)
+    for at, row in enumerate(header.get("tuning", {}).get("rows", [])):
+        _check_keys(f"tuning.rows[{at}]", row, _TRIED)
     calibration = header.get("calibration", {})
     if (calibration.get("parts") or 0) > calibration.get("shown_by", 0):
         raise ValueError(f"calibration.parts is {calibration['parts']}, more than pictures")

@@ -42,6 +42,7 @@ class FitState(Generic[Model]):
         history: the steps since the fit, as the model file stores them.
         header: the header of the model file that was read; None once anything has changed.
         capability: what planted defects said of this model at this threshold, for `info`; None if nobody asked.
+        tuning: the settings that were tried before the fit, as `Tuning.to_json` returns them; None if none were.
     """
 
     model: Model
@@ -53,6 +54,7 @@ class FitState(Generic[Model]):
     history: Contents = field(default=({}, {}), repr=False)
     header: Mapping[str, Any] | None = field(default=None, repr=False)
     capability: Mapping[str, Any] | None = field(default=None, repr=False)
+    tuning: Sequence[Mapping[str, Any]] | None = field(default=None, repr=False)
 
     @cached_property
     def threshold(self) -> float:
@@ -121,6 +123,8 @@ def state_contents(state: FitState[Any], header: dict[str, Any], tensors: dict[s
         header["taught"] |= {} if state.origin == "taught" else {"by": state.origin}  # older versions wrote no `by`
     if state.capability is not None:
         header["capability"] = dict(state.capability)
+    if state.tuning is not None:
+        header["tuning"] = {"rows": [dict(row) for row in state.tuning]}
     tensors |= {} if state.drift is None else state.drift.tensors()
     return {**header, **state.history[0]}, {**tensors, **state.history[1]}
 
@@ -174,6 +178,7 @@ def read_state(state: State, contents: Contents) -> State:
         drift=Reference.restored(tensors),
         header=header,
         capability=header.get("capability"),
+        tuning=header["tuning"]["rows"] if "tuning" in header else None,
     )
 
 

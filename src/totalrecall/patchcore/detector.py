@@ -5,7 +5,7 @@ What it shares with the methods that it is compared with, judging and keeping, i
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -252,6 +252,15 @@ class PatchCore(Detector[Bank, PatchSet]):
     def bank_(self) -> Bank:
         """The memory bank."""
         return self._bank_state.bank
+
+    @property
+    def tuning_(self) -> Sequence[Mapping[str, Any]] | None:
+        """The settings that were tried before the fit (see `tuning`); None if none were."""
+        return None if self._state is None else self._state.tuning
+
+    def keep_tuning(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Keep in the model which settings were tried before its fit, as `Tuning.to_json` returns them."""
+        self.judge_by(replace(self._fitted(), tuning=[dict(row) for row in rows], header=None))
 
     def facts(self) -> dict[str, Any]:
         """Return what the model holds, as JSON types in reading order."""
