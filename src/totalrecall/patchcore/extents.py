@@ -139,13 +139,23 @@ def learn_extents(
     means = profiles.mean(axis=0)
     deviations = np.maximum(profiles.std(axis=0, ddof=1), 1e-3 * means.max() + 1e-12)  # of equal pictures they are 0
     learnt = Extents(place_of(sums, counts, pictures=count, sigma=sigma), means, deviations)
-    return learnt, _scores(profiles, means, deviations)
+    return learnt, _scores(profiles, means, deviations, wider=_wider(count))
 
 
-def _scores(profiles: np.ndarray, means: np.ndarray, deviations: np.ndarray) -> np.ndarray:
-    """Return scores (n,) from what `profile_of` gives (n, 12)."""
-    unusual = ((profiles - means) / deviations).max(axis=1)
+def _scores(profiles: np.ndarray, means: np.ndarray, deviations: np.ndarray, *, wider: float = 1.0) -> np.ndarray:
+    """Return scores (n,) from what `profile_of` gives (n, 12), the standard scores widened by a factor."""
+    unusual = wider * ((profiles - means) / deviations).max(axis=1)
     return np.asarray(means[_UNIT] + deviations[_UNIT] * unusual)
+
+
+def _wider(count: int) -> float:
+    """Return by what factor a new picture's standard score is wider than that of one of the pictures it comes from.
+
+    A picture counts in the mean and the standard deviation that it is measured by, which a new one does not: of normal
+    values the variance of its standard score is (n - 1) / n, that of a new one (1 + 1 / n) (n - 1) / (n - 3), on
+    average over the good pictures. Leaving each picture out instead would let one odd picture set the threshold.
+    """
+    return math.sqrt((count + 1) / max(count - 3, 1))
 
 
 def place_of(sums: np.ndarray, counts: np.ndarray, *, pictures: int, sigma: float) -> np.ndarray:
