@@ -222,6 +222,8 @@ def _standardised(distances: Distances, grids: Grids, which: list[int] | None, t
     good, test = (np.stack([profile_of(grid, cells, distances.sigma) for grid in part]) for part in grids)
     chosen = slice(None) if which is None else which
     good, test = good[:, chosen], test[:, chosen]
+    if good.shape[1] == 1:  # a distance is a score as it is
+        return good[:, 0], test[:, 0]
     means, deviations, count = good.mean(axis=0), good.std(axis=0, ddof=1), len(good)
     wider = np.sqrt((count + 1) / (count - 3))  # of a new picture: see `extents`
     return wider * together((good - means) / deviations, axis=1), together((test - means) / deviations, axis=1)
