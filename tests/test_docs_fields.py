@@ -20,7 +20,7 @@ OPEN = ("settings", "changes", "defect_auroc", "reasons", "layers", "datasets[].
 COMMANDS = """
 fit: fit parts/good -o new.trecall --ignore-outliers
 fit: fit parts/good -o padim.trecall --method padim
-fit: fit parts/good mvtec_ad/bottle/train/good -o tuned.trecall --tune --size 64 --scoring map1pct
+fit: fit parts */*/train/good products labelled/good -o tuned.trecall --tune --size 64 --scoring map1pct
 predict: predict part.trecall parts/new
 evaluate: evaluate part.trecall mvtec_ad/bottle --layout mvtec
 capability: capability part.trecall parts/new --kinds blob --sizes 4 20 --per-size 2

@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
         detector.fit(pictures, memory=args.memory, announce=lambda plan: _announce(args, plan), progress=progress)
     for error in detector.skipped_:
         complain(error)
-    if tuning is not None:
+    if tuning is not None and tuning.rows:
         from totalrecall.patchcore.detector import PatchCore
 
         assert isinstance(detector, PatchCore)
@@ -142,7 +142,7 @@ def _tuned(args: argparse.Namespace, pictures: Sequence[Path]) -> "Tuning | None
         better = f"{row.better:+.1f} +/- {row.error:.1f}" if row.changes else ""
         cells = (f"{row.found} of {row.planted}", f"{row.share:.1f}", better, f"{row.false_alarms} of {row.good}")
         table.add_row(row.name, *cells, f"{row.milliseconds:.3g}", "chosen" if row.chosen else row.note)
-    if not args.quiet:
+    if not args.quiet and tuning.rows:
         print_table(table)
     say(args, tuning.sentence())
     return tuning

@@ -22,7 +22,7 @@ import numpy as np
 
 from totalrecall.backbones.store import available
 from totalrecall.calibration import Calibration
-from totalrecall.errors import BackboneError, DataError, SettingError
+from totalrecall.errors import BackboneError, SettingError
 from totalrecall.patchcore.detector import PatchCore
 from totalrecall.patchcore.settings import Settings
 from totalrecall.pictures.loading import Source, Sources, expand
@@ -33,8 +33,7 @@ from totalrecall.types import Image
 
 __all__ = ["LEAST_PICTURES", "Judged", "Tried", "Tuning", "gain_of", "tune"]
 
-LEAST_PICTURES = 12  # fewer cannot be split into pictures to fit on and pictures to plant on
-LEAST_TOLD_APART = 40  # with 18 cookies planted defects chose a size that found 24 of 32 real ones instead of 31
+LEAST_PICTURES = 40  # with 18 cookies planted defects chose a size that found 24 of 32 real ones instead of 31
 _FITTED_AT_MOST, _HELD_AT_MOST = 80, 20
 _HELD = 0.25  # of the pictures
 _RATES = (0.05, 0.1, 0.2)  # at which defects are counted too
@@ -87,7 +86,7 @@ class Tuning:
 
     Attributes:
         settings: the best.
-        rows: all that was tried, in order; the first is the start.
+        rows: all that was tried, in order; the first is the start. None with fewer than 40 good pictures.
         fitted, held: how many pictures were fitted on, and how many defects were planted on.
         rate: the stated false-alarm rate.
         budget: milliseconds that were allowed.
@@ -105,7 +104,7 @@ class Tuning:
     @property
     def changes(self) -> dict[str, Any]:
         """The settings that differ from those at the start."""
-        return dict(next(row.changes for row in reversed(self.rows) if row.chosen))
+        return dict(next((row.changes for row in reversed(self.rows) if row.chosen), {}))
 
     def detector(self) -> PatchCore:
         """Return a detector of the best settings, which has learnt nothing yet."""
@@ -117,12 +116,12 @@ class Tuning:
 
     def sentence(self) -> str:
         """Say what came of it."""
-        first, best = self.rows[0], next(row for row in reversed(self.rows) if row.chosen)
-        if self.fitted + self.held < LEAST_TOLD_APART:
+        if not self.rows:
             return (
-                f"Not tuned: {self.fitted + self.held} good pictures are too few to tell settings apart, "
-                f"{LEAST_TOLD_APART} are needed. The settings as given stay."
+                f"Not tuned: {counted(self.fitted, 'good picture')} are too few to tell settings apart, "
+                f"{LEAST_PICTURES} are needed. The settings as given stay."
             )
+        first, best = self.rows[0], next(row for row in reversed(self.rows) if row.chosen)
         tried = f"{counted(len(self.rows) - 1, 'other setting')}, {first.planted} planted defects"
         if best is first:
             return f"Tuned ({tried}): the settings as given stay, nothing finds clearly more."
@@ -153,7 +152,7 @@ def tune(
         progress: called with ("tuning", done, total).
 
     Raises:
-        DataError: there are fewer than 12 pictures, or no defect can be planted.
+        DataError: no defect can be planted.
         SettingError: the budget is not above 0.
 
     Examples:
@@ -167,20 +166,18 @@ def tune(
         raise SettingError(f"budget_ms must be over 0, got {budget_ms:g}. Usual: 20 to 100.", "budget_ms")
     began = time.perf_counter()
     start = Settings() if settings is None else settings
-    fitted, held = _split(expand(pictures), start.seed)
+    sources = expand(pictures)
+    if len(sources) < LEAST_PICTURES:
+        return Tuning(start, [], len(sources), 0, start.false_alarm_rate, budget_ms or 0.0, 0.0)
+    fitted, held = _split(sources, start.seed)
     search = _Search(start, fitted, held, budget_ms, memory, progress)
-    if len(fitted) + len(held) >= LEAST_TOLD_APART:
-        search.run(_candidates(start, fixed))
+    search.run(_candidates(start, fixed))
     rate, seconds = start.false_alarm_rate, time.perf_counter() - began
     return Tuning(search.best, search.rows, len(fitted), len(held), rate, search.budget, seconds)
 
 
 def _split(sources: Sequence[Source], seed: int) -> tuple[list[Source], list[Source]]:
     """Return pictures to fit on, and pictures to plant defects on."""
-    if len(sources) < LEAST_PICTURES:
-        raise DataError(
-            f"tune needs at least {LEAST_PICTURES} good pictures, got {len(sources)}. Fit without it, or add pictures."
-        )
     order = np.random.default_rng(seed).permutation(len(sources)).tolist()
     count = min(max(int(_HELD * len(sources)), 3), _HELD_AT_MOST)
     held, fitted = order[:count], sorted(order[count : count + _FITTED_AT_MOST])
