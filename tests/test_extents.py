@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from totalrecall import PatchCore
-from totalrecall.errors import SettingError
+from totalrecall.detectors.model_file import read_artifact, write_artifact
+from totalrecall.errors import ModelFileError, SettingError
 from totalrecall.patchcore.extents import SHARES, SMOOTHINGS, Extents, learn_extents, profile_of
 from totalrecall.patchcore.judge import picture_score
 
@@ -161,6 +162,16 @@ def test_equal_pictures_give_finite_scores():
     assert np.isfinite(learnt(np.zeros((20, SIDE, SIDE), np.float32))[1]).all()
 
 
+def test_one_odd_picture_gives_no_score_below_0():
+    """Its deviation is larger than the mean; a model file takes no distance below 0."""
+    grids = good_grids(4, glare=False)
+    grids[3] *= 15
+    extents, scores = learnt(grids)
+    assert scores[:3].tolist() == [0.0, 0.0, 0.0]
+    assert scores[3] > grids[3].mean()
+    assert scored(extents, np.zeros((SIDE, SIDE), np.float32)) >= 0
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -210,6 +221,13 @@ def test_extent_of_the_detector_is_that_of_its_distances(fitted):
     unusual = (profile - judge.extents.means) / judge.extents.deviations
     expected = judge.extents.means[5] + judge.extents.deviations[5] * unusual.max()
     assert detector.predict(path).score == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_model_that_has_lost_what_its_threshold_was_set_by_is_refused(fitted, tmp_path):
+    header, tensors = read_artifact(fitted[0].save(tmp_path / "part.trecall"))
+    rest = {name: value for name, value in tensors.items() if not name.startswith("extents.")}
+    with pytest.raises(ModelFileError, match=r"extents\.place is missing"):
+        PatchCore.load(write_artifact(tmp_path / "without.trecall", header, rest))
 
 
 def test_an_update_keeps_what_was_learnt_and_undo_gives_the_same_scores(fitted):

@@ -6,7 +6,7 @@
 
 One picture's way:   pictures -> engines -> features -> patchcore (search) -> scoring -> calibration -> Result
 A model's life:      patchcore.fitting, patchcore.update, detectors.history, drift, outliers
-Measuring it:        datasets, evaluation, benchmark, planting, capability
+Measuring it:        datasets, evaluation, benchmark, planting, capability, tuning
 Showing it:          reports, audit, demo, cli
 Under all of them:   types, errors, system, backbones
 

@@ -20,8 +20,8 @@ import numpy as np
 from totalrecall._version import __version__
 from totalrecall.capability.detection import DetectionCurve, fit_curve
 from totalrecall.errors import DataError, LearntPictureWarning, PictureError, SettingError, UnlikePictureWarning
-from totalrecall.pictures.loading import LoadedPicture, Source, Sources, expand, load_picture, load_pictures
-from totalrecall.planting import KINDS, PlantedDefect, part_mask, plant
+from totalrecall.pictures.loading import Source, Sources, expand, load_pictures
+from totalrecall.planting import KINDS, PlantedDefect, as_given, ground, plant
 from totalrecall.scoring import Result
 from totalrecall.types import Image, Mask
 
@@ -148,7 +148,7 @@ class KindCapability:
         if size.relation == "none":
             return f"{plural.capitalize()}{at}: larger ones are found less often, so no size can be named; {rest}."
         if size.relation == ">":
-            return f"No size is known of which it finds 9 of 10 {plural}{at}: {rest}."
+            return f"It does not find 9 of 10 {plural}{at} at any planted size: {rest}."
         smallest = ", the smallest planted" if size.relation == "<=" else ""
         text = f"Finds 9 of 10 {plural} of {_pixels(size.size, millimetres_per_pixel)}{smallest}{at}"
         if sure.relation == ">":
@@ -386,7 +386,7 @@ class CapabilityStudy:
         planted = self._planted(image, part, region, outcome.trial)
         if planted is None:
             raise PictureError(f"{self.pictures[outcome.picture]} was replaced by another picture. Measure again.")
-        return planted, self._detector.predict(self._as_source(planted.picture))
+        return planted, self._detector.predict(as_given(planted.picture, self._detector.recipe))
 
     # ------------------------------------------------------------------ the good pictures
 
@@ -446,19 +446,7 @@ class CapabilityStudy:
         Raises:
             PictureError: it is gone, or cannot be read any more.
         """
-        loaded: LoadedPicture = load_picture(self._sources[at], self._detector.recipe)
-        if loaded.error is not None:
-            raise loaded.error
-        assert loaded.image is not None
-        assert loaded.geometry is not None
-        h, w = loaded.image.shape[:2]
-        region = self._detector.recipe.original_roi(h, w)
-        part = part_mask(loaded.image) if region is None else np.ones((h, w), bool)  # a person has said where it is
-        if loaded.geometry.seen != (slice(0, h), slice(0, w)):
-            shown = np.zeros((h, w), bool)
-            shown[loaded.geometry.seen] = True
-            region = shown if region is None else region & shown
-        return loaded.image, part, region
+        return ground(self._sources[at], self._detector.recipe)
 
     def _default_sizes(self) -> list[float]:
         """Return sizes in even steps of ratio, from two pixels as the backbone sees them to a third of the part."""
@@ -484,11 +472,6 @@ class CapabilityStudy:
         contrast = 1.0 if trial.contrast is None else trial.contrast
         return plant(image, trial.kind, trial.size, rng, contrast=contrast, part=part, region=region)
 
-    def _as_source(self, picture: Image) -> np.ndarray:
-        """Return a planted copy as the detector takes it: of a 16-bit camera's model 8 bits would be refused."""
-        depth = self._detector.recipe.depth
-        return picture if depth is None or depth.eight_bit else picture.astype(np.float64) / 255
-
     def _judged(self, picture: int, trials: Sequence[Trial]) -> list[Outcome]:
         """Plant the trials of one picture, and judge them a few at a time."""
         try:
@@ -504,7 +487,9 @@ class CapabilityStudy:
             copies = [(trial, copy) for trial, copy in batch if copy is not None]
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UnlikePictureWarning)  # it was said of the good picture
-                results = list(self._detector.predict_stream([self._as_source(copy.picture) for _, copy in copies]))
+                results = list(
+                    self._detector.predict_stream([as_given(copy.picture, self._detector.recipe) for _, copy in copies])
+                )
             for (trial, copy), result in zip(copies, results, strict=True):
                 if isinstance(result, PictureError):
                     self._skipped.append(result)

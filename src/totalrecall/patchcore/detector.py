@@ -22,7 +22,7 @@ from totalrecall.errors import OutlierWarning, PictureError, RepeatedPartsWarnin
 from totalrecall.features.patches import PatchExtractor, flatten_grid
 from totalrecall.patchcore.bank import Bank, BankState
 from totalrecall.patchcore.calibration_patches import CalibrationPatches, Coverage
-from totalrecall.patchcore.extents import Extents
+from totalrecall.patchcore.extents import LEAST, Extents
 from totalrecall.patchcore.judge import Judge, PatchSet
 from totalrecall.patchcore.settings import Settings
 from totalrecall.pictures.geometry import Frame
@@ -305,6 +305,8 @@ class PatchCore(Detector[Bank, PatchSet]):
         extents = None
         if "extents.place" in tensors:
             extents = Extents(*(tensors[f"extents.{name}"] for name in ("place", "means", "deviations"))).checked()
+        elif self.settings.scoring == "extent" and len(calibration.scores) >= LEAST:
+            raise ValueError("extents.place is missing: without it pictures score otherwise than the threshold was set")
         self._check_grid(bank, patches, extents)
         stored = header.get("coreset")
         coverage = None if stored is None else Coverage(float(stored["radius"]), int(stored["pictures"]))

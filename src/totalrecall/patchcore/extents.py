@@ -143,9 +143,13 @@ def learn_extents(
 
 
 def _scores(profiles: np.ndarray, means: np.ndarray, deviations: np.ndarray, *, wider: float = 1.0) -> np.ndarray:
-    """Return scores (n,) from what `profile_of` gives (n, 12), the standard scores widened by a factor."""
+    """Return scores (n,) from what `profile_of` gives (n, 12), the standard scores widened by a factor.
+
+    They are never below 0, as no distance is: where one odd picture makes the deviation larger than the mean, the
+    others would be.
+    """
     unusual = wider * ((profiles - means) / deviations).max(axis=1)
-    return np.asarray(means[_UNIT] + deviations[_UNIT] * unusual)
+    return np.maximum(means[_UNIT] + deviations[_UNIT] * unusual, 0.0)
 
 
 def _wider(count: int) -> float:

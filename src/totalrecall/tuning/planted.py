@@ -5,19 +5,19 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from totalrecall.errors import DataError
+from totalrecall.errors import DataError, PictureError
 from totalrecall.pictures.geometry import Recipe
-from totalrecall.pictures.loading import Source, load_picture
-from totalrecall.planting import KINDS, part_mask, plant
+from totalrecall.pictures.loading import Source
+from totalrecall.planting import KINDS, ground, plant
 from totalrecall.types import Image, Mask
 
-__all__ = ["PlantedDefects", "plant_defects"]
+__all__ = ["HELD_AT_MOST", "PlantedDefects", "plant_defects"]
 
 _STREAM = 2  # of the seed's numbers: `capability` draws its defects from another, so it does not test on these
 _PER_KIND = 20
 _SMALLEST, _LARGEST = 0.02, 0.25  # of the square root of the part's area
 _FAINTEST, _PLAINEST = 0.1, 0.4  # share of white
-_HELD, _AT_LEAST = 512 << 20, 3  # bytes of good pictures in memory, but so many pictures
+HELD_AT_MOST, _AT_LEAST = 512 << 20, 3  # bytes of good pictures in memory, but so many pictures
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,18 +55,19 @@ class PlantedDefects:
             yield copy
 
 
-def plant_defects(sources: Sequence[Source], recipe: Recipe, seed: int) -> PlantedDefects:
+def plant_defects(sources: Sequence[Source], recipe: Recipe, seed: int, *, most: int = HELD_AT_MOST) -> PlantedDefects:
     """Plant defects of every kind, of many sizes and contrasts, on good pictures.
 
     Args:
         sources: the good pictures; those that cannot be read are left out.
         recipe: where the region of interest is, and what a crop hides; the size in it does not matter.
         seed: the same one plants the same defects.
+        most: bytes of good pictures in memory, but at least three pictures.
 
     Raises:
         DataError: no defect could be planted.
     """
-    goods, where = _read(sources, recipe)
+    goods, where = _read(sources, recipe, most)
     kinds: list[str] = []
     changes: list[_Change] = []
     for place, kind in enumerate(KINDS):
@@ -88,23 +89,17 @@ def plant_defects(sources: Sequence[Source], recipe: Recipe, seed: int) -> Plant
     return PlantedDefects(goods, kinds, changes)
 
 
-def _read(sources: Sequence[Source], recipe: Recipe) -> tuple[list[Image], list[tuple[Mask, Mask | None]]]:
-    """Return the pictures that can be read, and of each where its part is, and where it may be judged."""
+def _read(sources: Sequence[Source], recipe: Recipe, most: int) -> tuple[list[Image], list[tuple[Mask, Mask | None]]]:
+    """Return pictures that can be read, as many as `most` bytes hold, and of each where it is the part, and judged."""
     goods: list[Image] = []
     where: list[tuple[Mask, Mask | None]] = []
     for source in sources:
-        loaded = load_picture(source, recipe)
-        if loaded.error is not None or loaded.image is None or loaded.geometry is None:
+        try:
+            image, part, region = ground(source, recipe)
+        except PictureError:  # the fit on all pictures names it
             continue
-        if len(goods) >= _AT_LEAST and sum(good.nbytes for good in goods) + loaded.image.nbytes > _HELD:
+        if len(goods) >= _AT_LEAST and sum(good.nbytes for good in goods) + image.nbytes > most:
             break
-        h, w = loaded.image.shape[:2]
-        region = recipe.original_roi(h, w)
-        part = part_mask(loaded.image) if region is None else np.ones((h, w), bool)  # a person has said where it is
-        if loaded.geometry.seen != (slice(0, h), slice(0, w)):
-            shown = np.zeros((h, w), bool)
-            shown[loaded.geometry.seen] = True
-            region = shown if region is None else region & shown
-        goods.append(loaded.image)
+        goods.append(image)
         where.append((part, region))
     return goods, where

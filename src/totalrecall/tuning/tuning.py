@@ -26,9 +26,10 @@ from totalrecall.errors import BackboneError, SettingError
 from totalrecall.patchcore.detector import PatchCore
 from totalrecall.patchcore.settings import Settings
 from totalrecall.pictures.loading import Source, Sources, expand
+from totalrecall.planting import as_given
 from totalrecall.system.settings import declared
 from totalrecall.system.text import counted
-from totalrecall.tuning.planted import PlantedDefects, plant_defects
+from totalrecall.tuning.planted import HELD_AT_MOST, PlantedDefects, plant_defects
 from totalrecall.types import Image
 
 __all__ = ["LEAST_PICTURES", "Judged", "Tried", "Tuning", "gain_of", "tune"]
@@ -39,6 +40,7 @@ _HELD = 0.25  # of the pictures
 _RATES = (0.05, 0.1, 0.2)  # at which defects are counted too
 _CLEARLY, _DRAWS = 2.0, 100  # standard errors, and draws that they come from
 _LEAST_GAIN = 0.01  # of the planted defects
+_OF_MEMORY = 8  # the part of the memory allowed that good pictures to plant on may take
 _TIMED = 9  # pictures, in turn with the settings at the start
 _TIMES = 2.0  # the milliseconds at the start, which are allowed unless said otherwise
 _SIZES = (0.75, 1.25, 1.5)  # times the size at the start
@@ -276,7 +278,9 @@ class _Search:
         self._rates = sorted({start.false_alarm_rate, *(rate for rate in _RATES if rate > start.false_alarm_rate)})
         self._fitted, self._memory, self._progress = fitted, memory, progress
         self._reference = self._fit(start)
-        self._planted: PlantedDefects = plant_defects(held, self._reference.recipe, start.seed)
+        self._planted: PlantedDefects = plant_defects(
+            held, self._reference.recipe, start.seed, most=HELD_AT_MOST if memory is None else memory // _OF_MEMORY
+        )
         goods = self._planted.goods
         self._unit = statistics.median(_milliseconds(self._reference, goods[at % len(goods)]) for at in range(_TIMED))
         self._leader = self._judge(self._reference)
@@ -348,19 +352,13 @@ def _changes(start: Settings, settings: Settings) -> dict[str, Any]:
 def _score(detector: PatchCore, picture: Image) -> float:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of a picture unlike the others, which the fit says
-        return detector.predict(_as_source(picture, detector)).score
+        return detector.predict(as_given(picture, detector.recipe)).score
 
 
 def _milliseconds(detector: PatchCore, picture: Image) -> float:
     began = time.perf_counter()
     _score(detector, picture)
     return 1000 * (time.perf_counter() - began)
-
-
-def _as_source(picture: Image, detector: PatchCore) -> np.ndarray:
-    """Return a picture as the detector takes it: of a 16-bit camera's model 8 bits would be refused."""
-    depth = detector.recipe.depth
-    return picture if depth is None or depth.eight_bit else picture.astype(np.float64) / 255
 
 
 def _said(value: object) -> str:
