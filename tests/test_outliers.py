@@ -1,14 +1,20 @@
 """outliers: what a fit does about a dirty picture among the good ones."""
 
+import json
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
 
+from tests.commands import run, small
 from tests.parts import damaged, enough_for, make, stripes
 from totalrecall.calibration import Calibration
 from totalrecall.errors import OutlierWarning
 from totalrecall.outliers.explain import limit_of
-from totalrecall.outliers.notes import bar_note, outlier_note, unlike_the_others
+from totalrecall.outliers.notes import bar_of, outlier_note, unlike_the_others
 from totalrecall.pictures.loading import LearntPicture
+from totalrecall.tuning import found_above
 
 DIRTY = 7  # which of the pictures
 
@@ -77,17 +83,19 @@ def test_where_one_or_two_good_pictures_set_the_threshold_it_is_said():
     pictures = [LearntPicture(f"{at}.png", str(at), 9, 9) for at in range(30)]
     even = np.linspace(1.0, 1.2, 30)
 
-    def note(*highest, rate=0.05):
+    def bar(*highest, rate=0.05):
         scores = np.concatenate([even[: 30 - len(highest)], highest])
-        return bar_note(Calibration(scores, scores, rate, 20, np.arange(30, dtype=np.int32)), pictures)
+        return bar_of(Calibration(scores, scores, rate, 20, np.arange(30, dtype=np.int32)), pictures)
 
-    assert note() is None
-    one, two = note(3.0, rate=0.01), note(3.0, 3.1, rate=0.03)
+    assert bar() is None
+    one, two = bar(3.0, rate=0.01).in_words(), bar(3.0, 3.1, rate=0.03).in_words([5, 9], 12)
     assert one.startswith("The threshold is set by one good picture: 29.png. Without it it would be 1.")
+    assert "planted" not in one
     assert two.startswith("The threshold is set by two good pictures: 29.png, 28.png. Without them it would be 1.")
-    assert note(3.0, 3.1, 3.2, 3.3, rate=0.03) is None  # four are a kind
+    assert "Of 12 defects planted on good pictures, 5 are above the threshold and 9 above the other one." in two
+    assert bar(3.0, 3.1, 3.2, 3.3, rate=0.03) is None  # four are a kind
     nothing = Calibration(np.empty(0), np.empty(0), 0.01, 1, np.empty(0, np.int32))
-    assert bar_note(nothing, []) is None
+    assert bar_of(nothing, []) is None
 
 
 def test_a_fit_and_an_audit_have_one_limit():
@@ -98,3 +106,30 @@ def test_a_fit_and_an_audit_have_one_limit():
     pictures = [LearntPicture(f"{at}.png", str(at), 9, 9) for at in range(60)]
     calibration = Calibration(scores, scores, 0.05, 20, np.arange(60, dtype=np.int32))
     assert unlike_the_others(calibration, pictures) == ["5.png"]
+
+
+def test_fit_says_what_both_thresholds_find_of_planted_defects(capsys, added, tmp_path):
+    folder = tmp_path / "good"
+    folder.mkdir()
+    for seed in range(24):
+        cv2.imwrite(str(folder / f"{seed:02}.png"), (damaged if seed == 7 else stripes)(seed))
+    code, out, _ = run(
+        capsys, "fit", folder, "-o", tmp_path / "m.trecall", "--json", tmp_path / "f.json", *small(added)
+    )
+    assert code == 0
+    set_by = json.loads((tmp_path / "f.json").read_text())["set_by"]
+    assert [Path(path).name for path in set_by["pictures"]] == ["07.png"]
+    assert set_by["threshold_without"] < json.loads((tmp_path / "f.json").read_text())["threshold"]
+    assert 0 <= set_by["found"] < set_by["found_without"] <= set_by["planted"]
+    note = next(line for line in out if "is set by one good picture" in line)
+    assert f"Of {set_by['planted']} defects planted on good pictures, {set_by['found']} are above" in note
+
+
+def test_what_is_found_falls_with_the_threshold_and_is_counted_on_the_same_defects(tiny_backbone):
+    detector = make(tiny_backbone).fit([stripes(seed) for seed in range(12)])
+    goods = [stripes(seed) for seed in range(12)]
+    found, planted = found_above(detector, goods, (0.0, detector.threshold_, 1e9))
+    assert found[0] == planted
+    assert 0 < found[1] < planted
+    assert found[2] == 0
+    assert (found, planted) == found_above(detector, goods, (0.0, detector.threshold_, 1e9))

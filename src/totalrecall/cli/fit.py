@@ -108,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
         assert isinstance(detector, PatchCore)
         detector.keep_tuning(tuning.to_json())
     detector.save(output, embed_backbone=not args.no_embed)
-    _tell(args, detector, output)
+    _tell(args, detector, output, pictures)
     return 1 if detector.skipped_ else 0
 
 
@@ -173,7 +173,7 @@ def _announce(args: argparse.Namespace, plan: "Plan | OnePassPlan") -> None:
         say(args, f"Note: {note.removesuffix('.')} (--memory {format_size(plan.exact)}).")
 
 
-def _tell(args: argparse.Namespace, detector: "AnyDetector", output: Path) -> None:
+def _tell(args: argparse.Namespace, detector: "AnyDetector", output: Path, pictures: Sequence[Path]) -> None:
     report = detector.report_
     assert report is not None
     seconds = report.seconds
@@ -199,6 +199,7 @@ def _tell(args: argparse.Namespace, detector: "AnyDetector", output: Path) -> No
     elif note:
         say(args, f"Note: {note}")
     _tell_repeated(args, detector)
+    bar = _tell_bar(args, detector, pictures)
     _tell_outliers(args, detector)
     say(args, f"Wrote {output} ({human_bytes(output.stat().st_size)})")
     if args.json:
@@ -208,6 +209,7 @@ def _tell(args: argparse.Namespace, detector: "AnyDetector", output: Path) -> No
         facts = {"model": str(output), **promise.facts()}
         rows = getattr(detector, "tuning_", None)
         facts |= {} if rows is None else {"tuning": [dict(row) for row in rows]}
+        facts |= {} if bar is None else {"set_by": bar}
         facts |= {"parts": calibration.parts, "new_parts": calibration.new_parts}
         skipped = [str(error) for error in detector.skipped_]
         outliers = getattr(detector, "outliers_", [])
@@ -236,13 +238,33 @@ def _tell_repeated(args: argparse.Namespace, detector: "AnyDetector") -> None:
         say(args, f"Note: {note}")
 
 
-def _tell_outliers(args: argparse.Namespace, detector: "AnyDetector") -> None:
-    """Name good pictures that set the threshold alone, and those unlike the others, or what was left out of them."""
-    from totalrecall.outliers.notes import bar_note, outlier_note
+def _tell_bar(
+    args: argparse.Namespace, detector: "AnyDetector", pictures: Sequence[Path]
+) -> "dict[str, object] | None":
+    """Name good pictures that set the threshold alone, and say what is found with and without them; return the facts.
 
-    note = bar_note(detector.calibration_, detector.pictures_)
-    if note:
-        say(args, f"Note: {note}")
+    Planted defects take a while, so there are none where nobody reads the note.
+    """
+    from totalrecall.outliers.notes import bar_of
+
+    bar = bar_of(detector.calibration_, detector.pictures_)
+    if bar is None or (args.quiet and not args.json):
+        return None
+    from totalrecall.tuning import found_above
+
+    try:
+        found, planted = found_above(detector, pictures, (bar.threshold, bar.without), seed=detector.settings.seed)
+    except DataError:  # a part too small to plant on: the thresholds say enough
+        found, planted = [], 0
+    say(args, f"Note: {bar.in_words(found, planted)}")
+    facts: dict[str, object] = {"pictures": bar.pictures, "threshold_without": bar.without}
+    return {**facts, "planted": planted, "found": found[0], "found_without": found[1]} if planted else facts
+
+
+def _tell_outliers(args: argparse.Namespace, detector: "AnyDetector") -> None:
+    """Name good pictures that are unlike the others, or what was left out of them."""
+    from totalrecall.outliers.notes import outlier_note
+
     names = getattr(detector, "outliers_", [])
     if not names:
         return

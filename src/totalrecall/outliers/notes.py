@@ -1,7 +1,7 @@
 """What a fit does about good pictures that are unlike the others, or of the same part: says so, or acts on it."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from totalrecall.outliers.explain import standing_out
 from totalrecall.pictures.loading import LearntPicture
 from totalrecall.system.text import listed
 
-__all__ = ["bar_note", "outlier_note", "repeated_note", "unlike_the_others"]
+__all__ = ["Bar", "bar_of", "outlier_note", "repeated_note", "unlike_the_others"]
 
 _LEAST_JUDGED = 8  # pictures: of fewer each sets the threshold
 _MANY = 0.2  # of the pictures that show a part once more: worth a word
@@ -37,20 +37,51 @@ def outlier_note(names: Sequence[str], total: int) -> str:
     )
 
 
-def bar_note(calibration: Calibration, pictures: Sequence[LearntPicture]) -> str | None:
-    """Say where one or two good pictures set the threshold, and what it would be without them; None where none does."""
+@dataclass(frozen=True)
+class Bar:
+    """One or two good pictures that set the threshold alone.
+
+    Attributes:
+        pictures: their paths, the highest score first.
+        threshold: as it is; `without` is what it would be without them.
+    """
+
+    pictures: tuple[str, ...]
+    threshold: float
+    without: float
+
+    def in_words(self, found: Sequence[int] = (), planted: int = 0) -> str:
+        """Say it, what to do, and what the two thresholds find of defects that are planted on good pictures.
+
+        Args:
+            found: planted defects above `threshold`, and above `without`; nothing where none were planted.
+            planted: how many there were.
+        """
+        which, them = ("one good picture", "it") if len(self.pictures) == 1 else ("two good pictures", "them")
+        what = ""
+        if planted:
+            now, then = found
+            what = (
+                f" Of {planted} defects planted on good pictures, {now} are above the threshold and {then} above the "
+                "other one."
+            )
+        return (
+            f"The threshold is set by {which}: {', '.join(self.pictures)}. Without {them} it would be "
+            f"{self.without:.4g}, not {self.threshold:.4g}.{what} Look at {them}: a defect among the good pictures "
+            "would hide others."
+        )
+
+
+def bar_of(calibration: Calibration, pictures: Sequence[LearntPicture]) -> Bar | None:
+    """Return the one or two good pictures that set the threshold alone; None where none does."""
     order = np.argsort(-calibration.scores, kind="stable")
     if calibration.pictures is None or len(order) < _LEAST_JUDGED:
         return None
     for count in (1, 2):
-        rest = replace(calibration, scores=calibration.scores[order[count:]])
-        if rest.threshold < _BAR * calibration.threshold:
-            names = ", ".join(pictures[int(calibration.pictures[at])].path for at in order[:count])
-            which, them = ("one good picture", "it") if count == 1 else ("two good pictures", "them")
-            return (
-                f"The threshold is set by {which}: {names}. Without {them} it would be {rest.threshold:.4g}, not "
-                f"{calibration.threshold:.4g}. Look at {them}: a defect among the good pictures would hide others."
-            )
+        without = replace(calibration, scores=calibration.scores[order[count:]]).threshold
+        if without < _BAR * calibration.threshold:
+            paths = tuple(pictures[int(calibration.pictures[at])].path for at in order[:count])
+            return Bar(paths, calibration.threshold, without)
     return None
 
 

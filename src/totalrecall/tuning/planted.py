@@ -55,7 +55,9 @@ class PlantedDefects:
             yield copy
 
 
-def plant_defects(sources: Sequence[Source], recipe: Recipe, seed: int, *, most: int = HELD_AT_MOST) -> PlantedDefects:
+def plant_defects(
+    sources: Sequence[Source], recipe: Recipe, seed: int, *, most: int = HELD_AT_MOST, per_kind: int = _PER_KIND
+) -> PlantedDefects:
     """Plant defects of every kind, of many sizes and contrasts, on good pictures.
 
     Args:
@@ -63,6 +65,7 @@ def plant_defects(sources: Sequence[Source], recipe: Recipe, seed: int, *, most:
         recipe: where the region of interest is, and what a crop hides; the size in it does not matter.
         seed: the same one plants the same defects.
         most: bytes of good pictures in memory, but at least three pictures.
+        per_kind: defects of each kind.
 
     Raises:
         DataError: no defect could be planted.
@@ -71,7 +74,7 @@ def plant_defects(sources: Sequence[Source], recipe: Recipe, seed: int, *, most:
     kinds: list[str] = []
     changes: list[_Change] = []
     for place, kind in enumerate(KINDS):
-        for number in range(_PER_KIND if goods else 0):
+        for number in range(per_kind if goods else 0):
             rng = np.random.default_rng([seed, _STREAM, place, number])
             picture = int(rng.integers(len(goods)))
             part, region = where[picture]
