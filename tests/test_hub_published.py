@@ -3,13 +3,19 @@
 import pytest
 
 from totalrecall.backbones import PUBLISHED, Remote
+from totalrecall.backbones.efficientnet_lite import LITES
+from totalrecall.backbones.families import channels_of, check_architecture
 from totalrecall.backbones.published import architecture_of, parse_remote
 from totalrecall.backbones.resnet_layout import ARCHITECTURES
 from totalrecall.errors import SettingError
 
 
 def test_every_architecture_is_published_and_every_published_name_has_one():
-    assert {architecture_of(name) for name in PUBLISHED} == set(ARCHITECTURES)
+    assert {architecture_of(name) for name in PUBLISHED} == {*ARCHITECTURES, *LITES}
+    for name in PUBLISHED:
+        check_architecture(architecture_of(name))
+        assert channels_of(architecture_of(name))
+        assert PUBLISHED[name].size > 10_000_000
     assert [name for name, remote in PUBLISHED.items() if remote.tag == "tv_in1k"] == list(ARCHITECTURES)
     assert {remote.licence for remote in PUBLISHED.values()} == {"BSD-3-Clause", "Apache-2.0"}
 

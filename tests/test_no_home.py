@@ -92,7 +92,7 @@ def test_the_folder_of_a_user_without_any_is_an_error_of_ours(monkeypatch):
     monkeypatch.setattr(Path, "home", nowhere)
     with pytest.raises(DataError, match=r"This user has no home folder\. Set TOTALRECALL_HOME to a folder"):
         home()
-    assert [info.name for info in available()] == ["compact"]
+    assert [info.name for info in available()] == ["compact", "lite2"]
 
 
 # ---------------------------------------------------------------------- make, where the source cannot be written

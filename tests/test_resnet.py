@@ -163,17 +163,23 @@ def test_an_unknown_form_is_answered_with_the_known_ones(file_of, weights):
 
 def test_a_missing_weights_file_is_named(tmp_path):
     assert refusal("resnet18", tmp_path / "none.safetensors") == (
-        "Cannot read the weights FILE: No such file or directory. Name a .safetensors file."
+        "Cannot read the weights FILE: No such file or directory. Name a .safetensors or .pth file."
     )
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 a pickle of torch", b"\xff" * 100])
+@pytest.mark.parametrize("content", [b"", b"\x80\x02 a pickle", b"\xff" * 100])
 def test_a_file_that_is_not_safetensors_is_named(tmp_path, content):
     path = tmp_path / "weights.pth"
     path.write_bytes(content)
     message = refusal("resnet18", path)
     assert message.startswith("Weights FILE are not a whole safetensors file (")
-    assert message.endswith("a PyTorch .pth is turned into one with safetensors.torch.save_file.")
+    assert message.endswith("), nor a torch checkpoint. Take the file again.")
+
+
+def test_a_zip_that_is_no_torch_checkpoint_is_named(tmp_path):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(b"PK\x03\x04 a pickle of torch")
+    assert refusal("resnet18", path).startswith("Weights FILE are no torch checkpoint of tensors alone: ")
 
 
 def test_a_truncated_safetensors_file_is_named(file_of, weights):

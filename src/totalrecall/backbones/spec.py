@@ -2,17 +2,20 @@
 
 The graph takes `images`, uint8 RGB (n, height, width, 3), prepares them itself, and gives one output per layer, float32
 (n, h, w, c), named `layer1`, `layer2` and so on. The facts travel inside the ONNX file as the metadata `totalrecall`.
+There a backbone also says how it is best used, its `Advice`; one that says nothing is used like a ResNet.
 """
 
 import json
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from totalrecall.backbones.graph_check import check_graph, fields
-from totalrecall.errors import BackboneError
+from totalrecall.errors import BackboneError, RoundedSizeWarning, SettingError
 from totalrecall.system.files import sha256
 
-__all__ = ["METADATA_KEY", "Backbone", "Layer", "parse_facts", "read_metadata"]
+__all__ = ["METADATA_KEY", "Advice", "Backbone", "Layer", "parse_facts", "read_metadata"]
 
 METADATA_KEY = "totalrecall"
 _FACTS = ("source", "licence", "preprocessing", "architecture")
@@ -30,6 +33,51 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Advice:
+    """How a backbone is best used, where a person says nothing else; the defaults are those of ResNets.
+
+    Attributes:
+        layers: numbers of the layers whose features are joined.
+        size: side of the prepared picture, in pixels.
+        patch_size: side of the neighbourhood that is averaged.
+        multiple: what the side of the prepared picture must be a multiple of: the patch of a vision transformer.
+        fixed: whether no other size than `size` can be had.
+    """
+
+    layers: tuple[int, ...] = (2, 3)
+    size: int = 256
+    patch_size: int = 3
+    multiple: int = 1
+    fixed: bool = False
+
+    @classmethod
+    def parse(cls, said: object) -> "Advice":
+        """Return what metadata or a header says; nothing is the default.
+
+        Raises:
+            ValueError: it is malformed.
+        """
+        values: dict[str, Any] = dict(said) if isinstance(said, Mapping) else {"": 0}
+        if isinstance(values.get("layers"), (list, tuple)):
+            values["layers"] = tuple(values["layers"])
+        if not values.keys() <= asdict(cls()).keys():
+            raise ValueError
+        advice = cls(**values)
+        numbers = (*advice.layers, advice.size, advice.patch_size, advice.multiple)
+        if type(advice.fixed) is not bool or {type(one) for one in numbers} != {int}:
+            raise ValueError
+        sane = advice.layers and all(0 <= layer < 100 for layer in advice.layers) and 32 <= advice.size <= 4096
+        if not sane or not 1 <= advice.multiple <= 64 or not 1 <= advice.patch_size < 100 or not advice.patch_size % 2:
+            raise ValueError
+        return advice
+
+    def to_json(self) -> dict[str, object]:
+        """Return what differs from the defaults."""
+        default = asdict(Advice())
+        return {name: value for name, value in asdict(self).items() if value != default[name]}
+
+
+@dataclass(frozen=True)
 class Backbone:
     """A serialized ONNX graph with its layers, origin, licence and SHA-256."""
 
@@ -41,6 +89,7 @@ class Backbone:
     preprocessing: str
     architecture: str
     sha256: str
+    advice: Advice = Advice()
 
     @classmethod
     def from_onnx(cls, data: bytes, origin: str = "The backbone") -> "Backbone":
@@ -74,7 +123,50 @@ class Backbone:
         """Return all but the graph as a dictionary that JSON can hold."""
         layers = [{"name": layer.name, "channels": layer.channels, "stride": layer.stride} for layer in self.layers]
         facts = {fact: getattr(self, fact) for fact in _FACTS}
-        return {"name": self.name, "layers": layers, **facts, "sha256": self.sha256}
+        advice = self.advice.to_json()
+        return {"name": self.name, "layers": layers, **facts, "sha256": self.sha256} | (
+            {"advice": advice} if advice else {}
+        )
+
+    def prepared_side(self, size: int | None, crop: int | None = None) -> int:
+        """Return the side of the prepared picture, before a crop: the one asked for, or the backbone's own.
+
+        Args:
+            size: that was asked for, or None.
+            crop: side of the middle square that is kept of it, or None.
+
+        Raises:
+            SettingError: the backbone cannot be given pictures of that size.
+
+        Warns:
+            RoundedSizeWarning: the size was rounded to a multiple of the patch.
+        """
+        side, multiple = self.advice.size if size is None else size, self.advice.multiple
+        seen = side if crop is None else crop
+        if self.advice.fixed and seen != self.advice.size:
+            name = "size" if crop is None else "crop"
+            raise SettingError(
+                f"Backbone {self.name} was made for {self.advice.size} pixels, got {name} {seen}. Leave {name} out, or "
+                "add the backbone again for another size.",
+                name,
+            )
+        rounded = max(round(seen / multiple), 1) * multiple
+        while rounded < 32:  # the smallest picture that there is
+            rounded += multiple
+        if rounded == seen:
+            return side
+        if crop is not None:
+            raise SettingError(
+                f"crop must be a multiple of {multiple} pixels for backbone {self.name}, got {crop}. Use {rounded}.",
+                "crop",
+            )
+        warnings.warn(
+            f"Pictures are prepared at {rounded} pixels instead of {seen}: backbone {self.name} takes multiples of "
+            f"{multiple}.",
+            RoundedSizeWarning,
+            stacklevel=2,
+        )
+        return rounded
 
 
 def read_metadata(data: bytes | memoryview, origin: str) -> dict[str, object]:
@@ -126,8 +218,12 @@ def parse_facts(header: Mapping[str, object], origin: str) -> tuple[tuple[Layer,
 
 def _build(header: Mapping[str, object], graph: bytes, digest: str, origin: str) -> Backbone:
     layers, texts = parse_facts(header, origin)
+    try:
+        advice = Advice.parse(header.get("advice", {}))
+    except (TypeError, ValueError):
+        raise BackboneError(f"{origin} has malformed advice on how it is used. Add it again: {_ADD}") from None
     check_graph(graph, origin)
-    return Backbone(graph=graph, layers=layers, sha256=digest, **texts)
+    return Backbone(graph=graph, layers=layers, sha256=digest, advice=advice, **texts)
 
 
 def _layer(entry: object, origin: str) -> Layer:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from totalrecall.backbones.published import PUBLISHED, Remote, architecture_of, parse_remote
+from totalrecall.backbones.published import KNOWN_FILES, PUBLISHED, Remote, architecture_of, parse_remote
 from totalrecall.backbones.spec import Backbone, Layer, parse_facts, read_metadata
 from totalrecall.errors import BackboneError, DataError, SettingError
 from totalrecall.system.files import LARGEST, atomic_write, file_sha256, home, open_regular, read_regular
@@ -80,8 +80,8 @@ def add(
 
     Args:
         name: the architecture, such as "resnet18", or a published name.
-        weights: safetensors file with torchvision's (also timm's) key names, or one on the hub (see `parse_remote`);
-            those published under the name if not given.
+        weights: safetensors file or torch checkpoint with the key names of torchvision or timm, or one on the hub (see
+            `parse_remote`); those published under the name if not given.
         save_as: the name to keep it under; `name` if not given. One of the same name is replaced.
         source: where the weights come from; of weights from the hub repository, commit, file and SHA-256.
         licence: the licence of the weights.
@@ -93,7 +93,7 @@ def add(
         BackboneError: the weights are missing, damaged, of another architecture, or cannot be fetched.
         DataError: the per-user folder cannot be written.
     """
-    from totalrecall.backbones.resnet import build_resnet, check_architecture
+    from totalrecall.backbones.families import build, check_architecture
 
     kept = name if save_as is None else save_as
     _check_name(kept)
@@ -102,7 +102,7 @@ def add(
     architecture = architecture_of(name)
     check_architecture(architecture)  # before hundreds of megabytes are fetched for it
     path, origin, terms = _weights(name, kept, weights)
-    backbone = build_resnet(architecture, path, name=kept, form=form, source=source or origin, licence=licence or terms)
+    backbone = build(architecture, path, name=kept, form=form, source=source or origin, licence=licence or terms)
     atomic_write(_added() / f"{kept}.onnx", backbone.graph)
     return backbone
 
@@ -143,15 +143,19 @@ def _info(path: Path) -> BackboneInfo:
 
 def _weights(name: str, kept: str, weights: str | Path | None) -> tuple[Path, str, str]:
     """Return the weights file on this machine, fetched if need be, and its source and licence where they are known."""
-    published = PUBLISHED[name]
     if weights is None:
-        return _fetched(name, kept, published)
+        return _fetched(name, kept, PUBLISHED[name])
     remote = parse_remote(weights) if isinstance(weights, str) else None
     if remote is not None:
         return _fetched(name, kept, remote)
     path = Path(weights)
-    if published.sha256 and _hash_of(path) == published.sha256:  # brought by hand
-        return path, f"{published}, sha256 {published.sha256}", published.licence
+    known = PUBLISHED[name]
+    digest = _hash_of(path) if known.sha256 or name in KNOWN_FILES else ""
+    if digest and digest == known.sha256:  # brought by hand
+        return path, f"{known}, sha256 {digest}", known.licence
+    package = KNOWN_FILES.get(name)
+    if package is not None and digest == package.sha256:
+        return path, f"{package.source}, sha256 {digest}", package.licence
     return path, "", ""
 
 

@@ -19,6 +19,7 @@ from totalrecall.benchmark.cell import Cell, Progress
 from totalrecall.benchmark.run import (
     BadCell,
     Benchmark,
+    as_advised,
     check_settings,
     detector_settings,
     open_sets,
@@ -113,6 +114,7 @@ def variants(defaults: Mapping[str, Any], backbone: Backbone, factors: Iterable[
         SettingError: a factor is unknown.
     """
     known = declared(Settings)
+    defaults = as_advised("patchcore", defaults, backbone)
     has = {int(layer.name.removeprefix("layer")) for layer in backbone.layers}
     rows = [Variant("default", "", dict(defaults), is_default=True)]
     for factor in factors:

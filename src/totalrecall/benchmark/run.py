@@ -28,6 +28,7 @@ __all__ = [
     "BadCell",
     "Benchmark",
     "Journal",
+    "as_advised",
     "check_settings",
     "detector_settings",
     "open_sets",
@@ -155,6 +156,16 @@ def detector_settings(method: str, given: Mapping[str, Any], preset: str | None 
         values.pop("crop", None)  # the preset's, which belongs to its way of resizing
     values = {**known, **values, **given}
     return {name: values[name] for name in known}
+
+
+def as_advised(method: str, settings: Mapping[str, Any], backbone: Backbone) -> dict[str, Any]:
+    """Return settings of a method with what the backbone advises where nothing was chosen.
+
+    PaDiM and SPADE choose the layers themselves.
+    """
+    names = ("size", "patch_size", "layers") if method == "patchcore" else ("size",)
+    advised = {name: getattr(backbone.advice, name) for name in names if settings.get(name) is None}
+    return {**settings, **advised}
 
 
 def weights_note(benchmark: Benchmark) -> str | None:
@@ -329,7 +340,7 @@ def _cells(benchmark: Benchmark, backbone: Backbone) -> tuple[list[Cell], list[B
             data,
             seed,
             backbone,
-            detector_settings(method, given, benchmark.preset),
+            as_advised(method, detector_settings(method, given, benchmark.preset), backbone),
             shots=shots,
             roi=Path(given["roi"]) if given.get("roi") else None,
             threads=given.get("threads"),

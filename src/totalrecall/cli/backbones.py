@@ -27,17 +27,17 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     listing.set_defaults(run=run_list)
     adding = actions.add_parser(
         "add",
-        help="build a backbone from the hub or from a safetensors file",
-        description="Build a ResNet-family backbone from the weights published under its name on the Hugging Face hub, "
-        "or from a safetensors file with torchvision's or timm's key names.",
+        help="build a backbone from the hub or from a weights file",
+        description="Build a backbone from the weights published under its name on the Hugging Face hub, or from a "
+        "file of weights: safetensors or a torch checkpoint (.pth), of which tensors alone are read.",
     )
-    adding.add_argument("name", metavar="NAME", help="architecture: resnet18, resnet50, wide_resnet50_2, ...")
+    adding.add_argument("name", metavar="NAME", help="architecture: resnet18, wide_resnet50_2, efficientnet_lite2, ...")
     adding.add_argument(
         "--weights",
         metavar="FILE",
         type=INPUT,
-        help="safetensors file, or a place on the hub: OWNER/REPO or hf://OWNER/REPO[@REVISION][/FILE] (default: the "
-        "weights published under NAME)",
+        help="safetensors file, torch checkpoint, or a place on the hub: OWNER/REPO or "
+        "hf://OWNER/REPO[@REVISION][/FILE] (default: the weights published under NAME)",
     )
     adding.add_argument(
         "--save-as", metavar="NAME", help="name to store it under (default: the name of the architecture)"
@@ -55,8 +55,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run_list(args: argparse.Namespace) -> int:
     """Print a table of backbones."""
     from totalrecall.backbones import PUBLISHED, available
+    from totalrecall.backbones.families import channels_of
     from totalrecall.backbones.published import architecture_of
-    from totalrecall.backbones.resnet_layout import ARCHITECTURES
 
     check_target("--json", args.json)
     infos = available()
@@ -101,9 +101,9 @@ def run_list(args: argparse.Namespace) -> int:
         where = "built in" if info.built_in else str(info.path.parent)
         table.add_row(info.name, info.problem or layers, human_bytes(info.size), where, info.licence)
     for name, remote in published.items():
-        plan = ARCHITECTURES[architecture_of(name)]
-        layers = " ".join(f"{stage} ({plan.channels(stage)})" for stage in range(1, 5))
-        table.add_row(name, layers, human_bytes(remote.size), f"hub, {remote.tag}", remote.licence)
+        layers = " ".join(f"{layer} ({count})" for layer, count in channels_of(architecture_of(name)).items())
+        size = human_bytes(remote.size) if remote.size else ""
+        table.add_row(name, layers, size, f"hub, {remote.tag}".rstrip(", "), remote.licence)
     print_table(table)
     emit("To download a backbone of the hub: totalrecall backbones add wide_resnet50_2")
     return 0

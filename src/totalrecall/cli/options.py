@@ -61,7 +61,8 @@ def add_setting_options(
             if isinstance(what.default, bool):
                 group.add_argument(_option(name), action="store_const", const=True, help=text)
             else:
-                several = "+" if get_origin(what.type) is Sequence else None
+                types = (what.type, *get_args(what.type))
+                several = "+" if any(get_origin(one) is Sequence for one in types) else None
                 group.add_argument(
                     _option(name), type=_reader(name, what), nargs=several, metavar=what.metavar, help=text
                 )

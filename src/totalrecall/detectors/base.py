@@ -62,8 +62,9 @@ class Detector(ABC, Generic[Model, Features]):
 
     def __init__(self, settings: CommonSettings) -> None:
         self.region = read_roi(settings.roi)
-        self.recipe = Recipe.of(settings, None if self.region is None else self.region.mask)
         self.backbone = load(settings.backbone) if isinstance(settings.backbone, str) else settings.backbone
+        size = self.backbone.prepared_side(settings.size, settings.crop)
+        self.recipe = Recipe.of(settings, None if self.region is None else self.region.mask, size=size)
         self._state: FitState[Model] | None = None
         self.report_: FitReport | None = None
         self.skipped_: list[PictureError] = []

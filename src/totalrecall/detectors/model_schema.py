@@ -76,7 +76,7 @@ _FINITE = _number(-1e300, 1e300)
 _HEADER: dict[str, dict[str, Rule]] = {
     "settings": {
         "backbone": is_name,
-        "layers": _list_of(_whole(1, 9), 9),
+        "layers": _list_of(_whole(0, 99), 100),
         "false_alarm_rate": _number(0, 1),
         "holdout": _number(0, 1),
         "min_area": _POSITIVE,

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from totalrecall.backbones import Backbone
+from totalrecall.backbones import Advice, Backbone
 from totalrecall.calibration import Calibration, held_out
 from totalrecall.detectors.base import Detector, Features, Model
 from totalrecall.detectors.fit_report import FitReport, Progress, nothing_readable, warn_of_fit
@@ -58,9 +58,11 @@ class OnePassPlan:
 
 
 def _pyramid_layers(backbone: Backbone, layers: Sequence[int] | None) -> tuple[int, ...]:
-    """Return the layers asked for; if none were, those of 1, 2 and 3 that the backbone has."""
+    """Return the layers asked for; if none were, those of 1, 2 and 3 that a ResNet has, or what another advises."""
     if layers is not None:
         return tuple(layers)
+    if backbone.advice.layers != Advice().layers:
+        return backbone.advice.layers
     names = {layer.name for layer in backbone.layers}
     return tuple(number for number in (1, 2, 3) if f"layer{number}" in names)
 
@@ -136,7 +138,7 @@ class OnePass(Detector[Model, Features]):
     def __init__(self, settings: PyramidSettings) -> None:
         super().__init__(settings)
         self.layers = _pyramid_layers(self.backbone, settings.layers)
-        self.settings = replace(settings, backbone=self.backbone.name, layers=self.layers)
+        self.settings = replace(settings, backbone=self.backbone.name, size=self.recipe.size, layers=self.layers)
         self.extractor = FeatureExtractor(
             self.backbone, self.recipe, layers=self.layers, precision=settings.precision, threads=settings.threads
         )

@@ -51,11 +51,11 @@ class CommonSettings(ComparedSettings):
 class PyramidSettings(CommonSettings):
     """What `PaDiM` and `SPADE` share: they take all layers if none are named."""
 
-    layers: Sequence[int] | None = setting(  # type: ignore[assignment]  # None until the backbone is known
+    layers: Sequence[int] | None = setting(
         None,
         "features",
         "numbers of the backbone's layers whose features are used",
-        default_means="all of 1 2 3 that the backbone has",
+        default_means="all of 1 2 3 that a ResNet has, else what suits the backbone",
         rule=LAYERS,
         metavar="N",
     )

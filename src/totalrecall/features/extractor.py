@@ -50,7 +50,7 @@ class FeatureExtractor:
     Args:
         backbone: the frozen graph.
         recipe: how pictures are prepared.
-        layers: numbers of the layers.
+        layers: numbers of the layers; what the backbone advises if None.
         precision: `auto`, `f32` or `bf16`.
         threads: of the engine; all cores if not given.
 
@@ -63,11 +63,13 @@ class FeatureExtractor:
         backbone: Backbone,
         recipe: Recipe,
         *,
-        layers: Sequence[int],
+        layers: Sequence[int] | None,
         precision: str = "auto",
         threads: int | None = None,
     ) -> None:
         names = [layer.name for layer in backbone.layers]
+        layers = backbone.advice.layers if layers is None else layers
+        self.numbers = tuple(layers)
         self.layers = tuple(f"layer{number}" for number in layers)
         for number, name in zip(layers, self.layers, strict=True):
             if name not in names:

@@ -14,7 +14,7 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
-from totalrecall.backbones import Backbone
+from totalrecall.backbones import Advice, Backbone
 from totalrecall.errors import PictureError
 from totalrecall.features.extractor import FeatureExtractor
 from totalrecall.features.settings import PatchSettings
@@ -45,7 +45,7 @@ class PatchExtractor(FeatureExtractor):
 
     Args:
         backbone, recipe, layers, precision, threads: see `FeatureExtractor`.
-        patch_size: side of the neighbourhood that a patch averages.
+        patch_size: side of the neighbourhood that a patch averages; what the backbone advises if None.
         stride: step of the patch grid.
         descriptor: `concat` or `paper-code`.
 
@@ -58,14 +58,15 @@ class PatchExtractor(FeatureExtractor):
         backbone: Backbone,
         recipe: Recipe,
         *,
-        layers: Sequence[int],
-        patch_size: int = 3,
+        layers: Sequence[int] | None,
+        patch_size: int | None = 3,
         stride: int = 1,
         descriptor: str = "concat",
         precision: str = "auto",
         threads: int | None = None,
     ) -> None:
         super().__init__(backbone, recipe, layers=layers, precision=precision, threads=threads)
+        patch_size = backbone.advice.patch_size if patch_size is None else patch_size
         self.patch_size, self.stride, self.descriptor = patch_size, stride, descriptor
         self._settings = PatchSettings(patch_size=patch_size, stride=stride, descriptor=descriptor)
 
@@ -142,7 +143,7 @@ def describe(
 
 def patch_grid(maps: Sequence[LayerMap], settings: PatchSettings) -> PatchGrid:
     """Return what `describe` does, by settings that were checked before."""
-    patch_size, stride = settings.patch_size, settings.stride
+    patch_size, stride = settings.patch_size or Advice().patch_size, settings.stride
     finest = max((layer_map.shape[1:3] for layer_map in maps), key=lambda shape: shape[0] * shape[1])
     if settings.descriptor == "concat":
         joined = _concatenated(maps, patch_size, finest)

@@ -17,7 +17,7 @@ DESCRIPTORS = ("concat", "paper-code")
 
 
 def _are_layers(layers: Sequence[int]) -> bool:
-    return bool(layers) and len(set(layers)) == len(layers) and all(1 <= layer <= 9 for layer in layers)
+    return bool(layers) and len(set(layers)) == len(layers) and all(0 <= layer <= 99 for layer in layers)
 
 
 LAYERS = Rule("different numbers such as 2 3", _are_layers)
@@ -34,10 +34,11 @@ class FeatureSettings(Checked):
         details="In Python also a `Backbone`.",
         metavar="NAME",
     )
-    layers: Sequence[int] = setting(
-        (2, 3),
+    layers: Sequence[int] | None = setting(
+        None,
         "features",
         "numbers of the backbone's layers whose features are used",
+        default_means="what suits the backbone: 2 3 for `compact` and ResNets",
         rule=LAYERS,
         metavar="N",
     )
@@ -64,10 +65,11 @@ class FeatureSettings(Checked):
 class PatchSettings(Checked):
     """How patch vectors are made of feature maps (eq. 1 to 3)."""
 
-    patch_size: int = setting(
-        3,
+    patch_size: int | None = setting(
+        None,
         "features",
         "side of the neighbourhood that each patch averages, odd; p in the paper",
+        default_means="what suits the backbone: 3, or 1 for vision transformers",
         rule=Rule("odd and at least 1", lambda value: value >= 1 and value % 2 == 1, "The paper uses 3."),
         metavar="P",
     )

@@ -77,7 +77,6 @@ class PatchCore(Detector[Bank, PatchSet]):
             BackboneError: the backbone is not there or cannot be used.
         """
         super().__init__(settings)
-        self.settings = replace(settings, backbone=self.backbone.name)
         self.extractor = PatchExtractor(
             self.backbone,
             self.recipe,
@@ -87,6 +86,13 @@ class PatchCore(Detector[Bank, PatchSet]):
             descriptor=settings.descriptor,
             precision=settings.precision,
             threads=settings.threads,
+        )
+        self.settings = replace(
+            settings,
+            backbone=self.backbone.name,
+            size=self.recipe.size,
+            layers=self.extractor.numbers,
+            patch_size=self.extractor.patch_size,
         )
         self.outliers_: list[str] = []
 

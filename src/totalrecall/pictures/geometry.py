@@ -126,9 +126,16 @@ class Recipe(Framing):
             raise SettingError("The region-of-interest mask is empty: white pixels mark what is inspected.")
 
     @classmethod
-    def of(cls, framing: Framing, roi: Mask | None) -> "Recipe":
-        """Return the recipe of some settings, with the region of interest that was read from them."""
-        return cls(**{name: getattr(framing, name) for name in declared(Framing)}, roi=roi)
+    def of(cls, framing: Framing, roi: Mask | None, *, size: int | None = None) -> "Recipe":
+        """Return the recipe of some settings, with the region of interest that was read from them.
+
+        Args:
+            framing: the settings.
+            roi: the region of interest.
+            size: of the prepared picture; that of the settings if not given.
+        """
+        values = {name: getattr(framing, name) for name in declared(Framing)}
+        return cls(**values | ({} if size is None else {"size": size}), roi=roi)
 
     def geometry(self, height: int, width: int) -> Geometry:
         """Return the geometry of a picture of the given original size.

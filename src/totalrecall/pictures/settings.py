@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from totalrecall.errors import SettingError
 from totalrecall.system.settings import Checked, Rule, between, one_of, setting
@@ -20,6 +20,7 @@ def _is_bit_depth(value: int | str) -> bool:
     return value == "auto" or (str(value).isdecimal() and 8 <= int(value) <= 16)
 
 
+SIZE = between(32, 4096, "pixels", "Usual: 224 to 512.")
 BIT_DEPTH = Rule("auto, or from 8 to 16 bits", _is_bit_depth, "Cameras have 8, 10, 12 or 14.")
 
 
@@ -32,7 +33,7 @@ class Framing(Checked):
         "pictures",
         "side of the prepared picture, in pixels",
         details="With {resize} `crop` it is the short side before the crop.",
-        rule=between(32, 4096, "pixels", "Usual: 224 to 512."),
+        rule=SIZE,
         metavar="PIXELS",
         stored=False,
     )
@@ -68,6 +69,11 @@ class Framing(Checked):
             raise SettingError(
                 f"crop is only for resize 'crop', got crop {self.crop} with resize {self.resize!r}.", "crop", "resize"
             )
+        size: Any = self.size
+        if size is not None:
+            self._check_size()
+
+    def _check_size(self) -> None:
         if self.crop is not None and not 32 <= self.crop <= self.size:
             raise SettingError(f"crop must be from 32 to size ({self.size}), got {self.crop}.", "crop", "size")
         if self.size * self.tile > 16384:
@@ -90,6 +96,16 @@ class Framing(Checked):
 class Preparation(Framing):
     """How pictures are prepared, as a person says it; `geometry.Recipe` holds what was read from it."""
 
+    size: int | None = setting(  # type: ignore[assignment]  # None until the backbone is known
+        None,
+        "pictures",
+        "side of the prepared picture, in pixels",
+        details="With {resize} `crop` it is the short side before the crop.",
+        default_means="what suits the backbone: 256 for `compact` and ResNets",
+        rule=SIZE,
+        metavar="PIXELS",
+        stored=False,
+    )
     roi: "RoiSource | None" = setting(
         None,
         "pictures",

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from totalrecall.backbones.store import available
+from totalrecall.backbones import Advice, available
 from totalrecall.calibration import Calibration
 from totalrecall.errors import BackboneError, SettingError
 from totalrecall.patchcore.detector import PatchCore
@@ -188,23 +188,21 @@ def _split(sources: Sequence[Source], seed: int) -> tuple[list[Source], list[Sou
 
 def _candidates(start: Settings, fixed: Collection[str]) -> list[tuple[str, list[Any]]]:
     """Return the settings to try, one after another, and the values of each."""
-    layers = [int(layer.name.removeprefix("layer")) for layer in _backbone_layers(start)]
-    sizes = {max(round(times * start.size / _SIZE_STEP) * _SIZE_STEP, _SIZE_STEP) for times in _SIZES}
-    few = [(number,) for number in (2, 3) if number in layers]
-    more = [(1, 2, 3)] if {1, 2, 3} <= set(layers) else []
-    name = _detector(start).backbone.name
+    detector = _detector(start)
+    size, chosen, backbone = detector.recipe.size, detector.extractor.numbers, detector.backbone
+    layers = [int(layer.name.removeprefix("layer")) for layer in backbone.layers]
+    sizes = {max(round(times * size / _SIZE_STEP) * _SIZE_STEP, _SIZE_STEP) for times in _SIZES}
+    few = [(number,) for number in backbone.advice.layers if number in layers]
+    more = [(1, 2, 3)] if {1, 2, 3} <= set(layers) and backbone.advice.layers == Advice().layers else []
+    name = backbone.name
     values: dict[str, list[Any]] = {
         "backbone": [info.name for info in available() if info.name != name and not info.problem],
-        "size": sorted(sizes - {start.size}),
-        "layers": [choice for choice in (*few, *more) if choice != tuple(start.layers or ())],
+        "size": sorted(sizes - {size}),
+        "layers": [choice for choice in (*few, *more) if choice != chosen],
         "scoring": [name for name in ("extent", "map1pct") if name != start.scoring],
         "at_least": [2 * start.at_least],
     }
     return [(name, choices) for name, choices in values.items() if choices and name not in fixed]
-
-
-def _backbone_layers(settings: Settings) -> Sequence[Any]:
-    return _detector(settings).backbone.layers
 
 
 def _detector(settings: Settings) -> PatchCore:
@@ -293,6 +291,8 @@ class _Search:
         done, total = 1, 1 + sum(len(values) for _, values in candidates)
         for name, values in candidates:
             before = self.best
+            if name == "layers" and before.backbone != self._start.backbone:
+                values = []  # another backbone has other layers; what it advises stays
             for value in values:
                 self._try(replace(before, **{name: value}))
                 done += 1
