@@ -137,7 +137,7 @@ def test_every_command_that_writes_and_reads_is_in_that_loop():
     found = {" ".join(words) for words, *_ in pairs()}
     assert found == {
         "audit", "fit", "predict", "evaluate", "benchmark", "update", "teach", "info", "datasets", "demo",
-        "capability",
+        "capability", "export",
     }  # fmt: skip
 
 

@@ -74,6 +74,10 @@ def written(tmp_path_factory):
             rows = Path("out.json").read_text(encoding="utf-8")
             values = [json.loads(row) for row in rows.splitlines()] if command == "predict" else [json.loads(rows)]
             found.setdefault(command, set()).update(*(fields(value) for value in values))
+        assert main(["export", "part.trecall", "-o", "part.onnx", "--check", "part.png"]) == 0
+        found["export"] = fields(json.loads(Path("part.onnx.json").read_text(encoding="utf-8")))
+        assert main(["info", "part.onnx", "--json", "out.json"]) == 0
+        found["info"] |= fields(json.loads(Path("out.json").read_text(encoding="utf-8")))
         main(["benchmark", "mvtec", "mvtec_ad", "--method", "padim", "--seeds", "1", "--out", "measured"])
         with Path("measured/results.csv").open(encoding="utf-8", newline="") as file:
             found["benchmark"] = set(next(csv.reader(file)))

@@ -17,7 +17,19 @@ SOURCE = Path(totalrecall.__file__).parent
 TREES = {
     path.relative_to(SOURCE).as_posix(): ast.parse(path.read_text(encoding="utf-8")) for path in SOURCE.rglob("*.py")
 }
-OPTIONAL = ("torch", "onnx", "openvino", "cv2", "fastapi", "ray", "jaxtyping", "beartype", "timm", "huggingface_hub")
+OPTIONAL = (
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "cv2",
+    "fastapi",
+    "ray",
+    "jaxtyping",
+    "beartype",
+    "timm",
+    "huggingface_hub",
+)
 LINES, LINES_OF_FUNCTION = 700, 60
 
 

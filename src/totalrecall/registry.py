@@ -15,11 +15,22 @@ if TYPE_CHECKING:
     from totalrecall.detectors.model_file import Contents, Layout
     from totalrecall.detectors.padim import PaDiM
     from totalrecall.detectors.spade import SPADE
+    from totalrecall.export.exported import ExportedModel
     from totalrecall.patchcore.detector import PatchCore
 
     AnyDetector: TypeAlias = PatchCore | PaDiM | SPADE
+    AnyJudge: TypeAlias = AnyDetector | ExportedModel
 
-__all__ = ["KINDS", "SETTINGS", "detector_class", "detector_of", "load_detector", "read_model"]
+__all__ = [
+    "KINDS",
+    "SETTINGS",
+    "detector_class",
+    "detector_of",
+    "is_exported",
+    "load_detector",
+    "load_judge",
+    "read_model",
+]
 
 KINDS = {
     "patchcore": "patchcore.detector.PatchCore",
@@ -65,6 +76,35 @@ def load_detector(path: str | Path, *, precision: str | None = None, threads: in
     if precision is not None:
         PRECISION.check("precision", precision)  # here, or the caller's mistake would be taken for damage
     return detector_of(read_model(path), path, precision=precision, threads=threads)
+
+
+def is_exported(path: str | Path) -> bool:
+    """Tell whether a file is an exported graph, by its name."""
+    return str(path).endswith(".onnx")
+
+
+def load_judge(path: str | Path, *, precision: str | None = None, threads: int | None = None) -> "AnyJudge":
+    """Read a model file of any kind, or an exported graph, which judges but cannot learn.
+
+    Args:
+        path: as given to `save`, or as `totalrecall export` wrote it, ending in `.onnx`.
+        precision: as for `load_detector`; an exported graph computes in float32.
+        threads: as for `load_detector`.
+
+    Raises:
+        SettingError: another precision was asked for than an exported graph has.
+        ModelFileError, BackboneError: as for `load_detector`.
+    """
+    if not is_exported(path):
+        return load_detector(path, precision=precision, threads=threads)
+    from totalrecall.export.exported import load_exported
+
+    if precision not in (None, "f32"):
+        raise SettingError(
+            f"precision must be f32 for an exported graph, got {precision}. Leave it out, or use the model.",
+            "precision",
+        )
+    return load_exported(path, threads=threads)
 
 
 def read_model(path: str | Path) -> "Contents":

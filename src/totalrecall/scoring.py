@@ -28,6 +28,7 @@ __all__ = [
     "marked_regions",
     "region_level",
     "regions_of",
+    "smooth",
     "smooth_distances",
     "smoothing_sigma",
     "verdict_in_words",
@@ -66,7 +67,7 @@ def smooth_distances(grid: np.ndarray, cells: np.ndarray, sigma: float) -> np.nd
     """
     inside = np.zeros(grid.shape, np.float32)
     inside[cells[:, 0], cells[:, 1]] = 1
-    smoothed = _smooth(grid.astype(np.float32) * inside, sigma) / np.maximum(_smooth(inside, sigma), 1e-6)
+    smoothed = smooth(grid.astype(np.float32) * inside, sigma) / np.maximum(smooth(inside, sigma), 1e-6)
     return np.asarray(smoothed[cells[:, 0], cells[:, 1]])
 
 
@@ -83,10 +84,10 @@ def anomaly_map(grid: np.ndarray, geometry: Geometry, *, roi: PreparedMask | Non
     prepared = cv2.resize(grid.astype(np.float32), geometry.prepared[::-1], interpolation=cv2.INTER_LINEAR)
     sigma = smoothing_sigma(min(geometry.prepared))
     if roi is None:
-        return geometry.map_to_original(_smooth(prepared, sigma))
+        return geometry.map_to_original(smooth(prepared, sigma))
     # Averages over the inside only, or the zeros outside would hide a defect at the region's border.
     weight = roi.astype(np.float32)
-    inside = _smooth(prepared * weight, sigma) / np.maximum(_smooth(weight, sigma), 1e-6)
+    inside = smooth(prepared * weight, sigma) / np.maximum(smooth(weight, sigma), 1e-6)
     return geometry.map_to_original(inside * weight)
 
 
@@ -95,7 +96,8 @@ def smoothing_sigma(side: int) -> float:
     return 4.0 * min(side / 224, 1.0) if side < 256 else 4.0 * side / 256
 
 
-def _smooth(values: PreparedMap, sigma: float) -> PreparedMap:
+def smooth(values: PreparedMap, sigma: float) -> PreparedMap:
+    """Return a map after the Gaussian of the anomaly map; sigma in its own cells."""
     size = 2 * round(4 * sigma) + 1  # cut at 4 sigma, mirrored at the edge: scipy.ndimage.gaussian_filter's defaults
     return cv2.GaussianBlur(values, (size, size), sigma, borderType=cv2.BORDER_REFLECT)
 

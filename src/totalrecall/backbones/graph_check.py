@@ -13,13 +13,13 @@ import at every start, and copies the weights.
 
 import math
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from totalrecall.errors import BackboneError
 
-__all__ = ["OPERATORS", "check_activations", "check_graph", "fields"]
+__all__ = ["OPERATORS", "GraphRules", "Rule", "check_activations", "check_graph", "fields"]
 
 Value: TypeAlias = int | memoryview
 Message: TypeAlias = dict[int, list[Value]]
@@ -136,23 +136,53 @@ OPERATORS: dict[str, tuple[int, int, dict[str, Rule]]] = {
     "Squeeze": (1, 2, {"axes": _AXES}),
     "Unsqueeze": (1, 2, {"axes": _AXES}),
 }
+
+
+@dataclass(frozen=True)
+class GraphRules:
+    """What a graph of some sort may hold.
+
+    Attributes:
+        operators: each with the fewest and the most inputs, and its attributes.
+        image: name of the one input, uint8 (n, height, width, 3).
+        weights: ONNX's number of each type of weights that is allowed, with its bytes.
+        computed: whether shapes may be computed, and weights alone go through any operator.
+        outputs: of operators that have more than one.
+        advice: what to do when a graph is refused.
+    """
+
+    operators: Mapping[str, tuple[int, int, Mapping[str, Rule]]]
+    image: str
+    weights: Mapping[int, int]
+    computed: bool
+    outputs: Mapping[str, int]
+    advice: str
+
+
+_BACKBONE = GraphRules(
+    operators=OPERATORS,
+    image="images",
+    weights=_BYTES,
+    computed=False,
+    outputs={},
+    advice="Take another file, or build it from weights: totalrecall backbones add NAME --weights FILE",
+)
 _FROM_WEIGHTS = {"Cast", "Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze"}  # they make nothing larger
 _WEIGHTS_SECOND = {"Reshape", "ReduceMean", "Squeeze", "Unsqueeze"}  # their second input is a shape
 
 
-def check_graph(graph: bytes, origin: str) -> None:
-    """Refuse a serialized ONNX graph that holds anything but what is allowed.
+def check_graph(graph: bytes, origin: str, rules: GraphRules = _BACKBONE) -> None:
+    """Refuse a serialized ONNX graph that holds anything but what is allowed: of a backbone, unless other rules say.
 
     Raises:
         BackboneError: says what.
     """
     try:
-        _check_model(memoryview(graph))
+        _check_model(memoryview(graph), rules)
     except (ValueError, IndexError, struct.error, RecursionError, OverflowError) as error:
         reason = " ".join(str(error).split())[:200] or "it is damaged"
         raise BackboneError(
-            f"{origin} has a graph that Total Recall refuses to run: {reason}. Take another file, or build it "
-            "from weights: totalrecall backbones add NAME --weights FILE"
+            f"{origin} has a graph that Total Recall refuses to run: {reason}. {rules.advice}"
         ) from None
 
 
@@ -271,7 +301,7 @@ def _numbers(message: Message, number: int) -> list[int]:
 # ---------------------------------------------------------------------- what the messages say
 
 
-def _check_model(data: memoryview) -> None:
+def _check_model(data: memoryview, rules: GraphRules) -> None:
     model = _read(data, _MODEL, "the file")
     opsets = [_read(one, _OPSET, "an operator set") for one in model.get(8, [])]
     for opset in opsets:
@@ -283,65 +313,66 @@ def _check_model(data: memoryview) -> None:
     _check_notes(model, 14)
     for number in (2, 3, 4):
         _text(model, number)
-    _check_body(_read(model[7][0], _GRAPH, "the graph"))
+    _check_body(_read(model[7][0], _GRAPH, "the graph"), rules)
 
 
-def _check_body(graph: Message) -> None:
+def _check_body(graph: Message, rules: GraphRules) -> None:
     weights: set[str] = set()
     for one in graph.get(5, []):
-        name = _check_weights(one)
+        name = _check_weights(one, rules)
         if name in weights:
             raise ValueError(f"the weights {name[:80]!r} stand twice")
         weights.add(name)
-    if [_check_input(one) for one in graph.get(11, [])] != ["images"] or "images" in weights:
-        raise ValueError("its input is not images, uint8 (n, height, width, 3), alone")
+    if [_check_input(one, rules) for one in graph.get(11, [])] != [rules.image] or rules.image in weights:
+        raise ValueError(_other_input(rules))
     nodes = graph.get(1, [])
     if len(nodes) > _MOST_NODES:
         raise ValueError(f"it has {len(nodes)} nodes, allowed are {_MOST_NODES}")
-    made = {"images"}
+    made = {rules.image}
     for one in nodes:
-        _check_node(_read(one, _NODE, "a node"), weights, made)
+        _check_node(_read(one, _NODE, "a node"), weights, made, rules)
     outputs = [_described(one)[0] for one in graph.get(12, [])]
     for one in graph.get(13, []):
         _described(one)
     _check_notes(graph, 16)
-    if not outputs or len(set(outputs)) < len(outputs) or not made >= set(outputs):
+    given = made | weights if rules.computed else made
+    if not outputs or len(set(outputs)) < len(outputs) or not given >= set(outputs):
         raise ValueError("one of its outputs is missing, or listed twice")
 
 
-def _check_node(node: Message, weights: set[str], made: set[str]) -> None:
+def _check_node(node: Message, weights: set[str], made: set[str], rules: GraphRules) -> None:
     """Check one node; what it gives joins the weights, if it is made of such alone, or else what was made."""
     kind, domain = _text(node, 4), _text(node, 7)
-    if domain not in ("", "ai.onnx") or kind not in OPERATORS:
+    if domain not in ("", "ai.onnx") or kind not in rules.operators:
         where = "" if domain in ("", "ai.onnx") else f" of {domain[:80]!r}"
         raise ValueError(f"the operator {kind[:80]!r}{where} is not among those that are allowed")
     _check_notes(node, 9)
     _text(node, 3)
-    fewest, most, rules = OPERATORS[kind]
+    fewest, most, attributes = rules.operators[kind]
     inputs, outputs = ([_name(one) for one in node.get(number, [])] for number in (1, 2))
-    if not fewest <= len(inputs) <= most or len(outputs) != 1:
+    if not fewest <= len(inputs) <= most or len(outputs) != rules.outputs.get(kind, 1):
         raise ValueError(f"{kind} has {len(inputs)} inputs and {len(outputs)} outputs")
-    optional = {""} if kind == "Clip" else set()
+    optional = {""} if kind in ("Clip", "Resize") else set()
     for name in inputs:
         if name not in weights and name not in made and name not in optional:
             raise ValueError(f"{kind} takes {name[:80]!r}, which nothing before it gives")
-    if kind in _WEIGHTS_SECOND and any(name not in weights for name in inputs[1:]):
+    if not rules.computed and kind in _WEIGHTS_SECOND and any(name not in weights for name in inputs[1:]):
         raise ValueError(f"{kind} takes a shape that is computed, not kept")
-    output = outputs[0]
-    if not output or output in weights or output in made:
-        raise ValueError(f"{kind} gives {output[:80]!r}, which is there already")
+    for output in outputs:
+        if not output or output in weights or output in made or outputs.count(output) > 1:
+            raise ValueError(f"{kind} gives {output[:80]!r}, which is there already")
     seen: set[str] = set()
     for one in node.get(5, []):
         name, attribute = _attribute(one)
-        if name in seen or name not in rules or not rules[name](attribute):
+        if name in seen or name not in attributes or not attributes[name](attribute):
             raise ValueError(f"{kind} has an attribute {name[:40]!r} that is unknown or out of range")
         seen.add(name)
     if weights.issuperset(inputs):
-        if kind not in _FROM_WEIGHTS:
+        if not rules.computed and kind not in _FROM_WEIGHTS:
             raise ValueError(f"{kind} has no input that depends on the picture")
-        weights.add(output)
+        weights.update(outputs)
     else:
-        made.add(output)
+        made.update(outputs)
 
 
 def _attribute(data: Value) -> tuple[str, _Attribute]:
@@ -358,25 +389,30 @@ def _attribute(data: Value) -> tuple[str, _Attribute]:
     return _text(message, 1), _Attribute(kind, number, _number(message, 3), bytes(text[:100]), _numbers(message, 8))
 
 
-def _check_weights(data: Value) -> str:
+def _check_weights(data: Value, rules: GraphRules) -> str:
     """Return the name of a tensor of weights once its bytes are as many as its shape says."""
     tensor = _read(data, _TENSOR, "weights")
     name, kind, shape = _text(tensor, 8), _number(tensor, 2), _numbers(tensor, 1)
     raw = tensor.get(9, [memoryview(b"")])[0]
     assert isinstance(raw, memoryview)
-    if not name or kind not in _BYTES or len(shape) > 8 or _number(tensor, 14):
+    if not name or kind not in rules.weights or len(shape) > 8 or _number(tensor, 14):
         raise ValueError(f"the weights {name[:80]!r} have no name, or another type than float, half or int")
-    if not all(1 <= side <= _LARGEST_SIDE for side in shape) or math.prod(shape) * _BYTES[kind] != len(raw):
+    if not all(1 <= side <= _LARGEST_SIDE for side in shape) or math.prod(shape) * rules.weights[kind] != len(raw):
         raise ValueError(f"the weights {name[:80]!r} hold {len(raw)} bytes, their shape says otherwise")
     return name
 
 
-def _check_input(data: Value) -> str:
+def _check_input(data: Value, rules: GraphRules) -> str:
     """Return the name of an input once it is uint8 (n, height, width, 3), the first three of any size."""
     name, kind, sides = _described(data)
-    if kind != _UINT8 or sides != [0, 0, 0, 3]:
-        raise ValueError("its input is not images, uint8 (n, height, width, 3), alone")
+    fixed = len(sides) == 4 and all(side == 0 or rules.computed for side in sides[:3])
+    if kind != _UINT8 or not fixed or sides[3] != 3:
+        raise ValueError(_other_input(rules))
     return name
+
+
+def _other_input(rules: GraphRules) -> str:
+    return f"its input is not {rules.image}, uint8 (n, height, width, 3), alone"
 
 
 def _described(data: Value) -> tuple[str, int, list[int]]:

@@ -33,6 +33,7 @@ COMMANDS = (
     "benchmark",
     "update",
     "teach",
+    "export",
     "info",
     "backbones",
     "datasets",

@@ -12,7 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar, cast
 
 from totalrecall.errors import PICTURE_NOTICES, SettingError, TotalRecallError
 from totalrecall.system.files import atomic_write, check_writable
@@ -21,7 +21,7 @@ from totalrecall.system.text import counted, escaped_json, printable
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from totalrecall.registry import AnyDetector
+    from totalrecall.registry import AnyDetector, AnyJudge
 
 __all__ = [
     "add_output_options",
@@ -40,6 +40,8 @@ __all__ = [
     "write_json",
 ]
 
+Judge = TypeVar("Judge")  # a detector, or an exported graph
+
 _STEPS = {
     "depth": "Finding the bit depth",
     "features": "Reading features",
@@ -57,13 +59,14 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", "-q", action="store_true", help="print only results, errors and warnings")
 
 
-def judging(args: argparse.Namespace, detector: "AnyDetector") -> "AnyDetector":
+def judging(args: argparse.Namespace, detector: Judge) -> Judge:
     """Return the detector at the rate or threshold that `add_rate_options` asks for, and say what that promises."""
     if args.false_alarm_rate is None and args.threshold is None:
         return detector
-    other = detector.judging(false_alarm_rate=args.false_alarm_rate, threshold=args.threshold)
+    judge = cast("AnyJudge", detector)
+    other = judge.judging(false_alarm_rate=args.false_alarm_rate, threshold=args.threshold)
     say(args, f"For this run: {other.promise_.in_words()}")
-    return other
+    return cast(Judge, other)
 
 
 def complain(error: Exception | str) -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from totalrecall.evaluation.evaluate import Evaluation
-    from totalrecall.registry import AnyDetector
+    from totalrecall.registry import AnyJudge
     from totalrecall.reports.writer import ReportWriter
 
 __all__ = ["add_parser"]
@@ -43,7 +43,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="measure a model on labelled pictures",
         description="Measure a fitted model on a labelled data set: AUROC and F1 of pictures, AUROC and PRO of pixels.",
     )
-    parser.add_argument("model", metavar="MODEL", type=INPUT, help="file that `fit` wrote")
+    parser.add_argument("model", metavar="MODEL", type=INPUT, help="file that `fit` or `export` wrote")
     parser.add_argument(
         "root", metavar="ROOT", type=INPUT, help="folder of the data set; for mvtec the folder of one category"
     )
@@ -66,11 +66,11 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate, print, write; returns the exit code."""
     from totalrecall.datasets import open_dataset
     from totalrecall.evaluation.evaluate import evaluate
-    from totalrecall.registry import load_detector
+    from totalrecall.registry import load_judge
 
     check_target("--json", args.json)
     check_report(args)
-    detector = judging(args, load_detector(args.model, precision=args.precision, threads=args.threads))
+    detector = judging(args, load_judge(args.model, precision=args.precision, threads=args.threads))
     seed = detector.settings.seed if args.seed is None else args.seed
     data = open_dataset(args.layout, args.root, seed=seed)
     for warning in data.warnings:
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     return 1 if evaluation.bad else 0
 
 
-def _report(args: argparse.Namespace, detector: "AnyDetector") -> "ReportWriter | None":
+def _report(args: argparse.Namespace, detector: "AnyJudge") -> "ReportWriter | None":
     if not args.report:
         return None
     from totalrecall.reports.writer import ReportWriter

@@ -26,7 +26,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "info", help="show what a model file contains", description="Print what a model file contains."
     )
-    parser.add_argument("model", metavar="MODEL", type=INPUT, help="file that `fit` wrote")
+    parser.add_argument("model", metavar="MODEL", type=INPUT, help="file that `fit` or `export` wrote")
     parser.add_argument(
         "--parts-per-day",
         type=int,
@@ -85,8 +85,10 @@ def describe(path: str, *, parts: int = 1000) -> dict[str, Any]:
     from pathlib import Path
 
     from totalrecall.detectors.model_file import is_protected
-    from totalrecall.registry import detector_of, read_model
+    from totalrecall.registry import detector_of, is_exported, read_model
 
+    if is_exported(path):
+        return _describe_exported(path, parts)
     contents = read_model(path)
     header, detector = contents[0], detector_of(contents, path)
     settings = dict(header["settings"])
@@ -113,6 +115,40 @@ def describe(path: str, *, parts: int = 1000) -> dict[str, Any]:
         **_tuning(detector),
         **({} if detector.capability_ is None else {_CAPABILITY: dict(detector.capability_)}),
         "drift": _drift(detector),
+    }
+
+
+def _describe_exported(path: str, parts: int) -> dict[str, Any]:
+    """Return the facts of an exported graph, in reading order."""
+    from pathlib import Path
+
+    from totalrecall.export.exported import load_exported
+    from totalrecall.export.parity import MAP_TOLERANCE, TOLERANCE
+
+    graph = load_exported(path)
+    said, size = graph.facts_, graph.facts_["picture_size"]
+    return {
+        "model": path,
+        "bytes": Path(path).stat().st_size,
+        "kind": f"{graph.kind}, exported graph",
+        "format": said["format"],
+        "written_by": f"totalrecall {said['library']}",
+        "exported_from": said["model"],
+        "backbone": graph.backbone.name,
+        "backbone_sha256": graph.backbone.sha256,
+        "backbone_licence": graph.backbone.licence,
+        "prepared": said["recipe"],
+        "picture_size": "any" if size is None else f"{size[1]} x {size[0]}",
+        "region_of_interest": graph.recipe.roi is not None,
+        "scoring": said["scoring"],
+        "bank_type": said["bank"],
+        "tolerance": TOLERANCE,
+        "map_tolerance": MAP_TOLERANCE,
+        "training_pictures": len(graph.pictures_),
+        **graph.facts(),
+        "threshold": graph.threshold_,
+        "pixel_threshold": graph.pixel_threshold_,
+        **_promise(graph.promise_, parts),
     }
 
 

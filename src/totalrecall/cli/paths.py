@@ -19,6 +19,7 @@ from totalrecall.system.files import is_special
 __all__ = [
     "BACKBONE",
     "CHANGED",
+    "EXPORTED",
     "INPUT",
     "LINES",
     "OUTPUT",
@@ -39,6 +40,7 @@ class PathArgument:
         reads: the command reads the file, or what a folder or glob holds.
         writes: the command writes the file.
         suffixes: of the files that are written for it, beside each other.
+        instead: suffixes of files that are written beside it, in place of its own.
         inside: names of the files and folders that are written where it is a folder.
         backbone: it may be the name of a backbone, which is no path.
     """
@@ -46,6 +48,7 @@ class PathArgument:
     reads: bool = False
     writes: bool = False
     suffixes: tuple[str, ...] = ("",)
+    instead: tuple[str, ...] = ()
     inside: tuple[str, ...] = field(default=())
     backbone: bool = False
 
@@ -57,6 +60,7 @@ class PathArgument:
 INPUT = PathArgument(reads=True)
 OUTPUT = PathArgument(writes=True)
 LINES = PathArgument(writes=True, suffixes=("", ".part"))  # grows under the second name, and is renamed at the end
+EXPORTED = PathArgument(writes=True, suffixes=("", ".json"), instead=(".bin",))  # a graph, and what was compared
 CHANGED = PathArgument(reads=True, writes=True)  # read, then written again
 BACKBONE = PathArgument(reads=True, backbone=True)
 
@@ -166,7 +170,8 @@ def _written(value: str, kind: PathArgument) -> list[Path]:
     if is_special(Path(value)):  # a pipe or /dev/null has no other name, and takes what several write
         return []
     if not kind.inside or not os.path.isdir(value):  # noqa: PTH112
-        return [Path(f"{value}{suffix}") for suffix in kind.suffixes]
+        stem = os.path.splitext(value)[0]  # noqa: PTH122  with_suffix raises at an empty name
+        return [*(Path(f"{value}{end}") for end in kind.suffixes), *(Path(f"{stem}{end}") for end in kind.instead)]
     inside = [Path(value, name) for name in kind.inside]
     return [file for path in inside for file in ([path] if not path.is_dir() else _walk(path))]
 

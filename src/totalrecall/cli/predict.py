@@ -26,7 +26,7 @@ from totalrecall.system.text import counted, csv_line, escaped_json, human_bytes
 
 if TYPE_CHECKING:
     from totalrecall.cli.heatmaps import HeatmapFolder
-    from totalrecall.registry import AnyDetector
+    from totalrecall.registry import AnyJudge
     from totalrecall.reports.writer import ReportWriter
     from totalrecall.scoring import Result
 
@@ -54,7 +54,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="score pictures",
         description="Score pictures with a fitted model. Unreadable pictures are named, and the others are scored.",
     )
-    parser.add_argument("model", metavar="MODEL", type=INPUT, help="file that `fit` wrote")
+    parser.add_argument("model", metavar="MODEL", type=INPUT, help="file that `fit` or `export` wrote")
     parser.add_argument("pictures", nargs="+", metavar="PICTURES", type=INPUT, help="files, folders or globs")
     parser.add_argument("--json", metavar="FILE", type=LINES, help="write one JSON line per picture ('-' for stdout)")
     parser.add_argument("--csv", metavar="FILE", type=LINES, help="write one CSV row per picture ('-' for stdout)")
@@ -87,10 +87,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def run(args: argparse.Namespace) -> int:
     """Score, write, tell; returns the exit code."""
     from totalrecall.pictures.files import find_pictures
-    from totalrecall.registry import load_detector
+    from totalrecall.registry import load_judge
 
     _check_targets(args)
-    detector = judging(args, load_detector(args.model, precision=args.precision, threads=args.threads))
+    detector = judging(args, load_judge(args.model, precision=args.precision, threads=args.threads))
     pictures, heatmaps = _pictures(args, find_pictures(args.pictures))
     report = _report(args, detector)
     began = time.perf_counter()
@@ -170,7 +170,7 @@ def _check_targets(args: argparse.Namespace) -> None:
     check_report(args)
 
 
-def _results(detector: "AnyDetector", pictures: Sequence[Path], conditions: bool) -> "Iterator[Result | PictureError]":
+def _results(detector: "AnyJudge", pictures: Sequence[Path], conditions: bool) -> "Iterator[Result | PictureError]":
     """Return the results: of one picture with the lowest delay, of many with the highest throughput."""
     if len(pictures) > 1:
         yield from detector.predict_stream(pictures, conditions=conditions)
@@ -181,7 +181,7 @@ def _results(detector: "AnyDetector", pictures: Sequence[Path], conditions: bool
         yield error
 
 
-def _report(args: argparse.Namespace, detector: "AnyDetector") -> "ReportWriter | None":
+def _report(args: argparse.Namespace, detector: "AnyJudge") -> "ReportWriter | None":
     if not args.report:
         return None
     from totalrecall.reports.writer import ReportWriter
@@ -201,7 +201,7 @@ def _write_report(args: argparse.Namespace, report: "ReportWriter", seconds: flo
 
 
 @contextmanager
-def _watched(args: argparse.Namespace, detector: "AnyDetector") -> "Iterator[Callable[[Result], None]]":
+def _watched(args: argparse.Namespace, detector: "AnyJudge") -> "Iterator[Callable[[Result], None]]":
     """Watch for drift; what was seen is kept every hundred pictures and at the end, whatever ends the run."""
     from totalrecall.drift.monitor import Monitor
 

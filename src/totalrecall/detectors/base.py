@@ -7,7 +7,6 @@ learnt is one frozen `FitState`; whatever changes a detector makes another state
 
 import copy
 import math
-import re
 import time
 import warnings
 from abc import ABC, abstractmethod
@@ -47,8 +46,6 @@ __all__ = ["Detector", "Features", "Model"]
 
 Features = TypeVar("Features")
 Own = TypeVar("Own", bound="Detector[Any, Any]")
-
-_IN_MEMORY = re.compile(r"\w+\[\d+\]")  # `array[3]`: the name of a picture that is no file
 
 
 class Detector(ABC, Generic[Model, Features]):
@@ -288,7 +285,7 @@ class Detector(ABC, Generic[Model, Features]):
             worst=worst,
             pixel_threshold=pixel_threshold,
             recipe=self.recipe,
-            picture=loaded.image if _IN_MEMORY.fullmatch(loaded.path) else None,
+            picture=loaded.image if loaded.in_memory else None,
         )
 
     # ------------------------------------------------------------------ what was learnt

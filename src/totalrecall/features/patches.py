@@ -26,10 +26,13 @@ from totalrecall.types import FeatureMap, LayerMap, Matrix, Patches, PatchGrid, 
 __all__ = [
     "CODE_DIMENSIONS",
     "PatchExtractor",
+    "bilinear_weights",
+    "bins_of_code",
     "cells_inside",
     "covered_cells",
     "describe",
     "flatten_grid",
+    "locally_aware",
     "patch_grid",
     "repeated_cells",
     "resize_bilinear",
@@ -171,7 +174,7 @@ def _concatenated(maps: Sequence[LayerMap], patch_size: int, finest: tuple[int, 
 
     def place(layer: int) -> None:
         _, h, w, c = maps[layer].shape
-        rows, columns = _locally_aware(h, finest[0], patch_size), _locally_aware(w, finest[1], patch_size)
+        rows, columns = locally_aware(h, finest[0], patch_size), locally_aware(w, finest[1], patch_size)
         for picture, out in zip(maps[layer], joined[..., ends[layer] - c : ends[layer]], strict=True):
             tall = rows @ picture.reshape(h, w * c)  # (H, h) @ (h, w*c) -> (H, w*c)
             np.matmul(columns, tall.reshape(finest[0], w, c), out=out)  # (W, w) @ (H, w, c) -> (H, W, c)
@@ -181,14 +184,14 @@ def _concatenated(maps: Sequence[LayerMap], patch_size: int, finest: tuple[int, 
 
 
 @lru_cache(maxsize=32)
-def _locally_aware(length: int, target: int, width: int) -> Matrix:
+def locally_aware(length: int, target: int, width: int) -> Matrix:
     """Return the (target, length) matrix that averages `width` neighbours along one axis (eq. 2) and interpolates.
 
     Outside the map counts as zero, as in the authors' code and in anomalib.
     """
     at = np.arange(length)
     average = (np.abs(at[:, None] - at) <= width // 2) / np.float32(width)
-    weights = (average if target == length else _bilinear_weights(length, target) @ average).astype(np.float32)
+    weights = (average if target == length else bilinear_weights(length, target) @ average).astype(np.float32)
     weights.setflags(write=False)
     return weights
 
@@ -231,7 +234,7 @@ def resize_bilinear(maps: FeatureMap, size: tuple[int, int]) -> PatchGrid:
     n, h, w, c = maps.shape
     if (h, w) == size:
         return maps
-    rows, columns = _bilinear_weights(h, size[0]), _bilinear_weights(w, size[1])
+    rows, columns = bilinear_weights(h, size[0]), bilinear_weights(w, size[1])
     tall = rows @ maps.reshape(n, h, w * c)  # (H, h) @ (n, h, w*c) -> (n, H, w*c)
     return columns @ tall.reshape(n, size[0], w, c)  # (W, w) @ (n, H, w, c) -> (n, H, W, c)
 
@@ -244,7 +247,7 @@ def repeated_cells(length: int, target: int) -> np.ndarray:
     return np.arange(target) * length // target
 
 
-def _bilinear_weights(length: int, target: int) -> Matrix:
+def bilinear_weights(length: int, target: int) -> Matrix:
     """Return the (target, length) matrix that interpolates one axis."""
     at = np.clip((np.arange(target) + 0.5) * length / target - 0.5, 0, length - 1)
     low = np.floor(at).astype(int)
@@ -268,11 +271,15 @@ def _describe_like_the_code(maps: Sequence[LayerMap], patch_size: int, finest: t
     return _adaptive_average(np.concatenate(layers, axis=3), CODE_DIMENSIONS)
 
 
+def bins_of_code(length: int, bins: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return where each bin begins and ends that torch's adaptive_avg_pool1d averages: two of (bins,)."""
+    return np.arange(bins) * length // bins, -(-(np.arange(1, bins + 1) * length) // bins)  # down, and up
+
+
 def _adaptive_average(values: np.ndarray, bins: int) -> np.ndarray:
     """Average the last axis into `bins` bins that may overlap by one element (torch's adaptive_avg_pool1d)."""
     length = values.shape[-1]
-    first = np.arange(bins) * length // bins
-    last = -(-(np.arange(1, bins + 1) * length) // bins)  # ceiling
+    first, last = bins_of_code(length, bins)
     sums = np.zeros((*values.shape[:-1], length + 1), np.float64)
     np.cumsum(values, axis=-1, dtype=np.float64, out=sums[..., 1:])
     return ((sums[..., last] - sums[..., first]) / (last - first)).astype(np.float32)

@@ -25,13 +25,13 @@ import numpy as np
 
 from totalrecall.scoring import smooth_distances
 
-__all__ = ["LEAST", "SHARES", "SMOOTHINGS", "Extents", "learn_extents", "place_of", "profile_of"]
+__all__ = ["HUNDREDTH", "LEAST", "SHARES", "SMOOTHINGS", "Extents", "learn_extents", "place_of", "profile_of"]
 
 SHARES = (0.005, 0.01, 0.03, 0.1)  # of the patches, largest distances first
 SMOOTHINGS = (0.0, 1.0, 2.0)  # times the sigma of the anomaly map's Gaussian
 LEAST = 3  # pictures: of two there is no telling how much good ones differ
 
-_UNIT = (
+HUNDREDTH = (
     len(SHARES) + 1
 )  # whose mean and standard deviation give the score its unit: the hundredth, smoothed like the map
 _PLACE_LEAST = 8  # pictures: four gave a map of chance, which cost metal plates four points of image AUROC
@@ -149,7 +149,7 @@ def _scores(profiles: np.ndarray, means: np.ndarray, deviations: np.ndarray, *, 
     others would be.
     """
     unusual = wider * ((profiles - means) / deviations).max(axis=1)
-    return np.maximum(means[_UNIT] + deviations[_UNIT] * unusual, 0.0)
+    return np.maximum(means[HUNDREDTH] + deviations[HUNDREDTH] * unusual, 0.0)
 
 
 def _wider(count: int) -> float:

@@ -14,11 +14,11 @@ from totalrecall.pictures.settings import Framing
 from totalrecall.system.settings import declared
 from totalrecall.types import AnomalyMap, Image, Mask, PreparedImage, PreparedMap, PreparedMask
 
-__all__ = ["Frame", "Geometry", "Recipe"]
+__all__ = ["BLANK", "LONGEST", "Frame", "Geometry", "Recipe"]
 
 # The ImageNet mean colour: after the backbone's own normalisation it is (nearly) zero, the same as its zero padding.
-_BLANK = np.array([124, 116, 104], dtype=np.uint8)
-_LONGEST = 32  # times its short side, for a picture that is cropped
+BLANK = np.array([124, 116, 104], dtype=np.uint8)
+LONGEST = 32  # times its short side, for a picture that is cropped
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Geometry:
     def prepare(self, image: Image) -> PreparedImage:
         """Return the prepared picture, uint8 (H, W, 3)."""
         canvas = _resize(image, self.resized)
-        return _window(canvas, self.offset, self.prepared, fill=_BLANK)
+        return _window(canvas, self.offset, self.prepared, fill=BLANK)
 
     def prepare_mask(self, mask: Mask) -> PreparedMask:
         """Return where the prepared picture shows any of a mask of the original; False where it is padding.
@@ -146,10 +146,10 @@ class Recipe(Framing):
         size, target = self.size * self.tile, self.piece * self.tile
         if self.resize == "squash":
             return Geometry((height, width), (size, size), (0, 0), (size, size))
-        if self.resize == "crop" and max(height, width) > _LONGEST * min(height, width):
+        if self.resize == "crop" and max(height, width) > LONGEST * min(height, width):
             # its short side brought to `size`, a line of 1 x 5000 pixels would be a canvas of a gigabyte
             raise PictureError(
-                f"A picture of {width} x {height} pixels is too long to crop, allowed is {_LONGEST} : 1. "
+                f"A picture of {width} x {height} pixels is too long to crop, allowed is {LONGEST} : 1. "
                 "Use resize squash or letterbox."
             )
         side = max(height, width) if self.resize == "letterbox" else min(height, width)
@@ -170,7 +170,7 @@ class Recipe(Framing):
         self._check_framing(*geometry.original)
         roi = self.original_roi(*geometry.original)
         if roi is not None:  # subtle: before the resize, which mixes the pixels on either side of the border
-            blank = np.broadcast_to(_BLANK, image.shape).copy()
+            blank = np.broadcast_to(BLANK, image.shape).copy()
             image = cv2.copyTo(image, roi.view(np.uint8), blank)
         return geometry.prepare(image), geometry
 

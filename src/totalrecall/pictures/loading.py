@@ -6,6 +6,7 @@ pictures in threads, ahead of the engine; `geometry.Recipe` says how they are pr
 
 import contextlib
 import os
+import re
 import struct
 import threading
 import time
@@ -118,6 +119,11 @@ class LoadedPicture:
     seconds: float = 0.0
     pages: int = 1
     grey: bool = False
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether it is no file, by its name."""
+        return re.fullmatch(r"\w+\[\d+\]", self.path) is not None
 
 
 def read_image(path: str | Path, depth: BitDepth | None = None) -> Image:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from totalrecall.system.files import LARGEST, file_sha256
 
 if TYPE_CHECKING:
-    from totalrecall.registry import AnyDetector
+    from totalrecall.registry import AnyJudge
 
 __all__ = ["GoodPictures"]
 
@@ -28,7 +28,7 @@ class GoodPictures:
         folders: folders that a person named.
     """
 
-    def __init__(self, detector: "AnyDetector", folders: Sequence[str | Path]) -> None:
+    def __init__(self, detector: "AnyJudge", folders: Sequence[str | Path]) -> None:
         self._fitted_here = detector.report_ is not None
         self._learnt = {picture.path: picture.sha256 for picture in detector.pictures_}
         self._folders = [Path(folder) for folder in folders]

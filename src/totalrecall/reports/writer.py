@@ -18,13 +18,13 @@ from totalrecall.scoring import Result
 from totalrecall.system.files import check_writable, refuse_overwriting
 
 if TYPE_CHECKING:
-    from totalrecall.registry import AnyDetector
+    from totalrecall.registry import AnyJudge
 
 __all__ = ["ReportWriter", "report_pictures"]
 
 
 def report_pictures(
-    detector: "AnyDetector",
+    detector: "AnyJudge",
     pictures: str | Path | Sequence[str | Path],
     path: str | Path,
     *,
@@ -66,7 +66,7 @@ class ReportWriter:
     """Takes in the results of a detector, picture by picture, and writes the page at the end, no file before."""
 
     def __init__(
-        self, path: str | Path, detector: "AnyDetector", *, good_pictures: str | Path | Sequence[str | Path] = ()
+        self, path: str | Path, detector: "AnyJudge", *, good_pictures: str | Path | Sequence[str | Path] = ()
     ) -> None:
         """Begin a report.
 

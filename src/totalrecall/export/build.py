@@ -1,0 +1,224 @@
+"""A fitted detector -> one ONNX graph: uint8 RGB (1, h, w, 3) of any height and width in; score, map, verdict out."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from totalrecall.detectors.padim import PaDiM
+from totalrecall.detectors.spade import SPADE
+from totalrecall.errors import SettingError
+from totalrecall.export.graph import OPSET, GraphWriter, Value, check_onnx
+from totalrecall.export.metadata import METADATA_KEY, AnyDetector, facts_of
+from totalrecall.export.patches import (
+    BANK_TYPES,
+    Bank,
+    mahalanobis,
+    nearest,
+    padim_vectors,
+    patch_vectors,
+    tiles,
+    untiled,
+)
+from totalrecall.export.preparation import Prepared, prepare
+from totalrecall.export.verdict import Cells, anomaly_map, cells_of, first_largest, picture_score
+from totalrecall.patchcore.detector import PatchCore
+from totalrecall.system.text import format_size
+
+if TYPE_CHECKING:
+    import onnx
+
+
+__all__ = ["build_graph", "check_exportable"]
+
+_LARGEST_FILE = 2_000_000_000  # bytes: ONNX's own limit is 2^31
+_LARGEST_DISTANCE = 1e16  # features above 1e15 give no score; see `features.extractor`
+
+
+@dataclass(frozen=True, eq=False)
+class _Distances:
+    """What a detector makes of a picture's layer maps.
+
+    Attributes:
+        distances: float32 (p,).
+        cells: of the grid.
+        score: float32 (1,); None where it is the map's largest value.
+        worst: int64 (1,), the patch with the largest distance.
+        nearest: int64 (1,): the bank vector nearest to it; None without a bank.
+    """
+
+    distances: Value
+    cells: Cells
+    score: Value | None
+    worst: Value
+    nearest: Value | None
+
+
+def build_graph(
+    detector: AnyDetector, *, model: str, bank: str = "float32", picture_size: tuple[int, int] | None = None
+) -> "onnx.ModelProto":
+    """Return the graph of a fitted detector.
+
+    Args:
+        detector: PatchCore or PaDiM.
+        model: SHA-256 of the model file.
+        bank: number type of the bank's vectors, one of `BANK_TYPES`.
+        picture_size: height and width of all pictures, if the graph is to take no others.
+
+    Raises:
+        SettingError: it is a SPADE model, or too large for one file; or the bank's type is unknown.
+        MissingExtraError: the package onnx is not installed.
+    """
+    check_exportable(detector, bank)
+    check_onnx()
+    import onnx
+
+    backbone = onnx.load_from_string(detector.backbone.graph)
+    backbone = _lifted(backbone)
+    graph = GraphWriter(opset=backbone.opset_import[0].version)
+    height, width = picture_size or ("height", "width")
+    picture = Value(graph, "picture", "uint8")
+    prepared = prepare(graph, picture, detector.recipe, shrinks=_shrinks(detector, picture_size))
+    maps, shapes = _layer_maps(graph, detector, backbone, prepared)
+    measured = _measured(graph, detector, prepared, maps, shapes, bank)
+    _write_outputs(graph, detector, prepared, measured)
+    grid = measured.cells.rows, measured.cells.columns
+    facts = facts_of(detector, model=model, bank=bank, picture_size=picture_size, grid=grid)
+    outputs: dict[str, tuple[str, Sequence[int | str]]] = {
+        "score": ("float32", [1]),
+        "is_anomalous": ("int64", [1]),
+        "p_value": ("float32", [1]),
+        "nearest": ("int64", [4]),
+        "worst": ("int64", [2]),
+        "map": ("float32", [height, width]),
+    }
+    inputs: dict[str, tuple[str, Sequence[int | str]]] = {"picture": ("uint8", [1, height, width, 3])}
+    return graph.model(inputs, outputs, {METADATA_KEY: json.dumps(facts, sort_keys=True)})
+
+
+def check_exportable(detector: AnyDetector, bank: str = "float32") -> None:
+    """Refuse a detector that cannot be one graph.
+
+    Raises:
+        SettingError: says why.
+    """
+    if isinstance(detector, SPADE):
+        raise SettingError(
+            "A SPADE model cannot be exported: it compares each picture with other whole pictures' maps, chosen anew "
+            "for each, which are hundreds of megabytes. Fit with --method patchcore or padim."
+        )
+    if bank not in BANK_TYPES:
+        raise SettingError(f"bank must be one of {', '.join(BANK_TYPES)}, got {bank!r}.", "bank")
+    if isinstance(detector, PaDiM):
+        if bank != "float32":
+            raise SettingError(
+                f"bank is only for PatchCore models, got {bank} for a PaDiM model. Leave it out.", "bank"
+            )
+        gaussians = detector.gaussians_
+        size = 4 * gaussians.positions * (gaussians.dimensions + 1) * gaussians.dimensions
+        what = "Lower --dimensions or --size, and fit again."
+    else:
+        size = cast(PatchCore, detector).bank_.vectors.nbytes // (4 // np.dtype(bank).itemsize)
+        what = "Use --bank float16, or fit with a smaller --coreset."
+    size += len(detector.backbone.graph)
+    if size > _LARGEST_FILE:
+        raise SettingError(
+            f"The graph would take {format_size(size)}, one file of ONNX holds {format_size(_LARGEST_FILE)}. {what}"
+        )
+
+
+def _lifted(backbone: "onnx.ModelProto") -> "onnx.ModelProto":
+    """Return a backbone of the operator set that the rest of the graph is written in, or of a later one."""
+    from onnx import version_converter
+
+    if backbone.opset_import[0].version >= OPSET:
+        return backbone
+    return version_converter.convert_version(backbone, OPSET)
+
+
+def _shrinks(detector: AnyDetector, picture_size: tuple[int, int] | None) -> bool:
+    if picture_size is None:
+        return False
+    geometry = detector.recipe.geometry(*picture_size)
+    return geometry.resized[0] <= geometry.original[0] and geometry.resized[1] <= geometry.original[1]
+
+
+def _layer_maps(
+    graph: GraphWriter, detector: AnyDetector, backbone: "onnx.ModelProto", prepared: Prepared
+) -> tuple[list[Value], list[tuple[int, int, int]]]:
+    """Write the backbone; returns the layers' maps, each (h, w, c), and their shapes."""
+    recipe, extractor = detector.recipe, detector.extractor
+    side = prepared.axes[0].window
+    blank = np.zeros((side, side, 3), np.uint8)
+    shapes = [tuple(int(length) for length in found.shape[1:]) for found in extractor.maps(blank)]
+    outputs = graph.include(backbone, tiles(prepared.image, recipe.tile, recipe.piece), "backbone_")
+    maps = [untiled(outputs[name], recipe.tile, shape) for name, shape in zip(extractor.layers, shapes, strict=True)]
+    return maps, [(shape[0], shape[1], shape[2]) for shape in shapes]
+
+
+def _measured(
+    graph: GraphWriter,
+    detector: AnyDetector,
+    prepared: Prepared,
+    maps: Sequence[Value],
+    shapes: Sequence[tuple[int, int, int]],
+    bank: str,
+) -> _Distances:
+    """Write what a detector makes of the layers' maps."""
+    if isinstance(detector, PatchCore):
+        settings, held = detector.settings, detector.bank_
+        patches, (rows, columns) = patch_vectors(
+            maps, shapes, patch_size=settings.patch_size, stride=settings.stride, descriptor=settings.descriptor
+        )
+        cells = cells_of(graph, prepared, rows, columns)
+        near = nearest(graph, patches, cells.total, Bank.of(held.vectors, bank))
+        score = picture_score(graph, detector.judge, held, near, cells)
+        worst = first_largest(graph, cells.flat(cells.grid(near.distances)))
+        return _Distances(near.distances, cells, score, worst, near.indices.take(worst))
+    assert isinstance(detector, PaDiM)
+    model = detector.gaussians_
+    rows, columns, _ = max(shapes)
+    vectors = padim_vectors(maps, shapes, detector.channels)
+    cells = cells_of(graph, prepared, rows, columns)
+    distances = mahalanobis(graph, vectors, model.mean, model.whitening)
+    worst = first_largest(graph, cells.flat(cells.grid(distances)))
+    return _Distances(distances, cells, None, worst, None)
+
+
+def _write_outputs(graph: GraphWriter, detector: AnyDetector, prepared: Prepared, measured: _Distances) -> None:
+    """Write score, verdict, p-value, nearest patch and map under the their names."""
+    cells = measured.cells
+    full = anomaly_map(graph, cells.grid(measured.distances), prepared, detector.recipe.resize, cells)
+    score = full.largest() if measured.score is None else measured.score
+    # subtle: a comparison with nan is false, and what `ReduceMax` makes of nan is not defined
+    sound = (measured.distances < _LARGEST_DISTANCE).to("int32").reduce("ReduceMin") > 0
+    if prepared.usable is not None:
+        sound = sound & prepared.usable
+    if cells.inside is not None:
+        sound = sound & (cells.inside.largest() > 0)
+    score = graph.where(sound, score, math.nan)
+    graph.node("Identity", score, name="score")
+    graph.node("Identity", full, name="map")
+    threshold = detector.threshold_
+    verdict = graph.where(sound, (score > threshold).to("int64"), -1)
+    unknown = graph.constant(np.array([-1], np.int64))
+    graph.node("Identity", verdict if math.isfinite(threshold) else unknown, name="is_anomalous")
+    scores = detector.calibration_.scores
+    if len(scores):
+        ordered = graph.constant(scores.astype(np.float32), "scores_of_good_pictures")
+        above = graph.where(ordered < score, 0.0, graph.constant(np.array(1, np.float32))).reduce("ReduceSum")
+        p_value = graph.where(sound, (above + 1) * (1 / (len(scores) + 1)), math.nan)
+    else:
+        p_value = graph.constant(np.array([math.nan], np.float32))
+    graph.node("Identity", p_value, name="p_value")
+    row = measured.worst / cells.columns
+    graph.node("Concat", row, measured.worst - row * cells.columns, attributes={"axis": 0}, name="worst")
+    if measured.nearest is None:
+        graph.node("Identity", graph.constant(np.full(4, -1, np.int64)), name="nearest")
+        return
+    assert isinstance(detector, PatchCore)
+    origin = graph.constant(detector.bank_.origin, "bank_origin").take(measured.nearest).to("int64").reshape(3)
+    graph.node("Concat", measured.nearest, origin, attributes={"axis": 0}, name="nearest")

@@ -1,0 +1,83 @@
+"""The programs of `docs/howto/export.md` run without this package, and print the scores that it gives."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+
+from tests.parts import damaged, make, stripes
+from totalrecall.export.build import build_graph
+
+PAGE = (Path(__file__).resolve().parents[1] / "docs" / "howto" / "export.md").read_text(encoding="utf-8")
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::UserWarning")]
+
+
+def block(language):
+    return re.search(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)[1]
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_backbone, tmp_path_factory):
+    """A folder with a graph, and a good and a bad picture with the scores of the program."""
+    folder = tmp_path_factory.mktemp("exported")
+    detector = make(tiny_backbone, false_alarm_rate=0.1).fit([stripes(seed) for seed in range(12)])
+    (folder / "part.onnx").write_bytes(build_graph(detector, model="").SerializeToString())
+    judged = {}
+    for name, picture in (("good", stripes(3)), ("bad", damaged(41))):
+        for suffix in (".png", ".ppm"):
+            cv2.imwrite(str(folder / f"{name}{suffix}"), picture[..., ::-1])
+        judged[name] = detector.predict(picture)
+    assert [result.is_anomalous for result in judged.values()] == [False, True]
+    return folder, judged
+
+
+@pytest.mark.parametrize("name", ["good", "bad"])
+def test_thirty_lines_of_python_need_three_packages_and_give_the_same_score(folder, tmp_path, name):
+    where, judged = folder
+    program = block("python")
+    assert len(program.splitlines()) <= 30
+    assert set(re.findall(r"^(?:import|from) (\w+)", program, flags=re.MULTILINE)) <= {"cv2", "numpy", "onnxruntime"}
+    shutil.copy(where / "part.onnx", tmp_path)
+    shutil.copy(where / f"{name}.png", tmp_path / "part.png")
+    alone = "import sys\nfor name in ('totalrecall', 'openvino', 'onnx'):\n    sys.modules[name] = None\n"
+    done = subprocess.run([sys.executable, "-c", alone + program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    verdict, score = re.match(r"part\.png: ([\w ]+), score ([\d.]+)", done.stdout).groups()
+    assert verdict == judged[name].verdict
+    assert float(score) == pytest.approx(judged[name].score, rel=1e-3)
+    drawn = cv2.imread(str(tmp_path / "map.png"), cv2.IMREAD_GRAYSCALE)
+    assert drawn.shape == judged[name].anomaly_map.shape
+    assert drawn.max() == 255
+
+
+@pytest.mark.skipif(not (shutil.which("cmake") and shutil.which("c++")), reason="needs cmake and a C++ compiler")
+def test_the_program_in_cpp_gives_the_same_score(folder, tmp_path):
+    import openvino
+
+    package = Path(openvino.__file__).parent / "cmake"
+    if not (package / "OpenVINOConfig.cmake").is_file():
+        pytest.skip("this OpenVINO has no C++ part")
+    where, judged = folder
+    (tmp_path / "judge.cpp").write_text(block("cpp"))
+    (tmp_path / "CMakeLists.txt").write_text(block("cmake"))
+    for command in (
+        ["cmake", "-S", ".", "-B", "build", f"-DOpenVINO_DIR={package}", "-DCMAKE_BUILD_TYPE=Release"],
+        ["cmake", "--build", "build"],
+    ):
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    for name, result in judged.items():
+        command = [str(tmp_path / "build" / "judge"), str(where / "part.onnx"), str(where / f"{name}.ppm")]
+        done = subprocess.run(command, capture_output=True, text=True)
+        verdict, score = done.stdout.rsplit(maxsplit=1)
+        assert (verdict, done.returncode) == (result.verdict, 10 if result.is_anomalous else 0), done.stderr
+        assert float(score) == pytest.approx(result.score, rel=1e-3)
+    broken = tmp_path / "broken.ppm"
+    broken.write_bytes(b"P6 10 10 255\n123")
+    done = subprocess.run([*command[:2], str(broken)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "the picture is cut off\n")
