@@ -208,7 +208,7 @@ def test_a_graph_that_computes_too_much_is_refused(graph, tmp_path):
         {"calibration": {}},
         {"grid": [1]},
         {"pictures": [{"path": "a.png"}]},
-        {"backbone": {"name": 1}},
+        {"backbone": {"name": "x"}},
         {"region_of_interest": {"height": 1, "width": 1, "bits": "?"}},
     ],
     ids=lambda changes: next(iter(changes)),

@@ -169,9 +169,9 @@ def _measured(
 ) -> _Distances:
     """Write what a detector makes of the layers' maps."""
     if isinstance(detector, PatchCore):
-        settings, held = detector.settings, detector.bank_
+        extractor, held = detector.extractor, detector.bank_
         patches, (rows, columns) = patch_vectors(
-            maps, shapes, patch_size=settings.patch_size, stride=settings.stride, descriptor=settings.descriptor
+            maps, shapes, patch_size=extractor.patch_size, stride=extractor.stride, descriptor=extractor.descriptor
         )
         cells = cells_of(graph, prepared, rows, columns)
         near = nearest(graph, patches, cells.total, Bank.of(held.vectors, bank))

@@ -12,7 +12,6 @@ from typing import Any
 
 import cv2
 
-from totalrecall.backbones.spec import Backbone
 from totalrecall.calibration import Calibration
 from totalrecall.detectors.history import Step
 from totalrecall.detectors.promise import ORIGINS, Promise
@@ -39,10 +38,18 @@ from totalrecall.pictures.unlike import LearntKinds, PictureTally
 from totalrecall.scoring import NearestPatch, Result, judged, regions_of
 from totalrecall.system.files import read_regular
 
-__all__ = ["SUFFIX", "ExportedModel", "load_exported", "read_exported"]
+__all__ = ["BackboneName", "ExportedModel", "load_exported", "read_exported"]
 
-SUFFIX = ".onnx"
 _DAMAGE = (KeyError, TypeError, ValueError, AttributeError, OverflowError, IndexError)
+
+
+@dataclass(frozen=True)
+class BackboneName:
+    """Which backbone a graph has inside."""
+
+    name: str
+    sha256: str
+    licence: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +69,7 @@ class ExportedModel:
         kind: of the model, such as `patchcore`.
         facts_: what the graph says of itself.
         recipe: how it prepares pictures, which it does itself.
-        backbone: whose features it computes; its graph is inside, so that here it is empty.
+        backbone: whose features it computes.
         pictures_: the good pictures that the model learnt.
     """
 
@@ -82,8 +89,7 @@ class ExportedModel:
         try:
             self.kind = str(facts["kind"])
             self.recipe = _recipe(facts)
-            named = {**facts["backbone"], "graph": b"", "layers": ()}
-            self.backbone = Backbone(**named)
+            self.backbone = BackboneName(*(str(facts["backbone"][name]) for name in ("name", "sha256", "licence")))
             self.pictures_ = [LearntPicture(**picture) for picture in facts["pictures"]]
             for height, width in {(picture.height, picture.width) for picture in self.pictures_}:
                 self.recipe.geometry(height, width)
