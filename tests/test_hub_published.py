@@ -3,6 +3,7 @@
 import pytest
 
 from totalrecall.backbones import PUBLISHED, Remote
+from totalrecall.backbones.dinov2 import DINOV2
 from totalrecall.backbones.efficientnet_lite import LITES
 from totalrecall.backbones.families import channels_of, check_architecture
 from totalrecall.backbones.published import architecture_of, parse_remote
@@ -11,7 +12,7 @@ from totalrecall.errors import SettingError
 
 
 def test_every_architecture_is_published_and_every_published_name_has_one():
-    assert {architecture_of(name) for name in PUBLISHED} == {*ARCHITECTURES, *LITES}
+    assert {architecture_of(name) for name in PUBLISHED} == {*ARCHITECTURES, *LITES, *DINOV2}
     for name in PUBLISHED:
         check_architecture(architecture_of(name))
         assert channels_of(architecture_of(name))

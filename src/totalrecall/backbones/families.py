@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from totalrecall.backbones.dinov2 import DINOV2, build_dinov2
 from totalrecall.backbones.efficientnet_lite import LITES, build_efficientnet_lite, lite_blocks
 from totalrecall.backbones.resnet import build_resnet
 from totalrecall.backbones.resnet_layout import ARCHITECTURES
@@ -17,7 +18,7 @@ def check_architecture(name: str) -> None:
     Raises:
         SettingError: it is of none.
     """
-    known = (*ARCHITECTURES, *LITES)
+    known = (*ARCHITECTURES, *LITES, *DINOV2)
     if name not in known:
         raise SettingError(f"No architecture is called {name!r}. Choose one of {', '.join(known)}.")
 
@@ -26,6 +27,8 @@ def channels_of(name: str) -> dict[int, int]:
     """Return the channels of each layer that a whole member of a family has, by the layer's number."""
     if name in ARCHITECTURES:
         return {stage: ARCHITECTURES[name].channels(stage) for stage in range(1, 5)}
+    if name in DINOV2:
+        return dict.fromkeys(range(DINOV2[name].depth), DINOV2[name].width)
     return {block.number: block.out for block in lite_blocks(name) if block.number}
 
 
@@ -52,4 +55,6 @@ def build(
         return build_resnet(architecture, weights, name=name, form=form, source=source, licence=licence)
     if form is not None:
         raise SettingError(f"form is for ResNets, got form {form!r} for {architecture}. Leave it out.", "form")
+    if architecture in DINOV2:
+        return build_dinov2(architecture, weights, name=name, source=source, licence=licence)
     return build_efficientnet_lite(architecture, weights, name=name, source=source, licence=licence)

@@ -31,6 +31,12 @@ _NUMBERS: dict[str, int] = {
     "efficientnet_lite2": 6_150_232,
     "efficientnet_lite3": 8_273_841,
     "efficientnet_lite4": 13_119_027,
+    "dinov2_vits14": 22_056_576,
+    "dinov2_vitb14": 86_580_480,
+    "dinov2_vitl14": 304_368_640,
+    "dinov2_vits14_reg": 22_058_112,
+    "dinov2_vitb14_reg": 86_583_552,
+    "dinov2_vitl14_reg": 304_372_736,
 }
 
 
@@ -95,6 +101,13 @@ PUBLISHED: dict[str, Remote] = {
             f"timm/tf_efficientnet_lite{size}.in1k", licence="Apache-2.0", architecture=f"efficientnet_lite{size}"
         )
         for size in range(5)
+    },
+    **{
+        f"dinov2_vit{letter}14{short}": Remote(
+            f"facebook/dinov2-{middle}{size}", licence="Apache-2.0", architecture=f"dinov2_vit{letter}14{short}"
+        )
+        for short, middle in (("", ""), ("_reg", "with-registers-"))
+        for letter, size in (("s", "small"), ("b", "base"), ("l", "large"))
     },
 }
 

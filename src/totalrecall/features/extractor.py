@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from totalrecall.backbones import Backbone
+from totalrecall.backbones.position import at_size
 from totalrecall.engines import Engine, open_engine
 from totalrecall.errors import PictureError, SettingError
 from totalrecall.pictures.formats.header import MAX_PIXELS
@@ -83,7 +84,8 @@ class FeatureExtractor:
     @cached_property
     def engine(self) -> Engine:
         """The engine, opened at first use: reading a model's facts needs none."""
-        return open_engine(self.backbone, self.layers, precision=self.precision, threads=self.threads)
+        backbone = at_size(self.backbone, self.recipe.piece)
+        return open_engine(backbone, self.layers, precision=self.precision, threads=self.threads)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return everything but the engine. It is opened again where it is used, maybe on another processor."""
