@@ -75,17 +75,20 @@ def add(
     source: str = "",
     licence: str = "",
     form: str | None = None,
+    size: int | None = None,
 ) -> Backbone:
     """Build a backbone from a weights file or from the hub, keep it in the per-user folder, and return it.
 
     Args:
-        name: the architecture, such as "resnet18", or a published name.
+        name: the architecture, such as "resnet18", a published name, or `timm:` and the name of a network of timm, for
+            which torch and timm must be installed.
         weights: safetensors file or torch checkpoint with the key names of torchvision or timm, or one on the hub (see
             `parse_remote`); those published under the name if not given.
         save_as: the name to keep it under; `name` if not given. One of the same name is replaced.
         source: where the weights come from; of weights from the hub repository, commit, file and SHA-256.
         licence: the licence of the weights.
         form: "torchvision" or "caffe"; as the file's own metadata says if not given.
+        size: side of the prepared pictures, for a network of timm that can be built for one size alone.
 
     Raises:
         SettingError: the architecture does not exist, nothing is published under the name, or the name cannot be used.
@@ -94,11 +97,20 @@ def add(
         DataError: the per-user folder cannot be written.
     """
     from totalrecall.backbones.families import build, check_architecture
+    from totalrecall.backbones.timm_models import PREFIX, build_timm
 
-    kept = name if save_as is None else save_as
+    kept = name.removeprefix(PREFIX) if save_as is None else save_as
     _check_name(kept)
     if (_BUILT_IN / f"{kept}.onnx").is_file():
         raise SettingError(f"The name {kept!r} belongs to a backbone that is built in. Choose another name.")
+    if name.startswith(PREFIX):
+        backbone = build_timm(
+            name.removeprefix(PREFIX), weights, name=kept, size=size, form=form, source=source, licence=licence
+        )
+        atomic_write(_added() / f"{kept}.onnx", backbone.graph)
+        return backbone
+    if size is not None:
+        raise SettingError(f"size is for networks of timm, got size {size} for {name}. Leave it out.", "size")
     architecture = architecture_of(name)
     check_architecture(architecture)  # before hundreds of megabytes are fetched for it
     path, origin, terms = _weights(name, kept, weights)

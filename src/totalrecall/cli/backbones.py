@@ -31,7 +31,11 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="Build a backbone from the weights published under its name on the Hugging Face hub, or from a "
         "file of weights: safetensors or a torch checkpoint (.pth), of which tensors alone are read.",
     )
-    adding.add_argument("name", metavar="NAME", help="architecture: resnet18, wide_resnet50_2, efficientnet_lite2, ...")
+    adding.add_argument(
+        "name",
+        metavar="NAME",
+        help="architecture: resnet18, dinov2_vits14, ...; or timm:NAME, any network of timm, with torch installed",
+    )
     adding.add_argument(
         "--weights",
         metavar="FILE",
@@ -46,6 +50,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--form",
         choices=("torchvision", "caffe"),
         help="how the weights expect pictures: RGB as in torchvision, or BGR as in Caffe (default: as the file says)",
+    )
+    adding.add_argument(
+        "--size",
+        type=int,
+        metavar="PIXELS",
+        help="side of the prepared pictures, for a network of timm that is built for one size (default: 448 for "
+        "transformers)",
     )
     adding.add_argument("--source", default="", help="where the weights come from; stored with them")
     adding.add_argument("--licence", default="", help="licence of the weights; stored with them")
@@ -120,6 +131,7 @@ def run_add(args: argparse.Namespace) -> int:
         source=args.source,
         licence=args.licence,
         form=args.form,
+        size=args.size,
     )
     layers = " ".join(layer.name.removeprefix("layer") for layer in backbone.layers)
     emit(f"Added {backbone.name}: layers {layers}, sha256 {backbone.sha256[:16]}.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from totalrecall.backbones.position import at_size
 from totalrecall.detectors.padim import PaDiM
 from totalrecall.detectors.spade import SPADE
 from totalrecall.errors import SettingError
@@ -76,7 +77,7 @@ def build_graph(
     check_onnx()
     import onnx
 
-    backbone = onnx.load_from_string(detector.backbone.graph)
+    backbone = onnx.load_from_string(at_size(detector.backbone, detector.recipe.piece).graph)
     backbone = _lifted(backbone)
     graph = GraphWriter(opset=backbone.opset_import[0].version)
     height, width = picture_size or ("height", "width")
