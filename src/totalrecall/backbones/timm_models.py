@@ -23,6 +23,7 @@ __all__ = ["PREFIX", "build_timm"]
 
 PREFIX = "timm:"
 SIZE = between(32, 4096, "pixels", "Usual: 224 to 512.")
+_COUNTER = "num_batches_tracked"  # of training alone
 _CONVOLUTIONAL_SIDE, _TRANSFORMER_SIDE = 256, 448
 
 
@@ -124,13 +125,12 @@ def _network(torch: Any, timm: Any, model: str, weights: str | Path | None, size
     try:
         network = timm.create_model(model, pretrained=read is None, **options)
         if read is not None:
-            counters = {key for key in network.state_dict() if key.endswith("num_batches_tracked")}  # of training alone
+            kept = {key: value for key, value in network.state_dict().items() if key.endswith(_COUNTER)}
             tensors = {
                 key: torch.from_numpy(read.take(key, shape)).float()
                 for key, shape in read.shapes.items()
-                if key not in counters
+                if not key.endswith(_COUNTER)
             }
-            kept = {key: value for key, value in network.state_dict().items() if key in counters}
             network.load_state_dict({**kept, **_fitting(tensors, network)}, strict=True)
     except BackboneError:
         raise
