@@ -1,9 +1,13 @@
 """The programs of `docs/howto/export.md` run without this package, and print the scores that it gives."""
 
+import functools
+import http.server
+import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import cv2
@@ -81,3 +85,36 @@ def test_the_program_in_cpp_gives_the_same_score(folder, tmp_path):
     broken.write_bytes(b"P6 10 10 255\n123")
     done = subprocess.run([*command[:2], str(broken)], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (1, "the picture is cut off\n")
+
+
+WEB = Path(os.environ.get("ONNXRUNTIME_WEB", "node_modules/onnxruntime-web")) / "dist"
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        """Say nothing of each file that is asked for."""
+
+
+@pytest.mark.skipif(
+    not (shutil.which("chromium") and WEB.is_dir()),
+    reason="needs chromium and ONNXRUNTIME_WEB=the folder of the npm package onnxruntime-web",
+)
+def test_the_page_in_a_browser_gives_the_same_score(folder, tmp_path):
+    where, judged = folder
+    (tmp_path / "judge.html").write_text(block("html"))
+    for name in ("ort.wasm.min.js", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"):
+        shutil.copy(WEB / name, tmp_path)
+    for name in ("part.onnx", "good.png", "bad.png"):
+        shutil.copy(where / name, tmp_path)
+    handler = functools.partial(Quiet, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for name, result in judged.items():
+            page = f"http://127.0.0.1:{server.server_port}/judge.html?picture={name}.png"
+            options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+            command = ["chromium", *options, "--virtual-time-budget=60000", "--dump-dom", page]
+            shown = subprocess.run(command, capture_output=True, text=True, timeout=300).stdout
+            verdict, score = re.search(r'<p id="said">([\w ]+), score ([\d.]+)<', shown).groups()
+            assert verdict == result.verdict
+            assert float(score) == pytest.approx(result.score, rel=1e-3)
+        server.shutdown()

@@ -138,6 +138,14 @@ def test_what_changes_a_model_says_that_a_graph_cannot_change(written, capsys, c
         load_detector(written)
 
 
+def test_a_graph_in_openvino_s_own_format_is_named_as_such(written, model, capsys):
+    path = written.rename(written.with_suffix(".xml"))
+    assert main(["predict", str(path), "part.png"]) == 3
+    assert "take an .onnx file, too" in capsys.readouterr().err
+    assert main(["export", "--verify", str(path), str(model)]) == 3
+    assert "read here as an .onnx file" in capsys.readouterr().err
+
+
 def test_what_a_graph_does_not_know_is_told(written, parts, tmp_path, capsys):
     arguments = ["predict", str(written), str(parts / "test"), "--monitor", str(tmp_path / "line.monitor")]
     assert main(arguments) == 2

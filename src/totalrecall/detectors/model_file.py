@@ -164,10 +164,10 @@ def read_artifact(path: str | Path, check: Check | None = None) -> Contents:
 
 
 def _opened(path: Path) -> BinaryIO:
-    if path.suffix == ".onnx":
+    if path.suffix in (".onnx", ".xml"):
         raise ModelFileError(
             f"{path} is an exported graph, which cannot learn or change. Give the model that it was exported from; "
-            "predict, evaluate and info take both."
+            "predict, evaluate and info take an .onnx file, too."
         )
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # to open a pipe would wait for whoever writes to it

@@ -300,6 +300,8 @@ def read_exported(path: str | Path) -> tuple[bytes, dict[str, Any]]:
     Raises:
         ModelFileError: it is missing, no exported graph, damaged, or holds what no export writes.
     """
+    if Path(path).suffix != ".onnx":
+        raise ModelFileError(f"An exported graph is read here as an .onnx file, got {path}. Export it with --to onnx.")
     try:
         data = read_regular(path, limit=LARGEST_FILE)
     except OSError as error:

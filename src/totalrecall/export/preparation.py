@@ -278,7 +278,7 @@ def _original_roi(graph: GraphWriter, recipe: Recipe, height: Value, width: Valu
         first = step / 2 - length % 2
         at = (graph.range(target) * step + first) / (1 << 16)
         mask = mask.take(at.at_most(length - 1), axis=axis)
-    return mask > 0
+    return mask.to("bool")
 
 
 def _prepared_roi(original_roi: Value, axes: tuple[Axis, Axis], inside: Value | None) -> Value:
