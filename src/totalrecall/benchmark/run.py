@@ -53,6 +53,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "stride": 1,
             "descriptor": "paper-code",
             "scoring": "max",
+            "tilt_up_to": 0,
         },
     },
     "anomalib": {
@@ -66,6 +67,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
             "descriptor": "concat",
             "scoring": "paper",
             "neighbours": 9,
+            "tilt_up_to": 0,
         },
     },
 }

@@ -63,7 +63,7 @@ class PatchCore(Detector[Bank, PatchSet]):
     """
 
     kind = "patchcore"
-    former_settings = {"at_least": 1, "subsampling": "greedy", "folds": 1}  # noqa: RUF012  read only
+    former_settings = {"at_least": 1, "subsampling": "greedy", "folds": 1, "tilt_up_to": 0}  # noqa: RUF012  read only
     settings: Settings
     extractor: PatchExtractor
     _state: BankState | None

@@ -40,6 +40,7 @@ class InMemoryPatches:
         self.origin = np.empty((plan.patches, 3), np.int32)
         self.pictures: list[LearntPicture] = []
         self._glances: list[Glance] = []
+        self._judged: list[int] = []  # patches of each picture that are not of its tilted copies; they come first
         self._surfaces: list[np.ndarray] = []
         self._reader, self._plan = reader, plan
         self._projected = projected
@@ -47,15 +48,18 @@ class InMemoryPatches:
 
     def add(self, seen: PicturePatches) -> None:
         """Keep a picture's patches."""
-        first = len(self.patches)
-        self.patches.append(seen.patches)
-        last = len(self.patches)
-        if self._projected is not None:
-            self._projected.append(projected_patches(seen.patches, self._plan, self._reader.settings))
-        if last > len(self.origin):
-            self.origin.resize((last * 5 // 4, 3), refcheck=False)
-        self.origin[first:last, 0] = len(self.pictures)
-        self.origin[first:last, 1:] = seen.cells
+        copies = [(copy.patches, copy.cells) for copy in seen.tilted]
+        for patches, cells in [(seen.patches, seen.cells), *copies]:
+            first = len(self.patches)
+            self.patches.append(patches)
+            last = len(self.patches)
+            if self._projected is not None:
+                self._projected.append(projected_patches(patches, self._plan, self._reader.settings))
+            if last > len(self.origin):
+                self.origin.resize((last * 5 // 4, 3), refcheck=False)
+            self.origin[first:last, 0] = len(self.pictures)
+            self.origin[first:last, 1:] = cells
+        self._judged.append(len(seen.cells))
         self.pictures.append(seen.picture)
         self._glances.append(seen.glance)
         if self._reader.settings.holdout > 0:
@@ -159,9 +163,10 @@ class InMemoryPatches:
         return as_bank(self.patches.take(choice.rows), self.origin[choice.rows], self.pictures, basis)
 
     def reread(self, pictures: Sequence[int]) -> Iterator[PicturePatches]:
-        """Yield pictures with their patches, as they were kept."""
+        """Yield pictures with their patches, as they were kept, without their tilted copies."""
         for picture in pictures:
-            first, last = self._span(picture)
+            first, _ = self._span(picture)
+            last = first + self._judged[picture]
             patches, cells = self.patches.span(first, last), self.origin[first:last, 1:]
             yield PicturePatches(picture, self.pictures[picture], patches, cells, self._glances[picture])
 
@@ -181,7 +186,7 @@ def gather(reader: Reader, plan: Plan) -> InMemoryPatches:
     projected = RowStore(plan.patches, plan.coreset_dimensions) if plan.projected else None
     gathered = InMemoryPatches(reader, plan, patches, projected)
     with reader.report.timing("features"):
-        for seen in reader.read():
+        for seen in reader.read(copies=plan.copies > 0):
             gathered.add(seen)
     if not gathered.pictures:
         raise DataError(nothing_readable(reader.skipped))

@@ -20,6 +20,7 @@ from totalrecall.features.memory import baseline_bytes, sizes_seen
 from totalrecall.features.patches import PatchExtractor
 from totalrecall.patchcore.coreset import AT_ONCE, budget, project
 from totalrecall.patchcore.settings import Settings, coreset_dimensions
+from totalrecall.patchcore.tilted import ANGLES
 from totalrecall.pictures.loading import Source
 from totalrecall.system.memory import available_memory, check_scratch, resident_memory
 from totalrecall.system.text import format_size
@@ -47,7 +48,8 @@ class Plan:
         pictures: number given. `folds` has the number of pictures in each fold; a bank without the fold scores them,
             and these scores set the threshold.
         patches: number in all pictures; each has `dimensions`, and the coreset is chosen in `coreset_dimensions` of
-            them. Exact, unless a region of interest covers unequal parts of pictures of unequal size.
+            them. Exact, unless a region of interest covers unequal parts of pictures of unequal size, or there are
+            tilted copies: then at most so many.
         vectors: that the bank will hold.
         way: `memory`, `scratch` or `chunks`.
         chunks: picture positions of each chunk, those held out apart; one with all of them in the other ways.
@@ -57,6 +59,7 @@ class Plan:
         limit: bytes allowed to the process; `memory` of them are expected to be used at most.
         exact: bytes that one chunk would take, and the same answer as without a limit.
         scratch: bytes of scratch file.
+        copies: tilted ones of each picture.
     """
 
     pictures: int
@@ -76,6 +79,7 @@ class Plan:
     memory: int
     exact: int
     scratch: int
+    copies: int = 0
 
     @property
     def projected(self) -> bool:
@@ -148,6 +152,7 @@ def make_plan(
         pictures=len(sources),
         folds=[len(fold) for fold in folds],
         per_picture=max(per_picture, 1),
+        copies=0,
         dimensions=dimensions,
         coreset_dimensions=coreset_dimensions(dimensions, settings),
         ratio=settings.coreset,
@@ -155,7 +160,8 @@ def make_plan(
         base=base,
         limit=limit,
     )
-    plan = _whole(sizes) or _in_chunks(sizes, settings)
+    few = replace(sizes, copies=len(ANGLES)) if len(sources) <= settings.tilt_up_to else sizes
+    plan = _whole(few) or _whole(sizes) or _in_chunks(sizes, settings)
     if plan is None:
         raise SettingError(_refusal(sizes, settings, default), "memory")
     check_scratch(plan.scratch)
@@ -169,6 +175,7 @@ class _Sizes:
     pictures: int
     folds: Sequence[int]
     per_picture: int
+    copies: int
     dimensions: int
     coreset_dimensions: int
     ratio: float
@@ -178,7 +185,7 @@ class _Sizes:
 
     @property
     def patches(self) -> int:
-        return self.pictures * self.per_picture
+        return self.pictures * self.per_picture * (1 + self.copies)
 
     @property
     def vectors(self) -> int:
@@ -273,6 +280,7 @@ def _plan(
         memory=memory,
         exact=sizes.whole(scratch=sizes.projected),
         scratch=scratch,
+        copies=sizes.copies,
     )
 
 

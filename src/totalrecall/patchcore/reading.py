@@ -12,24 +12,33 @@ from totalrecall.errors import PictureError
 from totalrecall.features.patches import PatchExtractor, flatten_grid
 from totalrecall.patchcore.bank import Bank
 from totalrecall.patchcore.settings import Settings
+from totalrecall.patchcore.tilted import TiltedPatches, cells_before, tilted
 from totalrecall.pictures.copies import Repeats, inspected
 from totalrecall.pictures.loading import LearntPicture, renumbered
 from totalrecall.pictures.unlike import PictureTally
 from totalrecall.search.levels import default_levels, principal_basis
-from totalrecall.types import Matrix, Patches
+from totalrecall.types import Matrix, Patches, PreparedImage, PreparedMask
 
 __all__ = ["CoresetChoice", "PicturePatches", "Reader", "TrainingPatches", "as_bank", "marked", "without_pictures"]
 
 
 @dataclass(frozen=True, eq=False)
 class PicturePatches:
-    """One readable picture with its patches inside the region of interest, (n, d), and their (row, column), (n, 2)."""
+    """One readable picture with its patches inside the region of interest, (n, d), and their (row, column), (n, 2).
 
-    index: int  # among the pictures given
+    Attributes:
+        index: among the pictures given.
+        picture, glance: of it.
+        patches, cells: its own.
+        tilted: those of its tilted copies, for the bank only.
+    """
+
+    index: int
     picture: LearntPicture
     patches: Patches
     cells: np.ndarray
     glance: Glance
+    tilted: Sequence[TiltedPatches] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,12 +111,15 @@ class Reader:
         self.selections = 0  # expected in all, of all coresets of the fit
         self._done = self._selected = 0
 
-    def read(self, which: Sequence[int] | None = None, *, again: bool = False) -> Iterator[PicturePatches]:
+    def read(
+        self, which: Sequence[int] | None = None, *, again: bool = False, copies: bool = False
+    ) -> Iterator[PicturePatches]:
         """Yield the pictures at the given positions, or all, that can be read.
 
         Args:
             which: positions among the sources.
             again: they were counted before.
+            copies: with their tilted copies.
         """
         positions = range(len(self.sources)) if which is None else which
         stream = self.extractor.stream((self.sources[at] for at in positions), hashes=not again)
@@ -127,10 +139,23 @@ class Reader:
             assert loaded.prepared is not None
             if not again:
                 self._repeats.look(self._places[at], loaded.prepared, inspected(self.extractor.recipe, loaded.geometry))
-            patches, cells = flatten_grid(grid, self.extractor.recipe.prepared_roi(loaded.geometry))
+            roi = self.extractor.recipe.prepared_roi(loaded.geometry)
+            patches, cells = flatten_grid(grid, roi)
             self.grid = (grid.shape[1], grid.shape[2])
             picture = LearntPicture(loaded.path, loaded.sha256, *loaded.geometry.original, loaded.grey)
-            yield PicturePatches(at, picture, patches, cells, look(loaded, self.extractor.recipe))
+            tilted = self._tilted(loaded.prepared, roi, cells) if copies else []
+            yield PicturePatches(at, picture, patches, cells, look(loaded, self.extractor.recipe), tilted)
+
+    def _tilted(self, prepared: PreparedImage, roi: PreparedMask | None, cells: np.ndarray) -> list[TiltedPatches]:
+        """Return the patches of tilted copies of a prepared picture, and where they lie on it."""
+        inside = np.zeros(self.grid, bool)
+        inside[cells[:, 0], cells[:, 1]] = True
+        copies = []
+        for copy, back in tilted(prepared):
+            patches, at = flatten_grid(self.extractor.grid_of(self.extractor.maps(copy)), roi)
+            before, count = cells_before(at, back, inside, prepared.shape[:2])
+            copies.append(TiltedPatches(patches[count], before[count]))
+        return copies
 
     def selecting(self, done: int, _: int) -> None:
         """Tell how far the coreset in hand is."""

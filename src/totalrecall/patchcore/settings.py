@@ -71,6 +71,14 @@ class Settings(PatchSettings, CommonSettings):
         "memory bank",
         "leave out the bad patches of good pictures that are unlike all others; `totalrecall audit` shows them",
     )
+    tilt_up_to: int = setting(
+        4,
+        "memory bank",
+        "with at most N good pictures, learn each of them tilted by 5 and 10 degrees as well; 0 = never",
+        details="So few cannot show how differently a part may lie.",
+        rule=minimum(0, "picture", "Usual: 4; 0: never."),
+        metavar="N",
+    )
     scoring: str = setting(
         "extent",
         "score",
