@@ -5,7 +5,7 @@ turns up a little askew seems unknown. So the bank of so few also gets the patch
 part that lies the wrong way round is a defect. The copies set no threshold, and belong to their picture: a bank without
 it is without them.
 
-Measured by image AUROC on sets with 1 and 2 good pictures: see docs/why/few-pictures.md.
+Measured by image AUROC on sets with 1 and 2 good pictures: see docs/why/ablation.md.
 """
 
 from collections.abc import Iterator
