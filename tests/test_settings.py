@@ -113,7 +113,7 @@ def test_what_a_model_file_keeps_of_the_settings():
     shared = {"backbone", "layers", "false_alarm_rate", "holdout", "min_area", "precision", "seed"}
     patchcore = {
         "coreset", "at_least", "coreset_radius", "subsampling", "projection", "ignore_outliers", "patch_size", "stride",
-        "descriptor", "scoring", "neighbours", "folds", "new_parts",
+        "descriptor", "scoring", "neighbours", "folds", "new_parts", "tilt_up_to",
     }  # fmt: skip
     own = {"patchcore": patchcore, "padim": {"dimensions"}, "spade": {"neighbours"}}
     for method, kind in SETTINGS.items():
