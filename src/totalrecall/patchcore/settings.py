@@ -85,7 +85,7 @@ class Settings(PatchSettings, CommonSettings):
         "score of a picture: `extent` (how unusual the largest 0.5, 1, 3 and 10 % of the smoothed distances are, "
         "compared with good pictures), `map1pct` (mean of the largest 1 % of the smoothed distances), `top1pct` (the "
         "same without smoothing), `max` (the largest distance) or `paper` (eq. 7)",
-        details="`extent` learns from the good pictures that set the threshold; with fewer than 3 of them the score "
+        details="`extent` learns from the good pictures that set the threshold; with fewer than 10 of them the score "
         "is that of `map1pct`.",
         rule=SCORING,
         metavar="NAME",
