@@ -1,5 +1,6 @@
 """cli: stdout and stderr that are closed or that nobody reads, and signals: results in files are kept, no traceback."""
 
+import functools
 import json
 import os
 import shutil
@@ -168,7 +169,9 @@ def test_a_signal_saves_the_monitor_and_keeps_the_lines(model, parts, tmp_path, 
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     line = ["predict", model, many, "--json", target, "--monitor", tmp_path / "line.monitor", "--quiet"]
     command = [sys.executable, "-m", "totalrecall", *map(str, line)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    # a shell that runs the tests in the background lets them ignore SIGINT, and what they start inherits that
+    heard = functools.partial(signal.signal, getattr(signal, name), signal.SIG_DFL)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=heard)
     part = tmp_path / "r.jsonl.part"
     while not (part.exists() and part.stat().st_size) and process.poll() is None:
         time.sleep(0.01)
