@@ -13,8 +13,12 @@ from totalrecall.errors import MissingExtraError
 __all__ = ["Graph", "check_onnx"]
 
 
-def check_onnx() -> None:
-    """Find out that a graph cannot be built before the weights are read.
+def check_onnx(work: str = "Building a backbone", package: str = "onnx>=1.16") -> None:
+    """Find out that no graph can be built before any work is done for it.
+
+    Args:
+        work: that needs onnx, as the subject of a sentence.
+        package: what to install.
 
     Raises:
         MissingExtraError: the package onnx is not installed.
@@ -22,9 +26,7 @@ def check_onnx() -> None:
     try:
         import onnx  # noqa: F401
     except ImportError:
-        raise MissingExtraError(
-            'Building a backbone needs onnx, which is not installed. Run: pip install "onnx>=1.16"'
-        ) from None
+        raise MissingExtraError(f'{work} needs onnx, which is not installed. Run: pip install "{package}"') from None
 
 
 class Graph:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from totalrecall.backbones.graph import check_onnx
 from totalrecall.backbones.position import at_size
 from totalrecall.detectors.padim import PaDiM
 from totalrecall.detectors.spade import SPADE
 from totalrecall.errors import SettingError
-from totalrecall.export.graph import OPSET, GraphWriter, Value, check_onnx
+from totalrecall.export.graph import OPSET, GraphWriter, Value
 from totalrecall.export.metadata import METADATA_KEY, AnyDetector, facts_of
 from totalrecall.export.patches import (
     BANK_TYPES,
@@ -74,7 +75,7 @@ def build_graph(
         MissingExtraError: the package onnx is not installed.
     """
     check_exportable(detector, bank)
-    check_onnx()
+    check_onnx("Exporting a model", "totalrecall[export]")
     import onnx
 
     backbone = onnx.load_from_string(at_size(detector.backbone, detector.recipe.piece).graph)

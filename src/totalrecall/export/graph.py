@@ -11,30 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from totalrecall.errors import MissingExtraError
-
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["OPSET", "GraphWriter", "Number", "Value", "check_onnx"]
+__all__ = ["OPSET", "GraphWriter", "Number", "Value"]
 
 OPSET = 17  # of 2022: every runtime since reads it
 _IR_VERSION = 8
 _TYPES = {"float32": 1, "uint8": 2, "int32": 6, "int64": 7, "bool": 9, "float16": 10}  # ONNX's numbers of them
-
-
-def check_onnx() -> None:
-    """Find out that no graph can be built before any work is done for it.
-
-    Raises:
-        MissingExtraError: the package onnx is not installed.
-    """
-    try:
-        import onnx  # noqa: F401
-    except ImportError:
-        raise MissingExtraError(
-            'Exporting a model needs onnx, which is not installed. Run: pip install "totalrecall[export]"'
-        ) from None
 
 
 @dataclass(frozen=True, eq=False)
