@@ -482,9 +482,9 @@ def _serve() -> None:
     import resource
 
     from totalrecall import load_detector
-    from totalrecall.engines.openvino import _core
+    from totalrecall.engines.runtime import core
 
-    _core().get_property("CPU", "FULL_DEVICE_NAME")
+    core().get_property("CPU", "FULL_DEVICE_NAME")
     answers, sys.stdout = sys.stdout, open(os.devnull, "w")  # noqa: SIM115, PTH123
     load_detector(Path(__file__).parents[1] / "tests" / "data" / "old_patchcore.trecall").predict(_picture())
     now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()

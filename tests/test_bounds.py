@@ -99,11 +99,11 @@ def test_calls_from_one_thread_reuse_what_they_gave_before(precision):
 
 
 def test_all_dimensions_pay_for_few_vectors_and_matrix_units_alone(monkeypatch):
-    monkeypatch.setattr(bounds, "_matrix_units", lambda: True)
+    monkeypatch.setattr(bounds, "matrix_units", lambda: True)
     assert all_dimensions_pay((2140, 1536), 128)
     assert all_dimensions_pay((2140, 384), 96)
     assert not all_dimensions_pay((21_401, 1536), 256)
-    monkeypatch.setattr(bounds, "_matrix_units", lambda: False)
+    monkeypatch.setattr(bounds, "matrix_units", lambda: False)
     assert not all_dimensions_pay((2140, 1536), 128)
 
 

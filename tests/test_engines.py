@@ -196,10 +196,10 @@ def test_one_picture_alone_compiles_one_graph(backbone):
 
 
 def test_auto_is_bf16_where_native_and_f32_elsewhere(backbone, monkeypatch):
-    monkeypatch.setattr(openvino, "_capabilities", lambda: ("FP32", "BF16"))
+    monkeypatch.setattr(openvino, "capabilities", lambda: ("FP32", "BF16"))
     assert OpenVinoEngine(backbone, LAYERS).precision == "bf16"
     assert OpenVinoEngine(backbone, LAYERS, precision="f32").precision == "f32"
-    monkeypatch.setattr(openvino, "_capabilities", lambda: ("FP32",))
+    monkeypatch.setattr(openvino, "capabilities", lambda: ("FP32",))
     assert OpenVinoEngine(backbone, LAYERS).precision == "f32"
     with pytest.raises(
         SettingError,
@@ -210,7 +210,7 @@ def test_auto_is_bf16_where_native_and_f32_elsewhere(backbone, monkeypatch):
 
 @pytest.mark.parametrize("precision", ["f32", "bf16"])
 def test_the_precision_stated_is_the_one_computed_in(backbone, precision):
-    if precision == "bf16" and "BF16" not in openvino._capabilities():
+    if precision == "bf16" and "BF16" not in openvino.capabilities():
         pytest.skip("needs a processor with native bf16")
     engine = OpenVinoEngine(backbone, LAYERS, precision=precision, cache=None)
     engine.run(pictures(1))
@@ -220,7 +220,7 @@ def test_the_precision_stated_is_the_one_computed_in(backbone, precision):
 
 
 def test_bf16_is_near_f32_and_not_the_same(backbone, engine):
-    if "BF16" not in openvino._capabilities():
+    if "BF16" not in openvino.capabilities():
         pytest.skip("needs a processor with native bf16")
     rounded = OpenVinoEngine(backbone, LAYERS, precision="bf16", cache=None).run(pictures(1))
     exact = engine.run(pictures(1))
@@ -383,7 +383,7 @@ def test_a_graph_without_a_layer_that_it_lists_is_named(backbone):
 def test_openvino_is_imported_late_and_without_its_telemetry():
     check = (
         "import sys; from totalrecall import engines; print('openvino' in sys.modules); "
-        "from totalrecall.engines.openvino import _openvino; _openvino(); "
+        "from totalrecall.engines.runtime import openvino_package; openvino_package(); "
         "print('openvino' in sys.modules, [name for name in sys.modules if name.startswith('openvino_telemetry')])"
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", check], capture_output=True, text=True, check=True)
@@ -461,7 +461,7 @@ def test_the_engines_entry_names_graph_device_and_versions(backbone, tmp_path):
     OpenVinoEngine(backbone, LAYERS, cache=tmp_path).run(pictures(1))
     (entry,) = tmp_path.iterdir()
     said = entry.read_bytes()[:3000].partition(b'["totalrecall')[2].partition(b"]\n")[0].decode()
-    for part in (backbone.sha256, f" {totalrecall.__version__}", "64x48", *openvino._machine()[:2]):
+    for part in (backbone.sha256, f" {totalrecall.__version__}", "64x48", *openvino.machine()[:2]):
         assert part in said
 
 

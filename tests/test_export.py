@@ -10,7 +10,7 @@ import pytest
 
 from tests.parts import SIZE, damaged, stripes
 from totalrecall import SPADE, PaDiM, PatchCore
-from totalrecall.engines.openvino import _core
+from totalrecall.engines.runtime import core
 from totalrecall.errors import PictureError, SettingError
 from totalrecall.export.build import build_graph
 from totalrecall.export.graph import GraphWriter, Value
@@ -116,8 +116,8 @@ def test_a_grey_picture_and_extremes_give_the_same_score(detector):
 
 
 def test_openvino_gives_the_same_score(detector):
-    compiled = _core().compile_model(
-        _core().read_model(build_graph(detector, model="").SerializeToString()),
+    compiled = core().compile_model(
+        core().read_model(build_graph(detector, model="").SerializeToString()),
         "CPU",
         {"INFERENCE_PRECISION_HINT": "f32"},
     )

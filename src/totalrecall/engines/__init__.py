@@ -1,4 +1,6 @@
-"""Run a backbone on pictures: what an engine is, and how one is opened; `openvino` is the one for the CPU.
+"""Run a backbone on pictures: what an engine is, and how one is opened.
+
+`openvino` is the engine for the CPU; `runtime` holds the process's OpenVINO, which others use as well.
 
 Nothing heavy is imported before an engine is opened: the settings need the names alone.
 """

@@ -29,6 +29,7 @@ from totalrecall._version import __version__
 from totalrecall.backbones.graph_check import check_activations, check_graph
 from totalrecall.backbones.spec import Backbone
 from totalrecall.engines import PRECISION, THREADS, Token
+from totalrecall.engines.runtime import capabilities, core, machine, openvino_package
 from totalrecall.errors import BackboneError, DataError, SettingError, TotalRecallError
 from totalrecall.system.files import atomic_write, home, sha256
 from totalrecall.system.threads import (
@@ -202,7 +203,7 @@ class OpenVinoEngine:
         PRECISION.check("precision", precision)
         if threads is not None:
             THREADS.check("threads", threads)
-        native = "BF16" in _capabilities()
+        native = "BF16" in capabilities()
         if precision == "bf16" and not native:
             raise SettingError(
                 "precision bf16 needs a processor with bf16 arithmetic, which this one has not. "
@@ -330,23 +331,22 @@ class OpenVinoEngine:
             return self._compiled[key]
 
     def _compile(self, height: int, width: int, hint: _Hint) -> Any:
-        core = _core()
         settings: dict[str, str | int] = {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": self._precision}
         if self._threads is not None:
             settings["INFERENCE_NUM_THREADS"] = self._threads
         graph = sha256(self._backbone.graph)  # of what would be compiled, whatever the backbone says
-        key = (f"totalrecall {__version__}", graph, *self._layers, f"{height}x{width}", repr(settings), *_machine())
+        key = (f"totalrecall {__version__}", graph, *self._layers, f"{height}x{width}", repr(settings), *machine())
         blob = self._cache.read(key)
         if blob is not None:
             with contextlib.suppress(RuntimeError, ValueError, TypeError):  # whole, yet refused: compile anew
-                return core.import_model(blob, "CPU", settings)
+                return core().import_model(blob, "CPU", settings)
         check_graph(self._backbone.graph, f"Backbone {self._backbone.name}")
         try:
-            model = self._cut(core.read_model(self._backbone.graph))
+            model = self._cut(core().read_model(self._backbone.graph))
             model.reshape([1, height, width, 3])
             check_activations(_activations(model), height * width)
             self._check_outputs(model, height, width)
-            compiled = core.compile_model(model, "CPU", settings)
+            compiled = core().compile_model(model, "CPU", settings)
         except (RuntimeError, ValueError, TypeError, MemoryError) as error:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
             raise BackboneError(
@@ -368,7 +368,7 @@ class OpenVinoEngine:
             fits = len(shape) == 4 and shape[0] == 1 and shape[3] == layer.channels
             if not fits or shape[1] not in sides[0] or shape[2] not in sides[1]:
                 raise ValueError(f"{name} is of shape {shape}, not of {layer.channels} channels, stride {layer.stride}")
-            if output.get_element_type() != _openvino().Type.f32:
+            if output.get_element_type() != openvino_package().Type.f32:
                 raise ValueError(f"{name} is not float32")
 
     def _cut(self, model: Any) -> Any:
@@ -380,7 +380,7 @@ class OpenVinoEngine:
                 f"Backbone {self._backbone.name} lists {lacking[0]} but its graph has no such output. "
                 "Its file is damaged: add the backbone again."
             )
-        return _openvino().Model([results[layer] for layer in self._layers], model.get_parameters(), "backbone")
+        return openvino_package().Model([results[layer] for layer in self._layers], model.get_parameters(), "backbone")
 
 
 class _Compiled:
@@ -477,55 +477,10 @@ def _activations(model: Any) -> Iterator[tuple[str, int]]:
             yield node.get_friendly_name(), sum(math.prod(output.get_shape()) for output in node.outputs())
 
 
-@functools.cache
-def _openvino() -> Any:
-    """Return the module openvino, imported without its telemetry."""
-    # subtle: `import openvino` reports itself to a server abroad unless the user opted out. A line PC must not phone
-    # home, so while it is imported its telemetry counts as not installed, a case that openvino provides for.
-    name = "openvino_telemetry"
-    hidden = name not in sys.modules
-    if hidden:
-        sys.modules[name] = None  # type: ignore[assignment]
-    try:
-        import openvino
-    finally:
-        if hidden:
-            del sys.modules[name]
-    return openvino
-
-
-@functools.cache
-def _core() -> Any:
-    return _openvino().Core()
-
-
-@functools.cache
-def _capabilities() -> tuple[str, ...]:
-    return tuple(_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-
-
-@functools.cache
-def _matrix_units() -> bool:
-    """Tell whether bfloat16 runs in matrix units (AMX), many times as fast as float32. Only Linux says so; else no."""
-    try:
-        return "BF16" in _capabilities() and "amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="ascii")
-    except (OSError, ValueError):
-        return False
-
-
-@functools.cache
-def _machine() -> tuple[str, ...]:
-    """Return what makes a compiled graph of another machine or version unfit for this one."""
-    return (_openvino().__version__, str(_core().get_property("CPU", "FULL_DEVICE_NAME")), *_capabilities())
-
-
 def _renew() -> None:
-    """Let a forked child open OpenVINO anew: the threads of the core are gone."""
+    """Let a forked child begin anew: what the parent's threads compute never ends here."""
     abandon(list(_running.values()))
     _running.clear()
-    if _core.cache_info().currsize:
-        abandon(_core())
-        _core.cache_clear()
 
 
 in_child(_renew)

@@ -17,7 +17,7 @@ from totalrecall.detectors.history import Step
 from totalrecall.detectors.promise import ORIGINS, Promise
 from totalrecall.detectors.settings import CommonSettings
 from totalrecall.drift.conditions import Reference
-from totalrecall.engines.openvino import _core
+from totalrecall.engines.runtime import core
 from totalrecall.errors import ModelFileError, PictureError, SettingError
 from totalrecall.export.graph_rules import LARGEST_FILE, check_exported, check_sizes
 from totalrecall.export.metadata import calibration_from, read_facts, unpacked_mask
@@ -323,7 +323,7 @@ def load_exported(path: str | Path, *, threads: int | None = None) -> ExportedMo
     model = ExportedModel(path, data, facts, threads=threads)
     height, width = _usual_size(model)
     try:
-        graph = _core().read_model(data)
+        graph = core().read_model(data)
     except (RuntimeError, ValueError, TypeError) as error:
         raise ModelFileError(f"{path} is damaged: OpenVINO cannot read it ({str(error)[-200:]}).") from None
     check_sizes(graph, str(path), height, width)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from totalrecall.engines.openvino import _core
+from totalrecall.engines.runtime import core
 from totalrecall.errors import MissingExtraError, ModelFileError
 from totalrecall.system.threads import undivided
 from totalrecall.types import AnomalyMap, Image
@@ -126,7 +126,7 @@ def compile_openvino(source: bytes | str, origin: str, *, threads: int | None = 
         settings["INFERENCE_NUM_THREADS"] = threads
     try:
         with undivided():
-            return _core().compile_model(_core().read_model(source), "CPU", settings)
+            return core().compile_model(core().read_model(source), "CPU", settings)
     except (RuntimeError, ValueError, TypeError, MemoryError) as error:
         raise _refused(origin, "OpenVINO", error) from None
 

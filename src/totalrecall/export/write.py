@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 
-from totalrecall.engines.openvino import _core, _openvino
+from totalrecall.engines.runtime import core, openvino_package
 from totalrecall.errors import DataError, ModelFileError, SettingError
 from totalrecall.export.build import build_graph
 from totalrecall.export.exported import read_exported
@@ -70,13 +70,13 @@ def export(
 
 def _export_openvino(detector: AnyDetector, path: Path, data: bytes, tried: Iterable[CheckPicture]) -> Parity:
     """Write OpenVINO's two files, if what they hold says what the detector says."""
-    model = _core().read_model(data)
+    model = core().read_model(data)
     model.set_rt_info(read_facts(data, str(path))[1], METADATA_KEY)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f"{path.stem[:40]}.", suffix=".part", dir=path.parent) as folder:
             written = Path(folder) / path.name
-            _openvino().save_model(model, str(written), compress_to_fp16=False)
+            openvino_package().save_model(model, str(written), compress_to_fp16=False)
             del model
             parity = compare(detector, {"openvino": open_openvino(str(written), str(path))}, tried)
             if parity.holds:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from totalrecall.engines.openvino import _capabilities, _core, _matrix_units, _openvino
+from totalrecall.engines.runtime import capabilities, core, matrix_units, openvino_package
 from totalrecall.system.threads import undivided
 from totalrecall.types import Matrix, Patches
 
@@ -49,7 +49,7 @@ def all_dimensions_pay(shape: tuple[int, int], width: int) -> bool:
     Xeon with AMX, 1.1 ps each: one of the coordinates 10; for each query about three vectors, 440 a number.
     """
     vectors, dimensions = shape
-    return _matrix_units() and vectors * (dimensions - width) <= dimensions * (10 * width + 3 * 440)
+    return matrix_units() and vectors * (dimensions - width) <= dimensions * (10 * width + 3 * 440)
 
 
 class BoundsGraph:
@@ -74,7 +74,7 @@ class BoundsGraph:
         *,
         precision: str | None = None,
     ) -> None:
-        self.rounded = (precision or ("bf16" if "BF16" in _capabilities() else "f32")) == "bf16"
+        self.rounded = (precision or ("bf16" if "BF16" in capabilities() else "f32")) == "bf16"
         self._up = _UP if self.rounded else 1.0
         self._slack = slack
         columns = np.concatenate(
@@ -100,7 +100,7 @@ class BoundsGraph:
             request = getattr(self._own, "request", None)
             if request is None:
                 request = self._own.request = self._model.create_infer_request()
-            request.set_input_tensor(0, _openvino().Tensor(taken, shared_memory=True))
+            request.set_input_tensor(0, openvino_package().Tensor(taken, shared_memory=True))
             request.infer()
         bounds, lowest, norms = (request.get_output_tensor(i).data for i in range(3))
         if self.rounded:
@@ -194,7 +194,7 @@ class BoundsGraph:
         return self.numbers(self._stored(numbers))
 
     def _compiled(self, columns: Bounds, mean: npt.NDArray[Any], basis: Matrix | None) -> Any:
-        openvino = _openvino()
+        openvino = openvino_package()
         import openvino.opset13 as op
 
         def number(value: float) -> Any:
@@ -231,7 +231,7 @@ class BoundsGraph:
         # f32 leaves the precisions as they are written here
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
         with undivided():
-            return _core().compile_model(model, "CPU", settings)
+            return core().compile_model(model, "CPU", settings)
 
 
 def _starts(vectors: Patches) -> range:
