@@ -24,8 +24,8 @@ from totalrecall.benchmark.cell import few_shots
 from totalrecall.calibration import Calibration
 from totalrecall.datasets import open_dataset
 from totalrecall.demo.pictures import KINDS, make_dataset
+from totalrecall.detectors.extents import SHARES, learn_extents, place_of, profile_of
 from totalrecall.evaluation.metrics import auroc
-from totalrecall.patchcore.extents import SHARES, learn_extents, place_of, profile_of
 from totalrecall.patchcore.fitting import learn
 from totalrecall.patchcore.judge import Judge
 

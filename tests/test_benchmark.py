@@ -139,7 +139,7 @@ def test_the_page_of_a_whole_set_stays_small_and_says_what_is_left_out(done, tmp
 
 def test_the_markdown_names_the_settings_and_has_a_table_a_metric(done):
     text = (done / "report.md").read_text()
-    assert "padim: layers 1 2 3, size 64, resize squash, " in text  # by name, those that it chose itself
+    assert "padim: layers 1 2 3, scoring paper, size 64, resize squash, " in text  # by name, those that it chose itself
     for title in ("image AUROC", "image F1-max", "pixel AUROC", "pixel AUPRO 0.3"):
         assert f"## {title}, percent" in text
     assert "## What it took" in text
@@ -313,6 +313,15 @@ def test_a_setting_of_one_method_is_fine_beside_others():
     check_settings(["padim", "patchcore"], {"coreset": 0.1, "dimensions": 50})
     with pytest.raises(SettingError, match="dimensions is only for padim, got methods spade patchcore"):
         check_settings(["spade", "patchcore"], {"dimensions": 50})
+
+
+def test_a_setting_goes_to_the_methods_that_allow_its_value():
+    assert detector_settings("patchcore", {"scoring": "max"})["scoring"] == "max"
+    assert detector_settings("padim", {"scoring": "max"})["scoring"] == "paper"
+    assert detector_settings("spade", {"scoring": "extent"})["scoring"] == "extent"
+    check_settings(["padim", "patchcore"], {"scoring": "max"})
+    with pytest.raises(SettingError, match="scoring must be one of paper, extent, got 'max'"):
+        check_settings(["padim", "spade"], {"scoring": "max"})
 
 
 def test_the_peak_is_the_cells_own_where_the_system_counts_it_so(root, added, tmp_path):

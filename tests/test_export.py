@@ -104,6 +104,13 @@ def test_padim_gives_the_same_score_and_names_no_picture(tiny_backbone, roi):
     assert run(session(graph), stripes(1))["nearest"].tolist() == [-1, -1, -1, -1]
 
 
+@pytest.mark.parametrize("roi", [None, ROI], ids=["whole", "region"])
+def test_padim_scored_by_extent_gives_the_same_score(tiny_backbone, roi):
+    detector = fitted(tiny_backbone, PaDiM, dimensions=30, roi=roi, scoring="extent", holdout=0.9)
+    assert detector.extents_ is not None
+    assert_same(detector, build_graph(detector, model=""), PICTURES if roi is None else OF_ONE_SHAPE)
+
+
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (5000, 40), (33, 47), (2, 3), (2160, 3840)])
 def test_sizes_that_no_fit_has_seen_give_the_same_score(detector, height, width):
     assert_same(detector, build_graph(detector, model=""), [random_picture(height, width)])

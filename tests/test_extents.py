@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from totalrecall import PatchCore
+from totalrecall import SPADE, PaDiM, PatchCore
+from totalrecall.detectors.extents import SHARES, SMOOTHINGS, Extents, learn_extents, profile_of
 from totalrecall.detectors.model_file import read_artifact, write_artifact
 from totalrecall.errors import ModelFileError, SettingError
-from totalrecall.patchcore.extents import SHARES, SMOOTHINGS, Extents, learn_extents, profile_of
 from totalrecall.patchcore.judge import picture_score
 
 SIDE, SIGMA = 20, 0.5
@@ -66,7 +66,7 @@ def test_a_mean_is_of_whole_patches_and_of_one_at_least():
 
 
 def test_scores_are_the_largest_of_twelve_standardised_means(monkeypatch):
-    monkeypatch.setattr("totalrecall.patchcore.extents._PLACE_POWER", 0.0)  # place says nothing
+    monkeypatch.setattr("totalrecall.detectors.extents._PLACE_POWER", 0.0)  # place says nothing
     grids = good_grids(glare=False)[:11]
     extents, scores = learnt(grids)
     profiles = np.stack([profile_by_hand(grid) for grid in grids])
@@ -272,3 +272,79 @@ def test_a_single_picture_cannot_be_scored_by_extent_alone(fitted):
     detector, _ = fitted
     with pytest.raises(SettingError, match="scoring extent needs good pictures"):
         picture_score(np.ones(4), np.zeros(4, int), np.ones((4, 2)), detector.bank_, scoring="extent")
+
+
+# ---------------------------------------------------------------------- in the methods that PatchCore is compared with
+
+
+@pytest.fixture(scope="module", params=[PaDiM, SPADE])
+def compared(request, tmp_path_factory):
+    """A detector whose threshold 12 of 24 good pictures set, and the test pictures."""
+    from totalrecall.demo.pictures import make_dataset
+
+    folder = make_dataset(tmp_path_factory.mktemp("parts"), kind="washer", good=24, test_good=4, defective=6, seed=3)
+    make = request.param
+    detector = make(size=64, scoring="extent", holdout=0.5).fit(folder / "train" / "good")
+    return detector, folder, sorted((folder / "test").rglob("*.png"))
+
+
+def test_padim_and_spade_score_by_extent_what_their_maps_show(compared):
+    detector, folder, pictures = compared
+    by_paper = type(detector)(size=64, holdout=0.5).fit(folder / "train" / "good")
+    assert by_paper.settings.scoring == "paper"
+    assert by_paper.extents_ is None
+    extents = detector.extents_
+    assert extents.means[5] == pytest.approx(detector.calibration_.scores.mean(), rel=1.0)  # of the same unit
+    for path in pictures:
+        result, reference = detector.predict(path), by_paper.predict(path)
+        assert result.score != reference.score
+        assert np.array_equal(result.anomaly_map, reference.anomaly_map)
+        assert result.nearest == reference.nearest
+    assert detector.calibration_.peaks.tolist() == by_paper.calibration_.peaks.tolist()
+
+
+def test_the_pictures_that_set_the_threshold_are_scored_by_a_model_without_them(compared):
+    detector, folder, _ = compared
+    good = sorted((folder / "train" / "good").glob("*.png"))
+    held = detector.calibration_.pictures.tolist()
+    others = type(detector)(size=64, scoring="extent", holdout=0).fit(
+        [path for at, path in enumerate(good) if at not in held]
+    )
+    assert others.extents_ is None
+    maps = [others.predict(good[at]).anomaly_map for at in held]  # smoothed, and as large as the pictures
+    means = [largest(values, 0.01) for values in maps]
+    assert detector.extents_.means[5] == pytest.approx(np.mean(means), rel=0.1)
+    assert detector.extents_.deviations[5] == pytest.approx(np.std(means, ddof=1), rel=0.3)
+
+
+def test_extent_of_padim_and_spade_is_kept_in_the_model(compared, tmp_path):
+    detector, _, pictures = compared
+    scores = detector.score(pictures).tolist()
+    file = detector.save(tmp_path / "part.trecall")
+    loaded = type(detector).load(file)
+    assert loaded.settings.scoring == "extent"
+    assert loaded.score(pictures).tolist() == scores
+    assert [loaded.predict(path).score for path in pictures] == scores
+    header, tensors = read_artifact(file)
+    rest = {name: value for name, value in tensors.items() if not name.startswith("extents.")}
+    with pytest.raises(ModelFileError, match=r"extents\.place is missing"):
+        type(detector).load(write_artifact(tmp_path / "without.trecall", header, rest))
+    other = {**tensors, "extents.place": np.ones((3, 3), np.float32)}
+    with pytest.raises(ModelFileError, match=r"extents\.place"):
+        type(detector).load(write_artifact(tmp_path / "other.trecall", header, other))
+
+
+def test_fitting_again_forgets_the_extents_of_padim_and_spade(compared):
+    detector, folder, _ = compared
+    good = sorted((folder / "train" / "good").glob("*.png"))
+    again = type(detector)(size=64, scoring="extent", holdout=0.5).fit(good)
+    first = again.calibration_.scores.tolist()
+    assert again.fit(good).calibration_.scores.tolist() == first == detector.calibration_.scores.tolist()
+    again.fit(good[:12])  # 6 held out are too few
+    assert again.extents_ is None
+    assert again.predict(good[20]).score == type(again)(size=64, holdout=0.5).fit(good[:12]).predict(good[20]).score
+
+
+def test_padim_and_spade_refuse_the_scorings_of_patchcore():
+    with pytest.raises(SettingError, match="scoring must be one of paper, extent, got 'max'"):
+        PaDiM(scoring="max")

@@ -23,6 +23,7 @@ __all__ = [
     "Region",
     "Result",
     "anomaly_map",
+    "cell_sigma",
     "find_regions",
     "judged",
     "marked_regions",
@@ -94,6 +95,12 @@ def anomaly_map(grid: np.ndarray, geometry: Geometry, *, roi: PreparedMask | Non
 def smoothing_sigma(side: int) -> float:
     """Return the Gaussian's sigma in prepared pixels: 4 from 224 to 256 (the paper's), in proportion beyond."""
     return 4.0 * min(side / 224, 1.0) if side < 256 else 4.0 * side / 256
+
+
+def cell_sigma(recipe: Recipe, rows: int) -> float:
+    """Return the sigma of the anomaly map's Gaussian in cells of a grid of so many rows."""
+    side = recipe.piece * recipe.tile  # of a prepared picture
+    return smoothing_sigma(side) * rows / side
 
 
 def smooth(values: PreparedMap, sigma: float) -> PreparedMap:

@@ -142,8 +142,15 @@ def check_settings(methods: Sequence[str], settings: Mapping[str, Any]) -> None:
     Raises:
         SettingError: says which, and whose it is.
     """
-    for name in settings:
-        if not any(name in declared(SETTINGS[method]) for method in methods):
+    for name, value in settings.items():
+        if any(_takes(method, name, value) for method in methods):
+            continue
+        allowing = [method for method in methods if name in declared(SETTINGS[method])]
+        if allowing:
+            rule = declared(SETTINGS[allowing[0]])[name].rule
+            assert rule is not None
+            rule.check(name, value)
+        else:
             owners = " or ".join(method for method, kind in SETTINGS.items() if name in declared(kind))
             raise SettingError(
                 f"{name} is only for {owners}, got methods {' '.join(methods)}. Leave it out.", name, "methods"
@@ -156,8 +163,14 @@ def detector_settings(method: str, given: Mapping[str, Any], preset: str | None 
     values = {**PRESETS[preset]["all"], **PRESETS[preset].get(method, {})} if preset else {}
     if given.get("resize", "crop") != "crop":
         values.pop("crop", None)  # the preset's, which belongs to its way of resizing
-    values = {**known, **values, **given}
+    values = {**known, **values, **{name: value for name, value in given.items() if _takes(method, name, value)}}
     return {name: values[name] for name in known}
+
+
+def _takes(method: str, name: str, value: Any) -> bool:
+    """Tell whether a method has a setting and allows the value: `scoring max` is for PatchCore alone."""
+    what = declared(SETTINGS[method]).get(name)
+    return what is not None and (what.rule is None or value is None or bool(what.rule.test(value)))
 
 
 def as_advised(method: str, settings: Mapping[str, Any], backbone: Backbone) -> dict[str, Any]:

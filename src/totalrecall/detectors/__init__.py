@@ -2,6 +2,6 @@
 
 In reading order: `settings`, `state` (what a detector holds once it is fitted), `base` (predict, update, teach, undo,
 save, load), `fit_report`, `changes` (who joins, who leaves, what an update reports), `promise` (what the threshold
-promises), `history`, `model_file` and `model_schema`; then `one_pass` (what PaDiM and SPADE share), `padim` (its
-mathematics in `gaussians`) and `spade` (`feature_pyramids`).
+promises), `extents` (what good pictures say about a score), `history`, `model_file` and `model_schema`; then `one_pass`
+(what PaDiM and SPADE share), `padim` (its mathematics in `gaussians`) and `spade` (`feature_pyramids`).
 """

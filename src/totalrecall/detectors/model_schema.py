@@ -266,6 +266,9 @@ _COMMON: dict[str, tuple[str, Shape]] = {
     "drift.mean?": ("float32", (32, 32)),
     "recipe.roi?": ("uint8", ("roi rows", "roi columns")),
     "backbone.graph?": ("uint8", ("bytes",)),
+    "extents.place?": ("float32", ("extent rows", "extent columns")),
+    "extents.means?": ("float64", ("shares",)),
+    "extents.deviations?": ("float64", ("shares",)),
 }
 _OWN: dict[str, dict[str, tuple[str, Shape]]] = {
     "patchcore": {
@@ -279,9 +282,6 @@ _OWN: dict[str, dict[str, tuple[str, Shape]]] = {
         "evidence.vectors?": ("float16", ("e", "k", "d")),
         "evidence.cells?": ("int32", ("e", "k")),
         "evidence.distances?": ("float32", ("e", "k")),
-        "extents.place?": ("float32", ("extent rows", "extent columns")),
-        "extents.means?": ("float64", ("shares",)),
-        "extents.deviations?": ("float64", ("shares",)),
     },
     "padim": {
         "gaussians.count": ("int32", (1,)),
@@ -299,7 +299,8 @@ _OWN: dict[str, dict[str, tuple[str, Shape]]] = {
 }
 _TOGETHER = (
     {"drift.values", "drift.mean"},
-    *({name.removesuffix("?") for name in _OWN["patchcore"] if name.startswith(part)} for part in ("evid", "ext")),
+    {name.removesuffix("?") for name in _OWN["patchcore"] if name.startswith("evidence.")},
+    {name.removesuffix("?") for name in _COMMON if name.startswith("extents.")},
 )
 _MAY_BE_EMPTY = {"n", "watched", "e", "k", "joined", "left", "r"}
 _KEPT = re.compile(r"history\.(0|[1-9][0-9]{0,4})\.(whole|rows|at)\.(.+)")

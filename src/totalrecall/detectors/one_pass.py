@@ -5,7 +5,7 @@ can score them; afterwards it learns them too.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
@@ -13,7 +13,8 @@ import numpy as np
 
 from totalrecall.backbones import Advice, Backbone
 from totalrecall.calibration import Calibration, held_out
-from totalrecall.detectors.base import Detector, Features, Model
+from totalrecall.detectors.base import Detector, Model
+from totalrecall.detectors.extents import Extents, learn_extents, restored_extents
 from totalrecall.detectors.fit_report import FitReport, Progress, nothing_readable, warn_of_fit
 from totalrecall.detectors.settings import PyramidSettings
 from totalrecall.detectors.state import FitState
@@ -25,15 +26,48 @@ from totalrecall.pictures.copies import Repeats, inspected
 from totalrecall.pictures.geometry import Frame
 from totalrecall.pictures.loading import LearntPicture, LoadedPicture, Source, Sources, expand, renumbered
 from totalrecall.pictures.unlike import PictureTally
-from totalrecall.scoring import region_level
+from totalrecall.scoring import PatchDistances, cell_sigma, region_level
 from totalrecall.system.memory import available_memory, peak_memory, resident_memory
 from totalrecall.system.text import format_size
 from totalrecall.types import LayerMap
 
-__all__ = ["Learner", "OnePass", "OnePassPlan"]
+__all__ = ["Inspected", "Learner", "OnePass", "OnePassPlan"]
 
 Own = TypeVar("Own", bound="OnePass[Any, Any]")
-_Scored = tuple[float, float, tuple[Glance, float, float]]  # score, peak, what `drift.conditions.Reference.learn` takes
+Seen = TypeVar("Seen", bound="Inspected")
+
+
+@dataclass(frozen=True, eq=False)
+class Inspected:
+    """What a detector compares of a picture.
+
+    Attributes:
+        inside: which positions (rows, columns) of its distances count; None: all.
+    """
+
+    inside: np.ndarray | None
+
+    def mask(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Return which positions count, bool (rows, columns)."""
+        return np.ones(shape, bool) if self.inside is None else self.inside
+
+
+@dataclass(frozen=True, eq=False)
+class _Scored:
+    """A good picture that sets the threshold, as a model without it measures it.
+
+    Attributes:
+        score: by the paper.
+        peak: of its map.
+        glance: a look at it.
+        grid: float32 (rows, columns), its distances; `inside` says which count.
+    """
+
+    score: float
+    peak: float
+    glance: Glance
+    grid: np.ndarray
+    inside: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -67,7 +101,7 @@ def _pyramid_layers(backbone: Backbone, layers: Sequence[int] | None) -> tuple[i
     return tuple(number for number in (1, 2, 3) if f"layer{number}" in names)
 
 
-class Learner(ABC, Generic[Model, Features]):
+class Learner(ABC, Generic[Model, Seen]):
     """A model in the making, of at most `count` pictures.
 
     Attributes:
@@ -81,7 +115,7 @@ class Learner(ABC, Generic[Model, Features]):
         """Return the bytes of the model, and those that making and using it takes in addition."""
 
     @abstractmethod
-    def add(self, at: int, features: Features) -> None:
+    def add(self, at: int, features: Seen) -> None:
         """Learn the picture at a place among those given."""
 
     @abstractmethod
@@ -89,7 +123,7 @@ class Learner(ABC, Generic[Model, Features]):
         """Return the model of what was added, to score the pictures by that set the threshold."""
 
     @abstractmethod
-    def add_held(self, at: int, features: Features) -> None:
+    def add_held(self, at: int, features: Seen) -> None:
         """Learn one of those pictures; the model that `so_far` gave must not know it."""
 
     @abstractmethod
@@ -110,8 +144,7 @@ class _Reading:
         report: of the fit.
         progress: called after each picture.
         pictures: that could be read, by their place among those that count; `errors` of the others.
-        scores, peaks: of the pictures that set the threshold; `scored` are their places.
-        looks: at these pictures, with mean distance and score, for `drift.conditions.Reference`.
+        scored: the pictures that set the threshold, by the same place.
         tally: what sets pictures apart.
     """
 
@@ -120,10 +153,7 @@ class _Reading:
     progress: Progress | None
     pictures: dict[int, LearntPicture] = field(default_factory=dict)
     errors: dict[int, PictureError] = field(default_factory=dict)
-    scores: list[float] = field(default_factory=list)
-    peaks: list[float] = field(default_factory=list)
-    scored: list[int] = field(default_factory=list)
-    looks: list[tuple[Glance, float, float]] = field(default_factory=list)
+    scored: dict[int, _Scored] = field(default_factory=dict)
     tally: PictureTally = field(default_factory=PictureTally)
 
     @property
@@ -132,8 +162,10 @@ class _Reading:
         return [self.errors[at] for at in sorted(self.errors)]
 
 
-class OnePass(Detector[Model, Features]):
+class OnePass(Detector[Model, Seen]):
     """A detector that reads each good picture once. See `PaDiM` and `SPADE`."""
+
+    settings: PyramidSettings
 
     def __init__(self, settings: PyramidSettings) -> None:
         super().__init__(settings)
@@ -144,8 +176,29 @@ class OnePass(Detector[Model, Features]):
         )
 
     @abstractmethod
-    def _learner(self, count: int) -> Learner[Model, Features]:
+    def _learner(self, count: int) -> Learner[Model, Seen]:
         """Return an empty model in the making, of at most so many pictures."""
+
+    @abstractmethod
+    def _measure(self, model: Model, features: Seen) -> PatchDistances:
+        """Measure one picture against a model, and score it as the paper does.
+
+        Raises:
+            PictureError: a distance is no finite number.
+        """
+
+    @property
+    def extents_(self) -> Extents | None:
+        """What the scoring `extent` counts by; None for `paper`, and where too few good pictures were measured."""
+        return self._fitted().extents
+
+    def _distances(self, model: Model, features: Seen) -> PatchDistances:
+        distances, extents = self._measure(model, features), self.extents_
+        if extents is None:
+            return distances
+        grid = distances.grid
+        cells = np.argwhere(features.mask(grid.shape))
+        return replace(distances, score=extents.score(grid, cells, cell_sigma(self.recipe, grid.shape[0])))
 
     def fit(
         self: Own,
@@ -185,19 +238,51 @@ class OnePass(Detector[Model, Features]):
                 report.plan = self._plan(repeats.distinct, memory).facts()
                 learner, reading = self._learnt(_Reading(repeats, report, progress))
             model = learner.finish()
-            learnt = [reading.pictures[at] for at in sorted(reading.pictures)]
-            which = np.searchsorted(sorted(reading.pictures), reading.scored).astype(np.int32)
-            scores, peaks = np.array(reading.scores), np.array(reading.peaks)
-            calibration = Calibration(scores, peaks, self.settings.false_alarm_rate, 1, which)
-            self.judge_by(FitState(model, learnt, calibration, Reference.learn(reading.looks)))
-            report.pictures, report.calibration_pictures = len(learnt), len(scores)
+            self.judge_by(self._state_of(model, reading))
+            learnt = self.pictures_
+            report.pictures, report.calibration_pictures = len(learnt), len(reading.scored)
             report.patches, report.dimensions, report.vectors = learner.counts()
             report.peak_memory, report.repeats = peak_memory(), repeats.told
             self.report_, self.skipped_ = report, reading.skipped
             warn_of_fit(report, reading.skipped, reading.tally, learnt, len(sources))
         return self
 
-    def _learnt(self, reading: _Reading) -> tuple[Learner[Model, Features], _Reading]:
+    def _state_of(self, model: Model, reading: _Reading) -> FitState[Model]:
+        """Return the state of a model, with the threshold that the pictures held out set."""
+        places, scored = sorted(reading.pictures), [reading.scored[at] for at in sorted(reading.scored)]
+        which = np.searchsorted(places, sorted(reading.scored)).astype(np.int32)
+        scores, peaks = np.array([seen.score for seen in scored]), np.array([seen.peak for seen in scored])
+        learnt = self._learnt_extents(scored)
+        extents, scores = (None, scores) if learnt is None else learnt
+        looks = [
+            (seen.glance, float(seen.grid.mean()), score) for seen, score in zip(scored, scores.tolist(), strict=True)
+        ]
+        calibration = Calibration(scores, peaks, self.settings.false_alarm_rate, 1, which)
+        pictures = [reading.pictures[at] for at in places]
+        return FitState(model, pictures, calibration, Reference.learn(looks), extents=extents)
+
+    def _learnt_extents(self, scored: Sequence[_Scored]) -> tuple[Extents, np.ndarray] | None:
+        """Return what the distances of the pictures held out say about scores, if asked for, and their scores (n,)."""
+        if self.settings.scoring != "extent" or not scored:
+            return None
+        grids, inside = np.stack([seen.grid for seen in scored]), np.stack([seen.inside for seen in scored])
+        return learn_extents(grids, inside, [0] * len(grids), sigma=cell_sigma(self.recipe, grids.shape[1]))
+
+    def _restored_extents(
+        self, tensors: Mapping[str, np.ndarray], calibration: Calibration, grid: tuple[int, ...]
+    ) -> Extents | None:
+        """Return what a model file holds for the scoring `extent`, of distances on a grid (rows, columns).
+
+        Raises:
+            ValueError: it does not fit.
+        """
+        wanted = self.settings.scoring == "extent"
+        extents = restored_extents(tensors, scored=len(calibration.scores), wanted=wanted)
+        if extents is not None and (not wanted or extents.place.shape != grid):
+            raise ValueError("extents.place is of another grid, or of another scoring")
+        return extents
+
+    def _learnt(self, reading: _Reading) -> tuple[Learner[Model, Seen], _Reading]:
         """Return the learner of the pictures that count, and what was noted when they were read.
 
         Raises:
@@ -217,8 +302,8 @@ class OnePass(Detector[Model, Features]):
         return learner, reading
 
     def _read_held(
-        self, reading: _Reading, positions: np.ndarray, learner: Learner[Model, Features]
-    ) -> Iterator[tuple[int, Features]]:
+        self, reading: _Reading, positions: np.ndarray, learner: Learner[Model, Seen]
+    ) -> Iterator[tuple[int, Seen]]:
         """Yield the readable pictures that set the threshold, scored by what was learnt until then."""
         model = self._ready(learner.so_far()) if reading.pictures else None
         for done, (at, features) in enumerate(self._read(reading, positions, model), start=1):
@@ -226,18 +311,18 @@ class OnePass(Detector[Model, Features]):
                 reading.progress("calibration", done, len(positions))
             yield at, features
 
-    def _read(self, reading: _Reading, positions: np.ndarray, model: Model | None) -> Iterator[tuple[int, Features]]:
+    def _read(self, reading: _Reading, positions: np.ndarray, model: Model | None) -> Iterator[tuple[int, Seen]]:
         """Yield the readable pictures at some positions; note their scores where there is a model to score by."""
 
         def judge(
             loaded: LoadedPicture, maps: Sequence[LayerMap] | None
-        ) -> tuple[LoadedPicture, Features | None, _Scored | None]:
+        ) -> tuple[LoadedPicture, Seen | None, _Scored | None]:
             if maps is None or loaded.geometry is None:
                 return loaded, None, None
             try:
                 frame = self.recipe.frame(loaded.geometry)
                 features = self._features(maps, frame)
-                return loaded, features, None if model is None else self._scored(model, features, loaded, frame)
+                return loaded, features, self._scored(model, features, loaded, frame)
             except PictureError as error:
                 return replace(loaded, error=PictureError(f"{loaded.path}: {error}")), None, None
 
@@ -257,20 +342,18 @@ class OnePass(Detector[Model, Features]):
             if reading.progress:
                 reading.progress("features", len(reading.pictures) + len(reading.errors), len(repeats.distinct))
             if scored is not None and loaded.error is None:
-                score, peak, looked = scored
-                reading.scores.append(score)
-                reading.peaks.append(peak)
-                reading.looks.append(looked)
-                reading.scored.append(at)
+                reading.scored[at] = scored
             if features is not None and loaded.error is None:
                 yield at, features
 
-    def _scored(self, model: Model, features: Features, loaded: LoadedPicture, frame: Frame) -> _Scored:
-        """Return a picture's score, the peak of its map, and what `drift.conditions.Reference.learn` takes."""
-        distances = self._distances(model, features)
+    def _scored(self, model: Model | None, features: Seen, loaded: LoadedPicture, frame: Frame) -> _Scored | None:
+        """Return a picture as a model measures it; None where there is no model yet."""
+        if model is None:
+            return None
+        distances = self._measure(model, features)
         score, full_map = distances.score_and_map(frame)
-        looked = (look(loaded, self.recipe), float(distances.grid.mean()), score)
-        return score, region_level(full_map, self.settings.min_area), looked
+        peak, grid = region_level(full_map, self.settings.min_area), distances.grid
+        return _Scored(score, peak, look(loaded, self.recipe), grid, features.mask(grid.shape))
 
     def _plan(self, sources: Sequence[Source], memory: int | None) -> OnePassPlan:
         """Return what a fit will take.

@@ -10,7 +10,7 @@ import numpy as np
 from totalrecall.calibration import Calibration
 from totalrecall.detectors.gaussians import Gaussians, Grown, choose_channels, default_channels, embed
 from totalrecall.detectors.model_file import Contents
-from totalrecall.detectors.one_pass import Learner, OnePass
+from totalrecall.detectors.one_pass import Inspected, Learner, OnePass
 from totalrecall.detectors.settings import PadimSettings
 from totalrecall.detectors.state import FitState
 from totalrecall.errors import BackboneError, SettingError
@@ -30,18 +30,18 @@ _BLOCKS = 64 << 20  # bytes of products
 
 
 @dataclass(frozen=True, eq=False)
-class _Embedding:
-    """A picture's vectors (positions, d), and which positions (rows, columns) count (None: all)."""
+class _Embedding(Inspected):
+    """A picture's vectors (positions, d)."""
 
     patches: Patches
-    inside: np.ndarray | None
 
 
 class PaDiM(OnePass[Gaussians, _Embedding]):
     """A Gaussian for each position of the picture; the parts must lie in the same place in all pictures.
 
-    The score of a picture is the largest value of its anomaly map. Distances are Mahalanobis distances: standard
-    deviations, not feature units. There is no nearest good patch, so `Result.nearest` is None.
+    The score of a picture is the largest value of its anomaly map, unless `scoring` is `extent`. Distances are
+    Mahalanobis distances: standard deviations, not feature units. There is no nearest good patch, so `Result.nearest`
+    is None.
 
     Examples:
         >>> from totalrecall import PaDiM
@@ -95,9 +95,9 @@ class PaDiM(OnePass[Gaussians, _Embedding]):
         patches = embed(maps, self.channels)[0].reshape(-1, len(self.channels))  # (1, h, w, d) -> (h*w, d)
         if len(patches) != math.prod(self._grid):
             raise BackboneError(f"Backbone {self.backbone.name} gives another grid than its strides say. Add it again.")
-        return _Embedding(patches, cells_inside(frame.prepared_roi, self._grid))
+        return _Embedding(cells_inside(frame.prepared_roi, self._grid), patches)
 
-    def _distances(self, model: Gaussians, features: _Embedding) -> PatchDistances:
+    def _measure(self, model: Gaussians, features: _Embedding) -> PatchDistances:
         with np.errstate(over="ignore", invalid="ignore"):  # `PatchDistances` finds it, and says so
             grid = model.distances(features.patches).reshape(self._grid)
         return PatchDistances(grid if features.inside is None else np.where(features.inside, grid, np.float32(0)))
@@ -114,12 +114,14 @@ class PaDiM(OnePass[Gaussians, _Embedding]):
         if isinstance(model, Grown):  # it is written as it was read, so that the steps of its history can be undone
             since = {"gaussians.joined": model.joined, "gaussians.left": model.left}
             model = model.fitted
+        extents = {} if state.extents is None else state.extents.tensors()
         return {}, {
             "gaussians.count": np.array([model.count], np.int32),
             "gaussians.mean": model.mean,
             "gaussians.scatter": model.scatter,
             "gaussians.channels": self.channels.astype(np.int32),
             **{name: vectors for name, vectors in since.items() if len(vectors)},
+            **extents,
         }
 
     def _from_tensors(
@@ -142,7 +144,8 @@ class PaDiM(OnePass[Gaussians, _Embedding]):
         if grown.count != len(pictures):
             raise ValueError(f"gaussians.count (of {grown.count} pictures, {len(pictures)} are listed)")
         grown.check_positive()
-        return FitState(grown, pictures, calibration)
+        extents = self._restored_extents(tensors, calibration, self._grid)
+        return FitState(grown, pictures, calibration, extents=extents)
 
     def facts(self) -> dict[str, Any]:
         """Return what the model holds, as JSON types in reading order."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from totalrecall.features.settings import LAYERS, FeatureSettings
 from totalrecall.pictures.settings import Preparation
-from totalrecall.system.settings import Rule, minimum, setting
+from totalrecall.system.settings import Rule, minimum, one_of, setting
 
 __all__ = ["CommonSettings", "ComparedSettings", "PadimSettings", "PyramidSettings", "SpadeSettings"]
 
@@ -58,6 +58,17 @@ class PyramidSettings(CommonSettings):
         default_means="all of 1 2 3 that a ResNet has, else what suits the backbone",
         rule=LAYERS,
         metavar="N",
+    )
+    scoring: str = setting(
+        "paper",
+        "score",
+        "score of a picture: `paper` (PaDiM: the largest value of the anomaly map; SPADE: the mean distance to the "
+        "good pictures that it is compared with) or `extent` (how unusual the largest 0.5, 1, 3 and 10 % of the "
+        "distances are, compared with good pictures)",
+        details="`extent` learns from the good pictures that set the threshold; with fewer than 10 of them the score "
+        "is that of `paper`.",
+        rule=one_of(("paper", "extent")),
+        metavar="NAME",
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from totalrecall.calibration import Calibration
 from totalrecall.detectors.feature_pyramids import Gallery, pooled
 from totalrecall.detectors.model_file import Contents
-from totalrecall.detectors.one_pass import Learner, OnePass
+from totalrecall.detectors.one_pass import Inspected, Learner, OnePass
 from totalrecall.detectors.settings import SpadeSettings
 from totalrecall.detectors.state import FitState
 from totalrecall.errors import ModelFileError
@@ -26,20 +26,19 @@ __all__ = ["SPADE"]
 
 
 @dataclass(frozen=True, eq=False)
-class _Pyramid:
-    """A picture's feature maps, its pooled features, and the positions that count (None: all)."""
+class _Pyramid(Inspected):
+    """A picture's feature maps, and its pooled features."""
 
     maps: Sequence[LayerMap]
     pooled: np.ndarray
-    inside: np.ndarray | None
 
 
 class SPADE(OnePass[Gallery, _Pyramid]):
     """Correspondences with the good pictures most like a picture.
 
-    The score of a picture is its mean Euclidean distance to those pictures in pooled features: the mean of the deepest
-    layer that the detector uses. (The paper pools the network's last layer; here it is layer 3 unless deeper ones are
-    asked for.)
+    The score of a picture is its mean Euclidean distance to those pictures in pooled features, the mean of the deepest
+    layer that the detector uses, unless `scoring` is `extent`. (The paper pools the network's last layer; here it is
+    layer 3 unless deeper ones are asked for.)
     The anomaly map holds the distance of each position to the nearest of all positions of those pictures, by the
     features of all layers.
 
@@ -86,9 +85,9 @@ class SPADE(OnePass[Gallery, _Pyramid]):
         deepest, roi = maps[int(np.argmax(self.layers))], frame.prepared_roi
         rows, columns = max(layer.shape[1:3] for layer in maps)
         inside = cells_inside(roi, (rows, columns))
-        return _Pyramid(maps, pooled(deepest, cells_inside(roi, deepest.shape[1:3])), inside)
+        return _Pyramid(inside, maps, pooled(deepest, cells_inside(roi, deepest.shape[1:3])))
 
-    def _distances(self, model: Gallery, features: _Pyramid) -> PatchDistances:
+    def _measure(self, model: Gallery, features: _Pyramid) -> PatchDistances:
         if [layer.shape[1:] for layer in features.maps] != [level.shape[1:] for level in model.levels]:
             raise ModelFileError("The model's gallery is of another grid than its backbone gives. Fit it again.")
         with np.errstate(over="ignore", invalid="ignore"):  # `PatchDistances` finds it, and says so
@@ -111,7 +110,8 @@ class SPADE(OnePass[Gallery, _Pyramid]):
         model = state.model
         levels = {f"gallery.layer{layer}": level for layer, level in zip(self.layers, model.levels, strict=True)}
         inside = {} if model.inside is None else {"gallery.inside": model.inside.astype(np.uint8)}
-        return {}, {**levels, **inside, "gallery.pooled": model.pooled}
+        extents = {} if state.extents is None else state.extents.tensors()
+        return {}, {**levels, **inside, "gallery.pooled": model.pooled, **extents}
 
     def _from_tensors(
         self, contents: Contents, pictures: Sequence[LearntPicture], calibration: Calibration
@@ -128,7 +128,9 @@ class SPADE(OnePass[Gallery, _Pyramid]):
         if inside is not None and not inside.any(axis=(1, 2)).all():
             raise ValueError("gallery.inside has a picture without any position")
         gallery = Gallery(levels, tensors["gallery.pooled"], None if inside is None else inside.astype(bool))
-        return FitState(gallery.checked(), pictures, calibration)
+        rows, columns = max(level.shape[1:3] for level in levels)
+        extents = self._restored_extents(tensors, calibration, (rows, columns))
+        return FitState(gallery.checked(), pictures, calibration, extents=extents)
 
     def _check_shapes(self, levels: Sequence[np.ndarray], pooled: int) -> None:
         """Raise ValueError unless the levels are of the shapes that the settings give."""

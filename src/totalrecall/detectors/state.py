@@ -15,6 +15,7 @@ import numpy as np
 
 from totalrecall._version import __version__
 from totalrecall.calibration import OF_PARTS, Calibration
+from totalrecall.detectors.extents import Extents
 from totalrecall.detectors.history import Step, past_of, steps_of, with_step
 from totalrecall.detectors.model_file import Contents
 from totalrecall.detectors.promise import Promise
@@ -43,6 +44,8 @@ class FitState(Generic[Model]):
         header: the header of the model file that was read; None once anything has changed.
         capability: what planted defects said of this model at this threshold, for `info`; None if nobody asked.
         tuning: the settings that were tried before the fit, as `Tuning.to_json` returns them; None if none were.
+        extents: what the scoring `extent` counts by; None where too few good pictures were measured, or it was not
+            asked for.
     """
 
     model: Model
@@ -55,6 +58,7 @@ class FitState(Generic[Model]):
     header: Mapping[str, Any] | None = field(default=None, repr=False)
     capability: Mapping[str, Any] | None = field(default=None, repr=False)
     tuning: Sequence[Mapping[str, Any]] | None = field(default=None, repr=False)
+    extents: Extents | None = field(default=None, repr=False)
 
     @cached_property
     def threshold(self) -> float:

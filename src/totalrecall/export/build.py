@@ -26,8 +26,9 @@ from totalrecall.export.patches import (
     untiled,
 )
 from totalrecall.export.preparation import Prepared, prepare
-from totalrecall.export.verdict import Cells, anomaly_map, cells_of, first_largest, picture_score
+from totalrecall.export.verdict import Cells, anomaly_map, cells_of, extent_score, first_largest, picture_score
 from totalrecall.patchcore.detector import PatchCore
+from totalrecall.scoring import cell_sigma
 from totalrecall.system.text import format_size
 
 if TYPE_CHECKING:
@@ -187,7 +188,9 @@ def _measured(
     cells = cells_of(graph, prepared, rows, columns)
     distances = mahalanobis(graph, vectors, model.mean, model.whitening)
     worst = first_largest(graph, cells.flat(cells.grid(distances)))
-    return _Distances(distances, cells, None, worst, None)
+    extents, sigma = detector.extents_, cell_sigma(detector.recipe, rows)
+    by_extent = None if extents is None else extent_score(graph, cells.grid(distances), cells, extents, sigma)
+    return _Distances(distances, cells, by_extent, worst, None)
 
 
 def _write_outputs(graph: GraphWriter, detector: AnyDetector, prepared: Prepared, measured: _Distances) -> None:

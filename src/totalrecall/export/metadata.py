@@ -14,6 +14,7 @@ from totalrecall._version import __version__
 from totalrecall.backbones.graph_check import fields
 from totalrecall.calibration import Calibration
 from totalrecall.detectors.base import Detector
+from totalrecall.detectors.one_pass import OnePass
 from totalrecall.errors import ModelFileError
 from totalrecall.patchcore.detector import PatchCore
 from totalrecall.pictures.formats.header import MAX_PIXELS
@@ -63,7 +64,7 @@ def facts_of(
         "library": __version__,
         "kind": detector.kind,
         "model": model,
-        "scoring": detector.judge.scoring if isinstance(detector, PatchCore) else "the map's maximum",
+        "scoring": _scoring(detector),
         **{name: value if math.isfinite(value) else None for name, value in thresholds.items()},
         "taught": detector.taught_,
         "threshold_is": detector.promise_.origin,
@@ -88,6 +89,12 @@ def facts_of(
         },
         "pictures": [asdict(picture) for picture in detector.pictures_],
     }
+
+
+def _scoring(detector: AnyDetector) -> str:
+    if isinstance(detector, PatchCore):
+        return detector.judge.scoring
+    return "extent" if isinstance(detector, OnePass) and detector.extents_ is not None else "the map's maximum"
 
 
 def calibration_from(facts: Mapping[str, Any]) -> Calibration:

@@ -11,15 +11,15 @@ from typing import TypeAlias
 import cv2
 import numpy as np
 
+from totalrecall.detectors.extents import HUNDREDTH, SHARES, SMOOTHINGS, Extents
 from totalrecall.export.graph import GraphWriter, Value
 from totalrecall.export.patches import Nearest
 from totalrecall.export.preparation import Axis, Prepared, rounded_quotient
 from totalrecall.patchcore.bank import Bank
-from totalrecall.patchcore.extents import HUNDREDTH, SHARES, SMOOTHINGS, Extents
 from totalrecall.patchcore.judge import Judge
 from totalrecall.scoring import smooth, smoothing_sigma
 
-__all__ = ["Cells", "anomaly_map", "cells_of", "first_largest", "picture_score"]
+__all__ = ["Cells", "anomaly_map", "cells_of", "extent_score", "first_largest", "picture_score"]
 
 CountRule: TypeAlias = Callable[[int], int]
 
@@ -173,7 +173,7 @@ def picture_score(graph: GraphWriter, judge: Judge, bank: Bank, near: Nearest, c
     grid = cells.grid(near.distances)
     if judge.scoring == "extent":
         assert judge.extents is not None
-        return _extent_score(graph, grid, cells, judge.extents, judge.sigma(cells.rows))
+        return extent_score(graph, grid, cells, judge.extents, judge.sigma(cells.rows))
     if judge.scoring == "map1pct":
         smoothed = _smoothed(graph, grid, cells, judge.sigma(cells.rows))
         return _largest_means(graph, cells.flat(smoothed), cells, [_hundredth])
@@ -220,8 +220,8 @@ def _count(cells: Cells) -> Value:
     return cells.inside.reshape(-1).reduce("ReduceSum").to("int64")
 
 
-def _extent_score(graph: GraphWriter, grid: Value, cells: Cells, extents: Extents, sigma: float) -> Value:
-    """Return the score of `Extents.score`."""
+def extent_score(graph: GraphWriter, grid: Value, cells: Cells, extents: Extents, sigma: float) -> Value:
+    """Return the score of `Extents.score`, float32 (1,), of distances (rows, columns)."""
     corrected = grid / graph.constant(extents.place.astype(np.float32))
     rules = [_share_rule(share) for share in SHARES]
     means = []

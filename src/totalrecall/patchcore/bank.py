@@ -8,7 +8,6 @@ import numpy as np
 
 from totalrecall.detectors.state import FitState
 from totalrecall.patchcore.calibration_patches import CalibrationPatches, Coverage
-from totalrecall.patchcore.extents import Extents
 from totalrecall.pictures.loading import LearntPicture
 from totalrecall.search.exact import ExactSearch
 from totalrecall.search.levels import principal_basis
@@ -88,12 +87,10 @@ class BankState(FitState[Bank]):
     Attributes:
         patches: what is kept of the good pictures so that the threshold can follow the bank; None in older models.
         coverage: what the coreset covered at the fit; None where that is not known.
-        extents: what the score is counted by; None where too few good pictures were measured, and in older models.
     """
 
     patches: CalibrationPatches | None = None
     coverage: Coverage | None = None
-    extents: Extents | None = None
 
     def __len__(self) -> int:
         return len(self.model)

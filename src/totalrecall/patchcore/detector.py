@@ -15,6 +15,7 @@ import numpy as np
 from totalrecall.calibration import Calibration
 from totalrecall.detectors.base import Detector
 from totalrecall.detectors.changes import Change, Changed, are_last_added, named_pictures, read_newcomers
+from totalrecall.detectors.extents import Extents, restored_extents
 from totalrecall.detectors.fit_report import FitReport, Progress, warn_of_fit
 from totalrecall.detectors.model_file import Contents
 from totalrecall.detectors.state import FitState
@@ -22,7 +23,6 @@ from totalrecall.errors import OutlierWarning, PictureError, RepeatedPartsWarnin
 from totalrecall.features.patches import PatchExtractor, flatten_grid
 from totalrecall.patchcore.bank import Bank, BankState
 from totalrecall.patchcore.calibration_patches import CalibrationPatches, Coverage
-from totalrecall.patchcore.extents import LEAST, Extents
 from totalrecall.patchcore.judge import Judge, PatchSet
 from totalrecall.patchcore.settings import Settings
 from totalrecall.pictures.geometry import Frame
@@ -293,11 +293,8 @@ class PatchCore(Detector[Bank, PatchSet]):
             header["coreset"] = asdict(state.coverage)
         basis = {} if bank.basis is None else {"bank.basis": bank.basis}
         patches = {} if state.patches is None else state.patches.tensors()
-        extents: dict[str, np.ndarray] = {}
-        if state.extents is not None and self.settings.scoring == "extent":
-            learnt = state.extents
-            extents = {"extents.place": learnt.place, "extents.means": learnt.means}
-            extents["extents.deviations"] = learnt.deviations
+        scored_by = state.extents if self.settings.scoring == "extent" else None
+        extents = {} if scored_by is None else scored_by.tensors()
         return header, {"bank.vectors": bank.vectors, "bank.origin": bank.origin, **basis, **patches, **extents}
 
     def _from_tensors(
@@ -308,11 +305,8 @@ class PatchCore(Detector[Bank, PatchSet]):
         vectors, origin, basis = tensors["bank.vectors"], tensors["bank.origin"], tensors.get("bank.basis")
         bank = Bank(vectors, origin, pictures, basis, levels).checked()
         patches = CalibrationPatches.of(tensors, calibration.pictures, vectors.shape[1])
-        extents = None
-        if "extents.place" in tensors:
-            extents = Extents(*(tensors[f"extents.{name}"] for name in ("place", "means", "deviations"))).checked()
-        elif self.settings.scoring == "extent" and len(calibration.scores) >= LEAST:
-            raise ValueError("extents.place is missing: without it pictures score otherwise than the threshold was set")
+        wanted = self.settings.scoring == "extent"
+        extents = restored_extents(tensors, scored=len(calibration.scores), wanted=wanted)
         self._check_grid(bank, patches, extents)
         stored = header.get("coreset")
         coverage = None if stored is None else Coverage(float(stored["radius"]), int(stored["pictures"]))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from totalrecall.calibration import Calibration
+from totalrecall.detectors.extents import Extents, learn_extents
 from totalrecall.detectors.fit_report import FitReport, Progress
 from totalrecall.drift.conditions import Glance, Reference
 from totalrecall.errors import ChunkedFitWarning, PictureError, SettingError
@@ -20,7 +21,6 @@ from totalrecall.patchcore.calibration_patches import (
     kept_pictures,
 )
 from totalrecall.patchcore.chunks import take_chunks
-from totalrecall.patchcore.extents import Extents, learn_extents
 from totalrecall.patchcore.gathered import gather
 from totalrecall.patchcore.judge import Judge, PatchSet
 from totalrecall.patchcore.plan import Plan, make_plan

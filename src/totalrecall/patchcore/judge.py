@@ -4,19 +4,18 @@ The judge knows settings and recipe, and no detector: a fit and an update measur
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import cv2
 import numpy as np
 
+from totalrecall.detectors.extents import Extents
 from totalrecall.errors import SettingError
 from totalrecall.features.patches import cells_inside
 from totalrecall.patchcore.bank import Bank
-from totalrecall.patchcore.extents import Extents
 from totalrecall.patchcore.settings import SCORING, Settings
 from totalrecall.pictures.geometry import Recipe
 from totalrecall.pictures.loading import LearntPicture
-from totalrecall.scoring import PatchDistances, region_level, smooth_distances, smoothing_sigma
+from totalrecall.scoring import PatchDistances, cell_sigma, region_level, smooth_distances
 from totalrecall.types import Patches
 
 __all__ = ["Judge", "PatchSet", "picture_score", "reweight"]
@@ -86,12 +85,7 @@ class Judge:
 
     def sigma(self, rows: int) -> float:
         """Return the sigma of the anomaly map's Gaussian in cells of a grid of so many rows."""
-        return smoothing_sigma(self._side) * rows / self._side
-
-    @cached_property
-    def _side(self) -> int:
-        """Side of a prepared picture in pixels."""
-        return self.recipe.piece * self.recipe.tile
+        return cell_sigma(self.recipe, rows)
 
     def weight(self, grid: np.ndarray, cells: np.ndarray) -> np.ndarray:
         """Return by what the patches (p,) bear upon the score: those around a cell that is smoothed, as it does."""

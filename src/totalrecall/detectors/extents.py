@@ -17,7 +17,7 @@ learnt about place comes from the other folds.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -25,7 +25,17 @@ import numpy as np
 
 from totalrecall.scoring import smooth_distances
 
-__all__ = ["HUNDREDTH", "LEAST", "SHARES", "SMOOTHINGS", "Extents", "learn_extents", "place_of", "profile_of"]
+__all__ = [
+    "HUNDREDTH",
+    "LEAST",
+    "SHARES",
+    "SMOOTHINGS",
+    "Extents",
+    "learn_extents",
+    "place_of",
+    "profile_of",
+    "restored_extents",
+]
 
 SHARES = (0.005, 0.01, 0.03, 0.1)  # of the patches, largest distances first
 SMOOTHINGS = (0.0, 1.0, 2.0)  # times the sigma of the anomaly map's Gaussian
@@ -40,6 +50,7 @@ _PLACE_POWER = 0.5
 _PLACE_AT_MOST = 2.0  # times the mean, and its half at least; the seven sets that this was tried on stay within
 _PLACE_SIGMA = 4.0  # times the sigma of the anomaly map: two cells at 256 pixels
 _GROUPS = 20
+_PARTS = ("place", "means", "deviations")
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +65,10 @@ class Extents:
     place: np.ndarray
     means: np.ndarray
     deviations: np.ndarray
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Return what a model file holds of it."""
+        return {f"extents.{name}": getattr(self, name) for name in _PARTS}
 
     def checked(self) -> "Extents":
         """Return the same once its parts are known to be usable.
@@ -88,6 +103,24 @@ class Extents:
         """
         profile = profile_of(self.corrected(grid), cells, sigma)
         return float(_scores(profile[None], self.means, self.deviations)[0])
+
+
+def restored_extents(tensors: Mapping[str, np.ndarray], *, scored: int, wanted: bool) -> Extents | None:
+    """Return what a model file holds of it; None where nothing was learnt.
+
+    Args:
+        tensors: of the file.
+        scored: number of good pictures that set the threshold.
+        wanted: the scoring of the model is `extent`.
+
+    Raises:
+        ValueError: a part cannot be used, or the threshold was set by what is missing.
+    """
+    if "extents.place" in tensors:
+        return Extents(*(tensors[f"extents.{name}"] for name in _PARTS)).checked()
+    if wanted and scored >= LEAST:
+        raise ValueError("extents.place is missing: without it pictures score otherwise than the threshold was set")
+    return None
 
 
 def profile_of(grid: np.ndarray, cells: np.ndarray, sigma: float) -> np.ndarray:
