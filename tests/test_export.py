@@ -15,9 +15,9 @@ from totalrecall.errors import PictureError, SettingError
 from totalrecall.export.build import build_graph
 from totalrecall.export.graph import GraphWriter, Value
 from totalrecall.export.metadata import METADATA_KEY, packed_mask, unpacked_mask
-from totalrecall.export.parity import MAP_TOLERANCE, TOLERANCE
+from totalrecall.export.parity import MAP_TOLERANCE, TOLERANCE, CheckPicture, compare
 from totalrecall.export.preparation import prepare
-from totalrecall.export.runtime import OUTPUTS
+from totalrecall.export.runtime import OUTPUTS, open_onnxruntime, open_openvino
 from totalrecall.pictures.geometry import Recipe
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::UserWarning")]
@@ -109,6 +109,53 @@ def test_padim_scored_by_extent_gives_the_same_score(tiny_backbone, roi):
     detector = fitted(tiny_backbone, PaDiM, dimensions=30, roi=roi, scoring="extent", holdout=0.9)
     assert detector.extents_ is not None
     assert_same(detector, build_graph(detector, model=""), PICTURES if roi is None else OF_ONE_SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [(PatchCore, {}), (PatchCore, {"tile": 2}), (PatchCore, {"roi": ROI, "scoring": "paper"}), (PaDiM, {})],
+    ids=str,
+)
+def test_a_graph_of_several_pictures_says_of_each_what_the_model_says(tiny_backbone, kind, options):
+    detector = fitted(tiny_backbone, kind, **options)
+    graph = build_graph(detector, model="", batch=3)
+    pictures = [stripes(40), damaged(41), stripes(44)]
+    outputs = session(graph).run(list(OUTPUTS), {"picture": np.stack(pictures)})
+    said = dict(zip(OUTPUTS, outputs, strict=True))
+    assert [said[name].shape for name in OUTPUTS[:3]] == [(3,)] * 3
+    assert said["nearest"].shape == (3, 4)
+    assert said["worst"].shape == (3, 2)
+    for at, picture in enumerate(pictures):
+        result = detector.predict(picture)
+        assert said["score"][at] == pytest.approx(result.score, rel=TOLERANCE)
+        assert bool(said["is_anomalous"][at]) is result.is_anomalous
+        assert np.abs(said["map"][at] - result.anomaly_map).max() <= MAP_TOLERANCE * result.anomaly_map.max()
+    single = build_graph(detector, model="")
+    assert len(graph.SerializeToString()) < 1.5 * len(single.SerializeToString())  # the bank is in it once
+    compared = compare(
+        detector,
+        {
+            "onnxruntime": open_onnxruntime(graph.SerializeToString(), "graph", batch=3),
+            "openvino": open_openvino(graph.SerializeToString(), "graph", batch=3),
+        },
+        [CheckPicture(str(at), picture) for at, picture in enumerate([*pictures, stripes(50)])],
+    )
+    assert compared.holds
+    assert len(compared.comparisons) == 8
+
+
+def test_a_graph_that_mixes_up_the_pictures_of_a_batch_does_not_hold(detector):
+    graph = build_graph(detector, model="", batch=2)
+    (node,) = [node for node in graph.graph.node if node.output[0] == "score"]
+    node.input[:] = list(node.input)[::-1]
+    run = open_onnxruntime(graph.SerializeToString(), "graph", batch=2)
+    assert not compare(detector, {"onnxruntime": run}, [CheckPicture("part", stripes(40))]).holds
+
+
+@pytest.mark.parametrize("batch", [0, -1, 65])
+def test_a_batch_outside_what_is_allowed_is_refused(detector, batch):
+    with pytest.raises(SettingError, match=f"batch must be from 1 to 64 pictures, got {batch}"):
+        build_graph(detector, model="", batch=batch)
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (5000, 40), (33, 47), (2, 3), (2160, 3840)])

@@ -139,6 +139,17 @@ def test_a_fixed_picture_size_is_written_as_width_by_height(model, tmp_path):
     assert [side.dim_value for side in shape.dim] == [1, 80, 96, 3]
 
 
+@pytest.mark.parametrize(("to", "suffix"), [("onnx", ".onnx"), ("openvino", ".xml")])
+def test_a_batch_is_proved_written_and_verified(model, parts, tmp_path, capsys, to, suffix):
+    path = tmp_path / f"part{suffix}"
+    assert main(["export", str(model), "-o", str(path), "--to", to, "--batch", "2"]) == 0
+    assert "0 verdicts changed" in capsys.readouterr().out
+    if to == "onnx":
+        assert main(["export", "--verify", str(path), str(model), str(parts / "test")]) == 0
+        assert main(["info", str(path), "--json", "-"]) == 0
+        assert '"batch": 2' in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("bank", ["float16"])
 def test_a_smaller_bank_is_written_if_it_says_the_same(model, tmp_path, bank):
     small, whole = tmp_path / "small.onnx", tmp_path / "whole.onnx"
@@ -166,6 +177,8 @@ def test_a_picture_that_cannot_be_read_is_named_and_the_others_are_compared(mode
         (["-o", "-"], "--output must name a file, got -."),
         (["-o", "part.trecall"], "The file of --to onnx must end in .onnx, got part.trecall."),
         (["-o", "part.onnx", "--to", "openvino"], "The file of --to openvino must end in .xml, got part.onnx."),
+        (["-o", "part.onnx", "--batch", "0"], "batch must be from 1 to 64 pictures, got 0."),
+        (["--verify", "part.onnx", "--batch", "2"], "--batch is not for --verify, which writes nothing."),
         (["-o", "part.onnx", "--picture-size", "96"], "must be WIDTHxHEIGHT in pixels, got '96'."),
         (["picture.png", "-o", "part.onnx"], "PICTURES are only for --verify, got picture.png."),
         (["--verify", "part.onnx", "-o", "other.onnx"], "--output is not for --verify, which writes nothing."),

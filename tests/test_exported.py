@@ -102,6 +102,15 @@ def test_a_graph_of_one_size_refuses_others(detector, tmp_path):
         exported.predict(stripes(1, 33, 45))
 
 
+def test_a_graph_of_several_pictures_judges_one_at_a_time(detector, tmp_path):
+    exported = load_judge(keep(build_graph(detector, model="", batch=3), tmp_path / "three.onnx"))
+    pictures = [stripes(40), damaged(41), stripes(42, 33, 45), stripes(43)]
+    for picture in pictures:
+        assert exported.predict(picture).score == pytest.approx(detector.predict(picture).score, rel=1e-4)
+    one_by_one = [exported.predict(picture).score for picture in pictures]
+    assert [result.score for result in exported.predict_stream(pictures)] == pytest.approx(one_by_one, rel=1e-6)
+
+
 def test_predict_evaluate_and_info_take_it_like_a_model(model, parts, tmp_path, capsys):
     path = tmp_path / "part.onnx"
     assert main(["export", str(model), "-o", str(path), "--quiet"]) == 0

@@ -66,6 +66,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="take pictures of this size alone, for devices that need it; it is faster, too",
     )
     parser.add_argument(
+        "--batch",
+        type=int,
+        metavar="N",
+        help="take N pictures of one size at once, at most 64; each output has the answers of all (default: 1)",
+    )
+    parser.add_argument(
         "--verify",
         metavar="FILE",
         type=INPUT,
@@ -99,6 +105,7 @@ def run(args: argparse.Namespace) -> int:
         to=args.to,
         bank=args.bank,
         picture_size=args.picture_size,
+        batch=1 if args.batch is None else args.batch,
         pictures=pictures,
     )
     _tell(args, parity)
@@ -126,8 +133,8 @@ def _check_options(args: argparse.Namespace) -> None:
             raise SettingError(f"PICTURES are only for --verify, got {args.pictures[0]}. Write --check PICTURES.")
         check_target("--output", args.output)
         return
-    if args.output or args.picture_size:
-        option = "--output" if args.output else "--picture-size"
+    if args.output or args.picture_size or args.batch is not None:
+        option = "--output" if args.output else "--picture-size" if args.picture_size else "--batch"
         raise SettingError(f"{option} is not for --verify, which writes nothing. Leave it out.")
 
 

@@ -139,6 +139,7 @@ def _describe_exported(path: str, parts: int) -> dict[str, Any]:
         "backbone_licence": graph.backbone.licence,
         "prepared": said["recipe"],
         "picture_size": "any" if size is None else f"{size[1]} x {size[0]}",
+        "batch": graph.batch,
         "region_of_interest": graph.recipe.roi is not None,
         "scoring": said["scoring"],
         "bank_type": said["bank"],

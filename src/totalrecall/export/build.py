@@ -14,7 +14,7 @@ from totalrecall.detectors.padim import PaDiM
 from totalrecall.detectors.spade import SPADE
 from totalrecall.errors import SettingError
 from totalrecall.export.graph import OPSET, GraphWriter, Value
-from totalrecall.export.metadata import METADATA_KEY, AnyDetector, facts_of
+from totalrecall.export.metadata import LARGEST_BATCH, METADATA_KEY, AnyDetector, facts_of
 from totalrecall.export.patches import (
     BANK_TYPES,
     Bank,
@@ -61,7 +61,12 @@ class _Distances:
 
 
 def build_graph(
-    detector: AnyDetector, *, model: str, bank: str = "float32", picture_size: tuple[int, int] | None = None
+    detector: AnyDetector,
+    *,
+    model: str,
+    bank: str = "float32",
+    picture_size: tuple[int, int] | None = None,
+    batch: int = 1,
 ) -> "onnx.ModelProto":
     """Return the graph of a fitted detector.
 
@@ -70,12 +75,14 @@ def build_graph(
         model: SHA-256 of the model file.
         bank: number type of the bank's vectors, one of `BANK_TYPES`.
         picture_size: height and width of all pictures, if the graph is to take no others.
+        batch: number of pictures that the graph takes at once, all of one size; every output then has one more axis, or
+            in place of the 1 that number.
 
     Raises:
-        SettingError: it is a SPADE model, or too large for one file; or the bank's type is unknown.
+        SettingError: it is a SPADE model, or too large for one file; or the bank's type is unknown, or the batch.
         MissingExtraError: the package onnx is not installed.
     """
-    check_exportable(detector, bank)
+    check_exportable(detector, bank, batch)
     check_onnx("Exporting a model", "totalrecall[export]")
     import onnx
 
@@ -84,25 +91,31 @@ def build_graph(
     graph = GraphWriter(opset=backbone.opset_import[0].version)
     height, width = picture_size or ("height", "width")
     picture = Value(graph, "picture", "uint8")
-    prepared = prepare(graph, picture, detector.recipe, shrinks=_shrinks(detector, picture_size))
+    shrinks = _shrinks(detector, picture_size)
+    each = [picture] if batch == 1 else [picture.slice(at, at + 1) for at in range(batch)]
+    prepared = [prepare(graph, one, detector.recipe, shrinks=shrinks) for one in each]
     maps, shapes = _layer_maps(graph, detector, backbone, prepared)
-    measured = _measured(graph, detector, prepared, maps, shapes, bank)
-    _write_outputs(graph, detector, prepared, measured)
-    grid = measured.cells.rows, measured.cells.columns
-    facts = facts_of(detector, model=model, bank=bank, picture_size=picture_size, grid=grid)
+    measured = [
+        _measured(graph, detector, one, its_maps, shapes, bank) for one, its_maps in zip(prepared, maps, strict=True)
+    ]
+    said = [_outputs(graph, detector, *one) for one in zip(prepared, measured, strict=True)]
+    _write_outputs(graph, said)
+    grid = measured[0].cells.rows, measured[0].cells.columns
+    facts = facts_of(detector, model=model, bank=bank, picture_size=picture_size, batch=batch, grid=grid)
+    several = [batch] if batch > 1 else []
     outputs: dict[str, tuple[str, Sequence[int | str]]] = {
-        "score": ("float32", [1]),
-        "is_anomalous": ("int64", [1]),
-        "p_value": ("float32", [1]),
-        "nearest": ("int64", [4]),
-        "worst": ("int64", [2]),
-        "map": ("float32", [height, width]),
+        "score": ("float32", [batch]),
+        "is_anomalous": ("int64", [batch]),
+        "p_value": ("float32", [batch]),
+        "nearest": ("int64", [*several, 4]),
+        "worst": ("int64", [*several, 2]),
+        "map": ("float32", [*several, height, width]),
     }
-    inputs: dict[str, tuple[str, Sequence[int | str]]] = {"picture": ("uint8", [1, height, width, 3])}
+    inputs: dict[str, tuple[str, Sequence[int | str]]] = {"picture": ("uint8", [batch, height, width, 3])}
     return graph.model(inputs, outputs, {METADATA_KEY: json.dumps(facts, sort_keys=True)})
 
 
-def check_exportable(detector: AnyDetector, bank: str = "float32") -> None:
+def check_exportable(detector: AnyDetector, bank: str = "float32", batch: int = 1) -> None:
     """Refuse a detector that cannot be one graph.
 
     Raises:
@@ -113,6 +126,8 @@ def check_exportable(detector: AnyDetector, bank: str = "float32") -> None:
             "A SPADE model cannot be exported: it compares each picture with other whole pictures' maps, chosen anew "
             "for each, which are hundreds of megabytes. Fit with --method patchcore or padim."
         )
+    if not 1 <= batch <= LARGEST_BATCH:
+        raise SettingError(f"batch must be from 1 to {LARGEST_BATCH} pictures, got {batch}.", "batch")
     if bank not in BANK_TYPES:
         raise SettingError(f"bank must be one of {', '.join(BANK_TYPES)}, got {bank!r}.", "bank")
     if isinstance(detector, PaDiM):
@@ -150,15 +165,21 @@ def _shrinks(detector: AnyDetector, picture_size: tuple[int, int] | None) -> boo
 
 
 def _layer_maps(
-    graph: GraphWriter, detector: AnyDetector, backbone: "onnx.ModelProto", prepared: Prepared
-) -> tuple[list[Value], list[tuple[int, int, int]]]:
-    """Write the backbone; returns the layers' maps, each (h, w, c), and their shapes."""
+    graph: GraphWriter, detector: AnyDetector, backbone: "onnx.ModelProto", prepared: Sequence[Prepared]
+) -> tuple[list[list[Value]], list[tuple[int, int, int]]]:
+    """Write the backbone, which sees all pictures at once; returns each one's maps (h, w, c), and their shapes."""
     recipe, extractor = detector.recipe, detector.extractor
-    side = prepared.axes[0].window
+    side = prepared[0].axes[0].window
     blank = np.zeros((side, side, 3), np.uint8)
     shapes = [tuple(int(length) for length in found.shape[1:]) for found in extractor.maps(blank)]
-    outputs = graph.include(backbone, tiles(prepared.image, recipe.tile, recipe.piece), "backbone_")
-    maps = [untiled(outputs[name], recipe.tile, shape) for name, shape in zip(extractor.layers, shapes, strict=True)]
+    images = graph.join([tiles(one.image, recipe.tile, recipe.piece) for one in prepared])
+    outputs, pieces = graph.include(backbone, images, "backbone_"), recipe.tile**2
+    maps = []
+    for at in range(len(prepared)):
+        layers = [outputs[name] for name in extractor.layers]
+        if len(prepared) > 1:
+            layers = [layer.slice(at * pieces, (at + 1) * pieces) for layer in layers]
+        maps.append([untiled(layer, recipe.tile, shape) for layer, shape in zip(layers, shapes, strict=True)])
     return maps, [(shape[0], shape[1], shape[2]) for shape in shapes]
 
 
@@ -193,8 +214,22 @@ def _measured(
     return _Distances(distances, cells, by_extent, worst, None)
 
 
-def _write_outputs(graph: GraphWriter, detector: AnyDetector, prepared: Prepared, measured: _Distances) -> None:
-    """Write score, verdict, p-value, nearest patch and map under the their names."""
+def _write_outputs(graph: GraphWriter, said: Sequence[dict[str, Value]]) -> None:
+    """Write what is said of each picture under the names of the outputs."""
+    for name, value in said[0].items():
+        if len(said) == 1:
+            graph.node("Identity", value, name=name)
+            continue
+        parts = [one[name] for one in said]
+        if name in ("nearest", "worst"):
+            parts = [part.reshape(1, -1) for part in parts]
+        elif name == "map":
+            parts = [graph.node("Unsqueeze", part, graph.constant(np.array([0], np.int64))) for part in parts]
+        graph.node("Concat", *parts, attributes={"axis": 0}, name=name)
+
+
+def _outputs(graph: GraphWriter, detector: AnyDetector, prepared: Prepared, measured: _Distances) -> dict[str, Value]:
+    """Write score, verdict, p-value, nearest patch and map of a picture; returns them by name."""
     cells = measured.cells
     full = anomaly_map(graph, cells.grid(measured.distances), prepared, detector.recipe.resize, cells)
     score = full.largest() if measured.score is None else measured.score
@@ -205,12 +240,10 @@ def _write_outputs(graph: GraphWriter, detector: AnyDetector, prepared: Prepared
     if cells.inside is not None:
         sound = sound & (cells.inside.largest() > 0)
     score = graph.where(sound, score, math.nan)
-    graph.node("Identity", score, name="score")
-    graph.node("Identity", full, name="map")
     threshold = detector.threshold_
     verdict = graph.where(sound, (score > threshold).to("int64"), -1)
     unknown = graph.constant(np.array([-1], np.int64))
-    graph.node("Identity", verdict if math.isfinite(threshold) else unknown, name="is_anomalous")
+    verdict = verdict if math.isfinite(threshold) else unknown
     scores = detector.calibration_.scores
     if len(scores):
         ordered = graph.constant(scores.astype(np.float32), "scores_of_good_pictures")
@@ -218,12 +251,12 @@ def _write_outputs(graph: GraphWriter, detector: AnyDetector, prepared: Prepared
         p_value = graph.where(sound, (above + 1) * (1 / (len(scores) + 1)), math.nan)
     else:
         p_value = graph.constant(np.array([math.nan], np.float32))
-    graph.node("Identity", p_value, name="p_value")
     row = measured.worst / cells.columns
-    graph.node("Concat", row, measured.worst - row * cells.columns, attributes={"axis": 0}, name="worst")
-    if measured.nearest is None:
-        graph.node("Identity", graph.constant(np.full(4, -1, np.int64)), name="nearest")
-        return
-    assert isinstance(detector, PatchCore)
-    origin = graph.constant(detector.bank_.origin, "bank_origin").take(measured.nearest).to("int64").reshape(3)
-    graph.node("Concat", measured.nearest, origin, attributes={"axis": 0}, name="nearest")
+    worst = graph.join([row, measured.worst - row * cells.columns])
+    nearest_patch = graph.constant(np.full(4, -1, np.int64))
+    if measured.nearest is not None:
+        assert isinstance(detector, PatchCore)
+        origin = graph.constant(detector.bank_.origin, "bank_origin").take(measured.nearest).to("int64").reshape(3)
+        nearest_patch = graph.join([measured.nearest, origin])
+    said = {"score": score, "is_anomalous": verdict, "p_value": p_value}
+    return {**said, "nearest": nearest_patch, "worst": worst, "map": full}

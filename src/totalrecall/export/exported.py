@@ -20,7 +20,7 @@ from totalrecall.drift.conditions import Reference
 from totalrecall.engines.runtime import core
 from totalrecall.errors import ModelFileError, PictureError, SettingError
 from totalrecall.export.graph_rules import LARGEST_FILE, check_exported, check_sizes
-from totalrecall.export.metadata import calibration_from, read_facts, unpacked_mask
+from totalrecall.export.metadata import batch_of, calibration_from, read_facts, unpacked_mask
 from totalrecall.export.runtime import GraphResult, Run, open_openvino
 from totalrecall.pictures.bit_depth import BitDepth
 from totalrecall.pictures.geometry import Recipe
@@ -71,6 +71,7 @@ class ExportedModel:
         recipe: how it prepares pictures, which it does itself.
         backbone: whose features it computes.
         pictures_: the good pictures that the model learnt.
+        batch: how many pictures the graph takes at once; one is judged at a time here, and the others are blank.
     """
 
     def __init__(self, path: str | Path, data: bytes, facts: dict[str, Any], *, threads: int | None = None) -> None:
@@ -94,6 +95,7 @@ class ExportedModel:
             for height, width in {(picture.height, picture.width) for picture in self.pictures_}:
                 self.recipe.geometry(height, width)
             self._grid = int(facts["grid"][0]), int(facts["grid"][1])
+            self.batch = batch_of(facts)
             calibration = calibration_from(facts)
             self._state = _State(calibration, *_thresholds(facts), _origin(facts))
             self.settings = CommonSettings(
@@ -205,7 +207,7 @@ class ExportedModel:
     @cached_property
     def _run(self) -> Run:
         """The graph, compiled at first use."""
-        return open_openvino(self._data, self.path, threads=self._threads)
+        return open_openvino(self._data, self.path, batch=self.batch, threads=self._threads)
 
     # ------------------------------------------------------------------ thresholds
 
@@ -326,7 +328,7 @@ def load_exported(path: str | Path, *, threads: int | None = None) -> ExportedMo
         graph = core().read_model(data)
     except (RuntimeError, ValueError, TypeError) as error:
         raise ModelFileError(f"{path} is damaged: OpenVINO cannot read it ({str(error)[-200:]}).") from None
-    check_sizes(graph, str(path), height, width)
+    check_sizes(graph, str(path), height, width, batch=model.batch)
     return model
 
 

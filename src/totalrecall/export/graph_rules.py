@@ -78,19 +78,20 @@ def check_exported(graph: bytes, origin: str) -> None:
         raise ModelFileError(str(error)) from None
 
 
-def check_sizes(model: Any, origin: str, height: int, width: int) -> None:
+def check_sizes(model: Any, origin: str, height: int, width: int, *, batch: int = 1) -> None:
     """Refuse a graph that computes more numbers for a picture than any model of ours.
 
     Args:
         model: as OpenVINO read it; its shape is changed.
         origin: what to call it in an error.
         height, width: of the picture.
+        batch: number of pictures at once.
 
     Raises:
         ModelFileError: it does, or OpenVINO cannot say.
     """
     try:
-        model.reshape([1, height, width, 3])
+        model.reshape([batch, height, width, 3])
         total = 0
         for node in model.get_ordered_ops():
             for output in node.outputs():

@@ -22,7 +22,9 @@ from totalrecall.types import Mask
 
 __all__ = [
     "FORMAT",
+    "LARGEST_BATCH",
     "METADATA_KEY",
+    "batch_of",
     "calibration_from",
     "facts_of",
     "packed_mask",
@@ -34,6 +36,7 @@ __all__ = [
 AnyDetector: TypeAlias = Detector[Any, Any]
 
 METADATA_KEY = "totalrecall.export"
+LARGEST_BATCH = 64  # pictures: all nodes but the backbone's are written for each
 FORMAT = 1
 _LONGEST = 256 << 20  # bytes of JSON
 _METADATA_PROPS = 14  # the field's number in ONNX's ModelProto
@@ -45,7 +48,13 @@ _NEEDED = (
 
 
 def facts_of(
-    detector: AnyDetector, *, model: str, bank: str, picture_size: tuple[int, int] | None, grid: tuple[int, int]
+    detector: AnyDetector,
+    *,
+    model: str,
+    bank: str,
+    picture_size: tuple[int, int] | None,
+    batch: int,
+    grid: tuple[int, int],
 ) -> dict[str, Any]:
     """Return what a graph says of itself, as JSON types.
 
@@ -54,6 +63,7 @@ def facts_of(
         model: SHA-256 of the model file.
         bank: number type of the bank's vectors.
         picture_size: height and width of all pictures, if it takes no others.
+        batch: number of pictures that it takes at once.
         grid: rows and columns of the patches.
     """
     calibration = detector.calibration_
@@ -74,6 +84,7 @@ def facts_of(
         "recipe": detector.recipe.to_json(),
         "region_of_interest": None if roi is None else packed_mask(roi),
         "picture_size": None if picture_size is None else list(picture_size),
+        "batch": batch,
         "backbone": {**detector.backbone.to_header(), "layers": list(detector.extractor.layers)},
         "grid": list(grid),
         "bank": bank if isinstance(detector, PatchCore) else None,
@@ -89,6 +100,18 @@ def facts_of(
         },
         "pictures": [asdict(picture) for picture in detector.pictures_],
     }
+
+
+def batch_of(facts: Mapping[str, Any]) -> int:
+    """Return how many pictures a graph takes at once; 1 in a file of before there were others.
+
+    Raises:
+        ValueError: it is no such number.
+    """
+    batch = facts.get("batch", 1)
+    if type(batch) is not int or not 1 <= batch <= LARGEST_BATCH:
+        raise ValueError(f"batch (must be from 1 to {LARGEST_BATCH})")
+    return batch
 
 
 def _scoring(detector: AnyDetector) -> str:

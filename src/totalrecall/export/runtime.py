@@ -40,16 +40,21 @@ class GraphResult:
     anomaly_map: AnomalyMap
 
     @classmethod
-    def of(cls, outputs: dict[str, np.ndarray], height: int, width: int) -> "GraphResult":
-        """Return what the outputs say.
+    def of(
+        cls, outputs: dict[str, np.ndarray], height: int, width: int, *, at: int = 0, batch: int = 1
+    ) -> "GraphResult":
+        """Return what the outputs say of the picture at a place of its batch.
 
         Raises:
             ValueError: they are not of the shapes that an exported graph gives.
         """
-        shapes = dict(zip(OUTPUTS, ((1,), (1,), (1,), (4,), (2,), (height, width)), strict=True))
-        for name, shape in shapes.items():
+        several = (batch,) if batch > 1 else ()
+        of_each = (*[(batch,)] * 3, (*several, 4), (*several, 2), (*several, height, width))
+        for name, shape in zip(OUTPUTS, of_each, strict=True):
             if outputs[name].shape != shape:
                 raise ValueError(f"its {name} is of shape {outputs[name].shape}, not {shape}")
+        if batch > 1:
+            outputs = {name: np.atleast_1d(values[at]) for name, values in outputs.items()}
         verdict = int(outputs["is_anomalous"][0])
         if verdict not in _VERDICTS:
             raise ValueError(f"its is_anomalous is {verdict}, allowed are 1, 0 and -1")
@@ -74,8 +79,37 @@ class GraphResult:
 Run = Callable[[Image], GraphResult]
 
 
-def open_onnxruntime(graph: bytes, origin: str, *, threads: int | None = None) -> Run:
+class _Batches:
+    """Puts one picture after the other into a batch, each at the next place; the others are blank.
+
+    A graph that mixes up the pictures of a batch shows it in a comparison.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size, self._next = size, 0
+
+    def around(self, picture: Image) -> tuple[int, np.ndarray]:
+        """Return the place of a picture, and the batch, uint8 (n, h, w, 3)."""
+        if self._size == 1:
+            return 0, np.ascontiguousarray(picture)[np.newaxis]
+        at, self._next = self._next, (self._next + 1) % self._size
+        batch = np.zeros((self._size, *picture.shape), np.uint8)
+        batch[at] = picture
+        return at, batch
+
+    def result(self, outputs: dict[str, np.ndarray], at: int, picture: Image) -> GraphResult:
+        """Return what a graph says of the picture at a place."""
+        return GraphResult.of(outputs, *picture.shape[:2], at=at, batch=self._size)
+
+
+def open_onnxruntime(graph: bytes, origin: str, *, batch: int = 1, threads: int | None = None) -> Run:
     """Return what runs a serialized ONNX graph by ONNX Runtime.
+
+    Args:
+        graph: serialized.
+        origin: what to call it in an error.
+        batch: number of pictures that it takes at once.
+        threads: to compute with; all cores if not given.
 
     Raises:
         MissingExtraError: the package onnxruntime is not installed.
@@ -100,10 +134,13 @@ def open_onnxruntime(graph: bytes, origin: str, *, threads: int | None = None) -
     except refused as error:
         raise _refused(origin, "ONNX Runtime", error) from None
 
+    batches = _Batches(batch)
+
     def run(picture: Image) -> GraphResult:
+        at, pictures = batches.around(picture)
         try:
-            values = session.run(list(OUTPUTS), {"picture": np.ascontiguousarray(picture)[np.newaxis]})
-            return GraphResult.of(dict(zip(OUTPUTS, values, strict=True)), *picture.shape[:2])
+            values = session.run(list(OUTPUTS), {"picture": pictures})
+            return batches.result(dict(zip(OUTPUTS, values, strict=True)), at, picture)
         except (*refused, ValueError) as error:
             raise _refused(origin, "ONNX Runtime", error) from None
 
@@ -131,18 +168,19 @@ def compile_openvino(source: bytes | str, origin: str, *, threads: int | None = 
         raise _refused(origin, "OpenVINO", error) from None
 
 
-def open_openvino(source: bytes | str, origin: str, *, threads: int | None = None) -> Run:
-    """Return what runs a graph by OpenVINO; see `compile_openvino`."""
+def open_openvino(source: bytes | str, origin: str, *, batch: int = 1, threads: int | None = None) -> Run:
+    """Return what runs a graph, which takes so many pictures at once, by OpenVINO; see `compile_openvino`."""
     compiled = compile_openvino(source, origin, threads=threads)
-    request = compiled.create_infer_request()
+    request, batches = compiled.create_infer_request(), _Batches(batch)
 
     def run(picture: Image) -> GraphResult:
+        at, pictures = batches.around(picture)
         try:
             with undivided():
-                request.infer([np.ascontiguousarray(picture)[np.newaxis]])
+                request.infer([pictures])
             # subtle: views of buffers that the next picture overwrites
             outputs = {name: request.get_tensor(name).data.copy() for name in OUTPUTS}
-            return GraphResult.of(outputs, *picture.shape[:2])
+            return batches.result(outputs, at, picture)
         except (RuntimeError, ValueError, TypeError) as error:
             raise _refused(origin, "OpenVINO", error) from None
 

@@ -11,7 +11,7 @@ from totalrecall.errors import DataError, ModelFileError, SettingError
 from totalrecall.export.build import build_graph
 from totalrecall.export.exported import read_exported
 from totalrecall.export.graph_rules import check_exported
-from totalrecall.export.metadata import METADATA_KEY, AnyDetector, read_facts
+from totalrecall.export.metadata import METADATA_KEY, AnyDetector, batch_of, read_facts
 from totalrecall.export.parity import CheckPicture, Parity, check_pictures, compare
 from totalrecall.export.runtime import Run, open_onnxruntime, open_openvino
 from totalrecall.system.files import atomic_write
@@ -29,6 +29,7 @@ def export(
     to: str = "onnx",
     bank: str = "float32",
     picture_size: tuple[int, int] | None = None,
+    batch: int = 1,
     pictures: Iterable[CheckPicture] = (),
 ) -> Parity:
     """Write a fitted detector as one graph, once real runtimes have run it and it says what the detector says.
@@ -40,6 +41,7 @@ def export(
         to: `onnx`, or `openvino` for its own format.
         bank: number type of the bank's vectors.
         picture_size: height and width of all pictures, if the graph is to take no others.
+        batch: number of pictures that the graph takes at once.
         pictures: to try it on, besides some that are drawn and some that were learnt.
 
     Returns:
@@ -57,18 +59,21 @@ def export(
         raise SettingError(
             f"The file of --to {to} must end in {FORMATS[to]}, got {path}. Write -o {path.stem}{FORMATS[to]}."
         )
-    data = build_graph(detector, model=model, bank=bank, picture_size=picture_size).SerializeToString()
+    graph = build_graph(detector, model=model, bank=bank, picture_size=picture_size, batch=batch)
+    data = graph.SerializeToString()
     tried = chain(check_pictures(detector, picture_size), pictures)
     if to == "onnx":
         check_exported(data, str(path))
-        parity = compare(detector, _runs(data, str(path)), tried)
+        parity = compare(detector, _runs(data, str(path), batch), tried)
         if parity.holds:
             atomic_write(path, data)
         return parity
-    return _export_openvino(detector, path, data, tried)
+    return _export_openvino(detector, path, data, batch, tried)
 
 
-def _export_openvino(detector: AnyDetector, path: Path, data: bytes, tried: Iterable[CheckPicture]) -> Parity:
+def _export_openvino(
+    detector: AnyDetector, path: Path, data: bytes, batch: int, tried: Iterable[CheckPicture]
+) -> Parity:
     """Write OpenVINO's two files, if what they hold says what the detector says."""
     model = core().read_model(data)
     model.set_rt_info(read_facts(data, str(path))[1], METADATA_KEY)
@@ -78,7 +83,8 @@ def _export_openvino(detector: AnyDetector, path: Path, data: bytes, tried: Iter
             written = Path(folder) / path.name
             openvino_package().save_model(model, str(written), compress_to_fp16=False)
             del model
-            parity = compare(detector, {"openvino": open_openvino(str(written), str(path))}, tried)
+            run = open_openvino(str(written), str(path), batch=batch)
+            parity = compare(detector, {"openvino": run}, tried)
             if parity.holds:
                 os.replace(written.with_suffix(".bin"), path.with_suffix(".bin"))  # noqa: PTH105
                 os.replace(written, path)  # noqa: PTH105
@@ -102,9 +108,16 @@ def verify(detector: AnyDetector, path: str | Path, *, model: str, pictures: Ite
         )
     size = facts["picture_size"]
     fixed = None if size is None else (int(size[0]), int(size[1]))
-    return compare(detector, _runs(data, str(path)), chain(check_pictures(detector, fixed), pictures))
+    try:
+        batch = batch_of(facts)
+    except ValueError as error:
+        raise ModelFileError(f"{path} is damaged: its metadata ({error}). Export the model again.") from None
+    return compare(detector, _runs(data, str(path), batch), chain(check_pictures(detector, fixed), pictures))
 
 
-def _runs(data: bytes, origin: str) -> dict[str, Run]:
+def _runs(data: bytes, origin: str, batch: int) -> dict[str, Run]:
     """Return what runs an ONNX graph, by name."""
-    return {"onnxruntime": open_onnxruntime(data, origin), "openvino": open_openvino(data, origin)}
+    return {
+        "onnxruntime": open_onnxruntime(data, origin, batch=batch),
+        "openvino": open_openvino(data, origin, batch=batch),
+    }
