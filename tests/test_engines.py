@@ -239,13 +239,13 @@ def test_threads_limit_what_openvino_uses(backbone):
 def compilations(monkeypatch):
     """Count how often a graph is compiled rather than taken from the cache."""
     counted = []
-    cut = OpenVinoEngine._cut
+    checked = openvino.checked_model
 
-    def counting(self, model):
-        counted.append(self)
-        return cut(self, model)
+    def counting(*given):
+        counted.append(given)
+        return checked(*given)
 
-    monkeypatch.setattr(OpenVinoEngine, "_cut", counting)
+    monkeypatch.setattr(openvino, "checked_model", counting)
     return counted
 
 
@@ -336,7 +336,11 @@ def test_only_uint8_rgb_pictures_are_streamed(engine):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"kind": "torch"}, "engine must be one of openvino, got 'torch'."),
+        ({"engine": "caffe"}, "engine must be one of openvino, onnxruntime, torch, got 'caffe'."),
+        (
+            {"device": "the new card"},
+            "device must be a name such as cpu, GPU or cuda:1, got 'the new card'. Leave it out to use the processor.",
+        ),
         ({"precision": "int4"}, "precision must be one of auto, f32, bf16, got 'int4'."),
         ({"threads": 0}, "threads must be at least 1, got 0. Leave it out to use all cores."),
     ],
@@ -483,3 +487,65 @@ def test_a_user_without_a_home_has_no_cache_and_loses_nothing_else(backbone, mon
 
     monkeypatch.setattr(openvino, "home", nowhere)
     assert open_engine(backbone, LAYERS).run(pictures(1))
+
+
+# ---------------------------------------------------------------------- devices
+
+
+def test_a_device_that_is_not_there_is_named_with_those_that_are(backbone):
+    with pytest.raises(SettingError) as caught:
+        open_engine(backbone, LAYERS, device="npu.7")
+    assert str(caught.value).startswith("device must be one of CPU, ")
+    assert "AUTO for engine openvino on this machine, got npu.7. Install its driver" in str(caught.value)
+
+
+def test_auto_computes_in_the_numbers_of_the_graph(backbone, engine):
+    auto = open_engine(backbone, LAYERS, device="auto")
+    assert auto.precision == "f32"
+    assert_close(auto.run(pictures(2)), engine.run(pictures(2)))
+    with pytest.raises(SettingError, match=r"^precision must be one of auto, f32 on device AUTO, got bf16\."):
+        open_engine(backbone, LAYERS, device="AUTO", precision="bf16")
+    with pytest.raises(SettingError, match=r"^threads is for the processor, got 2 for device AUTO\. Leave it out\."):
+        open_engine(backbone, LAYERS, device="AUTO", threads=2)
+
+
+class OtherDevices:
+    """OpenVINO's core on a machine with a graphics card and an NPU."""
+
+    def __init__(self, core):
+        self._core = core
+        self.available_devices = ["CPU", "GPU", "NPU"]
+        self.compiled = []
+
+    def get_property(self, device, name):
+        offered = {"GPU": ["FP32", "FP16"], "NPU": ["FP16", "INT8"]}
+        return offered[device] if device in offered else self._core.get_property(device, name)
+
+    def read_model(self, graph):
+        return self._core.read_model(graph)
+
+    def compile_model(self, model, device, settings):
+        self.compiled.append((device, settings.get("INFERENCE_PRECISION_HINT")))
+        if device == "NPU":
+            raise RuntimeError("the plugin says\nno such operation")
+        return self._core.compile_model(model, "CPU", settings)
+
+
+def test_other_devices_get_the_graph_and_a_number_format_that_they_have(backbone, engine, monkeypatch):
+    there = OtherDevices(openvino.core())
+    monkeypatch.setattr(openvino, "core", lambda: there)
+    graphics = open_engine(backbone, LAYERS, device="gpu")
+    assert graphics.precision == "f32"
+    assert_close(graphics.run(pictures(1)), engine.run(pictures(1)))
+    assert ("GPU", "f32") in there.compiled
+    npu = open_engine(backbone, LAYERS, device="NPU")
+    assert npu.precision == "f16"
+    with pytest.raises(SettingError, match=r"^precision must be one of auto on device NPU, got f32\. Use "):
+        open_engine(backbone, LAYERS, device="NPU", precision="f32")
+    with pytest.raises(SettingError) as caught:
+        npu.run(pictures(1))
+    assert str(caught.value) == (
+        "Backbone resnet18 cannot be run on 64x48 pictures, device NPU (no such operation). "
+        "Leave device out: the processor can."
+    )
+    assert there.compiled[-1] == ("NPU", None)

@@ -161,6 +161,10 @@ def test_what_a_graph_does_not_know_is_told(written, parts, tmp_path, capsys):
     assert "An exported graph keeps no conditions" in capsys.readouterr().err
     with pytest.raises(SettingError, match="precision must be f32"):
         load_judge(written, precision="bf16")
+    with pytest.raises(SettingError, match=r"^engine must be openvino for an exported graph, got torch\. Leave it out"):
+        load_judge(written, engine="torch")
+    with pytest.raises(SettingError, match=r"^device must be cpu for an exported graph, got cuda\. Leave it out"):
+        load_judge(written, engine="openvino", device="cuda")
 
 
 # ---------------------------------------------------------------------- a stranger's file

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from totalrecall.detectors.settings import CommonSettings, PadimSettings, SpadeSettings
+from totalrecall.engines import Running
 from totalrecall.errors import ModelFileError, SettingError
 from totalrecall.patchcore.settings import Settings
 
@@ -53,13 +54,22 @@ def detector_class(kind: str) -> "type[AnyDetector]":
     return found
 
 
-def load_detector(path: str | Path, *, precision: str | None = None, threads: int | None = None) -> "AnyDetector":
+def load_detector(
+    path: str | Path,
+    *,
+    precision: str | None = None,
+    threads: int | None = None,
+    engine: str | None = None,
+    device: str | None = None,
+) -> "AnyDetector":
     """Read a model file of any kind.
 
     Args:
         path: as given to `save`.
         precision: of the backbone here, if it should differ from the fit's.
         threads: of the engine; all cores if not given.
+        engine: what runs the backbone: "openvino" if not given, whatever the fit had.
+        device: what the engine computes on; the processor if not given.
 
     Raises:
         ModelFileError: the file is missing, damaged, of a kind that is not known, or from a newer version.
@@ -71,11 +81,8 @@ def load_detector(path: str | Path, *, precision: str | None = None, threads: in
         >>> detector.kind
         'patchcore'
     """
-    from totalrecall.engines import PRECISION
-
-    if precision is not None:
-        PRECISION.check("precision", precision)  # here, or the caller's mistake would be taken for damage
-    return detector_of(read_model(path), path, precision=precision, threads=threads)
+    running = Running(precision=precision, threads=threads, engine=engine, device=device)
+    return detector_of(read_model(path), path, running)
 
 
 def is_exported(path: str | Path) -> bool:
@@ -83,20 +90,29 @@ def is_exported(path: str | Path) -> bool:
     return str(path).endswith(".onnx")
 
 
-def load_judge(path: str | Path, *, precision: str | None = None, threads: int | None = None) -> "AnyJudge":
+def load_judge(
+    path: str | Path,
+    *,
+    precision: str | None = None,
+    threads: int | None = None,
+    engine: str | None = None,
+    device: str | None = None,
+) -> "AnyJudge":
     """Read a model file of any kind, or an exported graph, which judges but cannot learn.
 
     Args:
         path: as given to `save`, or as `totalrecall export` wrote it, ending in `.onnx`.
         precision: as for `load_detector`; an exported graph computes in float32.
         threads: as for `load_detector`.
+        engine: as for `load_detector`; an exported graph is run by OpenVINO.
+        device: as for `load_detector`; an exported graph is run by the processor.
 
     Raises:
-        SettingError: another precision was asked for than an exported graph has.
+        SettingError: another precision, engine or device was asked for than an exported graph has.
         ModelFileError, BackboneError: as for `load_detector`.
     """
     if not is_exported(path):
-        return load_detector(path, precision=precision, threads=threads)
+        return load_detector(path, precision=precision, threads=threads, engine=engine, device=device)
     from totalrecall.export.exported import load_exported
 
     if precision not in (None, "f32"):
@@ -104,6 +120,11 @@ def load_judge(path: str | Path, *, precision: str | None = None, threads: int |
             f"precision must be f32 for an exported graph, got {precision}. Leave it out, or use the model.",
             "precision",
         )
+    for name, value, only in (("engine", engine, "openvino"), ("device", device, "cpu")):
+        if value is not None and value.lower() != only:
+            raise SettingError(
+                f"{name} must be {only} for an exported graph, got {value}. Leave it out, or use the model.", name
+            )
     return load_exported(path, threads=threads)
 
 
@@ -128,17 +149,15 @@ def read_model(path: str | Path) -> "Contents":
     return read_artifact(path, check)
 
 
-def detector_of(
-    contents: "Contents", path: str | Path, *, precision: str | None = None, threads: int | None = None
-) -> "AnyDetector":
+def detector_of(contents: "Contents", path: str | Path, running: Running | None = None) -> "AnyDetector":
     """Return the detector of a model file that `read_model` read.
 
     Args:
         contents: header and tensors.
         path: of the file, for the messages.
-        precision, threads: see `load_detector`.
+        running: how the backbone is run here, if it should differ from what the model and the defaults say.
 
     Raises:
         ModelFileError, BackboneError: as for `load_detector`.
     """
-    return detector_class(contents[0]["kind"]).from_contents(contents, path, precision=precision, threads=threads)
+    return detector_class(contents[0]["kind"]).from_contents(contents, path, running or Running())

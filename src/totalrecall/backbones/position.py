@@ -11,6 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from totalrecall.backbones.graph_check import fields
+from totalrecall.backbones.graph_reader import field_bytes
 from totalrecall.backbones.spec import Backbone
 from totalrecall.errors import BackboneError
 from totalrecall.system.files import sha256
@@ -46,14 +47,14 @@ def _with_grid(model: bytes, rows: int) -> bytes:
     parts: list[bytes] = []
     for number, kind, value in fields(memoryview(model)):
         if number != _GRAPH:
-            parts.append(_field(number, kind, value))
+            parts.append(field_bytes(number, kind, value))
             continue
         assert isinstance(value, memoryview)
         inner = [
-            _field(at, wire, _resized(one, rows) if at == _INITIALIZER and isinstance(one, memoryview) else one)
+            field_bytes(at, wire, _resized(one, rows) if at == _INITIALIZER and isinstance(one, memoryview) else one)
             for at, wire, one in fields(value)
         ]
-        parts.append(_field(number, kind, b"".join(inner)))
+        parts.append(field_bytes(number, kind, b"".join(inner)))
     return b"".join(parts)
 
 
@@ -75,8 +76,8 @@ def _resized(tensor: memoryview, rows: int) -> memoryview | bytes:
         matrix = resampling(learnt, rows, smooth=name == POSITION[True].encode())
         values = np.einsum("ri,ijc,sj->rsc", matrix, values, matrix, optimize=True)  # (g, g, c) -> (rows, rows, c)
         shape, data = [1, rows, rows, c], values.astype("<f4").tobytes()
-    kept = [_field(at, wire, value) for at, wire, value in found if at not in (_DIMENSIONS, _RAW)]
-    return b"".join([*(_field(_DIMENSIONS, 0, side) for side in shape), *kept, _field(_RAW, 2, data)])
+    kept = [field_bytes(at, wire, value) for at, wire, value in found if at not in (_DIMENSIONS, _RAW)]
+    return b"".join([*(field_bytes(_DIMENSIONS, 0, side) for side in shape), *kept, field_bytes(_RAW, 2, data)])
 
 
 def _dimensions(tensor: memoryview) -> list[int]:
@@ -96,23 +97,6 @@ def _dimensions(tensor: memoryview) -> list[int]:
                 sides.append(sum((byte & 0x7F) << 7 * at for at, byte in enumerate(value[position : end + 1])))
                 position = end + 1
     return sides
-
-
-def _field(number: int, kind: int, value: int | memoryview | bytes) -> bytes:
-    """Return a field of a protobuf message as bytes."""
-    tag = _varint(number << 3 | kind)
-    if isinstance(value, int):
-        return tag + _varint(value)
-    return tag + (_varint(len(value)) if kind == 2 else b"") + bytes(value)
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 @lru_cache(maxsize=32)

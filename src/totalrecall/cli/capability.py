@@ -16,7 +16,7 @@ from totalrecall.cli.common import (
     say,
     write_json,
 )
-from totalrecall.cli.options import add_rate_options, add_reading_options, add_running_options, fraction
+from totalrecall.cli.options import add_rate_options, add_reading_options, add_running_options, fraction, running
 from totalrecall.cli.paths import CHANGED, INPUT, OUTPUT
 from totalrecall.errors import DataError, SettingError
 from totalrecall.system.text import counted, human_bytes, human_seconds
@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
 
     _check(args)
     judged = _digest(args.model) if args.save else ""
-    detector = judging(args, load_detector(args.model, precision=args.precision, threads=args.threads))
+    detector = judging(args, load_detector(args.model, **running(args)))
     with progress_bars(args) as progress:
         study = CapabilityStudy(
             detector,

@@ -22,6 +22,7 @@ from totalrecall.cli.options import (
     add_report_options,
     add_running_options,
     check_report,
+    running,
 )
 from totalrecall.cli.paths import INPUT, OUTPUT
 from totalrecall.system.text import counted, human_bytes
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
 
     check_target("--json", args.json)
     check_report(args)
-    detector = judging(args, load_judge(args.model, precision=args.precision, threads=args.threads))
+    detector = judging(args, load_judge(args.model, **running(args)))
     seed = detector.settings.seed if args.seed is None else args.seed
     data = open_dataset(args.layout, args.root, seed=seed)
     for warning in data.warnings:

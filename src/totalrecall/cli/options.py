@@ -28,6 +28,7 @@ __all__ = [
     "given_settings",
     "make_detector",
     "memory_size",
+    "running",
     "tell_region",
     "training_pictures",
 ]
@@ -175,8 +176,12 @@ def add_split_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_running_options(parser: argparse.ArgumentParser, *, precision: bool = False) -> None:
-    """Add --threads, and --precision, for a command that runs a fitted model."""
+    """Add --engine, --device and --threads, and --precision, for a command that runs a fitted model; see `running`."""
     settings = declared(CommonSettings)
+    for name in ("engine", "device"):
+        what = settings[name]
+        text = f"{what.meaning} (default: {what.default_in_words})".replace("`", "")
+        parser.add_argument(f"--{name}", metavar=what.metavar, help=text)
     if precision:
         what = settings["precision"]
         text = f"{what.meaning} (default: the model's)".replace("`", "")
@@ -184,6 +189,11 @@ def add_running_options(parser: argparse.ArgumentParser, *, precision: bool = Fa
     what = settings["threads"]
     text = f"{what.meaning} (default: {what.default_in_words})"
     parser.add_argument("--threads", type=int, metavar=what.metavar, help=text)
+
+
+def running(args: argparse.Namespace) -> dict[str, Any]:
+    """Return how a fitted model is run, as `add_running_options` reads it, for `load_detector` and `load_judge`."""
+    return {name: getattr(args, name, None) for name in ("engine", "device", "precision", "threads")}
 
 
 def add_rate_options(parser: argparse.ArgumentParser) -> None:

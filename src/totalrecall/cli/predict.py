@@ -18,6 +18,7 @@ from totalrecall.cli.options import (
     add_report_options,
     add_running_options,
     check_report,
+    running,
 )
 from totalrecall.cli.paths import CHANGED, INPUT, LINES, OUTPUT
 from totalrecall.errors import DataError, PictureError, SettingError
@@ -90,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     from totalrecall.registry import load_judge
 
     _check_targets(args)
-    detector = judging(args, load_judge(args.model, precision=args.precision, threads=args.threads))
+    detector = judging(args, load_judge(args.model, **running(args)))
     pictures, heatmaps = _pictures(args, find_pictures(args.pictures))
     report = _report(args, detector)
     began = time.perf_counter()

@@ -6,7 +6,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from totalrecall.cli.common import add_output_options, check_target, complain, save_over, say, write_json
-from totalrecall.cli.options import add_reading_options, add_running_options
+from totalrecall.cli.options import add_reading_options, add_running_options, running
 from totalrecall.cli.paths import CHANGED, INPUT, OUTPUT
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     read_header(args.model)  # a clear word if it is no model
     pictures = find_pictures(args.defect)
     with exclusive(args.model) as sha256:
-        detector = load_detector(args.model, threads=args.threads)
+        detector = load_detector(args.model, **running(args))
         before = detector.threshold_
         told, skipped = detector.teach(pictures, apply=args.apply)
         changed = detector.taught_ is not None and detector.threshold_ != before  # subtle: nan is unlike itself

@@ -14,7 +14,7 @@ from totalrecall.cli.common import (
     size_change,
     write_json,
 )
-from totalrecall.cli.options import add_reading_options, add_running_options, fraction
+from totalrecall.cli.options import add_reading_options, add_running_options, fraction, running
 from totalrecall.cli.paths import CHANGED, INPUT, OUTPUT
 from totalrecall.system.text import counted
 
@@ -82,7 +82,7 @@ def _update(args: argparse.Namespace) -> int:
     read_header(args.model)  # a clear word if it is no model
     pictures = find_pictures(args.add) if args.add else None
     with exclusive(args.model) as sha256:
-        detector = load_detector(args.model, threads=args.threads)
+        detector = load_detector(args.model, **running(args))
         with progress_bars(args) as progress:
             change = detector.update(
                 add=pictures,

@@ -30,7 +30,7 @@ from totalrecall.detectors.promise import Promise
 from totalrecall.detectors.settings import CommonSettings
 from totalrecall.detectors.state import FitState, Model, calibration_of, read_state, state_contents, with_history
 from totalrecall.drift.conditions import Reference, look
-from totalrecall.engines import PRECISION
+from totalrecall.engines import Running
 from totalrecall.errors import ModelFileError, NotFittedError, PictureError, SettingError, UnlikePictureWarning
 from totalrecall.features.extractor import FeatureExtractor
 from totalrecall.pictures.bit_depth import BitDepth, checked_bit_depth, find_bit_depth
@@ -607,13 +607,23 @@ class Detector(ABC, Generic[Model, Features]):
         return state_contents(state, header, tensors)
 
     @classmethod
-    def load(cls: type[Own], path: str | Path, *, precision: str | None = None, threads: int | None = None) -> Own:
+    def load(
+        cls: type[Own],
+        path: str | Path,
+        *,
+        precision: str | None = None,
+        threads: int | None = None,
+        engine: str | None = None,
+        device: str | None = None,
+    ) -> Own:
         """Read a model file of this kind; `totalrecall.load_detector` opens whichever kind a file holds.
 
         Args:
             path: as given to `save`.
             precision: of the backbone here, if it should differ from the fit's.
             threads: of the engine; all cores if not given.
+            engine: what runs the backbone: "openvino" if not given, whatever the fit had.
+            device: what the engine computes on; the processor if not given.
 
         Raises:
             ModelFileError: the file is missing, damaged, of another kind, or from a newer version.
@@ -629,20 +639,17 @@ class Detector(ABC, Generic[Model, Features]):
             check_kind(header, cls.kind, f"{path} holds a {{}} model; this is {cls.__name__}. Use load_detector(path).")
             check_layout(header, layout)
 
-        if precision is not None:
-            PRECISION.check("precision", precision)  # here, or the caller's mistake would be taken for damage
-        return cls.from_contents(read_artifact(path, check), path, precision=precision, threads=threads)
+        running = Running(precision=precision, threads=threads, engine=engine, device=device)
+        return cls.from_contents(read_artifact(path, check), path, running)
 
     @classmethod
-    def from_contents(
-        cls: type[Own], contents: Contents, path: str | Path, *, precision: str | None, threads: int | None
-    ) -> Own:
+    def from_contents(cls: type[Own], contents: Contents, path: str | Path, running: Running) -> Own:
         """Return the detector of a model file that was read and whose layout was checked.
 
         Args:
             contents: header and tensors of the file.
             path: of the file, for the messages.
-            precision, threads: see `load`.
+            running: how the backbone is run here.
 
         Raises:
             ModelFileError: a value in it is damaged.
@@ -651,15 +658,14 @@ class Detector(ABC, Generic[Model, Features]):
         header, tensors = contents
         try:
             settings = {**cls.former_settings, **header["settings"]}
-            settings["precision"] = precision or settings["precision"]
+            settings |= running.chosen()
             roi = tensors.get("recipe.roi")
             graph = tensors.get("backbone.graph")
             data = load(header["backbone"]["name"]).graph if graph is None else graph.tobytes()
             settings["backbone"] = Backbone.from_header(header["backbone"], data, origin=f"The backbone of {path}")
-            mask = None if roi is None else roi.astype(bool)
             make: Any = cls  # each kind's own settings
             recipe = {name: value for name, value in header["recipe"].items() if name not in BitDepth.KEYS}
-            detector: Own = make(**settings, **recipe, roi=mask, threads=threads)
+            detector: Own = make(**settings, **recipe, roi=None if roi is None else roi.astype(bool))
             detector.load_contents(contents)
         except DAMAGE as error:
             raise ModelFileError(f"{path} is damaged: {reason_of(error)}. Copy or fit it again.") from None

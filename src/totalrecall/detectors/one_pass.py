@@ -172,7 +172,13 @@ class OnePass(Detector[Model, Seen]):
         self.layers = _pyramid_layers(self.backbone, settings.layers)
         self.settings = replace(settings, backbone=self.backbone.name, size=self.recipe.size, layers=self.layers)
         self.extractor = FeatureExtractor(
-            self.backbone, self.recipe, layers=self.layers, precision=settings.precision, threads=settings.threads
+            self.backbone,
+            self.recipe,
+            layers=self.layers,
+            engine=settings.engine,
+            device=settings.device,
+            precision=settings.precision,
+            threads=settings.threads,
         )
 
     @abstractmethod

@@ -1,16 +1,18 @@
 """Run a backbone on pictures: what an engine is, and how one is opened.
 
-`openvino` is the engine for the CPU; `runtime` holds the process's OpenVINO, which others use as well.
+In reading order: `runtime` (the process's OpenVINO), `checks` (what all engines check alike), `openvino` (the default),
+`batched` (what the other two share), `onnxruntime`, `torch` and `torch_operators` (each operator as calls of torch).
 
 Nothing heavy is imported before an engine is opened: the settings need the names alone.
 """
 
+import re
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
-from totalrecall.errors import SettingError
-from totalrecall.system.settings import minimum, one_of
+from totalrecall.system.settings import Rule, minimum, one_of
 
 if TYPE_CHECKING or "jaxtyping" in sys.modules:  # the test run checks the types of all values
     import numpy as np
@@ -19,13 +21,44 @@ if TYPE_CHECKING or "jaxtyping" in sys.modules:  # the test run checks the types
     from totalrecall.backbones.spec import Backbone
     from totalrecall.types import FeatureMap
 
-__all__ = ["KINDS", "PRECISION", "THREADS", "Engine", "Token", "open_engine"]
+__all__ = ["DEVICE", "ENGINE", "KINDS", "PRECISION", "THREADS", "Engine", "Running", "Token", "open_engine"]
 
-KINDS = ("openvino",)
+KINDS = ("openvino", "onnxruntime", "torch")
+ENGINE = one_of(KINDS)
+DEVICE = Rule(
+    "a name such as cpu, GPU or cuda:1",
+    lambda value: re.fullmatch(r"[A-Za-z][A-Za-z0-9.:]{0,39}", value) is not None,
+    "Leave it out to use the processor.",
+)
 PRECISION = one_of(("auto", "f32", "bf16"))
 THREADS = minimum(1, hint="Leave it out to use all cores.")
 
 Token = TypeVar("Token")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """How a fitted model's backbone is run here; None leaves what the model or the default says. See `open_engine`.
+
+    Raises:
+        SettingError: a value is not allowed: here, or the caller's mistake would be taken for a damaged model.
+    """
+
+    engine: str | None = None
+    device: str | None = None
+    precision: str | None = None
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check each value that was given."""
+        rules = {"engine": ENGINE, "device": DEVICE, "precision": PRECISION, "threads": THREADS}
+        for name, value in self.chosen().items():
+            rules[name].check(name, value)
+
+    def chosen(self) -> dict[str, Any]:
+        """Return the settings that were given."""
+        values = {"engine": self.engine, "device": self.device, "precision": self.precision, "threads": self.threads}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 @runtime_checkable  # the checks of the test run need it
@@ -38,7 +71,7 @@ class Engine(Protocol):
 
     @property
     def precision(self) -> str:
-        """The number format it computes in: "f32" or "bf16"."""
+        """The number format it computes in: "f32" or "bf16"; "f16" on an NPU, which has no other."""
 
     def run(self, images: "npt.NDArray[np.generic]") -> "dict[str, FeatureMap]":
         """Return layer -> float32 (n, h, w, c) for uint8 RGB pictures (n, height, width, 3)."""
@@ -53,17 +86,36 @@ def open_engine(
     backbone: "Backbone",
     layers: tuple[str, ...],
     *,
-    kind: str = "openvino",
+    engine: str = "openvino",
+    device: str | None = None,
     precision: str = "auto",
     threads: int | None = None,
 ) -> Engine:
     """Return an engine for the layers of a backbone, such as ("layer2", "layer3").
 
+    Args:
+        backbone: the graph.
+        layers: names of the layers to return.
+        engine: one of `KINDS`.
+        device: what it computes on, by the engine's own name; the processor if not given.
+        precision: "auto", "f32" or "bf16".
+        threads: to compute with; all cores if not given.
+
     Raises:
-        SettingError: the kind, a layer or the precision does not exist.
+        SettingError: the engine, a layer, the device or the precision does not exist, or this machine lacks it.
+        MissingExtraError: the engine's package is not installed.
     """
-    if kind not in KINDS:
-        raise SettingError(f"engine must be one of {', '.join(KINDS)}, got {kind!r}.")
+    ENGINE.check("engine", engine)
+    if device is not None:
+        DEVICE.check("device", device)
+    if engine == "onnxruntime":
+        from totalrecall.engines.onnxruntime import OnnxRuntimeEngine
+
+        return OnnxRuntimeEngine(backbone, layers, device=device, precision=precision, threads=threads)
+    if engine == "torch":
+        from totalrecall.engines.torch import TorchEngine
+
+        return TorchEngine(backbone, layers, device=device, precision=precision, threads=threads)
     from totalrecall.engines.openvino import OpenVinoEngine
 
-    return OpenVinoEngine(backbone, layers, precision=precision, threads=threads)
+    return OpenVinoEngine(backbone, layers, device=device, precision=precision, threads=threads)

@@ -1,4 +1,4 @@
-"""Run a backbone on the CPU with OpenVINO, and keep its compiled graphs on disk, so that the second start is fast.
+"""Run a backbone with OpenVINO, and keep the processor's compiled graphs on disk, so that the second start is fast.
 
 The cache cannot make a run fail: at worst a graph is compiled again.
 
@@ -12,7 +12,6 @@ import contextlib
 import functools
 import hashlib
 import json
-import math
 import os
 import stat
 import sys
@@ -26,10 +25,10 @@ import numpy as np
 import numpy.typing as npt
 
 from totalrecall._version import __version__
-from totalrecall.backbones.graph_check import check_activations, check_graph
 from totalrecall.backbones.spec import Backbone
 from totalrecall.engines import PRECISION, THREADS, Token
-from totalrecall.engines.runtime import capabilities, core, machine, openvino_package
+from totalrecall.engines.checks import check_pictures, checked_layers, checked_model, not_there, refused, stacked
+from totalrecall.engines.runtime import capabilities, core, machine
 from totalrecall.errors import BackboneError, DataError, SettingError, TotalRecallError
 from totalrecall.system.files import atomic_write, home, sha256
 from totalrecall.system.threads import (
@@ -171,7 +170,7 @@ _KEPT = 4  # compiled graphs in memory, one for each picture size and hint
 
 
 class OpenVinoEngine:
-    """Runs a backbone on the CPU, with the graph cut behind the deepest layer asked for.
+    """Runs a backbone on the CPU, or on what else OpenVINO knows, with the graph cut behind the deepest layer.
 
     A graph is compiled when the first picture of a size arrives, and only for the way in which it is used: `run` with
     one picture uses all cores for it; `run` with more pictures and `stream` process several pictures at a time, each
@@ -183,6 +182,7 @@ class OpenVinoEngine:
         backbone: Backbone,
         layers: tuple[str, ...],
         *,
+        device: str | None = None,
         precision: str = "auto",
         cache: Path | Literal["home"] | None = "home",
         threads: int | None = None,
@@ -192,30 +192,31 @@ class OpenVinoEngine:
         Args:
             backbone: the graph.
             layers: names of the layers to return, such as ("layer2", "layer3").
+            device: OpenVINO's name of what computes, such as "GPU" or "GPU.1"; the processor if not given.
             precision: "f32"; "bf16", half the memory traffic and about 3 digits; "auto", bf16 where the processor
                 computes in it natively.
-            cache: folder of compiled graphs; "home" is the per-user folder, None stores nothing.
+            cache: folder of the processor's compiled graphs; "home" is the per-user folder, None stores nothing.
             threads: threads to compute with; all cores if not given.
 
         Raises:
-            SettingError: a layer or precision does not exist, or this processor lacks it.
+            SettingError: a layer, device or precision does not exist, or this machine lacks it.
         """
         PRECISION.check("precision", precision)
         if threads is not None:
             THREADS.check("threads", threads)
-        native = "BF16" in capabilities()
-        if precision == "bf16" and not native:
+        self._device = _checked_device(device)
+        if threads is not None and self._device != "CPU":
             raise SettingError(
-                "precision bf16 needs a processor with bf16 arithmetic, which this one has not. "
-                "Use precision auto or f32.",
-                "precision",
+                f"threads is for the processor, got {threads} for device {self._device}. Leave it out.",
+                "threads",
+                "device",
             )
-        self._given = {"precision": precision, "cache": cache, "threads": threads}
+        self._given = {"device": device, "precision": precision, "cache": cache, "threads": threads}
         self._backbone = backbone
-        self._layers = _checked_layers(backbone, layers)
-        self._precision = "bf16" if native and precision != "f32" else "f32"
+        self._layers = checked_layers(backbone, layers)
+        self._precision = _checked_precision(precision, self._device)
         self._threads = threads
-        self._cache = CompiledCache(_home_cache() if cache == "home" else cache)
+        self._cache = CompiledCache((_home_cache() if cache == "home" else cache) if self._device == "CPU" else None)
         self._compiled: OrderedDict[tuple[int, int, _Hint], _Compiled] = OrderedDict()
         self._lock = threading.RLock()
         renew_in_child(self)
@@ -240,7 +241,7 @@ class OpenVinoEngine:
 
     @property
     def precision(self) -> str:
-        """The number format it computes in: "f32" or "bf16"."""
+        """The number format it computes in: "f32" or "bf16"; "f16" on an NPU, which has no other."""
         return self._precision
 
     def run(self, images: npt.NDArray[np.generic]) -> dict[str, FeatureMap]:
@@ -253,19 +254,13 @@ class OpenVinoEngine:
             SettingError: the array is of another type or shape.
             BackboneError: the graph is damaged.
         """
-        _check(images, 4, "n, height, width, 3")
+        check_pictures(images, 4)
         if len(images) == 1:
             with self._lock:  # a request holds one picture at a time
                 compiled = self._get(images.shape[1], images.shape[2], "LATENCY")
                 with undivided():
                     return compiled.infer(np.ascontiguousarray(images))
-        maps: dict[str, FeatureMap] = {}
-        for i, single in self.stream(enumerate(images)):
-            for layer, features in single.items():
-                if layer not in maps:
-                    maps[layer] = np.empty((len(images), *features.shape[1:]), np.float32)
-                maps[layer][i] = features[0]
-        return maps
+        return stacked(self.stream(enumerate(images)), len(images))
 
     def stream(
         self, pictures: Iterable[tuple[Token, npt.NDArray[np.generic]]]
@@ -288,7 +283,7 @@ class OpenVinoEngine:
         born = generation()
         try:
             for token, picture in pictures:
-                _check(picture, 3, "height, width, 3")
+                check_pictures(picture, 3)
                 compiled = self._get(picture.shape[0], picture.shape[1], "THROUGHPUT")
                 if compiled is not current:
                     idle, current = [], compiled
@@ -331,7 +326,11 @@ class OpenVinoEngine:
             return self._compiled[key]
 
     def _compile(self, height: int, width: int, hint: _Hint) -> Any:
-        settings: dict[str, str | int] = {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": self._precision}
+        settings: dict[str, str | int] = {"PERFORMANCE_HINT": hint}
+        if self._device == "AUTO":  # it takes no number format, but leaves the graph's own as it is
+            settings["EXECUTION_MODE_HINT"] = "ACCURACY"
+        elif self._precision != "f16":
+            settings["INFERENCE_PRECISION_HINT"] = self._precision
         if self._threads is not None:
             settings["INFERENCE_NUM_THREADS"] = self._threads
         graph = sha256(self._backbone.graph)  # of what would be compiled, whatever the backbone says
@@ -339,48 +338,16 @@ class OpenVinoEngine:
         blob = self._cache.read(key)
         if blob is not None:
             with contextlib.suppress(RuntimeError, ValueError, TypeError):  # whole, yet refused: compile anew
-                return core().import_model(blob, "CPU", settings)
-        check_graph(self._backbone.graph, f"Backbone {self._backbone.name}")
-        try:
-            model = self._cut(core().read_model(self._backbone.graph))
-            model.reshape([1, height, width, 3])
-            check_activations(_activations(model), height * width)
-            self._check_outputs(model, height, width)
-            compiled = core().compile_model(model, "CPU", settings)
-        except (RuntimeError, ValueError, TypeError, MemoryError) as error:
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-            raise BackboneError(
-                f"Backbone {self._backbone.name} cannot be run on {height}x{width} pictures ({lines[-1][:300]}). "
-                "Its graph is damaged: add the backbone again."
-            ) from None
+                return core().import_model(blob, self._device, settings)
+        size = f"on {height}x{width} pictures"
+        with refused(self._backbone, size):
+            model = checked_model(self._backbone, self._layers, height, width)
+        with refused(self._backbone, size, device="" if self._device == "CPU" else self._device):
+            compiled = core().compile_model(model, self._device, settings)
         with contextlib.suppress(RuntimeError):  # a plugin that cannot export is no worse off than without a cache
             exported = compiled.export_model()  # bytes up to OpenVINO 2025.0, then a stream of them
             self._cache.write(key, exported if isinstance(exported, bytes) else exported.getvalue())
         return compiled
-
-    def _check_outputs(self, model: Any, height: int, width: int) -> None:
-        """Raise ValueError unless each layer gives what the backbone's facts say: float32 (1, h, w, channels)."""
-        known = {layer.name: layer for layer in self._backbone.layers}
-        for name, output in zip(self._layers, model.outputs, strict=True):
-            layer, shape = known[name], [int(side) for side in output.get_shape()]
-            # a map may end with the last whole cell, or with one that stands over the edge
-            sides = [{side // layer.stride, -(-side // layer.stride)} for side in (height, width)]
-            fits = len(shape) == 4 and shape[0] == 1 and shape[3] == layer.channels
-            if not fits or shape[1] not in sides[0] or shape[2] not in sides[1]:
-                raise ValueError(f"{name} is of shape {shape}, not of {layer.channels} channels, stride {layer.stride}")
-            if output.get_element_type() != openvino_package().Type.f32:
-                raise ValueError(f"{name} is not float32")
-
-    def _cut(self, model: Any) -> Any:
-        """Return the model with only the layers asked for as outputs; what only others need is gone."""
-        results = {name: output.get_node() for output in model.outputs for name in output.get_names()}
-        lacking = [layer for layer in self._layers if layer not in results]
-        if lacking:
-            raise BackboneError(
-                f"Backbone {self._backbone.name} lists {lacking[0]} but its graph has no such output. "
-                "Its file is damaged: add the backbone again."
-            )
-        return openvino_package().Model([results[layer] for layer in self._layers], model.get_parameters(), "backbone")
 
 
 class _Compiled:
@@ -398,12 +365,12 @@ class _Compiled:
         return self.model.create_infer_request()
 
     def infer(self, images: npt.NDArray[np.generic]) -> dict[str, FeatureMap]:
-        with _refused():
+        with _uncomputable():
             self.request.infer([images])
         return self.collect(self.request)
 
     def finish(self, request: Any) -> dict[str, FeatureMap]:
-        with _refused():
+        with _uncomputable():
             request.wait()
         _running.pop(id(request), None)
         return self.collect(request)
@@ -413,30 +380,50 @@ class _Compiled:
         return {layer: request.get_tensor(layer).data.copy() for layer in self._layers}
 
 
-def _checked_layers(backbone: Backbone, layers: tuple[str, ...]) -> tuple[str, ...]:
-    """Return `layers` after checking that the backbone has them and that none is repeated.
+def _checked_device(given: str | None) -> str:
+    """Return OpenVINO's name of a device.
 
     Raises:
-        SettingError: there is none, one is asked for twice, or the backbone has no such layer.
+        SettingError: this machine has none of that name.
     """
-    known = [layer.name for layer in backbone.layers]
-    for layer in layers:
-        if layer not in known:
-            raise SettingError(f"Backbone {backbone.name} has no {layer}. Choose among {', '.join(known)}.")
-    if not layers or len(set(layers)) < len(layers):
-        raise SettingError(
-            f"layers must be one or more different names, got {layers!r}. Choose among {', '.join(known)}."
-        )
-    return tuple(layers)
+    device = (given or "CPU").upper()
+    if device == "CPU":  # looking for others takes its time
+        return device
+    there = list(core().available_devices)
+    kinds = [name.partition(".")[0] for name in there]
+    allowed = list(dict.fromkeys([*kinds, *there, "AUTO"]))
+    if device not in allowed:
+        raise not_there("openvino", str(given), allowed, "Install its driver, or leave it out.")
+    return device
 
 
-def _check(pictures: npt.NDArray[np.generic], axes: int, shape: str) -> None:
-    """Raise SettingError unless the array is uint8 RGB of so many axes, none of them empty."""
-    if pictures.dtype != np.uint8 or pictures.ndim != axes or pictures.shape[-1] != 3 or 0 in pictures.shape:
+def _checked_precision(asked: str, device: str) -> str:
+    """Return the number format that a device will compute in.
+
+    Raises:
+        SettingError: it has not the one that was asked for.
+    """
+    if device == "CPU":
+        native = "BF16" in capabilities()
+        if asked == "bf16" and not native:
+            raise SettingError(
+                "precision bf16 needs a processor with bf16 arithmetic, which this one has not. "
+                "Use precision auto or f32.",
+                "precision",
+            )
+        return "bf16" if native and asked != "f32" else "f32"
+    offered = ("FP32",) if device == "AUTO" else core().get_property(device, "OPTIMIZATION_CAPABILITIES")
+    names = [name for name, said in (("f32", "FP32"), ("bf16", "BF16")) if said in offered]
+    if asked == "auto":
+        return names[0] if names else "f16"  # an NPU has nothing but its own
+    if asked not in names:
         raise SettingError(
-            f"An engine takes pictures as uint8 RGB ({shape}), got {pictures.dtype} {pictures.shape}. "
-            "Prepare them with totalrecall.pictures.loading first."
+            f"precision must be one of {', '.join(['auto', *names])} on device {device}, got {asked}. "
+            "Use precision auto.",
+            "precision",
+            "device",
         )
+    return asked
 
 
 def _home_cache() -> Path | None:
@@ -461,20 +448,13 @@ wait_before_fork(_wait_for_all)
 
 
 @contextlib.contextmanager
-def _refused() -> Iterator[None]:
+def _uncomputable() -> Iterator[None]:
     """Turn what OpenVINO says of a graph that it cannot compute into an error of ours."""
     try:
         yield
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no reason given"]
         raise BackboneError(f"The backbone's graph cannot be computed ({lines[-1][:300]}). Add it again.") from None
-
-
-def _activations(model: Any) -> Iterator[tuple[str, int]]:
-    """Yield of each node of a model whose shapes are known its name, and how many numbers it computes."""
-    for node in model.get_ordered_ops():
-        if node.get_type_name() != "Constant":  # the file's own
-            yield node.get_friendly_name(), sum(math.prod(output.get_shape()) for output in node.outputs())
 
 
 def _renew() -> None:

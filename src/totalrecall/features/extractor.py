@@ -52,6 +52,8 @@ class FeatureExtractor:
         backbone: the frozen graph.
         recipe: how pictures are prepared.
         layers: numbers of the layers; what the backbone advises if None.
+        engine: what runs the backbone, one of `engines.KINDS`.
+        device: what it computes on; the processor if not given.
         precision: `auto`, `f32` or `bf16`.
         threads: of the engine; all cores if not given.
 
@@ -65,6 +67,8 @@ class FeatureExtractor:
         recipe: Recipe,
         *,
         layers: Sequence[int] | None,
+        engine: str = "openvino",
+        device: str | None = None,
         precision: str = "auto",
         threads: int | None = None,
     ) -> None:
@@ -78,6 +82,8 @@ class FeatureExtractor:
                 raise SettingError(f"layers: backbone {backbone.name} has no layer {number}. It has: {has}.", "layers")
         self.backbone = backbone
         self.recipe = recipe
+        self.engine_name = engine
+        self.device = device
         self.precision = precision
         self.threads = threads
 
@@ -85,7 +91,14 @@ class FeatureExtractor:
     def engine(self) -> Engine:
         """The engine, opened at first use: reading a model's facts needs none."""
         backbone = at_size(self.backbone, self.recipe.piece)
-        return open_engine(backbone, self.layers, precision=self.precision, threads=self.threads)
+        return open_engine(
+            backbone,
+            self.layers,
+            engine=self.engine_name,
+            device=self.device,
+            precision=self.precision,
+            threads=self.threads,
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         """Return everything but the engine. It is opened again where it is used, maybe on another processor."""

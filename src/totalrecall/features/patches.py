@@ -47,7 +47,7 @@ class PatchExtractor(FeatureExtractor):
     """Turns pictures into grids of patch vectors.
 
     Args:
-        backbone, recipe, layers, precision, threads: see `FeatureExtractor`.
+        backbone, recipe, layers, engine, device, precision, threads: see `FeatureExtractor`.
         patch_size: side of the neighbourhood that a patch averages; what the backbone advises if None.
         stride: step of the patch grid.
         descriptor: `concat` or `paper-code`.
@@ -65,10 +65,14 @@ class PatchExtractor(FeatureExtractor):
         patch_size: int | None = 3,
         stride: int = 1,
         descriptor: str = "concat",
+        engine: str = "openvino",
+        device: str | None = None,
         precision: str = "auto",
         threads: int | None = None,
     ) -> None:
-        super().__init__(backbone, recipe, layers=layers, precision=precision, threads=threads)
+        super().__init__(
+            backbone, recipe, layers=layers, engine=engine, device=device, precision=precision, threads=threads
+        )
         patch_size = backbone.advice.patch_size if patch_size is None else patch_size
         self.patch_size, self.stride, self.descriptor = patch_size, stride, descriptor
         self._settings = PatchSettings(patch_size=patch_size, stride=stride, descriptor=descriptor)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from totalrecall.engines import PRECISION, THREADS
+from totalrecall.engines import DEVICE, ENGINE, PRECISION, THREADS
 from totalrecall.system.settings import Checked, Rule, minimum, one_of, setting
 
 if TYPE_CHECKING or "jaxtyping" in sys.modules:  # the test run checks the types of all values
@@ -42,10 +42,29 @@ class FeatureSettings(Checked):
         rule=LAYERS,
         metavar="N",
     )
+    engine: str = setting(
+        "openvino",
+        "computing",
+        "what runs the backbone: `openvino`, `onnxruntime` or `torch`",
+        details="It is not stored in the model.",
+        rule=ENGINE,
+        metavar="NAME",
+        stored=False,
+    )
+    device: str | None = setting(
+        None,
+        "computing",
+        "what the engine computes on, such as `cpu`, `cuda`, `cuda:1`, `GPU`, `NPU` or `AUTO`",
+        details="It is not stored in the model.",
+        default_means="the processor",
+        rule=DEVICE,
+        metavar="NAME",
+        stored=False,
+    )
     precision: str = setting(
         "auto",
         "computing",
-        "number format of the backbone: `auto` (bf16 where the processor has it), `f32` or `bf16`",
+        "number format of the backbone: `auto` (with openvino bf16 where the processor has it), `f32` or `bf16`",
         rule=PRECISION,
         metavar="NAME",
     )

@@ -84,6 +84,8 @@ class PatchCore(Detector[Bank, PatchSet]):
             patch_size=settings.patch_size,
             stride=settings.stride,
             descriptor=settings.descriptor,
+            engine=settings.engine,
+            device=settings.device,
             precision=settings.precision,
             threads=settings.threads,
         )

@@ -1,0 +1,182 @@
+"""What the engines share that compute a batch of pictures by one call: ONNX Runtime and torch."""
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from totalrecall.backbones.spec import Backbone
+from totalrecall.engines import PRECISION, THREADS, Token
+from totalrecall.engines.checks import check_pictures, checked_layers, checked_model, refused, stacked
+from totalrecall.errors import SettingError
+from totalrecall.system.threads import cores, in_order, in_worker, renew_in_child
+from totalrecall.types import FeatureMap
+
+__all__ = ["BATCH", "BatchedEngine", "checked_precision"]
+
+BATCH = (
+    8  # pictures that a graphics card computes at a time; the processor takes one, which is as fast and sooner there
+)
+
+
+class BatchedEngine(ABC):
+    """An engine that computes a batch by one call. Any thread may call it.
+
+    What it runs is opened when the first picture comes, and again in a forked child or in a copy.
+
+    Args:
+        backbone: the graph.
+        layers: names of the layers to return.
+        device: its name, checked already.
+        precision: the number format, checked already.
+        threads: to compute with; all cores if not given.
+    """
+
+    def __init__(
+        self, backbone: Backbone, layers: tuple[str, ...], *, device: str, precision: str, threads: int | None
+    ) -> None:
+        if threads is not None:
+            THREADS.check("threads", threads)
+            if device != "cpu":
+                raise SettingError(
+                    f"threads is for the processor, got {threads} for device {device}. Leave it out.",
+                    "threads",
+                    "device",
+                )
+        self._backbone = backbone
+        self._layers = checked_layers(backbone, layers)
+        self._device = device
+        self._precision = precision
+        self._threads = threads
+        self._sizes: set[tuple[int, int]] = set()  # that the graph was checked for
+        self._lock = threading.RLock()
+        renew_in_child(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the arguments of the constructor: what runs a graph cannot be copied."""
+        return {
+            "backbone": self._backbone,
+            "layers": self._layers,
+            "device": self._device,
+            "precision": self._precision,
+            "threads": self._threads,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        type(self).__init__(self, **state)
+
+    def renew(self) -> None:
+        """Let go of what runs the graph in a forked child, whose threads are gone. It is opened again when used."""
+        self._lock = threading.RLock()
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers that it returns, in the given order."""
+        return self._layers
+
+    @property
+    def precision(self) -> str:
+        """The number format it computes in: "f32" or "bf16"."""
+        return self._precision
+
+    @abstractmethod
+    def _compute(self, images: npt.NDArray[np.uint8], *, alone: bool) -> dict[str, FeatureMap]:
+        """Return layer -> float32 (n, h, w, c), in arrays of the caller's own.
+
+        Args:
+            images: (n, height, width, 3), contiguous.
+            alone: whether no other batch is computed at the same time.
+        """
+
+    def run(self, images: npt.NDArray[np.generic]) -> dict[str, FeatureMap]:
+        """Return layer -> float32 (n, h, w, c) for uint8 RGB pictures (n, height, width, 3).
+
+        Raises:
+            SettingError: the array is of another type or shape.
+            BackboneError: the graph is damaged.
+        """
+        check_pictures(images, 4)
+        if len(images) == 1:
+            return self._checked(images, alone=True)
+        if in_worker():  # one that waited for other workers could wait for itself
+            singles: Iterable[Any] = ((at, self._checked(image[None], alone=True)) for at, image in enumerate(images))
+        else:
+            singles = self.stream(enumerate(images))
+        return stacked(singles, len(images))
+
+    def stream(
+        self, pictures: Iterable[tuple[Token, npt.NDArray[np.generic]]]
+    ) -> Iterator[tuple[Token, dict[str, FeatureMap]]]:
+        """Yield each token with layer -> float32 (1, h, w, c), in the order of the pictures.
+
+        It draws a few pictures ahead of what it yields and no more, so the source may be endless. An error in the
+        source comes out here; closing the generator stops the work in hand.
+
+        Raises:
+            SettingError: a picture is of another type or shape.
+            BackboneError: the graph is damaged.
+        """
+
+        def compute(group: list[tuple[Token, npt.NDArray[np.generic]]]) -> list[tuple[Token, dict[str, FeatureMap]]]:
+            images = np.stack([picture for _, picture in group])
+            maps = self._checked(images, alone=False)
+            return [
+                (token, {layer: features[at : at + 1] for layer, features in maps.items()})
+                for at, (token, _) in enumerate(group)
+            ]
+
+        on_cpu = self._device == "cpu"
+        # as many at the same time as it has threads, and one that waits for its turn where nobody set a limit
+        ahead = (self._threads - 1 if self._threads else cores()) if on_cpu else 1
+        for group in in_order(compute, _batches(pictures, 1 if on_cpu else BATCH), ahead=ahead):
+            yield from group
+
+    def _checked(self, images: npt.NDArray[np.generic], *, alone: bool) -> dict[str, FeatureMap]:
+        height, width = images.shape[1:3]
+        with self._lock:
+            if (height, width) not in self._sizes:
+                with refused(self._backbone, f"on {height}x{width} pictures"):
+                    checked_model(self._backbone, self._layers, height, width)
+                self._sizes.add((height, width))
+        return self._compute(np.ascontiguousarray(images, np.uint8), alone=alone)
+
+
+def checked_precision(asked: str, offered: tuple[str, ...], engine: str, device: str) -> str:
+    """Return the number format: the first that is offered, or the one that was asked for.
+
+    Raises:
+        SettingError: it does not exist, or the engine does not offer it on this device.
+    """
+    PRECISION.check("precision", asked)
+    if asked == "auto":
+        return offered[0]
+    if asked not in offered:
+        raise SettingError(
+            f"precision must be one of {', '.join(['auto', *offered])} for engine {engine} on device {device}, "
+            f"got {asked}. Use precision auto.",
+            "precision",
+            "engine",
+            "device",
+        )
+    return asked
+
+
+def _batches(
+    pictures: Iterable[tuple[Token, npt.NDArray[np.generic]]], most: int
+) -> Iterator[list[tuple[Token, npt.NDArray[np.generic]]]]:
+    """Yield pictures of the same size that follow each other, at most so many at a time."""
+    group: list[tuple[Token, npt.NDArray[np.generic]]] = []
+    for token, picture in pictures:
+        check_pictures(picture, 3)
+        if group and (len(group) == most or group[0][1].shape != picture.shape):
+            yield group
+            group = []
+        group.append((token, picture))
+        if len(group) == most:
+            yield group
+            group = []
+    if group:
+        yield group
