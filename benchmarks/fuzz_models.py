@@ -552,7 +552,23 @@ def base_models() -> list[bytes]:
             settings["backbone"] = detector.backbone
             made = type(detector)(**settings, size=SIZE, roi=roi).fit([picture(seed) for seed in range(9)])
             found.append(made.save(path).read_bytes())
+        found.append(_joined_model(path))
     return found
+
+
+def _joined_model(path: Path) -> bytes:
+    """Return a model file of two memory banks, with a history."""
+    from tests.old_models import SIZE, picture, tiny_graph
+
+    from totalrecall import JoinedPatchCore
+    from totalrecall.backbones import Backbone
+
+    backbone = Backbone.from_onnx(tiny_graph())
+    made = JoinedPatchCore(backbone=backbone, sizes=(SIZE, 48), layers=(1, 2), coreset=0.2, at_least=1, precision="f32")
+    made.fit([picture(seed) for seed in range(12)])
+    made.update(add=[picture(13, stain=True)])
+    made.update(false_alarm_rate=0.2)
+    return made.save(path).read_bytes()
 
 
 def main() -> int:

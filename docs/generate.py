@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 from totalrecall.cli import build_parser
+from totalrecall.patchcore.settings import JoinedSettings, Settings
 from totalrecall.registry import SETTINGS, detector_class
 from totalrecall.system.files import atomic_write
 from totalrecall.system.settings import declared
@@ -35,10 +36,19 @@ def settings_reference() -> str:
         "command line it is an option of `fit` (`benchmark` has the same options, `audit` some of them).",
         "",
     ]
-    for method, kind in SETTINGS.items():
-        name = detector_class(method).__name__
-        lines += [f"## {name}", "", "| keyword | option | default | meaning |", "| --- | --- | --- | --- |"]
+    for method, kind in {**SETTINGS, "joined": JoinedSettings}.items():
+        name, known = detector_class(method).__name__, {}
+        lines += [f"## {name}", ""]
+        if method == "joined":
+            known = declared(Settings)
+            lines += [
+                "Several memory banks, their scores joined to one. The other settings are those of `PatchCore`.",
+                "",
+            ]
+        lines += ["| keyword | option | default | meaning |", "| --- | --- | --- | --- |"]
         for keyword, what in declared(kind).items():
+            if what == known.get(keyword):
+                continue
             option = f"`--{keyword.replace('_', '-')}`" if what.option else "Python only"
             default = str(what.default).replace("(2, 3)", "2 3")
             lines.append(f"| `{keyword}` | {option} | `{default}` | {_cell(what.sentences())} |")
@@ -54,7 +64,7 @@ def _row(action: argparse.Action) -> str:
     if names and action.nargs == 0:
         shown = names
     else:
-        shown = f"{names} {value}{' ...' if action.nargs == '+' else ''}".strip()
+        shown = f"{names} {value}{' ...' if action.nargs in ('+', '*') else ''}".strip()
     meaning = (action.help or "").replace("%(default)s", str(action.default)).replace("%%", "%")
     return f"| `{shown}` | {_cell(meaning)} |"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import griffe
 
-from totalrecall.registry import KINDS, detector_class
+from totalrecall.registry import JOINED, KINDS, detector_class
 
 
 class SettingsInSignatures(griffe.Extension):
@@ -16,7 +16,7 @@ class SettingsInSignatures(griffe.Extension):
 
     def on_class(self, *, cls: griffe.Class, **rest: Any) -> None:  # noqa: ARG002  what griffe calls it with
         """Replace the constructor of a detector as it was read."""
-        kind = next((kind for kind, path in KINDS.items() if cls.path == f"totalrecall.{path}"), None)
+        kind = next((kind for kind, path in {**KINDS, **JOINED}.items() if cls.path == f"totalrecall.{path}"), None)
         if kind is None:
             return
         made = detector_class(kind).__init__

@@ -20,6 +20,7 @@ OPEN = ("settings", "changes", "defect_auroc", "reasons", "layers", "datasets[].
 COMMANDS = """
 fit: fit parts/good -o new.trecall --ignore-outliers
 fit: fit parts/good -o padim.trecall --method padim
+fit: fit parts/good -o joined.trecall --sizes 64 96
 fit: fit parts */*/train/good products labelled/good -o tuned.trecall --tune --size 64 --scoring map1pct
 predict: predict part.trecall parts/new
 evaluate: evaluate part.trecall mvtec_ad/bottle --layout mvtec
@@ -32,6 +33,7 @@ info: info part.trecall
 capability: capability padim.trecall parts/new --kinds blob missing --sizes 4 20 --per-size 2 --save
 info: info padim.trecall
 info: info tuned.trecall
+info: info joined.trecall
 audit: audit parts/good parts/copies
 datasets: datasets
 datasets: datasets mvtec mvtec_ad

@@ -28,12 +28,14 @@ if TYPE_CHECKING:
     from totalrecall.drift.monitor import Monitor
     from totalrecall.errors import SkippedPictureWarning
     from totalrecall.patchcore.detector import PatchCore
+    from totalrecall.patchcore.joined import JoinedPatchCore
     from totalrecall.pictures.formats.header import set_max_pixels
     from totalrecall.registry import load_detector
     from totalrecall.scoring import Result
 
 __all__ = [
     "SPADE",
+    "JoinedPatchCore",
     "Monitor",
     "PaDiM",
     "PatchCore",
@@ -45,6 +47,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "JoinedPatchCore": "totalrecall.patchcore.joined",
     "Monitor": "totalrecall.drift.monitor",
     "PaDiM": "totalrecall.detectors.padim",
     "PatchCore": "totalrecall.patchcore.detector",

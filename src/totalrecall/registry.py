@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from totalrecall.detectors.spade import SPADE
     from totalrecall.export.exported import ExportedModel
     from totalrecall.patchcore.detector import PatchCore
+    from totalrecall.patchcore.joined import JoinedPatchCore
 
-    AnyDetector: TypeAlias = PatchCore | PaDiM | SPADE
+    AnyDetector: TypeAlias = PatchCore | JoinedPatchCore | PaDiM | SPADE
     AnyJudge: TypeAlias = AnyDetector | ExportedModel
 
 __all__ = [
+    "JOINED",
     "KINDS",
     "SETTINGS",
     "detector_class",
@@ -38,6 +40,7 @@ KINDS = {
     "padim": "detectors.padim.PaDiM",
     "spade": "detectors.spade.SPADE",
 }
+JOINED = {"joined": "patchcore.joined.JoinedPatchCore"}  # of method patchcore, with several backbones or sizes
 SETTINGS: dict[str, type[CommonSettings]] = {"patchcore": Settings, "padim": PadimSettings, "spade": SpadeSettings}
 
 
@@ -47,9 +50,9 @@ def detector_class(kind: str) -> "type[AnyDetector]":
     Raises:
         SettingError: there is none of that name.
     """
-    if kind not in KINDS:
+    if kind not in {**KINDS, **JOINED}:
         raise SettingError(f"method must be one of {', '.join(KINDS)}, got {kind!r}.", "method")
-    module, _, name = KINDS[kind].rpartition(".")
+    module, _, name = {**KINDS, **JOINED}[kind].rpartition(".")
     found: type[AnyDetector] = getattr(import_module(f"totalrecall.{module}"), name)
     return found
 
@@ -139,9 +142,9 @@ def read_model(path: str | Path) -> "Contents":
 
     def check(header: dict[str, Any], layout: "Layout") -> None:
         kind = header.get("kind")
-        if not isinstance(kind, str) or kind not in KINDS:
+        if not isinstance(kind, str) or kind not in {**KINDS, **JOINED}:
             raise ModelFileError(
-                f"{path} holds a model of kind {str(kind)[:40]!r}, this version knows {', '.join(KINDS)}. "
+                f"{path} holds a model of kind {str(kind)[:40]!r}, this version knows {', '.join((*KINDS, *JOINED))}. "
                 "Install the newer Total Recall that wrote the file."
             )
         check_layout(header, layout)

@@ -18,6 +18,7 @@ from totalrecall.system.text import counted
 from totalrecall.types import AnomalyMap, Image, Mask, PreparedMap, PreparedMask
 
 __all__ = [
+    "Measurement",
     "NearestPatch",
     "PatchDistances",
     "Region",
@@ -276,6 +277,26 @@ class NearestPatch:
     path: str
     x: int
     y: int
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """What a detector measures of one picture, before any verdict.
+
+    Attributes:
+        score: bigger is more anomalous.
+        anomaly_map: float32 (h, w), original pixels, 0 outside the region of interest.
+        mean_distance: of its patches.
+        largest_distance: of a patch; `worst` is that patch's centre, x and y in original pixels.
+        nearest: the good patch nearest to the worst one; None where there is no such patch.
+    """
+
+    score: float
+    anomaly_map: AnomalyMap
+    mean_distance: float
+    largest_distance: float
+    worst: tuple[int, int]
+    nearest: NearestPatch | None
 
 
 def judged(score: float, threshold: float) -> bool | None:

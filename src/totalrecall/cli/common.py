@@ -209,7 +209,8 @@ def program_name() -> str:
 
 def size_change(kind: str, before: int, after: int, *, then: str = "now") -> str:
     """Say how a change altered a model: the vectors of its bank, or without a bank its pictures."""
-    size = f"bank of {counted(before, 'vector')}" if kind == "patchcore" else f"model of {counted(before, 'picture')}"
+    has_bank = kind in ("patchcore", "joined")
+    size = f"bank of {counted(before, 'vector')}" if has_bank else f"model of {counted(before, 'picture')}"
     return f"{size}, {then} {after}"
 
 

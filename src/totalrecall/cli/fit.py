@@ -1,7 +1,9 @@
 """`totalrecall fit`: good pictures -> a model file."""
 
 import argparse
+import glob
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +18,7 @@ from totalrecall.cli.common import (
     write_json,
 )
 from totalrecall.cli.options import (
+    FIT_SETTINGS,
     add_reading_options,
     add_setting_options,
     add_split_options,
@@ -33,7 +36,7 @@ from totalrecall.system.text import counted, human_bytes, listed
 
 if TYPE_CHECKING:
     from totalrecall.detectors.one_pass import OnePassPlan
-    from totalrecall.patchcore.plan import Plan
+    from totalrecall.patchcore.plan import JoinedPlan, Plan
     from totalrecall.registry import AnyDetector
     from totalrecall.tuning import Tuning
 
@@ -48,7 +51,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         description="Learn from good pictures only and write a model file. No defect is needed.",
     )
     parser.add_argument(
-        "good", nargs="+", metavar="GOOD", type=INPUT, help="files, folders or globs; with --layout the data set's root"
+        "good",
+        nargs="*",  # see _GoodPictures
+        action=_GoodPictures,
+        metavar="GOOD",
+        type=INPUT,
+        help="files, folders or globs; with --layout the data set's root",
     )
     parser.add_argument(
         "-o", "--output", required=True, metavar="MODEL", type=OUTPUT, help="model file to write, such as part.trecall"
@@ -81,8 +89,37 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--no-embed", action="store_true", help="leave the backbone out of the model file")
     add_reading_options(parser)
     add_output_options(parser)
-    add_setting_options(parser, SETTINGS)
+    add_setting_options(parser, FIT_SETTINGS)
     parser.set_defaults(run=run)
+
+
+class _GoodPictures(argparse.Action):
+    """One or more paths; also those after `--backbone NAME`, which takes several names."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[object] | None,
+        option_string: str | None = None,  # noqa: ARG002  what argparse calls it with
+    ) -> None:
+        """Take the paths, or the values of --backbone from the first that is one."""
+        good = list(values or ())
+        names = namespace.backbone or []
+        if not good:
+            first = next((at for at, name in enumerate(names) if at and _is_path(name)), len(names))
+            good = names[first:]
+            namespace.backbone = names[:first] or None
+        if not good:
+            parser.error("the following arguments are required: GOOD")
+        setattr(namespace, self.dest, good)
+
+
+def _is_path(name: str) -> bool:
+    """Tell whether a word is the path of pictures rather than the name or the file of a backbone."""
+    if name.endswith(".onnx"):
+        return False
+    return "/" in name or os.sep in name or glob.has_magic(name) or os.path.lexists(name)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -120,6 +157,14 @@ def _tuned(args: argparse.Namespace, pictures: Sequence[Path]) -> "Tuning | None
         return None
     if args.method != "patchcore":
         raise SettingError(f"--tune is only for method patchcore, got method {args.method}. Leave it out.", "tune")
+    if args.sizes is not None or isinstance(args.backbone, list):
+        name = "sizes" if args.sizes is not None else "backbone"
+        got = " ".join(map(str, getattr(args, name)))
+        raise SettingError(
+            f"--tune tries settings of one memory bank, got {name} {got}. Leave --tune out, or give one {name}.",
+            "tune",
+            name,
+        )
     from rich.table import Table
 
     from totalrecall.patchcore.settings import Settings
@@ -148,23 +193,38 @@ def _tuned(args: argparse.Namespace, pictures: Sequence[Path]) -> "Tuning | None
     return tuning
 
 
-def _announce(args: argparse.Namespace, plan: "Plan | OnePassPlan") -> None:
+def _announce(args: argparse.Namespace, plan: "Plan | JoinedPlan | OnePassPlan") -> None:
     """Say what the fit will need, before it starts."""
     from totalrecall.detectors.one_pass import OnePassPlan
-    from totalrecall.patchcore.fitting import chunked_note
-    from totalrecall.system.text import format_size
+    from totalrecall.patchcore.plan import JoinedPlan
 
-    if isinstance(plan, OnePassPlan):
+    if isinstance(plan, JoinedPlan):
+        say(
+            args,
+            f"Plan: {len(plan.plans)} fits one after the other, a memory bank each; at most {human_bytes(plan.memory)} "
+            f"of memory (allowed {human_bytes(plan.limit)})",
+        )
+        for name, own in zip(plan.names, plan.plans, strict=True):
+            _announce_bank(args, own, name)
+    elif isinstance(plan, OnePassPlan):
         say(
             args,
             f"Plan: {counted(plan.pictures, 'picture')}, a model of {human_bytes(plan.model)}; at most "
             f"{human_bytes(plan.memory)} of memory (allowed {human_bytes(plan.limit)})",
         )
-        return
+    else:
+        _announce_bank(args, plan, "Plan")
+
+
+def _announce_bank(args: argparse.Namespace, plan: "Plan", name: str) -> None:
+    """Say what the fit of one memory bank will need."""
+    from totalrecall.patchcore.fitting import chunked_note
+    from totalrecall.system.text import format_size
+
     scratch = f"{human_bytes(plan.scratch)} of scratch" if plan.scratch else "no scratch"
     say(
         args,
-        f"Plan: {counted(plan.pictures, 'picture')}, {plan.patches} patches of {plan.dimensions} numbers "
+        f"{name}: {counted(plan.pictures, 'picture')}, {plan.patches} patches of {plan.dimensions} numbers "
         f"({human_bytes(4 * plan.patches * plan.dimensions)}); at most {human_bytes(plan.memory)} of memory "
         f"(allowed {human_bytes(plan.limit)}), {scratch}",
     )

@@ -19,6 +19,7 @@ _HISTORY = "history"
 _LEVELS = "thresholds"
 _CAPABILITY = "capability"
 _TUNING = "tuning"
+_MEMBERS = "members"
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -57,6 +58,9 @@ def run(args: argparse.Namespace) -> int:
         if name == _LEVELS:
             for level in value:
                 table.add_row(f"threshold at {level['false_alarm_rate']:.0%}", _level(level))
+        elif name == _MEMBERS:
+            for at, member in enumerate(value, start=1):
+                table.add_row(f"member {at}", _words(name, member))
         elif name not in (_SCORES, _HISTORY, _CAPABILITY, _TUNING):
             table.add_row(name.replace("_", " "), _words(name, value))
     print_table(table)

@@ -9,6 +9,7 @@ from totalrecall.cli.common import check_target, say
 from totalrecall.cli.paths import BACKBONE, INPUT, OUTPUT
 from totalrecall.detectors.settings import CommonSettings, ComparedSettings
 from totalrecall.errors import SettingError
+from totalrecall.patchcore.settings import JoinedSettings
 from totalrecall.registry import SETTINGS
 from totalrecall.system.settings import SECTIONS, Checked, Setting, declared, with_names
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from totalrecall.registry import AnyDetector
 
 __all__ = [
+    "FIT_SETTINGS",
     "add_rate_options",
     "add_reading_options",
     "add_report_options",
@@ -32,6 +34,8 @@ __all__ = [
     "tell_region",
     "training_pictures",
 ]
+
+FIT_SETTINGS: dict[str, type[CommonSettings]] = {**SETTINGS, "patchcore": JoinedSettings}
 
 _READERS: dict[str, Callable[[str], Any]] = {"backbone": BACKBONE, "roi": INPUT}  # what the program opens
 
@@ -62,11 +66,16 @@ def add_setting_options(
             if isinstance(what.default, bool):
                 group.add_argument(_option(name), action="store_const", const=True, help=text)
             else:
-                types = (what.type, *get_args(what.type))
-                several = "+" if any(get_origin(one) is Sequence for one in types) else None
+                several = "+" if any(map(_takes_several, by_method.values())) else None
                 group.add_argument(
                     _option(name), type=_reader(name, what), nargs=several, metavar=what.metavar, help=text
                 )
+
+
+def _takes_several(what: Setting) -> bool:
+    """Tell whether a value of a setting may be a list; a type that is not imported here is text."""
+    types = (what.type, *get_args(what.type))
+    return any(get_origin(one) is Sequence or (isinstance(one, str) and "Sequence[" in one) for one in types)
 
 
 def _option(name: str) -> str:
@@ -105,23 +114,40 @@ def given_settings(args: argparse.Namespace, kind: type[Checked]) -> dict[str, A
 
 
 def make_detector(args: argparse.Namespace) -> "AnyDetector":
-    """Return an unfitted detector from the parsed options.
+    """Return an unfitted detector from the parsed options of `fit`, where several backbones and sizes may be given.
 
     Raises:
         SettingError: an option was given that its method does not have.
     """
     from totalrecall.registry import detector_class
 
-    kind = SETTINGS[args.method]
-    for name in {name: None for other in SETTINGS.values() for name in given_settings(args, other)}:
-        if name not in declared(kind):
-            owners = " or ".join(method for method, other in SETTINGS.items() if name in declared(other))
+    kinds = FIT_SETTINGS
+    several = _unwrap(args)
+    for name in {name: None for other in kinds.values() for name in given_settings(args, other)}:
+        if name not in declared(kinds[args.method]):
+            owners = " or ".join(method for method, other in kinds.items() if name in declared(other))
             raise SettingError(
                 f"{name} is only for method {owners}, got method {args.method}. Leave it out.", name, "method"
             )
-    make: Any = detector_class(args.method)
-    detector: AnyDetector = make(**given_settings(args, kind))
+    if several and args.method != "patchcore":
+        names = " ".join(args.backbone)
+        raise SettingError(
+            f"backbone must be one name for method {args.method}, got {names}. Only patchcore joins several.",
+            "backbone",
+            "method",
+        )
+    make: Any = detector_class("joined" if several else args.method)
+    detector: AnyDetector = make(**given_settings(args, JoinedSettings if several else SETTINGS[args.method]))
     return detector
+
+
+def _unwrap(args: argparse.Namespace) -> bool:
+    """Take a list of one backbone or size as that one; tell whether there are several of either."""
+    if args.backbone is not None and len(args.backbone) == 1:
+        (args.backbone,) = args.backbone
+    if args.sizes is not None and len(args.sizes) == 1 and args.size is None:
+        (args.size,), args.sizes = args.sizes, None
+    return isinstance(args.backbone, list) or args.sizes is not None
 
 
 def tell_region(args: argparse.Namespace, region: "Marking | None") -> None:

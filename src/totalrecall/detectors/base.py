@@ -1,8 +1,8 @@
 """What PatchCore, PaDiM and SPADE share: judging pictures, thresholds, changes of these, and the model file.
 
-A detector turns a picture's feature maps into what its model compares, the features, and measures their distances to
-the model. Everything else is here: reading, the map in original pixels, regions, verdicts, thresholds, undo. What was
-learnt is one frozen `FitState`; whatever changes a detector makes another state and assigns it at the end.
+A detector measures pictures against its model (see `measuring`). Everything else is here: reading, regions, verdicts,
+thresholds, undo. What was learnt is one frozen `FitState`; whatever changes a detector makes another state and assigns
+it at the end.
 """
 
 import copy
@@ -34,21 +34,20 @@ from totalrecall.engines import Running
 from totalrecall.errors import ModelFileError, NotFittedError, PictureError, SettingError, UnlikePictureWarning
 from totalrecall.features.extractor import FeatureExtractor
 from totalrecall.pictures.bit_depth import BitDepth, checked_bit_depth, find_bit_depth
-from totalrecall.pictures.geometry import Frame, Recipe
+from totalrecall.pictures.geometry import Recipe
 from totalrecall.pictures.loading import LearntPicture, LoadedPicture, Source, Sources, expand, failure, load_picture
 from totalrecall.pictures.masks import read_roi
 from totalrecall.pictures.unlike import LearntKinds, PictureTally
-from totalrecall.scoring import NearestPatch, PatchDistances, Result, judged, regions_of
+from totalrecall.scoring import Measurement, Result, judged, regions_of
 from totalrecall.system.files import refuse_overwriting
 from totalrecall.types import LayerMap
 
-__all__ = ["Detector", "Features", "Model"]
+__all__ = ["Detector", "Model"]
 
-Features = TypeVar("Features")
-Own = TypeVar("Own", bound="Detector[Any, Any]")
+Own = TypeVar("Own", bound="Detector[Any]")
 
 
-class Detector(ABC, Generic[Model, Features]):
+class Detector(ABC, Generic[Model]):
     """A detector of anomalies that learns from good pictures alone. See `PatchCore` for what all of them have."""
 
     kind: ClassVar[str]  # in the header of a model file
@@ -62,6 +61,10 @@ class Detector(ABC, Generic[Model, Features]):
         self.backbone = load(settings.backbone) if isinstance(settings.backbone, str) else settings.backbone
         size = self.backbone.prepared_side(settings.size, settings.crop)
         self.recipe = Recipe.of(settings, None if self.region is None else self.region.mask, size=size)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Hold what a detector holds that has learnt nothing yet."""
         self._state: FitState[Model] | None = None
         self.report_: FitReport | None = None
         self.skipped_: list[PictureError] = []
@@ -75,23 +78,15 @@ class Detector(ABC, Generic[Model, Features]):
         """Learn what good pictures look like; fitting again forgets."""
 
     @abstractmethod
-    def _features(self, maps: Sequence[LayerMap], frame: Frame) -> Features:
-        """Turn a picture's feature maps, one a layer, each (1, h, w, c), into what the model compares.
+    def measure(self, loaded: LoadedPicture, maps: Sequence[LayerMap] | None = None) -> Measurement:
+        """Measure one picture against what was learnt.
 
         Args:
-            maps: of the picture.
-            frame: its geometry and region of interest.
+            loaded: the picture, prepared by the detector's recipe unless the maps are not given.
+            maps: its feature maps, one a layer, each (1, h, w, c); made of its pixels if not given.
 
         Raises:
-            PictureError: nothing of it is left to compare.
-        """
-
-    @abstractmethod
-    def _distances(self, model: Model, features: Features) -> PatchDistances:
-        """Measure one picture against a model.
-
-        Raises:
-            PictureError: a distance is no finite number.
+            PictureError: its score is no number, or the region of interest covers none of it.
         """
 
     @abstractmethod
@@ -253,23 +248,14 @@ class Detector(ABC, Generic[Model, Features]):
         """
         state, geometry = self._fitted(), loaded.geometry
         assert geometry is not None
-        frame = self.recipe.frame(geometry)
-        try:
-            distances = self._distances(state.model, self._features(maps, frame))
-        except PictureError as error:
-            raise PictureError(f"{loaded.path}: {error}") from None
-        score, full_map = distances.score_and_map(frame)
+        measured = self.measure(loaded, maps)
+        score, full_map = measured.score, measured.anomaly_map
         is_anomalous, pixel_threshold = judged(score, state.threshold), state.calibration.pixel_threshold
+        frame = self.recipe.frame(geometry)
         regions = regions_of(full_map, frame, pixel_threshold, is_anomalous, min_area=self.settings.min_area)
-        grid, (row, column) = distances.grid.shape, distances.worst_cell
-        worst, nearest = geometry.cell_centre(grid, row, column), None
-        if distances.nearest is not None:
-            source = state.pictures[distances.nearest[0]]
-            place = self.recipe.cell_centre((source.height, source.width), grid, *distances.nearest[1:])
-            nearest = NearestPatch(source.path, *place)
         taken = None
         if conditions and state.drift is not None:
-            taken = state.drift.conditions(look(loaded, self.recipe), float(distances.grid.mean()), score)
+            taken = state.drift.conditions(look(loaded, self.recipe), measured.mean_distance, score)
         return Result(
             path=loaded.path,
             score=score,
@@ -278,11 +264,11 @@ class Detector(ABC, Generic[Model, Features]):
             p_value=state.calibration.p_value(score),
             anomaly_map=full_map,
             regions=regions,
-            nearest=nearest,
+            nearest=measured.nearest,
             milliseconds=1000 * (time.perf_counter() - began),
             geometry=geometry,
             conditions=taken,
-            worst=worst,
+            worst=measured.worst,
             pixel_threshold=pixel_threshold,
             recipe=self.recipe,
             picture=loaded.image if loaded.in_memory else None,
@@ -303,6 +289,12 @@ class Detector(ABC, Generic[Model, Features]):
         self._state = state
         if self.settings.false_alarm_rate != state.calibration.rate:
             self.settings = replace(self.settings, false_alarm_rate=state.calibration.rate)
+
+    def judging_by(self: Own, state: FitState[Model]) -> Own:
+        """Return a detector of the same settings that judges by a state; this one stays as it is."""
+        other = copy.copy(self)
+        other.judge_by(state)
+        return other
 
     @property
     def pictures_(self) -> Sequence[LearntPicture]:
@@ -357,9 +349,7 @@ class Detector(ABC, Generic[Model, Features]):
         """
         if (false_alarm_rate is None) == (threshold is None):
             raise SettingError("judging needs false_alarm_rate or threshold, one of the two.")
-        other = copy.copy(self)
-        other.judge_by(self._with_other_threshold(false_alarm_rate, threshold))
-        return other
+        return self.judging_by(self._with_other_threshold(false_alarm_rate, threshold))
 
     def _with_other_threshold(self, false_alarm_rate: float | None, threshold: float | None) -> FitState[Model]:
         """Return the state that judges at another rate, or by a threshold set by hand.
@@ -428,11 +418,11 @@ class Detector(ABC, Generic[Model, Features]):
 
     def _undone(self) -> FitState[Model]:
         """Return the state before the last change."""
-        contents = undone(self._contents(self._fitted()))
+        contents = undone(self.contents(self._fitted()))
         header, tensors = contents
         try:
             check_layout(header, {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()})
-            return self._read_state(contents)
+            return self.state_from(contents)
         except DAMAGE as error:
             raise ModelFileError(f"The model's history is damaged: {reason_of(error)}. Copy or fit it again.") from None
 
@@ -540,7 +530,7 @@ class Detector(ABC, Generic[Model, Features]):
     ) -> FitState[Model]:
         """Return a changed state with the step that led there in its history."""
         after = replace(after, header=None, capability=None)  # it was of the model before
-        return with_history(before, self._contents(before), after, self._contents(after), what, pictures)
+        return with_history(before, self.contents(before), after, self.contents(after), what, pictures)
 
     # ------------------------------------------------------------------ what all fits share
 
@@ -551,14 +541,15 @@ class Detector(ABC, Generic[Model, Features]):
         depth = find_bit_depth(sources, asked, progress=progress)
         if depth.note:
             warnings.warn(depth.note, UnlikePictureWarning, stacklevel=4)
-        self._set_depth(depth)
+        self.set_depth(depth)
         try:
             yield
         except BaseException:
-            self._set_depth(former)
+            self.set_depth(former)
             raise
 
-    def _set_depth(self, depth: BitDepth | None) -> None:
+    def set_depth(self, depth: BitDepth | None) -> None:
+        """Prepare pictures by another bit depth from now on."""
         if depth != self.recipe.depth:
             self.recipe = replace(self.recipe, depth=depth)
             self.extractor.recipe = self.recipe
@@ -585,14 +576,18 @@ class Detector(ABC, Generic[Model, Features]):
             'copy.trecall'
         """
         state = self._fitted()
-        header, tensors = self._contents(state)
+        header, tensors = self.contents(state)
         if replacing is None:  # else the file that is there is known to be the model
             refuse_overwriting(path, (picture.path for picture in state.pictures), "a picture that the model learnt")
         if embed_backbone:
-            tensors["backbone.graph"] = np.frombuffer(self.backbone.graph, np.uint8)
+            tensors = {**tensors, **{name: np.frombuffer(graph, np.uint8) for name, graph in self._graphs().items()}}
         return write_artifact(path, header, tensors, replacing=replacing)
 
-    def _contents(self, state: FitState[Model]) -> Contents:
+    def _graphs(self) -> dict[str, bytes]:
+        """Return the backbone's graph, by the name of the tensor that holds it."""
+        return {"backbone.graph": self.backbone.graph}
+
+    def contents(self, state: FitState[Model]) -> Contents:
         """Return header and tensors of the model file for a state, all but the backbone's graph."""
         header, tensors = self._to_tensors(state)
         header = {
@@ -677,10 +672,10 @@ class Detector(ABC, Generic[Model, Features]):
         Raises:
             KeyError, TypeError, ValueError: a part is missing or does not fit.
         """
-        self._set_depth(BitDepth.from_json(contents[0]["recipe"]))
-        self.judge_by(self._read_state(contents))
+        self.set_depth(BitDepth.from_json(contents[0]["recipe"]))
+        self.judge_by(self.state_from(contents))
 
-    def _read_state(self, contents: Contents) -> FitState[Model]:
+    def state_from(self, contents: Contents) -> FitState[Model]:
         """Return the state that a model file holds.
 
         Raises:

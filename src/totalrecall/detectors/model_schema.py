@@ -7,11 +7,12 @@ Shapes are written in symbols: each stands for one number in the whole file, p f
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from totalrecall.detectors import members
 from totalrecall.detectors.model_file import Layout
 from totalrecall.errors import ModelFileError
 
@@ -296,6 +297,7 @@ _OWN: dict[str, dict[str, tuple[str, Shape]]] = {
         "gallery.pooled": ("float32", ("p", "c")),
         "gallery.inside?": ("uint8", ("p", "rows", "columns")),
     },
+    members.KIND: {"joined.scales": ("float64", ("members",))},
 }
 _TOGETHER = (
     {"drift.values", "drift.mean"},
@@ -339,6 +341,11 @@ def check_layout(header: Mapping[str, Any], layout: Layout) -> None:
     expected = {**_COMMON, **_OWN[header["kind"]]}
     sizes: dict[str, int] = {"p": len(header["pictures"])}
     by = {"p": "pictures"}
+    if header["kind"] == members.KIND:
+        parts, layout = members.apart(header, layout)
+        sizes["members"], by["members"] = len(parts), "members"
+        expected = {name: what for name, what in expected.items() if not name.startswith("extents.")}  # of a member
+        _of_each(parts, check_layout)
     for key, (kind, shape) in expected.items():
         name = key.removesuffix("?")
         if name in layout:
@@ -356,6 +363,23 @@ def check_layout(header: Mapping[str, Any], layout: Layout) -> None:
     d = sizes.get("d", 0)
     if "triangle" in sizes and sizes["triangle"] != d * (d + 1) // 2:
         raise ValueError("gaussians.scatter is of another shape than gaussians.mean")
+
+
+def _of_each(parts: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]], check: Callable[..., None]) -> None:
+    """Check each member of a model that holds several.
+
+    Raises:
+        ValueError: as the check does, with the member's number before it.
+    """
+    for at, part in enumerate(parts):
+        _of_one(f"members[{at}]", part, check)
+
+
+def _of_one(where: str, part: tuple[Mapping[str, Any], Mapping[str, Any]], check: Callable[..., None]) -> None:
+    try:
+        check(*part)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
 def check_layout_if_known(header: Mapping[str, Any], layout: Layout) -> bool:
@@ -419,6 +443,9 @@ def check_values(header: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -
     Raises:
         ValueError: says in which tensor.
     """
+    if header["kind"] == members.KIND:
+        parts, tensors = members.apart(header, tensors)
+        _of_each(parts, check_values)
     pictures = len(header["pictures"])
     for name, tensor in tensors.items():
         if name.startswith("history.") or tensor.dtype.kind != "f" or not tensor.size:

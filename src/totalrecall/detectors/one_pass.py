@@ -13,9 +13,10 @@ import numpy as np
 
 from totalrecall.backbones import Advice, Backbone
 from totalrecall.calibration import Calibration, held_out
-from totalrecall.detectors.base import Detector, Model
+from totalrecall.detectors.base import Model
 from totalrecall.detectors.extents import Extents, learn_extents, restored_extents
 from totalrecall.detectors.fit_report import FitReport, Progress, nothing_readable, warn_of_fit
+from totalrecall.detectors.measuring import OneBackbone
 from totalrecall.detectors.settings import PyramidSettings
 from totalrecall.detectors.state import FitState
 from totalrecall.drift.conditions import Glance, Reference, look
@@ -162,7 +163,7 @@ class _Reading:
         return [self.errors[at] for at in sorted(self.errors)]
 
 
-class OnePass(Detector[Model, Seen]):
+class OnePass(OneBackbone[Model, Seen]):
     """A detector that reads each good picture once. See `PaDiM` and `SPADE`."""
 
     settings: PyramidSettings

@@ -28,6 +28,7 @@ from totalrecall.export.patches import (
 from totalrecall.export.preparation import Prepared, prepare
 from totalrecall.export.verdict import Cells, anomaly_map, cells_of, extent_score, first_largest, picture_score
 from totalrecall.patchcore.detector import PatchCore
+from totalrecall.patchcore.joined import JoinedPatchCore
 from totalrecall.scoring import cell_sigma
 from totalrecall.system.text import format_size
 
@@ -79,7 +80,8 @@ def build_graph(
             in place of the 1 that number.
 
     Raises:
-        SettingError: it is a SPADE model, or too large for one file; or the bank's type is unknown, or the batch.
+        SettingError: it is a SPADE or a joined model, or too large for one file; or the bank's type is unknown, or the
+            batch.
         MissingExtraError: the package onnx is not installed.
     """
     check_exportable(detector, bank, batch)
@@ -125,6 +127,11 @@ def check_exportable(detector: AnyDetector, bank: str = "float32", batch: int = 
         raise SettingError(
             "A SPADE model cannot be exported: it compares each picture with other whole pictures' maps, chosen anew "
             "for each, which are hundreds of megabytes. Fit with --method patchcore or padim."
+        )
+    if isinstance(detector, JoinedPatchCore):
+        raise SettingError(
+            f"A model of {len(detector.members)} joined banks cannot be exported: one graph holds one backbone at one "
+            "size. Fit with one --backbone and one size."
         )
     if not 1 <= batch <= LARGEST_BATCH:
         raise SettingError(f"batch must be from 1 to {LARGEST_BATCH} pictures, got {batch}.", "batch")

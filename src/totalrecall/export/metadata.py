@@ -33,7 +33,7 @@ __all__ = [
     "unpacked_mask",
 ]
 
-AnyDetector: TypeAlias = Detector[Any, Any]
+AnyDetector: TypeAlias = Detector[Any]
 
 METADATA_KEY = "totalrecall.export"
 LARGEST_BATCH = 64  # pictures: all nodes but the backbone's are written for each

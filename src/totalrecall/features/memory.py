@@ -12,7 +12,7 @@ from totalrecall.pictures.geometry import Recipe
 from totalrecall.pictures.loading import FAILURES, READ_AHEAD, Source, picture_size, spread
 from totalrecall.system.memory import resident_memory
 
-__all__ = ["baseline", "baseline_bytes", "sizes_seen"]
+__all__ = ["baseline", "baseline_bytes", "engine_bytes", "sizes_seen"]
 
 # Bytes, measured (see `benchmarks/bounded.py`).
 _PROGRAM = 140 << 20  # Python, NumPy, OpenCV, OpenVINO
@@ -52,7 +52,11 @@ def baseline_bytes(extractor: FeatureExtractor, pixels: int, grid: int, pictures
     threads = min(os.cpu_count() or 1, 8)
     # read ahead and being decoded, see `loading.load_pictures`; of large pictures no more than is let in, and one
     waiting = min((3 * threads + 8) * 3 * pixels, READ_AHEAD + 12 * pixels)
-    seen = extractor.recipe.piece**2 * _PER_PIXEL
-    ours = _PROGRAM + _GRAPHS * len(extractor.backbone.graph) + seen + _GRIDS * grid + waiting
+    ours = _PROGRAM + engine_bytes(extractor) + _GRIDS * grid + waiting
     # a program that already holds much memory has that much less
     return max(ours, resident_memory()) + _PER_PICTURE * pictures
+
+
+def engine_bytes(extractor: FeatureExtractor) -> int:
+    """Return the bytes of the backbone's graph, ready to run."""
+    return _GRAPHS * len(extractor.backbone.graph) + extractor.recipe.piece**2 * _PER_PIXEL

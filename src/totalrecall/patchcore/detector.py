@@ -4,7 +4,6 @@ What it shares with the methods that it is compared with, judging and keeping, i
 """
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from totalrecall.calibration import Calibration
-from totalrecall.detectors.base import Detector
-from totalrecall.detectors.changes import Change, Changed, are_last_added, named_pictures, read_newcomers
+from totalrecall.detectors.changes import Change, Changed, Newcomer, are_last_added, named_pictures, read_newcomers
 from totalrecall.detectors.extents import Extents, restored_extents
-from totalrecall.detectors.fit_report import FitReport, Progress, warn_of_fit
+from totalrecall.detectors.fit_report import Progress, warn_of_fit
+from totalrecall.detectors.measuring import OneBackbone
 from totalrecall.detectors.model_file import Contents
 from totalrecall.detectors.state import FitState
-from totalrecall.errors import OutlierWarning, PictureError, RepeatedPartsWarning
+from totalrecall.errors import PictureError
 from totalrecall.features.patches import PatchExtractor, flatten_grid
 from totalrecall.patchcore.bank import Bank, BankState
 from totalrecall.patchcore.calibration_patches import CalibrationPatches, Coverage
 from totalrecall.patchcore.judge import Judge, PatchSet
-from totalrecall.patchcore.settings import Settings
+from totalrecall.patchcore.settings import Settings, refuse_several
 from totalrecall.pictures.geometry import Frame
 from totalrecall.pictures.loading import LearntPicture, Source, Sources, expand
 from totalrecall.pictures.unlike import PictureTally
@@ -35,12 +34,11 @@ from totalrecall.types import LayerMap
 
 if TYPE_CHECKING:
     from totalrecall.patchcore.fitting import Announce
-    from totalrecall.patchcore.reading import TrainingPatches
 
 __all__ = ["PatchCore"]
 
 
-class PatchCore(Detector[Bank, PatchSet]):
+class PatchCore(OneBackbone[Bank, PatchSet]):
     """Anomaly detection from good pictures alone (Roth et al., CVPR 2022).
 
     Examples:
@@ -68,7 +66,7 @@ class PatchCore(Detector[Bank, PatchSet]):
     extractor: PatchExtractor
     _state: BankState | None
 
-    @takes(Settings)
+    @takes(Settings, refuse=refuse_several)
     def __init__(self, settings: Settings) -> None:
         """Prepare a detector that has learnt nothing yet.
 
@@ -133,63 +131,19 @@ class PatchCore(Detector[Bank, PatchSet]):
             >>> detector.report_.pictures, detector.report_.vectors
             (8, 2000)
         """
-        from totalrecall.patchcore.fitting import learn
+        from totalrecall.patchcore.fitting import fit_bank, warn_of_outliers
 
         sources = expand(pictures)
         with self._depth_of(sources, progress):
-            learnt, reader = learn(
+            fitted = fit_bank(
                 self.extractor, self.settings, sources, memory=memory, announce=announce, progress=progress
             )
-            state, left_out = self._state_of(learnt, reader.report, progress)
+            state, reader = fitted.state, fitted.reader
             self.judge_by(state)
             self.report_, self.skipped_ = reader.report, reader.skipped
             warn_of_fit(reader.report, reader.skipped, reader.tally, state.pictures, len(sources))
-            self.outliers_ = left_out
-            self._warn_of_outliers(state.calibration, learnt.pictures)
+            self.outliers_ = warn_of_outliers(state.calibration, state.pictures, self.settings, fitted.left_out)
         return self
-
-    def _state_of(
-        self, learnt: "TrainingPatches", report: FitReport, progress: Progress | None
-    ) -> tuple[BankState, list[str]]:
-        """Choose the bank and calibrate; return the state, and the paths of the pictures left out as outliers."""
-        from totalrecall.patchcore.fitting import calibrate, without_outliers
-
-        with report.timing("coreset"):
-            choice = learnt.choose()
-        left_out: list[str] = []
-        if self.settings.ignore_outliers:
-            with report.timing("comparing"):
-                choice, left_out = without_outliers(learnt, choice, progress)
-        with report.timing("calibration"):
-            calibrated = calibrate(learnt, Judge(self.settings, self.recipe), progress)
-        bank = learnt.bank(choice)  # last, so that no other bank is in memory at the same time
-        bank = bank if calibrated.levels is None else bank.with_levels(calibrated.levels)
-        calibration = calibrated.calibration
-        report.finish(
-            pictures=len(bank.pictures),
-            patches=learnt.patch_count,
-            bank=bank.vectors.shape,
-            radius=choice.radius,
-            scored=len(calibration.scores),
-        )
-        known = math.isfinite(choice.radius)  # of a random choice it is not
-        coverage = Coverage(choice.radius, len(bank.pictures)) if known else None
-        drift, patches, extents = calibrated.drift, calibrated.patches, calibrated.extents
-        state = BankState(bank, bank.pictures, calibration, drift, patches=patches, coverage=coverage, extents=extents)
-        return state, left_out
-
-    def _warn_of_outliers(self, calibration: Calibration, pictures: Sequence[LearntPicture]) -> None:
-        """Warn of parts that are shown several times, and of pictures unlike the others; `fit` itself calls it."""
-        from totalrecall.outliers.notes import outlier_note, repeated_note, unlike_the_others
-
-        repeated = repeated_note(calibration)
-        if repeated:
-            warnings.warn(repeated, RepeatedPartsWarning, stacklevel=3)
-        if not self.settings.ignore_outliers:
-            self.outliers_ = unlike_the_others(calibration, pictures)
-            if self.outliers_:
-                note = outlier_note(self.outliers_, len(calibration.scores))
-                warnings.warn(note, OutlierWarning, stacklevel=3)
 
     def _with_pictures(
         self, add: Sequence[Source] | None, remove: Sequence[str | Path], progress: Progress | None
@@ -205,18 +159,33 @@ class PatchCore(Detector[Bank, PatchSet]):
                 return state, replace(update.unchanged(state, "remove"), skipped=skipped)
             after, change = update.remove(state, leaving, self.judge)
             return after, replace(change, skipped=skipped)
-        rows, columns, d = self.extractor.expected_grid()
-        newcomers, known, skipped = read_newcomers(
-            self.extractor,
-            self._features,
-            {picture.sha256 for picture in state.pictures},
-            add,
-            bytes_per_picture=2 * 4 * rows * columns * d,
-            tally=PictureTally(self._kinds),
-            progress=progress,
-        )
+        newcomers, known, skipped = self.read_newcomers(add, PictureTally(self._kinds), progress)
         after, change = update.add(state, newcomers, self.judge)
         return after, replace(change, known=known, skipped=[*skipped, *change.skipped])
+
+    def read_newcomers(
+        self, sources: Sequence[Source], tally: PictureTally, progress: Progress | None = None
+    ) -> tuple[list[Newcomer[PatchSet]], list[str], list[PictureError]]:
+        """Return the pictures that are new to the detector, paths of known ones, and why others cannot be used.
+
+        Args:
+            sources: of the pictures.
+            tally: notes what sets them apart from those that were learnt.
+            progress: called after each picture.
+
+        Raises:
+            SettingError: memory does not hold so many.
+        """
+        rows, columns, d = self.extractor.expected_grid()
+        return read_newcomers(
+            self.extractor,
+            self._features,
+            {picture.sha256 for picture in self._bank_state.pictures},
+            sources,
+            bytes_per_picture=2 * 4 * rows * columns * d,
+            tally=tally,
+            progress=progress,
+        )
 
     def _without_last_added(self, leaving: Sequence[int], skipped: Sequence[PictureError]) -> tuple[BankState, Change]:
         """Return the state before the last update, whose pictures are all to leave, and what was done."""

@@ -1,7 +1,8 @@
 """The steps of a fit: read the pictures as planned, leave out dirty patches, calibrate the threshold."""
 
+import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,12 +11,14 @@ from totalrecall.calibration import Calibration
 from totalrecall.detectors.extents import Extents, learn_extents
 from totalrecall.detectors.fit_report import FitReport, Progress
 from totalrecall.drift.conditions import Glance, Reference
-from totalrecall.errors import ChunkedFitWarning, PictureError, SettingError
+from totalrecall.errors import ChunkedFitWarning, OutlierWarning, PictureError, RepeatedPartsWarning, SettingError
 from totalrecall.features.patches import PatchExtractor
 from totalrecall.outliers.explain import LeaveOneOutIndex, dirty_patches, explain
-from totalrecall.patchcore.bank import Bank
+from totalrecall.outliers.notes import outlier_note, repeated_note, unlike_the_others
+from totalrecall.patchcore.bank import Bank, BankState
 from totalrecall.patchcore.calibration_patches import (
     CalibrationPatches,
+    Coverage,
     PatchKeeper,
     highest_pictures,
     kept_pictures,
@@ -27,13 +30,23 @@ from totalrecall.patchcore.plan import Plan, make_plan
 from totalrecall.patchcore.reading import CoresetChoice, PicturePatches, Reader, TrainingPatches
 from totalrecall.patchcore.settings import Settings
 from totalrecall.pictures.copies import Repeats
-from totalrecall.pictures.loading import Source
+from totalrecall.pictures.loading import LearntPicture, Source
 from totalrecall.scoring import PatchDistances, region_level
 from totalrecall.search.levels import choose_levels
 from totalrecall.system.text import format_size
 from totalrecall.types import Patches
 
-__all__ = ["Announce", "Calibrated", "calibrate", "chunked_note", "learn", "without_outliers"]
+__all__ = [
+    "Announce",
+    "Calibrated",
+    "Fitted",
+    "calibrate",
+    "chunked_note",
+    "fit_bank",
+    "learn",
+    "warn_of_outliers",
+    "without_outliers",
+]
 
 Announce = Callable[[Plan], None]
 
@@ -46,16 +59,91 @@ def chunked_note(plan: Plan) -> str:
     )
 
 
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """What a fit gave.
+
+    Attributes:
+        state: bank, calibration, and what is kept beside them.
+        reader: with its report, and the pictures that it had to skip.
+        left_out: paths of pictures whose bad patches were left out.
+        grids: distances (rows, columns) of the pictures that set the threshold, by their number among all.
+    """
+
+    state: BankState
+    reader: Reader
+    left_out: list[str]
+    grids: Mapping[int, np.ndarray]
+
+
+def fit_bank(
+    extractor: PatchExtractor,
+    settings: Settings,
+    sources: Sequence[Source] | Repeats,
+    *,
+    memory: int | None = None,
+    announce: Announce | None = None,
+    progress: Progress | None = None,
+) -> Fitted:
+    """Learn a bank of good pictures and calibrate it; see `PatchCore.fit`, and `learn` for what is raised."""
+    learnt, reader = learn(extractor, settings, sources, memory=memory, announce=announce, progress=progress)
+    report = reader.report
+    with report.timing("coreset"):
+        choice = learnt.choose()
+    left_out: list[str] = []
+    if settings.ignore_outliers:
+        with report.timing("comparing"):
+            choice, left_out = without_outliers(learnt, choice, progress)
+    with report.timing("calibration"):
+        calibrated = calibrate(learnt, Judge(settings, extractor.recipe), progress)
+    bank = learnt.bank(choice)  # last, so that no other bank is in memory at the same time
+    bank = bank if calibrated.levels is None else bank.with_levels(calibrated.levels)
+    calibration = calibrated.calibration
+    report.finish(
+        pictures=len(bank.pictures),
+        patches=learnt.patch_count,
+        bank=bank.vectors.shape,
+        radius=choice.radius,
+        scored=len(calibration.scores),
+    )
+    known = math.isfinite(choice.radius)  # of a random choice it is not
+    coverage = Coverage(choice.radius, len(bank.pictures)) if known else None
+    drift, patches, extents = calibrated.drift, calibrated.patches, calibrated.extents
+    state = BankState(bank, bank.pictures, calibration, drift, patches=patches, coverage=coverage, extents=extents)
+    return Fitted(state, reader, left_out, calibrated.grids)
+
+
+def warn_of_outliers(
+    calibration: Calibration, pictures: Sequence[LearntPicture], settings: Settings, left_out: list[str]
+) -> list[str]:
+    """Warn of parts that are shown several times, and of pictures unlike the others; `fit` itself calls it.
+
+    Returns:
+        The paths of these pictures: those left out, where the settings say so.
+    """
+    repeated = repeated_note(calibration)
+    if repeated:
+        warnings.warn(repeated, RepeatedPartsWarning, stacklevel=3)
+    if settings.ignore_outliers:
+        return left_out
+    outliers = unlike_the_others(calibration, pictures)
+    if outliers:
+        warnings.warn(outlier_note(outliers, len(calibration.scores)), OutlierWarning, stacklevel=3)
+    return outliers
+
+
 def learn(
     extractor: PatchExtractor,
     settings: Settings,
-    sources: Sequence[Source],
+    sources: Sequence[Source] | Repeats,
     *,
     memory: int | None = None,
     announce: Announce | None = None,
     progress: Progress | None = None,
 ) -> tuple[TrainingPatches, Reader]:
     """Read good pictures; see `PatchCore.fit`, which this is the first half of, and `Settings.new_parts`.
+
+    Where the repeats among the pictures were searched for already, by another fit of the same pictures, they are given.
 
     Returns:
         What banks can be chosen from, and the reader with its report and the pictures that it had to skip. Those that
@@ -68,7 +156,7 @@ def learn(
     Warns:
         ChunkedFitWarning: memory was not given, and what is free does not hold all patches at once.
     """
-    repeats = Repeats(sources)
+    repeats = sources if isinstance(sources, Repeats) else Repeats(sources)
     plan = make_plan(extractor, settings, repeats.distinct, memory)
     if announce:
         announce(plan)
@@ -150,6 +238,7 @@ class Calibrated:
         patches: what is kept of them so that the threshold can follow the bank; None where there is no calibration.
         levels: dimensions in which such a bank is best searched; None where no picture was scored.
         extents: what their distances say about scores; None of too few pictures.
+        grids: their distances (rows, columns), by their number among the detector's pictures.
     """
 
     calibration: Calibration
@@ -157,6 +246,7 @@ class Calibrated:
     patches: CalibrationPatches | None
     levels: tuple[int, ...] | None
     extents: Extents | None
+    grids: Mapping[int, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,7 +295,8 @@ def calibrate(learnt: TrainingPatches, judge: Judge, progress: Progress | None) 
     if learnt.parts is not None:
         parts, shown_by = len(np.unique(learnt.parts)), len(learnt.parts)
         calibration = replace(calibration, parts=parts, shown_by=shown_by, new_parts=settings.new_parts)
-    return Calibrated(calibration, drift, _kept_patches(learnt, measured, calibration, judge), levels, extents)
+    patches, grids = _kept_patches(learnt, measured, calibration, judge), {seen.picture: seen.grid for seen in measured}
+    return Calibrated(calibration, drift, patches, levels, extents, grids)
 
 
 def _measure_folds(

@@ -16,7 +16,7 @@ import numpy as np
 
 from totalrecall.calibration import held_out, make_folds
 from totalrecall.errors import DataError, SettingError
-from totalrecall.features.memory import baseline_bytes, sizes_seen
+from totalrecall.features.memory import baseline_bytes, engine_bytes, sizes_seen
 from totalrecall.features.patches import PatchExtractor
 from totalrecall.patchcore.coreset import AT_ONCE, budget, project
 from totalrecall.patchcore.settings import Settings, coreset_dimensions
@@ -27,7 +27,7 @@ from totalrecall.system.text import format_size
 from totalrecall.system.threads import one_blas_thread
 from totalrecall.types import Matrix, Patches
 
-__all__ = ["Plan", "make_plan", "projected_patches", "refilling"]
+__all__ = ["JoinedPlan", "Plan", "make_plan", "plan_members", "projected_patches", "refilling"]
 
 _LARGER = 2.0  # a chunk keeps this many times its share, so that the merge has something to choose among,
 _LEAST = 1000  # and so many at least, or as many as the bank: fewer may leave out whole kinds of patches
@@ -166,6 +166,66 @@ def make_plan(
         raise SettingError(_refusal(sizes, settings, default), "memory")
     check_scratch(plan.scratch)
     return plan
+
+
+@dataclass(frozen=True)
+class JoinedPlan:
+    """What the fits of several members will take, one after the other.
+
+    Attributes:
+        names: of the members, in words.
+        plans: of each, within what those before it leave of the limit.
+        memory: bytes that are expected to be used at most; `limit` are allowed.
+    """
+
+    names: Sequence[str]
+    plans: Sequence[Plan]
+    memory: int
+    limit: int
+
+    @property
+    def scratch(self) -> int:
+        """Bytes of scratch file."""
+        return max(plan.scratch for plan in self.plans)
+
+    def facts(self) -> dict[str, object]:
+        """Return what a program may want to read, as JSON types."""
+        members = [{"member": name, **plan.facts()} for name, plan in zip(self.names, self.plans, strict=True)]
+        whole = {"pictures": self.plans[0].pictures, "limit": self.limit, "memory": self.memory}
+        return {**whole, "scratch": self.scratch, "members": members}
+
+
+def plan_members(
+    members: Sequence[tuple[PatchExtractor, Settings]],
+    names: Sequence[str],
+    sources: Sequence[Source],
+    memory: int | None = None,
+) -> JoinedPlan:
+    """Choose how to fit several members on the same pictures, one after the other: each stays in memory.
+
+    Args:
+        members: extractor and settings of each.
+        names: of them, in words.
+        sources, memory: see `make_plan`.
+
+    Raises:
+        DataError, SettingError: as `make_plan`.
+    """
+    limit = resident_memory() + available_memory() // 2 if memory is None else memory
+    plans: list[Plan] = []
+    held = most = 0
+    for (extractor, settings), name in zip(members, names, strict=True):
+        try:
+            plan = make_plan(extractor, settings, sources, limit - held)
+        except SettingError as error:
+            beside = f", beside {format_size(held)} for those before it" if held else ""
+            raise SettingError(f"{error} This is for the member {name}{beside}.", *error.settings) from None
+        plans.append(plan)
+        most = max(most, held + plan.memory)
+        rows, columns, _ = extractor.expected_grid()
+        held += int(_SEARCHED * 4 * plan.vectors * plan.dimensions) + 4 * rows * columns * plan.held
+        held += engine_bytes(extractor)
+    return JoinedPlan(names, plans, most, limit)
 
 
 @dataclass(frozen=True)

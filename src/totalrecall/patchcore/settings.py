@@ -1,14 +1,30 @@
 """The settings of PatchCore. Nothing here imports NumPy: `--help` shows them."""
 
 import math
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from totalrecall.detectors.settings import CommonSettings
 from totalrecall.errors import SettingError
 from totalrecall.features.settings import PatchSettings
-from totalrecall.system.settings import Rule, minimum, one_of, setting
+from totalrecall.pictures.settings import SIZE
+from totalrecall.system.settings import Rule, declared, minimum, one_of, setting
 
-__all__ = ["SCORING", "SCORINGS", "SUBSAMPLING", "SUBSAMPLINGS", "Settings", "coreset_dimensions"]
+if TYPE_CHECKING or "jaxtyping" in sys.modules:  # the test run checks the types of all values
+    from totalrecall.backbones import Backbone
+
+__all__ = [
+    "SCORING",
+    "SCORINGS",
+    "SUBSAMPLING",
+    "SUBSAMPLINGS",
+    "JoinedSettings",
+    "Settings",
+    "coreset_dimensions",
+    "refuse_several",
+]
 
 SUBSAMPLINGS = ("greedy", "random")
 SUBSAMPLING = one_of(SUBSAMPLINGS)
@@ -121,6 +137,92 @@ class Settings(PatchSettings, CommonSettings):
                 "coreset_radius",
                 "subsampling",
             )
+
+
+_MOST_MEMBERS = 16
+
+
+def _are_backbones(backbone: object) -> bool:
+    return not isinstance(backbone, (list, tuple)) or 1 <= len(backbone) <= _MOST_MEMBERS
+
+
+def _are_sizes(sizes: Sequence[int]) -> bool:
+    return 1 <= len(sizes) <= _MOST_MEMBERS and all(SIZE.test(size) for size in sizes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JoinedSettings(Settings):
+    """The settings of `JoinedPatchCore`: those of its members, and of which there are several of some."""
+
+    backbone: "str | Backbone | Sequence[str | Backbone]" = setting(  # type: ignore[assignment]  # several here
+        "compact",
+        "features",
+        "name of the network that gives the features; `totalrecall backbones list` shows all",
+        details="Several names: one for each member.",
+        rule=Rule(f"one name, or from 1 to {_MOST_MEMBERS}", _are_backbones),
+        metavar="NAME",
+    )
+    sizes: Sequence[int] | None = setting(
+        None,
+        "pictures",
+        "several sizes: a memory bank for each, as for each of several names of {backbone}; their scores are joined to "
+        "one",
+        details="With several names of {backbone} too, each of them has its own size, in the same order.",
+        default_means="one bank, of pictures of one {size}",
+        rule=Rule(f"from 1 to {_MOST_MEMBERS} numbers from 32 to 4096", _are_sizes, "Usual: 256 384."),
+        metavar="PIXELS",
+        stored=False,
+    )
+
+    def __post_init__(self) -> None:
+        """Check every value, and what they must be together."""
+        super().__post_init__()
+        if self.sizes is None:
+            return
+        if self.size is not None:
+            raise SettingError(
+                f"sizes is in place of size, got sizes {_in_words(self.sizes)} and size {self.size}.", "sizes", "size"
+            )
+        names = self.names
+        if len(names) > 1 and len(self.sizes) not in (1, len(names)):
+            raise SettingError(
+                f"sizes must be one for each backbone, got {len(self.sizes)} for {len(names)} backbones. "
+                "A backbone may be named several times.",
+                "sizes",
+                "backbone",
+            )
+
+    @property
+    def names(self) -> "Sequence[str | Backbone]":
+        """The backbones, as a list of one or more."""
+        backbone: Any = self.backbone
+        return list(backbone) if isinstance(backbone, (list, tuple)) else [backbone]
+
+    def members(self) -> list[Settings]:
+        """Return the settings of each member, which may be one alone."""
+        names: list[Any] = list(self.names)
+        sizes: list[Any] = list(self.sizes) if self.sizes else [self.size]
+        count = max(len(names), len(sizes))
+        names, sizes = (values * count if len(values) == 1 else values for values in (names, sizes))
+        shared = {name: getattr(self, name) for name in declared(Settings)}
+        return [Settings(**{**shared, "backbone": name, "size": size}) for name, size in zip(names, sizes, strict=True)]
+
+
+def _in_words(numbers: Sequence[int]) -> str:
+    return " ".join(map(str, numbers))
+
+
+def refuse_several(keywords: Mapping[str, object]) -> None:
+    """Lead a person who wants several backbones or sizes to the class that takes them.
+
+    Raises:
+        SettingError: the keywords of a `PatchCore` name several.
+    """
+    several = [name for name in ("backbone", "size") if isinstance(keywords.get(name), (list, tuple))]
+    if "sizes" in keywords or several:
+        name = "sizes" if "sizes" in keywords else several[0]
+        given = {"backbone": "backbone=('compact', 'lite2')"}.get(name, "sizes=(256, 384)")
+        raise SettingError(f"{name}: a PatchCore has one backbone and one size. Use JoinedPatchCore({given}).", name)
 
 
 # A projection to 128 dimensions, the paper's, errs by some percent in every distance. On 384 numbers it saves two

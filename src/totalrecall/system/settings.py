@@ -14,7 +14,7 @@ import difflib
 import inspect
 import re
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -182,11 +182,15 @@ class Checked:
 
 
 def takes(
-    settings: Callable[Keywords, Chosen],
+    settings: Callable[Keywords, Chosen], *, refuse: Callable[[Mapping[str, object]], None] | None = None
 ) -> Callable[[Callable[[Made, Chosen], None]], Callable[Concatenate[Made, Keywords], None]]:
     """Let a constructor take each setting as a keyword; it is given the settings as one checked object.
 
     `inspect.signature`, `help` and type checkers see the keywords, and the docstring says what they mean.
+
+    Args:
+        settings: the class of settings.
+        refuse: called with the keywords before anything is made of them; raises where they are for another class.
     """
 
     def decorate(initialise: Callable[[Made, Chosen], None]) -> Callable[Concatenate[Made, Keywords], None]:
@@ -195,6 +199,8 @@ def takes(
 
         # A ParamSpec needs both names; each keyword is one that the settings declare, or is refused by name.
         def __init__(self: Made, /, *positional: Keywords.args, **keywords: Keywords.kwargs) -> None:  # noqa: N807
+            if refuse is not None:
+                refuse(keywords)
             unknown = [name for name in keywords if name not in names]
             if unknown:
                 raise TypeError(_unexpected(type(self).__name__, unknown[0], names))

@@ -22,7 +22,7 @@ _PER_KIND = 8  # defects: 64 in all, which a fit of twenty pictures judges in th
 
 
 def found_above(
-    detector: "Detector[Any, Any]", sources: Sequence[Source], thresholds: Sequence[float], *, seed: int = 0
+    detector: "Detector[Any]", sources: Sequence[Source], thresholds: Sequence[float], *, seed: int = 0
 ) -> tuple[list[int], int]:
     """Return how many planted defects score above each threshold, and how many were planted.
 
