@@ -115,7 +115,7 @@ def test_what_a_model_file_keeps_of_the_settings():
         "coreset", "at_least", "coreset_radius", "subsampling", "projection", "ignore_outliers", "patch_size", "stride",
         "descriptor", "scoring", "neighbours", "folds", "new_parts", "tilt_up_to",
     }  # fmt: skip
-    own = {"patchcore": patchcore, "padim": {"dimensions"}, "spade": {"neighbours"}}
+    own = {"patchcore": patchcore, "padim": {"dimensions", "scoring"}, "spade": {"neighbours", "scoring"}}
     for method, kind in SETTINGS.items():
         assert set(kind().stored()) == shared | own[method]
     assert CommonSettings(layers=[1, 2]).stored()["layers"] == [1, 2]
