@@ -5,7 +5,8 @@
 Each of the environments has numpy, opencv-python-headless and either onnxruntime or openvino; there a program of twenty
 lines reads the files, runs the graph and prints scores. Beside them stand the scores of the model in float32, by the
 stepwise road. A model scores by its own scoring on all pictures, and by the others on every fourth; for these the
-threshold is the 95 % quantile of the good test pictures' scores, since a fit sets one for its own scoring alone.
+threshold is the 95 % quantile of the good test pictures' scores, since a fit sets one for its own scoring alone. PaDiM
+is measured by its own scoring.
 Asserted: no score differs by more than the stated tolerance, and no verdict.
 """
 
@@ -20,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common import open_real_set, record
-from totalrecall import PatchCore, load_detector
+from totalrecall import PaDiM, PatchCore, load_detector
 from totalrecall.export.build import build_graph
 from totalrecall.export.parity import TOLERANCE
 
@@ -60,8 +61,10 @@ def main() -> None:
         name, _, path = text.partition("=")
         detector = load_detector(path, precision="f32")
         samples = open_real_set(name).test
-        assert isinstance(detector, PatchCore)
         own = detector.settings.scoring
+        if not isinstance(detector, PatchCore):
+            measure(name, detector, samples, args.python, own=True)
+            continue
         for scoring in args.scorings:
             detector.settings = replace(detector.settings, scoring=scoring)
             measure(name, detector, samples[:: 1 if scoring == own else EVERY], args.python, own=scoring == own)
@@ -71,7 +74,7 @@ def _scorings() -> Sequence[str]:
     return ("extent", "max", "paper", "top1pct", "map1pct")
 
 
-def measure(name: str, detector: PatchCore, samples: Sequence, pythons: Sequence[str], *, own: bool) -> None:
+def measure(name: str, detector: PatchCore | PaDiM, samples: Sequence, pythons: Sequence[str], *, own: bool) -> None:
     """Score the pictures by the model and by its graph in each environment, compare, and record."""
     paths = [str(sample.path) for sample in samples]
     reference = detector.score(paths)
@@ -92,7 +95,7 @@ def measure(name: str, detector: PatchCore, samples: Sequence, pythons: Sequence
             row: dict[str, object] = {
                 "set": name,
                 "backbone": detector.backbone.name,
-                "scoring": detector.settings.scoring,
+                "scoring": ("padim " if detector.kind == "padim" else "") + detector.settings.scoring,
                 "runtime": runtime,
                 "pictures": len(paths),
                 "largest_difference": difference,
