@@ -1,5 +1,7 @@
 """joined: several memory banks in one detector; one score, one threshold, one map, one file."""
 
+import copy
+import pickle
 import warnings
 from dataclasses import replace
 from functools import reduce
@@ -26,6 +28,7 @@ from totalrecall.errors import (
 from totalrecall.export.build import check_exportable
 from totalrecall.features.extractor import FeatureExtractor
 from totalrecall.patchcore.joined_state import join_scores
+from totalrecall.patchcore.plan import make_plan
 
 SIZES = (64, 96)
 SETTINGS = {"coreset": 0.2, "at_least": 1, "precision": "f32", "false_alarm_rate": 0.1}
@@ -199,6 +202,26 @@ def test_the_plan_and_the_report_are_of_all_members(tiny_backbone, good):
 def test_too_little_memory_names_the_member(tiny_backbone, good):
     with pytest.raises(SettingError, match=r"^memory must be at least .* This is for the member tiny at 64 pixels\.$"):
         joined(tiny_backbone).fit(good, memory=1 << 20)
+
+
+def test_where_one_member_alone_is_fitted_in_chunks_the_pictures_that_both_have_scored_set_the_threshold(
+    tiny_backbone, monkeypatch
+):
+    monkeypatch.setattr("totalrecall.features.memory.resident_memory", lambda: 0)  # that of the test run is another
+    pictures, plans = [stripes(at) for at in range(60)], []
+    detector = joined(tiny_backbone, sizes=(128, 256), coreset=0.02)
+    small = make_plan(detector.members[0].extractor, detector.members[0].settings, pictures, 10**12)
+    detector.fit(pictures, memory=int(1.02 * small.exact), announce=plans.append)
+    assert [plan.way for plan in plans[0].plans] == ["memory", "chunks"]
+    scored = [len(member.calibration_.scores) for member in detector.members]
+    assert (scored, len(detector.calibration_.scores)) == ([60, 12], 12)
+    assert detector.predict(damaged(300)).is_anomalous
+
+
+def test_a_copy_and_another_process_score_alike(detector):
+    score = detector.predict(damaged(300)).score
+    for other in (copy.deepcopy(detector), pickle.loads(pickle.dumps(detector))):
+        assert other.predict(damaged(300)).score == score
 
 
 def test_what_is_left_out_is_told_once(tiny_backbone, good, tmp_path):

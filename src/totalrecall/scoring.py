@@ -325,7 +325,8 @@ class Result:
 
     Attributes:
         path: of the picture, or `array[i]`.
-        score: Euclidean distance units (PaDiM: Mahalanobis, standard deviations), bigger is more anomalous.
+        score: Euclidean distance units, bigger is more anomalous. (PaDiM: Mahalanobis, standard deviations; of several
+            banks: standard deviations of the good pictures' scores.)
         threshold: of the detector; nan if it is not calibrated.
         is_anomalous: score > threshold; None where there is no threshold, which is no verdict. Ask `is True` or
             `is False`: None is neither.

@@ -218,7 +218,7 @@ def plan_members(
         try:
             plan = make_plan(extractor, settings, sources, limit - held)
         except SettingError as error:
-            beside = f", beside {format_size(held)} for those before it" if held else ""
+            beside = f"; those before it hold another {format_size(held)}" if held else ""
             raise SettingError(f"{error} This is for the member {name}{beside}.", *error.settings) from None
         plans.append(plan)
         most = max(most, held + plan.memory)
