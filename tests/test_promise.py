@@ -14,7 +14,7 @@ from tests.parts import damaged, make, stripes
 from totalrecall import SPADE, PaDiM, PatchCore, load_detector
 from totalrecall.calibration import Calibration
 from totalrecall.datasets import open_dataset
-from totalrecall.detectors.promise import Promise
+from totalrecall.detectors.promise import Promise, percent
 from totalrecall.errors import NotFittedError, SettingError
 from totalrecall.evaluation.evaluate import Evaluation, evaluate
 
@@ -345,3 +345,9 @@ def test_a_result_says_in_a_line_what_it_is(tiny_backbone):
     assert words.endswith((" region>", " regions>"))
     unjudged = make(tiny_backbone, holdout=0).fit([stripes(i) for i in range(6)])
     assert "no verdict, score" in repr(unjudged.predict(damaged(4)))
+
+
+def test_a_share_that_nobody_can_tell_from_none_is_no_row_of_digits():
+    assert [percent(rate) for rate in (0.0909, 0.01, 1e-6, 1.5e-12, 0.0)] == [
+        "9.09 %", "1 %", "0.0001 %", "under 0.0001 %", "0 %",
+    ]  # fmt: skip

@@ -270,5 +270,5 @@ def needed_pictures(rate: float) -> int:
 
 
 def percent(rate: float) -> str:
-    """Return a share as a percentage: `9.09 %`."""
-    return f"{100 * rate:.3g} %"
+    """Return a share as a percentage: `9.09 %`; what an estimate gives below a millionth is `under 0.0001 %`."""
+    return "under 0.0001 %" if 0 < rate < 1e-6 else f"{100 * rate:.3g} %"
