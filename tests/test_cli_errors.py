@@ -30,7 +30,7 @@ from totalrecall.cli import main
         ("--crop 64", "--crop is only for --resize 'crop', got --crop 64 with --resize 'squash'."),
         ("--tile 0", "--tile must be from 1 to 16 pieces a side, got 0. 2 makes four pieces."),
         ("--scoring best", "--scoring must be one of extent, map1pct, top1pct, max, paper, got 'best'."),
-        ("--precision int8", "--precision must be one of auto, f32, bf16, got 'int8'."),
+        ("--precision int4", "--precision must be one of auto, f32, bf16, int8, got 'int4'."),
         ("--threads 0", "--threads must be at least 1, got 0. Leave it out to use all cores."),
         ("--seed -1", "--seed must be at least 0, got -1."),
     ],

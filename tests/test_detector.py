@@ -275,7 +275,7 @@ def test_progress_reports_each_step(tiny_backbone, good):
         ({"false_alarm_rate": 1}, "false_alarm_rate must be between 0 and 1, got 1. Usual: 0.01."),
         ({"holdout": 1.5}, "holdout must be at least 0 and under 1, got 1.5. Usual: 0.2."),
         ({"patch_size": 4}, "patch_size must be odd and at least 1, got 4. The paper uses 3."),
-        ({"precision": "f16"}, "precision must be one of auto, f32, bf16, got 'f16'."),
+        ({"precision": "f16"}, "precision must be one of auto, f32, bf16, int8, got 'f16'."),
         ({"seed": -1}, "seed must be at least 0, got -1."),
         ({"neighbours": 0}, "neighbours must be at least 1, got 0. Usual: 3 to 9."),
         (

@@ -265,7 +265,7 @@ def test_a_model_that_does_not_fit_is_refused_before_any_work(tiny_backbone, goo
         ({"size": 16}, "size must be from 32 to 4096 pixels, got 16. Usual: 224 to 512."),
         ({"false_alarm_rate": 1}, "false_alarm_rate must be between 0 and 1, got 1. Usual: 0.01."),
         ({"holdout": 1.5}, "holdout must be at least 0 and under 1, got 1.5. Usual: 0.2."),
-        ({"precision": "f16"}, "precision must be one of auto, f32, bf16, got 'f16'."),
+        ({"precision": "f16"}, "precision must be one of auto, f32, bf16, int8, got 'f16'."),
         ({"seed": -1}, "seed must be at least 0, got -1."),
     ],
 )

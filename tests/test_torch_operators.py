@@ -81,6 +81,10 @@ CASES = [  # operator, inputs, attributes, version of the operators
     ("Squeeze", [X[:1]], {"axes": [0]}, 11),
     ("Unsqueeze", [X, ints(0, -1)], {}, 17),
     ("Unsqueeze", [TOKENS], {"axes": [0, 2]}, 11),
+    ("QuantizeLinear", [X, np.float32(0.02), np.int8(3)], {}, 17),
+    ("QuantizeLinear", [X, np.abs(numbers(6)) / 20, np.arange(6, dtype=np.uint8)], {}, 17),
+    ("DequantizeLinear", [(20 * X).astype(np.int8), np.float32(0.02), np.int8(-3)], {}, 17),
+    ("DequantizeLinear", [(20 * X).astype(np.int8), np.abs(numbers(9)), np.arange(9, dtype=np.int8)], {"axis": 3}, 17),
 ]  # fmt: skip
 
 
@@ -92,7 +96,10 @@ def by_onnxruntime(kind, inputs, attributes, opset):
         onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
         for name, value in given.items()
     ]
-    output = onnx.helper.make_tensor_value_info("output", onnx.TensorProto.FLOAT, None)
+    gives = onnx.TensorProto.FLOAT
+    if kind == "QuantizeLinear":
+        gives = onnx.helper.np_dtype_to_tensor_dtype(inputs[2].dtype)
+    output = onnx.helper.make_tensor_value_info("output", gives, None)
     graph = onnx.helper.make_graph([node], "one", described, [output])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=8)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])

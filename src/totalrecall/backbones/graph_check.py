@@ -32,8 +32,8 @@ _WIDEST_POOL = 31  # its work grows with the square of it, and no weights in the
 _LARGEST_SIDE = 1 << 24  # of a tensor
 _PER_PIXEL, _ALL_PER_PIXEL = 512, 16_384  # numbers computed a pixel, by one node and all; ResNet-152 takes 16 and 1,000
 _ALWAYS = 1 << 22  # numbers that are no matter how few pixels
-_FLOAT, _UINT8, _INT32, _INT64, _HALF = 1, 2, 6, 7, 10
-_BYTES = {_FLOAT: 4, _INT32: 4, _INT64: 8, _HALF: 2}  # of a number in weights
+_FLOAT, _UINT8, _INT8, _INT32, _INT64, _HALF = 1, 2, 3, 6, 7, 10
+_BYTES = {_FLOAT: 4, _UINT8: 1, _INT8: 1, _INT32: 4, _INT64: 8, _HALF: 2}  # of a number in weights
 
 # Fields by number: the kind on the wire (0 whole number, 2 text or message, 5 four bytes); with a `+`, several times.
 _Fields: TypeAlias = dict[int, str]
@@ -135,6 +135,9 @@ OPERATORS: dict[str, tuple[int, int, dict[str, Rule]]] = {
     "Flatten": (1, 1, {"axis": _AXIS}),
     "Squeeze": (1, 2, {"axes": _AXES}),
     "Unsqueeze": (1, 2, {"axes": _AXES}),
+    # what a graph of 8 bits has besides (`backbones.quantize`): each number as a whole one times a scale, and back
+    "QuantizeLinear": (3, 3, {"axis": _AXIS}),
+    "DequantizeLinear": (3, 3, {"axis": _AXIS}),
 }
 
 
@@ -167,8 +170,10 @@ _BACKBONE = GraphRules(
     outputs={},
     advice="Take another file, or build it from weights: totalrecall backbones add NAME --weights FILE",
 )
-_FROM_WEIGHTS = {"Cast", "Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze"}  # they make nothing larger
-_WEIGHTS_SECOND = {"Reshape", "ReduceMean", "Squeeze", "Unsqueeze"}  # their second input is a shape
+# they make nothing larger than float32
+_FROM_WEIGHTS = {"Cast", "Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "DequantizeLinear"}
+# their second input is a shape, or a scale with its zero point behind it
+_WEIGHTS_SECOND = {"Reshape", "ReduceMean", "Squeeze", "Unsqueeze", "QuantizeLinear", "DequantizeLinear"}
 
 
 def check_graph(graph: bytes, origin: str, rules: GraphRules = _BACKBONE) -> None:
@@ -357,7 +362,7 @@ def _check_node(node: Message, weights: set[str], made: set[str], rules: GraphRu
         if name not in weights and name not in made and name not in optional:
             raise ValueError(f"{kind} takes {name[:80]!r}, which nothing before it gives")
     if not rules.computed and kind in _WEIGHTS_SECOND and any(name not in weights for name in inputs[1:]):
-        raise ValueError(f"{kind} takes a shape that is computed, not kept")
+        raise ValueError(f"{kind} takes a shape or a scale that is computed, not kept")
     for output in outputs:
         if not output or output in weights or output in made or outputs.count(output) > 1:
             raise ValueError(f"{kind} gives {output[:80]!r}, which is there already")
@@ -396,7 +401,7 @@ def _check_weights(data: Value, rules: GraphRules) -> str:
     raw = tensor.get(9, [memoryview(b"")])[0]
     assert isinstance(raw, memoryview)
     if not name or kind not in rules.weights or len(shape) > 8 or _number(tensor, 14):
-        raise ValueError(f"the weights {name[:80]!r} have no name, or another type than float, half or int")
+        raise ValueError(f"the weights {name[:80]!r} have no name, or another type than float, half, int or byte")
     if not all(1 <= side <= _LARGEST_SIDE for side in shape) or math.prod(shape) * rules.weights[kind] != len(raw):
         raise ValueError(f"the weights {name[:80]!r} hold {len(raw)} bytes, their shape says otherwise")
     return name

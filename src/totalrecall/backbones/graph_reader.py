@@ -22,7 +22,7 @@ Attribute: TypeAlias = float | int | str | tuple[int, ...]
 _OPSETS, _GRAPH = 8, 7
 _NODES, _WEIGHTS, _OUTPUTS, _SHAPES = 1, 5, 12, 13
 _FLOAT, _INT, _STRING, _INTS = 1, 2, 3, 7  # kinds of attributes
-_TYPES = {1: "<f4", 6: "<i4", 7: "<i8", 10: "<f2"}  # of weights
+_TYPES = {1: "<f4", 2: "u1", 3: "i1", 6: "<i4", 7: "<i8", 10: "<f2"}  # of weights
 
 
 @dataclass(frozen=True)

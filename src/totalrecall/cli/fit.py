@@ -129,6 +129,11 @@ def run(args: argparse.Namespace) -> int:
         raise DataError(f"{output} is a folder. Give a file to write, such as {output / 'part.trecall'}.")
     check_target("--output", args.output)
     check_target("--json", args.json)
+    eight_bits = args.precision == "int8"
+    if eight_bits and args.no_embed:
+        raise SettingError("--no-embed leaves the backbone out, and with --precision int8 no other file has it.")
+    if eight_bits:
+        args.precision = None  # of the fit that the one with 8 bits is compared with
     detector = make_detector(args)
     tell_region(args, detector.region)
     pictures = training_pictures(args)
@@ -136,7 +141,14 @@ def run(args: argparse.Namespace) -> int:
     if tuning is not None:
         detector = tuning.detector()
     with only_picture_notices(), progress_bars(args) as progress:  # each skipped picture is named below
-        detector.fit(pictures, memory=args.memory, announce=lambda plan: _announce(args, plan), progress=progress)
+        fitting = {"memory": args.memory, "announce": lambda plan: _announce(args, plan), "progress": progress}
+        if eight_bits:
+            from totalrecall.tuning import fit_int8
+
+            detector, compared = fit_int8(detector, pictures, **fitting)
+            say(args, f"8 bits: {compared.in_words()}")
+        else:
+            detector.fit(pictures, **fitting)
     for error in detector.skipped_:
         complain(error)
     if tuning is not None and tuning.rows:

@@ -210,7 +210,7 @@ def add_running_options(parser: argparse.ArgumentParser, *, precision: bool = Fa
         parser.add_argument(f"--{name}", metavar=what.metavar, help=text)
     if precision:
         what = settings["precision"]
-        text = f"{what.meaning} (default: the model's)".replace("`", "")
+        text = "number format of the backbone: auto, f32 or bf16 (default: the model's)"
         parser.add_argument("--precision", metavar=what.metavar, help=text)
     what = settings["threads"]
     text = f"{what.meaning} (default: {what.default_in_words})"

@@ -21,7 +21,18 @@ if TYPE_CHECKING or "jaxtyping" in sys.modules:  # the test run checks the types
     from totalrecall.backbones.spec import Backbone
     from totalrecall.types import FeatureMap
 
-__all__ = ["DEVICE", "ENGINE", "KINDS", "PRECISION", "THREADS", "Engine", "Running", "Token", "open_engine"]
+__all__ = [
+    "DEVICE",
+    "ENGINE",
+    "KINDS",
+    "PRECISION",
+    "PRECISIONS",
+    "THREADS",
+    "Engine",
+    "Running",
+    "Token",
+    "open_engine",
+]
 
 KINDS = ("openvino", "onnxruntime", "torch")
 ENGINE = one_of(KINDS)
@@ -30,7 +41,8 @@ DEVICE = Rule(
     lambda value: re.fullmatch(r"[A-Za-z][A-Za-z0-9.:]{0,39}", value) is not None,
     "Leave it out to use the processor.",
 )
-PRECISION = one_of(("auto", "f32", "bf16"))
+PRECISIONS = ("auto", "f32", "bf16")
+PRECISION = one_of(PRECISIONS)
 THREADS = minimum(1, hint="Leave it out to use all cores.")
 
 Token = TypeVar("Token")

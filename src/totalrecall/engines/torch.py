@@ -146,8 +146,9 @@ class _Network:
         return {layer: values[layer] for layer in self._layers}
 
     def _weights(self, array: npt.NDArray[np.generic]) -> Any:
-        whole = array.dtype.kind == "i"
-        return self._torch.from_numpy(array.astype(np.int64 if whole else np.float32))
+        if array.dtype.itemsize > 1:  # bytes say by their type how far a zero point may go
+            array = array.astype(np.int64 if array.dtype.kind == "i" else np.float32)
+        return self._torch.from_numpy(array.copy())
 
     def _placed(self, value: Any, *, fast: bool) -> Any:
         """Return weights where they are computed with; shapes stay on the processor, which reads them."""

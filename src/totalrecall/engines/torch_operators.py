@@ -198,6 +198,31 @@ def _elu(inputs: Sequence[Tensor], said: Attributes) -> Tensor:
     return functional.elu(inputs[0], _float(said, "alpha", 1.0))
 
 
+# ---------------------------------------------------------------------- 8 bits
+
+
+def _along(x: Tensor, values: Tensor, said: Attributes) -> Tensor:
+    """Return a scale or zero point, one number or one for each place along an axis, as x can be computed with."""
+    values = values.to(x.device)
+    if values.numel() == 1:
+        return values.reshape(())
+    shape = [1] * x.ndim
+    shape[_int(said, "axis", 1)] = -1
+    return values.reshape(shape)
+
+
+def _quantize(inputs: Sequence[Tensor], said: Attributes) -> Tensor:
+    x, scale, zero = inputs
+    limits = torch.iinfo(zero.dtype)
+    whole = (_wide(x) / _along(x, scale, said)).round() + _along(x, zero, said)
+    return whole.clamp(limits.min, limits.max)  # kept as float32, which has room for all of them
+
+
+def _dequantize(inputs: Sequence[Tensor], said: Attributes) -> Tensor:
+    x, scale, zero = inputs
+    return (x.float() - _along(x, zero, said).float()) * _along(x, scale, said)
+
+
 CALLS: dict[str, Call] = {
     "Cast": lambda x, _: x[0].float(),
     "Conv": _convolution,
@@ -235,4 +260,6 @@ CALLS: dict[str, Call] = {
     "Flatten": _flatten,
     "Squeeze": _squeeze,
     "Unsqueeze": _unsqueeze,
+    "QuantizeLinear": _quantize,
+    "DequantizeLinear": _dequantize,
 }

@@ -10,6 +10,7 @@ import numpy as np
 
 from totalrecall.backbones.graph import check_onnx
 from totalrecall.backbones.position import at_size
+from totalrecall.backbones.quantize import is_quantized
 from totalrecall.detectors.padim import PaDiM
 from totalrecall.detectors.spade import SPADE
 from totalrecall.errors import SettingError
@@ -132,6 +133,10 @@ def check_exportable(detector: AnyDetector, bank: str = "float32", batch: int = 
         raise SettingError(
             f"A model of {len(detector.members)} joined banks cannot be exported: one graph holds one backbone at one "
             "size. Fit with one --backbone and one size."
+        )
+    if is_quantized(detector.backbone):
+        raise SettingError(
+            "A model of 8 bits cannot be exported: each runtime rounds it in its own way. Fit with --precision auto."
         )
     if not 1 <= batch <= LARGEST_BATCH:
         raise SettingError(f"batch must be from 1 to {LARGEST_BATCH} pictures, got {batch}.", "batch")

@@ -13,6 +13,7 @@ import numpy as np
 
 from totalrecall.backbones import Backbone
 from totalrecall.backbones.position import at_size
+from totalrecall.backbones.quantize import is_quantized
 from totalrecall.engines import Engine, open_engine
 from totalrecall.errors import PictureError, SettingError
 from totalrecall.pictures.formats.header import MAX_PIXELS
@@ -54,11 +55,11 @@ class FeatureExtractor:
         layers: numbers of the layers; what the backbone advises if None.
         engine: what runs the backbone, one of `engines.KINDS`.
         device: what it computes on; the processor if not given.
-        precision: `auto`, `f32` or `bf16`.
+        precision: `auto`, `f32` or `bf16`; `int8` for a graph of 8 bits.
         threads: of the engine; all cores if not given.
 
     Raises:
-        SettingError: the backbone does not have one of the layers.
+        SettingError: the backbone does not have one of the layers, or its graph has not 8 bits where that is asked for.
     """
 
     def __init__(
@@ -80,11 +81,17 @@ class FeatureExtractor:
             if name not in names:
                 has = " ".join(layer_name.removeprefix("layer") for layer_name in names)
                 raise SettingError(f"layers: backbone {backbone.name} has no layer {number}. It has: {has}.", "layers")
+        if precision == "int8" and not is_quantized(backbone):
+            raise SettingError(
+                f"precision int8 needs a graph of 8 bits, which backbone {backbone.name} has not. Make one by "
+                "`totalrecall fit --precision int8`, or in Python by `totalrecall.tuning.fit_int8`.",
+                "precision",
+            )
         self.backbone = backbone
         self.recipe = recipe
         self.engine_name = engine
         self.device = device
-        self.precision = precision
+        self.precision = "auto" if precision == "int8" else precision  # of what in the graph has not 8 bits
         self.threads = threads
 
     @cached_property
@@ -116,7 +123,7 @@ class FeatureExtractor:
         Raises:
             PictureError: some features are not numbers, or are too large.
         """
-        pieces = [self.engine.run(piece[None]) for piece in self._pieces(prepared)]
+        pieces = [self.engine.run(piece[None]) for piece in self.pieces(prepared)]
         if not _usable(pieces):
             raise PictureError(_UNUSABLE)
         return self._join(pieces)
@@ -156,7 +163,7 @@ class FeatureExtractor:
             for loaded in pictures:
                 waiting.append(loaded)
                 if loaded.prepared is not None:
-                    for piece in self._pieces(loaded.prepared):
+                    for piece in self.pieces(loaded.prepared):
                         yield loaded, piece
                 if sum(map(_pixels, waiting)) >= PIXELS_AT_ONCE:  # the engine is to finish these first
                     return
@@ -179,7 +186,7 @@ class FeatureExtractor:
             while waiting:
                 yield waiting.popleft(), []
 
-    def _pieces(self, prepared: PreparedImage) -> list[np.ndarray]:
+    def pieces(self, prepared: PreparedImage) -> list[np.ndarray]:
         """Cut a prepared picture into the squares that the backbone sees, row by row; without tiles there is one."""
         count = self.recipe.tile
         if count == 1:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from totalrecall.engines import DEVICE, ENGINE, PRECISION, THREADS
+from totalrecall.engines import DEVICE, ENGINE, PRECISIONS, THREADS
 from totalrecall.system.settings import Checked, Rule, minimum, one_of, setting
 
 if TYPE_CHECKING or "jaxtyping" in sys.modules:  # the test run checks the types of all values
@@ -64,8 +64,9 @@ class FeatureSettings(Checked):
     precision: str = setting(
         "auto",
         "computing",
-        "number format of the backbone: `auto` (with openvino bf16 where the processor has it), `f32` or `bf16`",
-        rule=PRECISION,
+        "number format of the backbone: `auto` (with openvino the processor's bf16 if any), `f32`, `bf16` or `int8`",
+        details="For `int8` see `totalrecall.tuning.fit_int8`: the graph itself has 8 bits, and stays so in the model.",
+        rule=one_of((*PRECISIONS, "int8")),
         metavar="NAME",
     )
     threads: int | None = setting(
