@@ -154,6 +154,28 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), scores(detector) == be
 
 
 @needs_fork
+def test_a_child_that_is_forked_after_a_copy_of_the_detector_is_gone_scores_the_same(model_file, tmp_path):
+    body = """
+import copy, gc, signal
+assert scores(copy.deepcopy(detector)) == before
+gc.collect()
+child = os.fork()
+if not child:
+    signal.alarm(60)  # it would wait for the threads of the copy, which are not there
+    same = scores(detector) == before
+    assert scores(copy.deepcopy(detector)) == before
+    gc.collect()
+    grandchild = os.fork()
+    if not grandchild:
+        signal.alarm(60)
+        sys.exit(0 if same and scores(detector) == before else 1)
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(grandchild, 0)[1]))
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), scores(detector) == before)
+"""
+    assert outcome(body, model_file, tmp_path) == "0 True"
+
+
+@needs_fork
 def test_a_child_that_is_forked_amid_a_stream_ends_and_may_begin_another(model_file, tmp_path):
     body = """
 stream = detector.predict_stream(list(PICTURES) * 3)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from totalrecall.system.threads import abandon, in_child
+from totalrecall.system.threads import abandon, in_child, wait_before_fork
 
 __all__ = ["capabilities", "core", "machine", "matrix_units", "openvino_package"]
 
@@ -57,6 +57,14 @@ def machine() -> tuple[str, ...]:
     return (openvino_package().__version__, str(core().get_property("CPU", "FULL_DEVICE_NAME")), *capabilities())
 
 
+def _end_idle_threads() -> None:
+    """End the threads that OpenVINO keeps of graphs that are gone, before a fork."""
+    # subtle: it gives them to the next graph that is compiled. In a child they are gone, and the graph would wait for
+    # them for ever. A plugin that is taken down lets go of the threads of all cores that have nothing to do.
+    if core.cache_info().currsize:
+        openvino_package().Core().get_property("CPU", "FULL_DEVICE_NAME")
+
+
 def _renew() -> None:
     """Let a forked child open OpenVINO anew: the threads of the core are gone."""
     if core.cache_info().currsize:
@@ -64,4 +72,5 @@ def _renew() -> None:
         core.cache_clear()
 
 
+wait_before_fork(_end_idle_threads)
 in_child(_renew)
