@@ -201,6 +201,16 @@ def test_a_stream_draws_only_a_few_pictures_ahead_and_may_be_closed(engine):
     assert list(engine.stream([])) == []
 
 
+def test_pictures_that_are_read_only_or_views_are_read_right(engine):
+    wide = pictures(1, 64, 96)
+    expected = engine.run(wide[:, :, ::2].copy())
+    assert_close(engine.run(wide[:, :, ::2]), expected, relative=1e-6)
+    wide.setflags(write=False)
+    assert_close(engine.run(wide[:, :, ::2]), expected, relative=1e-6)
+    ((_, maps),) = engine.stream([(0, wide[0])])
+    assert_close(maps, engine.run(wide), relative=1e-5)
+
+
 def test_an_error_in_the_source_comes_out_and_the_engine_still_works(engine):
     def failing():
         yield 0, pictures(1)[0]
@@ -458,3 +468,25 @@ def test_no_engine_is_imported_unless_it_is_asked_for(model_file):
     )
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# ---------------------------------------------------------------------- torch on another device
+
+
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_nothing_of_a_network_stays_behind_on_the_processor(backbones, backbone, precision):
+    torch = pytest.importorskip("torch")
+    from totalrecall.engines.torch import Network
+
+    graph = at_size(backbones[backbone], 112)
+    layers = all_layers(graph)
+    # the device "meta" works out shapes alone; like a graphics card it refuses what lies on the processor
+    with torch.inference_mode():
+        network = Network(torch, read_graph(graph.graph, layers), layers, "meta", precision)
+        maps = network(torch.zeros((2, 112, 112, 3), dtype=torch.uint8))
+    expected = OpenVinoEngine(graph, layers, precision="f32", cache=None).run(pictures(2, 112, 112))
+    assert {layer: tuple(features.shape) for layer, features in maps.items()} == {
+        layer: features.shape for layer, features in expected.items()
+    }
+    assert {features.device.type for features in maps.values()} == {"meta"}

@@ -87,7 +87,7 @@ class BatchedEngine(ABC):
         """Return layer -> float32 (n, h, w, c), in arrays of the caller's own.
 
         Args:
-            images: (n, height, width, 3), contiguous.
+            images: (n, height, width, 3), contiguous and writeable.
             alone: whether no other batch is computed at the same time.
         """
 
@@ -141,7 +141,7 @@ class BatchedEngine(ABC):
                 with refused(self._backbone, f"on {height}x{width} pictures"):
                     checked_model(self._backbone, self._layers, height, width)
                 self._sizes.add((height, width))
-        return self._compute(np.ascontiguousarray(images, np.uint8), alone=alone)
+        return self._compute(np.require(images, np.uint8, ["C", "W"]), alone=alone)  # torch warns of what is read-only
 
 
 def checked_precision(asked: str, offered: tuple[str, ...], engine: str, device: str) -> str:

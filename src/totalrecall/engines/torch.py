@@ -23,7 +23,7 @@ from totalrecall.errors import MissingExtraError, SettingError
 from totalrecall.system.threads import abandon, undivided
 from totalrecall.types import FeatureMap
 
-__all__ = ["TorchEngine"]
+__all__ = ["Network", "TorchEngine"]
 
 _IMAGES = "images"  # the input of every backbone's graph
 
@@ -58,11 +58,11 @@ class TorchEngine(BatchedEngine):
         if name not in there:
             hint = "Install a torch that is built for CUDA and the driver of the card, or leave it out."
             raise not_there("torch", str(device), there, hint)
-        native = "BF16" in capabilities() if name == "cpu" else torch.cuda.is_bf16_supported()
+        native = "BF16" in capabilities() if name == "cpu" else torch.cuda.is_bf16_supported(including_emulation=False)
         offered = ("f32", "bf16") if native else ("f32",)
         precision = checked_precision(precision, offered, "torch", name)
         super().__init__(backbone, layers, device=name, precision=precision, threads=threads)
-        self._network: _Network | None = None
+        self._network: Network | None = None
         self._thread: ThreadPoolExecutor | None = None
 
     def renew(self) -> None:
@@ -89,7 +89,7 @@ class TorchEngine(BatchedEngine):
             with torch.inference_mode(), _exact(torch):
                 if self._network is None:
                     graph = read_graph(self._backbone.graph, self._layers)
-                    self._network = _Network(torch, graph, self._layers, self._device, self._precision)
+                    self._network = Network(torch, graph, self._layers, self._device, self._precision)
                 maps = self._network(torch.from_numpy(images))
         except torch.OutOfMemoryError as error:
             raise MemoryError(str(error)) from None
@@ -111,7 +111,7 @@ class _Step:
     done: tuple[str, ...]
 
 
-class _Network:
+class Network:
     """The graph on a device: images (n, height, width, 3) -> layer -> (n, h, w, c). Call it in inference mode."""
 
     def __init__(self, torch: Any, graph: NetworkGraph, layers: Sequence[str], device: str, precision: str) -> None:
