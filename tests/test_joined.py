@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 import warnings
 from dataclasses import replace
 from functools import reduce
@@ -202,6 +203,25 @@ def test_the_plan_and_the_report_are_of_all_members(tiny_backbone, good):
 def test_too_little_memory_names_the_member(tiny_backbone, good):
     with pytest.raises(SettingError, match=r"^memory must be at least .* This is for the member tiny at 64 pixels\.$"):
         joined(tiny_backbone).fit(good, memory=1 << 20)
+
+
+def test_the_memory_that_a_later_member_lacks_is_told_as_that_of_the_whole_and_then_is_enough(
+    tiny_backbone, good, monkeypatch
+):
+    monkeypatch.setattr("totalrecall.features.memory.resident_memory", lambda: 0)
+    needed = 1 << 20
+    for fit, named in ((alone(tiny_backbone, 96).fit, "bank"), (joined(tiny_backbone).fit, "those before it hold ")):
+        with pytest.raises(SettingError, match=named) as caught:
+            fit(good, memory=needed)
+        needed = 10**6 * int(re.findall(r"at least (\d+)MB", str(caught.value))[0])
+    joined(tiny_backbone).fit(good, memory=needed)
+
+
+def test_an_update_of_a_model_without_a_threshold_says_nothing_of_one(tiny_backbone):
+    detector = joined(tiny_backbone).fit([stripes(0), stripes(1)])
+    for change in (detector.update(add=[stripes(2)]), detector.update(remove=detector.pictures_[0].sha256)):
+        assert change.pictures
+        assert "threshold" not in " ".join(change.lines())
 
 
 def test_where_one_member_alone_is_fitted_in_chunks_the_pictures_that_both_have_scored_set_the_threshold(
@@ -503,6 +523,30 @@ def test_what_it_cannot_be_joined_with_is_refused_in_one_line(capsys, typed, par
         assert said.startswith(message)
     code, said = complaint(capsys, "fit", good, *options, "lite2", "--method", "padim")
     assert (code, said[:50]) == (2, "--backbone must be one name for --method padim, got added lite2."[:50])
+
+
+@pytest.mark.parametrize("order", ["numbers first", "pictures on both sides", "numbers, then a backbone"])
+def test_pictures_may_follow_a_list_of_numbers(capsys, typed, parts, order, tmp_path):
+    path, options = typed
+    good = sorted((parts / "train" / "good").iterdir())
+    arguments = {
+        "numbers first": [*options, "--layers", 2, "--sizes", 64, 96, *good],
+        "pictures on both sides": [*good[:4], *options, "--sizes", 64, 96, *good[4:]],
+        "numbers, then a backbone": ["--sizes", 64, 96, *good[:4], *options, "--quiet", *good[4:]],
+    }[order]
+    code, _, err = run(capsys, "fit", *arguments)
+    assert (code, err) == (0, [])
+    assert read_header(path)["kind"] == "joined"
+    assert len(read_header(path)["pictures"]) == len(good)
+    for wrong, message in (
+        (["--sizes", good[0]], f"argument --sizes: invalid int value: {str(good[0])!r}"),
+        (["--sizes", 64, 96], "the following arguments are required: GOOD"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            run(capsys, "fit", *options, *wrong)
+        assert (caught.value.code, message in capsys.readouterr().err) == (2, True)
+    code, said = complaint(capsys, "fit", *options, "--sizes", 64, tmp_path / "no")
+    assert (code, said.startswith(f"{tmp_path / 'no'} does not exist.")) == (1, True)
 
 
 def test_pictures_may_still_follow_the_name_of_a_backbone(capsys, typed, parts, tmp_path):

@@ -144,7 +144,9 @@ class Change:
         return [f"Threshold: score {after:.4g}" + ("" if before == after else f", {was}")]
 
     def _certainty_lines(self) -> list[str]:
-        """Say how exactly the threshold is known."""
+        """Say how exactly the threshold is known, where there is one."""
+        if math.isnan(self.threshold[1]):
+            return []
         if not self.recalibrated and self.what == "add":
             return [_STORED_NOTHING]
         if self.estimated:

@@ -149,6 +149,6 @@ def _provider(package: Any, device: str | None) -> tuple[str, int]:
             "onnxruntime",
             str(device),
             sorted(there),
-            "Install the package of onnxruntime for that device (onnxruntime-gpu has cuda), or leave it out.",
+            "Install the package of onnxruntime that is built for it (onnxruntime-gpu has cuda), or leave it out.",
         )
     return there[name], int(number or 0)

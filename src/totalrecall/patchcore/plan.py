@@ -125,7 +125,12 @@ class Plan:
 
 
 def make_plan(
-    extractor: PatchExtractor, settings: Settings, sources: Sequence[Source], memory: int | None = None
+    extractor: PatchExtractor,
+    settings: Settings,
+    sources: Sequence[Source],
+    memory: int | None = None,
+    *,
+    beside: int = 0,
 ) -> Plan:
     """Choose how to fit, by arithmetic.
 
@@ -134,6 +139,7 @@ def make_plan(
         settings: how many of them are kept, and how the threshold is set.
         sources: the headers of a few of them say how large pictures are.
         memory: bytes that the process may use; half of what is free if not given.
+        beside: bytes of these that other banks hold meanwhile.
 
     Raises:
         DataError: there are no pictures, or the scratch disk is too small.
@@ -148,6 +154,7 @@ def make_plan(
     base += _MEASURED * rows * columns * sum(map(len, folds))
     default = memory is None
     limit = resident_memory() + available_memory() // 2 if memory is None else memory
+    limit -= beside
     sizes = _Sizes(
         pictures=len(sources),
         folds=[len(fold) for fold in folds],
@@ -163,7 +170,7 @@ def make_plan(
     few = replace(sizes, copies=len(ANGLES)) if len(sources) <= settings.tilt_up_to else sizes
     plan = _whole(few) or _whole(sizes) or _in_chunks(sizes, settings)
     if plan is None:
-        raise SettingError(_refusal(sizes, settings, default), "memory")
+        raise SettingError(_refusal(sizes, settings, default, beside), "memory")
     check_scratch(plan.scratch)
     return plan
 
@@ -216,9 +223,9 @@ def plan_members(
     held = most = 0
     for (extractor, settings), name in zip(members, names, strict=True):
         try:
-            plan = make_plan(extractor, settings, sources, limit - held)
+            plan = make_plan(extractor, settings, sources, limit, beside=held)
         except SettingError as error:
-            beside = f"; those before it hold another {format_size(held)}" if held else ""
+            beside = f"; those before it hold {format_size(held)} of it" if held else ""
             raise SettingError(f"{error} This is for the member {name}{beside}.", *error.settings) from None
         plans.append(plan)
         most = max(most, held + plan.memory)
@@ -349,14 +356,14 @@ def _cut(pictures: np.ndarray, most: int) -> list[np.ndarray]:
     return np.array_split(pictures, -(-len(pictures) // most)) if len(pictures) else []
 
 
-def _refusal(sizes: _Sizes, settings: Settings, default: bool) -> str:
-    """Say what would do, after trying it."""
+def _refusal(sizes: _Sizes, settings: Settings, default: bool, beside: int) -> str:
+    """Say what would do, after trying it, in bytes of the whole process."""
     needed = sizes.base + max(sizes.bank, _BLOCKS)
     while _in_chunks(_with(sizes, limit=needed), settings) is None:
         needed += needed // 50
     text = (
-        f"memory must be at least {format_size(needed)} to build and search a bank of {sizes.vectors} vectors of "
-        f"{sizes.dimensions} numbers, got {format_size(sizes.limit)}{' (half of the free memory)' if default else ''}."
+        f"memory must be at least {format_size(needed + beside)} to build and search a bank of {sizes.vectors} vectors of "
+        f"{sizes.dimensions} numbers, got {format_size(sizes.limit + beside)}{' (half of the free memory)' if default else ''}."
     )
     share = sizes.ratio
     while share > 1e-5 and _in_chunks(_with(sizes, ratio=share), settings) is None:

@@ -187,7 +187,7 @@ class JoinedSettings(Settings):
         if len(names) > 1 and len(self.sizes) not in (1, len(names)):
             raise SettingError(
                 f"sizes must be one for each backbone, got {len(self.sizes)} for {len(names)} backbones. "
-                "A backbone may be named several times.",
+                "The same name may be given several times.",
                 "sizes",
                 "backbone",
             )
