@@ -421,6 +421,12 @@ def _unscored(tensors):
     return {**tensors, **{name: tensors[name][1:] for name in names}}
 
 
+def _other(header, part, **facts):
+    """Return a header whose second member says otherwise."""
+    first, second = header["members"]
+    return {**header, "members": [first, {**second, part: {**second[part], **facts}}]}
+
+
 HOSTILE = {
     "no members": lambda h, t: (_without(h, "members"), t),
     "one member": lambda h, t: ({**h, "members": h["members"][:1]}, t),
@@ -447,6 +453,16 @@ HOSTILE = {
     "origin outside": lambda h, t: (h, {**t, "members.0.bank.origin": t["members.0.bank.origin"] + 1000}),
     "a picture that a member has not scored": lambda h, t: (h, _unscored(t)),
     "no list of calibrated pictures": lambda h, t: (h, _without(t, "calibration.pictures")),
+    "a scale that makes scores infinite": lambda h, t: (h, {**t, "joined.scales": np.array([5e-324, 5e-324])}),
+    "other scales than they were joined by": lambda h, t: (h, {**t, "joined.scales": t["joined.scales"] * [2, 1]}),
+    "a member that prepares otherwise": lambda h, t: (_other(h, "recipe", resize="letterbox"), t),
+    "a member of another bit depth": lambda h, t: (_other(h, "recipe", bit_depth=12), t),
+    "a member that scores otherwise": lambda h, t: (_other(h, "settings", scoring="max"), t),
+    "another size than the first member's": lambda h, t: ({**h, "recipe": {**h["recipe"], "size": 32}}, t),
+    "another backbone than the first member's": lambda h, t: (
+        {**h, "backbone": {**h["backbone"], "sha256": "0" * 64}}, t,
+    ),
+    "extents of no member": lambda h, t: (h, {**t, "extents.means": np.ones(4)}),
     "another threshold": lambda h, t: ({**h, "calibration": {**h["calibration"], "threshold": 1.0}}, t),
 }  # fmt: skip
 

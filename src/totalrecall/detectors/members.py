@@ -5,7 +5,7 @@ stand once for all. The tensors of member N begin with `members.N.`. A backbone'
 member that has it; that of the first member is the file's own `backbone.graph`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any, TypeVar
 
 __all__ = ["KIND", "MOST", "apart", "checked_members", "graph_name", "together"]
@@ -15,6 +15,7 @@ MOST = 16  # members
 _PREFIX = "members."
 _OWN = {"settings", "recipe", "backbone", "calibration", "search", "coreset"}  # of a header: what a member says itself
 _NEEDED = {"settings", "recipe", "backbone"}
+_DIFFER = {"settings": {"backbone", "layers", "patch_size", "false_alarm_rate"}, "recipe": {"size"}}  # by member
 _SHARED = ("recipe.roi",)  # tensors
 _GRAPH = "backbone.graph"
 
@@ -40,7 +41,19 @@ def checked_members(header: Mapping[str, Any]) -> list[dict[str, Any]]:
             raise ValueError(f"members[{at}] is no model's header")
         if not isinstance(said["backbone"], dict):
             raise ValueError(f"members[{at}].backbone is missing or no JSON object")
+        for part, differ in _DIFFER.items():
+            alike = _without(header.get(part), differ) == _without(said[part], differ)
+            # of the first member the file says all twice, but for the rate, which the joined threshold has its own of
+            differ = differ & {"false_alarm_rate"}
+            if not alike or (not at and _without(header.get(part), differ) != _without(said[part], differ)):
+                raise ValueError(f"members[{at}].{part} is not as in {part}")
+    if members[0]["backbone"] != header.get("backbone"):
+        raise ValueError("members[0].backbone is not as in backbone")
     return members
+
+
+def _without(facts: Any, names: Set[str]) -> Any:
+    return {name: value for name, value in facts.items() if name not in names} if isinstance(facts, dict) else facts
 
 
 def apart(

@@ -354,9 +354,9 @@ def check_layout(header: Mapping[str, Any], layout: Layout) -> None:
             raise ValueError(f"{name} is missing")
     known = {key.removesuffix("?") for key in expected}
     for group in _TOGETHER:
-        there = group & layout.keys()
-        if there and there != group & known:
-            raise ValueError(f"{min(group - there)} is missing")
+        missing = (group & known) - layout.keys()
+        if missing and group & layout.keys():
+            raise ValueError(f"{min(missing)} is missing")
     for name in layout:
         if name not in known:
             _check_kept(name, layout, len(header.get("history", [])))

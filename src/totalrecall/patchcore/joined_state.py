@@ -29,6 +29,7 @@ __all__ = ["JoinedState", "follow", "join", "join_scores", "joined_measurement"]
 
 _LEAST = 3  # scores, of which a standard deviation is taken
 _FLAT = 1e-3  # of the mean score: the least standard deviation, where good pictures are alike
+_LEAST_SCALE = 1e-30  # of a file: a smaller one would make scores infinite
 _SPACED = 1000  # vectors of a bank whose neighbours are looked for
 
 
@@ -51,7 +52,8 @@ class JoinedState(FitState[tuple[BankState, ...]]):
         Raises:
             ValueError: they do not; says which.
         """
-        if self.scales.shape != (len(self.model),) or not (np.isfinite(self.scales) & (self.scales > 0)).all():
+        usable = np.isfinite(self.scales) & (self.scales > _LEAST_SCALE)
+        if self.scales.shape != (len(self.model),) or not usable.all():
             raise ValueError("joined.scales (not one above 0 for each member)")
         which = self.calibration.pictures
         if which is None:
@@ -60,6 +62,9 @@ class JoinedState(FitState[tuple[BankState, ...]]):
             known = member.calibration.pictures
             if known is None or not np.isin(which, known).all():
                 raise ValueError(f"members[{at}] has no score of a picture that sets the threshold")
+        scores = [_rows(member.calibration.scores, member.calibration, which) for member in self.model]
+        if not np.allclose(join_scores(scores, self.scales), self.calibration.scores, rtol=1e-9, atol=0):
+            raise ValueError("calibration.scores (not the joined scores of the members)")
         return self
 
 

@@ -361,9 +361,10 @@ def _refusal(sizes: _Sizes, settings: Settings, default: bool, beside: int) -> s
     needed = sizes.base + max(sizes.bank, _BLOCKS)
     while _in_chunks(_with(sizes, limit=needed), settings) is None:
         needed += needed // 50
+    got = f"{format_size(sizes.limit + beside)}{' (half of the free memory)' if default else ''}"
     text = (
-        f"memory must be at least {format_size(needed + beside)} to build and search a bank of {sizes.vectors} vectors of "
-        f"{sizes.dimensions} numbers, got {format_size(sizes.limit + beside)}{' (half of the free memory)' if default else ''}."
+        f"memory must be at least {format_size(needed + beside)} to build and search a bank of {sizes.vectors} vectors "
+        f"of {sizes.dimensions} numbers, got {got}."
     )
     share = sizes.ratio
     while share > 1e-5 and _in_chunks(_with(sizes, ratio=share), settings) is None:
