@@ -1,6 +1,7 @@
 """ONNX Runtime and torch give what OpenVINO gives: the same maps, scores and verdicts, by the same protocol."""
 
 import copy
+import hashlib
 import itertools
 import os
 import pickle
@@ -16,7 +17,7 @@ from tests import vit_forward
 from tests.engine_ready import ENGINES, HERE, has_cuda
 from tests.parts import stripes
 from totalrecall import SPADE, PaDiM, PatchCore, load_detector
-from totalrecall.backbones import load
+from totalrecall.backbones import Backbone, load
 from totalrecall.backbones.dinov2 import DINOV2, Transformer, build_dinov2
 from totalrecall.backbones.graph_check import check_graph
 from totalrecall.backbones.graph_reader import cut_graph, read_graph
@@ -272,6 +273,31 @@ def test_a_damaged_graph_and_a_layer_that_is_not_in_it_are_named(name, tiny_back
         open_engine(type(tiny_backbone)(**{**facts, "layers": grown}), ("layer4",), engine=name).run(pictures(1))
 
 
+def test_what_only_onnxruntime_refuses_is_told_in_one_error_and_not_by_its_own_log_too(capfd):
+    pytest.importorskip("onnxruntime")
+    onnx = pytest.importorskip("onnx")
+    node = onnx.helper.make_node
+    nodes = [
+        node("Cast", ["images"], ["x"], to=1),
+        node("Transpose", ["x"], ["c"], perm=[0, 3, 1, 2]),
+        node("Conv", ["c", "w"], ["y"], strides=[2, 2], pads=[1, 1, 1, 1], kernel_shape=[5, 5]),  # it is of 3 x 3
+        node("Transpose", ["y"], ["layer1"], perm=[0, 2, 3, 1]),
+    ]
+    kernel = onnx.numpy_helper.from_array(np.ones((4, 3, 3, 3), np.float32), "w")
+    info = onnx.helper.make_tensor_value_info
+    ends = [info("images", 2, ["n", "h", "w", 3])], [info("layer1", 1, ["n", "a", "b", 4])]
+    graph = onnx.helper.make_graph(nodes, "lying", *ends, [kernel])
+    data = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    data = data.SerializeToString()
+    texts = dict.fromkeys(("source", "licence", "preprocessing", "architecture"), "")
+    layers = [{"name": "layer1", "channels": 4, "stride": 2}]
+    facts = {"name": "lying", "sha256": hashlib.sha256(data).hexdigest(), "layers": layers, **texts}
+    lying = open_engine(Backbone.from_header(facts, data), ("layer1",), engine="onnxruntime")
+    with pytest.raises(BackboneError, match=r"^Backbone lying cannot be run by ONNX Runtime \(.*kernel_shape"):
+        lying.run(pictures(1))
+    assert capfd.readouterr() == ("", "")
+
+
 # ---------------------------------------------------------------------- the graph without what is not needed
 
 
@@ -322,7 +348,7 @@ def test_the_reader_reads_what_the_onnx_package_reads(backbones):
 SCRIPT = """
 import os, sys
 import numpy as np
-from totalrecall.backbones import load
+from totalrecall.backbones import Backbone, load
 from totalrecall.engines import open_engine
 from totalrecall.errors import SettingError
 

@@ -87,7 +87,7 @@ class OnnxRuntimeEngine(BatchedEngine):
 
     def _open(self, threads: int) -> Any:
         options = self._package.SessionOptions()
-        options.log_severity_level = 3  # errors alone: its notes are for those who wrote the graph
+        options.log_severity_level = 4  # not even errors, which are raised as well: a person is told once, in one line
         options.intra_op_num_threads = threads
         # between two pictures its threads would keep the cores from what is computed with the maps
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
