@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.commands import SMALL, run
+from tests.commands import SMALL, complaint, run
 from totalrecall.backbones import load
 from totalrecall.benchmark import cell as benchmark_cell
 from totalrecall.benchmark.cell import Cell, few_shots
@@ -223,6 +224,18 @@ def test_a_bad_cell_does_not_stop_the_others(root, added, tmp_path, monkeypatch)
     assert [line["setup"]["seed"] for line in lines] == [2]
     lines, bad = run_benchmark(small(root, added, seeds=[2]), tmp_path)
     assert (len(lines), bad) == (1, [])
+
+
+def test_an_engine_or_a_device_that_is_not_there_is_told_once_and_the_code_is_2(
+    capsys, root, added, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    for options, message in (
+        (["--engine", "onnxruntime"], "Engine onnxruntime needs the package onnxruntime, "),
+        (["--device", "TPU"], "--device must be one of "),
+    ):
+        code, said = complaint(capsys, "benchmark", "mvtec", root, "--backbone", added, "--out", tmp_path, *options)
+        assert (code, said.startswith(message)) == (2, True)
 
 
 def test_a_picture_that_cannot_be_read_is_named_and_the_code_is_1(capsys, added, tmp_path):

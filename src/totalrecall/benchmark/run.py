@@ -17,7 +17,7 @@ from totalrecall.backbones import PUBLISHED, Backbone, available, load
 from totalrecall.benchmark.cell import Cell, Progress, measure_family
 from totalrecall.datasets import SETS, DataSet, open_dataset
 from totalrecall.datasets.overlap import split_note
-from totalrecall.errors import DataError, LearntPictureWarning, SettingError, TotalRecallError
+from totalrecall.errors import DataError, LearntPictureWarning, MissingExtraError, SettingError, TotalRecallError
 from totalrecall.registry import KINDS, SETTINGS
 from totalrecall.system.files import LARGEST, read_regular
 from totalrecall.system.settings import declared
@@ -317,13 +317,19 @@ def run_families(
 def _outcomes(
     family: Sequence[Cell], folder: Path | None, progress: Progress | None
 ) -> Iterator[tuple[Cell, dict[str, Any] | str]]:
-    """Yield each cell with its line, or with why it could not be measured."""
+    """Yield each cell with its line, or with why it could not be measured.
+
+    Raises:
+        SettingError: this machine has not the engine or the device, so no cell can be measured.
+    """
     left = list(family)
     try:
         for cell, line in measure_family(family, folder, progress) if family else ():
             left.remove(cell)
             yield cell, line
     except (TotalRecallError, MemoryError, OSError, RuntimeError, ValueError, ArithmeticError) as error:
+        if isinstance(error, MissingExtraError) or (isinstance(error, SettingError) and "device" in error.settings):
+            raise
         message = str(error) if isinstance(error, TotalRecallError) else f"{type(error).__name__}: {error}"
         yield from ((cell, message) for cell in left)
 
