@@ -12,8 +12,8 @@ from totalrecall.cli.paths import PathArgument, actions_of
 
 # what takes words, and no path; whoever adds an option says here or by its type what it is
 WORDS = {
-    "--backbone", "--bit-depth", "--categories", "--descriptor", "--form", "--layers", "--licence", "--precision",
-    "--resize", "--save-as", "--scoring", "--source", "NAME",
+    "--backbone", "--bit-depth", "--categories", "--descriptor", "--device", "--engine", "--form", "--layers",
+    "--licence", "--precision", "--resize", "--save-as", "--scoring", "--sizes", "--source", "NAME",
 }  # fmt: skip
 
 

@@ -340,8 +340,10 @@ def test_fitting_again_forgets_the_extents_of_padim_and_spade(compared):
     again = type(detector)(size=64, scoring="extent", holdout=0.5).fit(good)
     first = again.calibration_.scores.tolist()
     assert again.fit(good).calibration_.scores.tolist() == first == detector.calibration_.scores.tolist()
+    assert "Scored as by the paper" not in again.summary()
     again.fit(good[:12])  # 6 held out are too few
     assert again.extents_ is None
+    assert again.summary().endswith("Scored as by the paper: extent needs 10 good pictures that are held out, got 6")
     assert again.predict(good[20]).score == type(again)(size=64, holdout=0.5).fit(good[:12]).predict(good[20]).score
 
 

@@ -8,7 +8,7 @@ import totalrecall
 from tests.parts import stripes
 
 
-def test_a_warm_predict_enters_at_most_eighteen_files_of_ours(tiny_backbone, good, tmp_path):
+def test_a_warm_predict_enters_at_most_twenty_files_of_ours(tiny_backbone, good, tmp_path):
     import cv2
 
     cv2.imwrite(str(tmp_path / "new.png"), stripes(50))
@@ -17,5 +17,5 @@ def test_a_warm_predict_enters_at_most_eighteen_files_of_ours(tiny_backbone, goo
     meter = Meter(Path(totalrecall.__file__).parent, from_run=False)
     counts = meter.count(lambda: detector.predict(tmp_path / "new.png"))
     files = sorted({file for file, _ in meter.functions})
-    assert 10 < counts["files"] <= 18, files
-    assert counts["switches"] <= 50
+    assert 10 < counts["files"] <= 20, files
+    assert counts["switches"] <= 60

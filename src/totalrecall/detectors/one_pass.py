@@ -14,7 +14,7 @@ import numpy as np
 from totalrecall.backbones import Advice, Backbone
 from totalrecall.calibration import Calibration, held_out
 from totalrecall.detectors.base import Model
-from totalrecall.detectors.extents import Extents, learn_extents, restored_extents
+from totalrecall.detectors.extents import LEAST, Extents, learn_extents, restored_extents
 from totalrecall.detectors.fit_report import FitReport, Progress, nothing_readable, warn_of_fit
 from totalrecall.detectors.measuring import OneBackbone
 from totalrecall.detectors.settings import PyramidSettings
@@ -198,6 +198,13 @@ class OnePass(OneBackbone[Model, Seen]):
     def extents_(self) -> Extents | None:
         """What the scoring `extent` counts by; None for `paper`, and where too few good pictures were measured."""
         return self._fitted().extents
+
+    def _scored_otherwise(self) -> str:
+        """Say that the scoring `extent` was asked for in vain; empty where it was not."""
+        scored = len(self.calibration_.scores)
+        if self.settings.scoring != "extent" or self.extents_ is not None:
+            return ""
+        return f". Scored as by the paper: extent needs {LEAST} good pictures that are held out, got {scored}"
 
     def _distances(self, model: Model, features: Seen) -> PatchDistances:
         distances, extents = self._measure(model, features), self.extents_

@@ -157,7 +157,7 @@ class PaDiM(OnePass[Gaussians, _Embedding]):
         model, total = self.gaussians_, sum(shape[2] for shape in self.extractor.shapes())
         return (
             f"Gaussians: {model.positions} positions, {model.dimensions} of {total} channels each, "
-            f"from {counted(model.count, 'picture')}"
+            f"from {counted(model.count, 'picture')}{self._scored_otherwise()}"
         )
 
 

@@ -157,7 +157,7 @@ class SPADE(OnePass[Gallery, _Pyramid]):
         fewer = "" if self.neighbours_ == self.settings.neighbours else ", all that there are"
         return (
             f"Gallery: feature pyramids of {counted(len(self.gallery_), 'picture')}; each picture is compared with the "
-            f"{self.neighbours_} most like it{fewer}"
+            f"{self.neighbours_} most like it{fewer}{self._scored_otherwise()}"
         )
 
 
