@@ -195,6 +195,15 @@ def test_a_detector_of_8_bits_is_not_made_without_the_comparison(tiny_backbone):
     )
 
 
+def test_without_onnx_the_extra_is_named_that_brings_nncf_as_well(tiny_backbone, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(MissingExtraError) as caught:
+        fit_int8(PatchCore(backbone=tiny_backbone, **SETTINGS), ["not looked at.png"])
+    assert str(caught.value) == (
+        'A backbone of 8 bits needs onnx, which is not installed. Run: pip install "totalrecall[int8]"'
+    )
+
+
 def test_what_to_install_is_said_before_the_work(tiny_backbone, monkeypatch):
     monkeypatch.setitem(sys.modules, "nncf", None)
     with pytest.raises(MissingExtraError) as caught:

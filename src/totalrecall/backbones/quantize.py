@@ -40,7 +40,7 @@ def check_quantizable(backbone: Backbone) -> None:
             "Use precision auto, or another backbone.",
             "precision",
         )
-    check_onnx("A backbone of 8 bits")
+    check_onnx("A backbone of 8 bits", "totalrecall[int8]")  # which brings nncf as well
     _nncf()
 
 
