@@ -307,6 +307,15 @@ def test_learnt_pictures_are_named_as_such(capsys, loose, parts, tmp_path):
     assert len(facts["notices"]) == 1
 
 
+def test_it_is_said_once_that_all_pictures_are_learnt_ones(capsys, loose, parts, tmp_path):
+    page = tmp_path / "found.html"
+    code, _, err = run(capsys, "capability", loose, parts / "train", *OPTIONS, "--out", page)
+    assert code == 0
+    told = "All 10 good pictures are among those that the model was fitted on. For new parts the figures may differ"
+    assert "\n".join(err).count(told) == 1
+    assert page.read_text().count(told) == 1
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -243,10 +243,7 @@ class Capability:
             f"{len(self.false_alarms)} of {judged} good pictures are called anomalous without any defect: left out"
         ] * bool(self.false_alarms)
         if self.on_learnt:
-            notes.append(
-                f"All {self.learnt} good pictures are among those that the model was fitted on. For new parts the "
-                "figures may differ, and false alarms do not show: give pictures that it does not know"
-            )
+            notes.append(_only_learnt(self.learnt))
         elif self.learnt:
             notes.append(f"{self.learnt} good pictures that the model was fitted on were left out")
         trials = max((cell.planted for kind in self.kinds for cell in kind.cells), default=0)
@@ -405,8 +402,7 @@ class CapabilityStudy:
         self._learnt, self._on_learnt = len(learnt), not fresh and bool(learnt)
         chosen = fresh or learnt
         if self._on_learnt:
-            note = f"All {len(learnt)} good pictures are among those that the model was fitted on"
-            warnings.warn(f"{note}: new parts may be found more or less often.", LearntPictureWarning, stacklevel=4)
+            warnings.warn(f"{_only_learnt(len(learnt))}.", LearntPictureWarning, stacklevel=4)
         began = time.perf_counter()
         self._sources, self.pictures, self._false_alarms = self._called_good(chosen)
         self.milliseconds = 1000 * (time.perf_counter() - began) / max(len(chosen), 1)
@@ -607,6 +603,14 @@ def _check(
             "The model has no threshold, so it calls nothing a defect. Fit it on more good pictures, or give one with "
             "--threshold (in Python: detector.judging(threshold=...)).",
         )
+
+
+def _only_learnt(count: int) -> str:
+    """Say that there was no good picture but those of the fit."""
+    return (
+        f"All {count} good pictures are among those that the model was fitted on. For new parts the figures may "
+        "differ, and false alarms do not show: give pictures that it does not know"
+    )
 
 
 def _cell(size: float, outcomes: Sequence[Outcome]) -> Cell:

@@ -64,7 +64,7 @@ def write_page_of(path: str | Path, found: Capability, *, facts: dict[str, str],
     figures, left_out = _figures(found)
     values = {
         "title": "What would it find?",
-        "notes": [*notes, *(f"{note}." for note in found.notes())],
+        "notes": list(dict.fromkeys([*notes, *(f"{note}." for note in found.notes())])),  # a notice may be one of both
         "numbers": {**facts, **_numbers(found)},
         "sentences": [_with_fit(kind, found.millimetres_per_pixel) for kind in found.kinds],
         "heads": HEADS,

@@ -192,7 +192,8 @@ def _tell(args: argparse.Namespace, found: "Capability") -> None:
     for sentence in found.sentences():
         say(args, sentence)
     for note in found.notes():
-        say(args, f"{note}.")
+        if f"{note}." not in args.notices:  # else it was said before the work
+            say(args, f"{note}.")
     emit(_NOT_REAL)  # with --quiet, too
 
 
