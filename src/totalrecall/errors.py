@@ -6,6 +6,12 @@
     ├── PictureError            exit 1   HTTP 415   a picture cannot be read or used
     ├── DataError               exit 1   HTTP 422   a folder, mask or data set is not as described
     ├── NotFittedError          exit 2   HTTP 409   predict before fit
+    ├── StationError            exit 1   HTTP 500   what only the inspection station says
+    │   ├── LoginError          exit 1   HTTP 401   nobody is logged in, or the password or token is wrong
+    │   ├── ForbiddenError      exit 1   HTTP 403   this person or machine may not do that
+    │   ├── NotFoundError       exit 1   HTTP 404   no model, inspection, user or job has that name
+    │   ├── ConflictError       exit 1   HTTP 409   it does not fit to how things stand by now
+    │   └── BusyError           exit 1   HTTP 503   more pictures wait than the station allows
     └── UnusableFileError       exit 3   HTTP 500   a file that we need cannot be used
         ├── ModelFileError      exit 3   HTTP 500   a .trecall file is missing, damaged, or from a newer version
         └── BackboneError       exit 3   HTTP 500   a backbone or its weights are missing or damaged
@@ -42,12 +48,17 @@ from collections.abc import Iterator
 __all__ = [
     "PICTURE_NOTICES",
     "BackboneError",
+    "BusyError",
     "ChunkedFitWarning",
+    "ConflictError",
     "DataError",
+    "ForbiddenError",
     "LearntPictureWarning",
+    "LoginError",
     "MissingExtraError",
     "ModelFileError",
     "NotFittedError",
+    "NotFoundError",
     "OutlierWarning",
     "PassedOverWarning",
     "PictureError",
@@ -56,6 +67,7 @@ __all__ = [
     "RoundedSizeWarning",
     "SettingError",
     "SkippedPictureWarning",
+    "StationError",
     "TotalRecallError",
     "UnlikePictureWarning",
     "UnusableFileError",
@@ -113,6 +125,40 @@ class NotFittedError(TotalRecallError):
 
     exit_code = 2
     http_status = 409
+
+
+class StationError(TotalRecallError):
+    """What only the inspection station says."""
+
+
+class LoginError(StationError):
+    """Nobody is logged in, or the name, password or token is wrong."""
+
+    http_status = 401
+
+
+class ForbiddenError(StationError):
+    """This person or machine may not do that."""
+
+    http_status = 403
+
+
+class NotFoundError(StationError):
+    """No model, inspection, user or job has that name."""
+
+    http_status = 404
+
+
+class ConflictError(StationError):
+    """It does not fit to how things stand by now: another person decided first, or it is there already."""
+
+    http_status = 409
+
+
+class BusyError(StationError):
+    """More pictures wait than the station allows. Send it again after a second."""
+
+    http_status = 503
 
 
 class UnusableFileError(TotalRecallError):
