@@ -289,6 +289,7 @@ class Measurement:
         mean_distance: of its patches.
         largest_distance: of a patch; `worst` is that patch's centre, x and y in original pixels.
         nearest: the good patch nearest to the worst one; None where there is no such patch.
+        frame: of the picture, as the detector prepares it.
     """
 
     score: float
@@ -297,6 +298,7 @@ class Measurement:
     largest_distance: float
     worst: tuple[int, int]
     nearest: NearestPatch | None
+    frame: Frame
 
 
 def judged(score: float, threshold: float) -> bool | None:

@@ -251,8 +251,7 @@ class Detector(ABC, Generic[Model]):
         measured = self.measure(loaded, maps)
         score, full_map = measured.score, measured.anomaly_map
         is_anomalous, pixel_threshold = judged(score, state.threshold), state.calibration.pixel_threshold
-        frame = self.recipe.frame(geometry)
-        regions = regions_of(full_map, frame, pixel_threshold, is_anomalous, min_area=self.settings.min_area)
+        regions = regions_of(full_map, measured.frame, pixel_threshold, is_anomalous, min_area=self.settings.min_area)
         taken = None
         if conditions and state.drift is not None:
             taken = state.drift.conditions(look(loaded, self.recipe), measured.mean_distance, score)

@@ -60,4 +60,4 @@ class OneBackbone(Detector[Model], Generic[Model, Features]):
             place = self.recipe.cell_centre((source.height, source.width), grid, *distances.nearest[1:])
             nearest = NearestPatch(source.path, *place)
         mean, largest = float(distances.grid.mean()), float(distances.grid[row, column])
-        return Measurement(score, full_map, mean, largest, geometry.cell_centre(grid, row, column), nearest)
+        return Measurement(score, full_map, mean, largest, geometry.cell_centre(grid, row, column), nearest, frame)

@@ -91,6 +91,7 @@ def joined_measurement(parts: Sequence[Measurement], scales: np.ndarray) -> Meas
         largest_distance=divided[worst],
         worst=parts[worst].worst,
         nearest=parts[worst].nearest,
+        frame=parts[0].frame,  # pictures are read as the first member prepares them
     )
 
 

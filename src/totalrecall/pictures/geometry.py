@@ -143,19 +143,7 @@ class Recipe(Framing):
         Raises:
             PictureError: it is too long and narrow to be cropped.
         """
-        size, target = self.size * self.tile, self.piece * self.tile
-        if self.resize == "squash":
-            return Geometry((height, width), (size, size), (0, 0), (size, size))
-        if self.resize == "crop" and max(height, width) > LONGEST * min(height, width):
-            # its short side brought to `size`, a line of 1 x 5000 pixels would be a canvas of a gigabyte
-            raise PictureError(
-                f"A picture of {width} x {height} pixels is too long to crop, allowed is {LONGEST} : 1. "
-                "Use resize squash or letterbox."
-            )
-        side = max(height, width) if self.resize == "letterbox" else min(height, width)
-        resized = (max(round(height * size / side), 1), max(round(width * size / side), 1))
-        offset = ((resized[0] - target) // 2, (resized[1] - target) // 2)
-        return Geometry((height, width), resized, offset, (target, target))
+        return _geometry(self.resize, self.size * self.tile, self.piece * self.tile, height, width)
 
     def prepare(self, image: Image) -> tuple[PreparedImage, Geometry]:
         """Return the prepared picture and its geometry; what lies outside the region of interest is blanked.
@@ -218,6 +206,22 @@ class Recipe(Framing):
         """Return the settings without the mask, which a model file keeps as a tensor."""
         depth = {} if self.depth is None else self.depth.to_json()
         return {**{name: getattr(self, name) for name in declared(Framing)}, **depth}
+
+
+@lru_cache(maxsize=256)  # of the picture that is judged and of the good one that its worst patch is nearest to
+def _geometry(resize: str, size: int, target: int, height: int, width: int) -> Geometry:
+    if resize == "squash":
+        return Geometry((height, width), (size, size), (0, 0), (size, size))
+    if resize == "crop" and max(height, width) > LONGEST * min(height, width):
+        # its short side brought to `size`, a line of 1 x 5000 pixels would be a canvas of a gigabyte
+        raise PictureError(
+            f"A picture of {width} x {height} pixels is too long to crop, allowed is {LONGEST} : 1. "
+            "Use resize squash or letterbox."
+        )
+    side = max(height, width) if resize == "letterbox" else min(height, width)
+    resized = (max(round(height * size / side), 1), max(round(width * size / side), 1))
+    offset = ((resized[0] - target) // 2, (resized[1] - target) // 2)
+    return Geometry((height, width), resized, offset, (target, target))
 
 
 @lru_cache(maxsize=16)  # pictures of one line share one size; Recipe hashes by identity (eq=False)

@@ -6,7 +6,7 @@ meaning is refused in one line that names what was got.
 
 import io
 import os
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 
@@ -58,7 +58,14 @@ def is_in_memory(source: object) -> bool:
     """Tell whether a source is one picture in memory: no path, and no list of sources."""
     if isinstance(source, (str, os.PathLike)):
         return False
-    return isinstance(source, (np.ndarray, *_BYTES, ReadableFile, ArrayLike)) or hasattr(source, "__array_interface__")
+    if isinstance(source, (np.ndarray, *_BYTES)):
+        return True
+    return any(hasattr(source, name) for name in ("read", "__array__", "__array_interface__"))
+
+
+def _is_file(source: object) -> TypeGuard[ReadableFile]:
+    """Tell whether it can be read; isinstance would collect the attributes of the protocol for every picture."""
+    return not isinstance(source, (np.ndarray, *_BYTES)) and hasattr(source, "read")
 
 
 def held(source: Any) -> Any:
@@ -67,7 +74,7 @@ def held(source: Any) -> Any:
     Raises:
         PictureError: it cannot be read.
     """
-    if isinstance(source, ReadableFile) and not isinstance(source, (*_BYTES, np.ndarray)):
+    if _is_file(source):
         return _read(source, "The file")
     return source
 
@@ -76,7 +83,7 @@ def source_name(source: object, index: int) -> str:
     """Return the name of a source for results and messages: its path, or what it is and its place."""
     if isinstance(source, (str, os.PathLike)):
         return os.fspath(source) if isinstance(source, str) else str(source)
-    kind = "bytes" if isinstance(source, _BYTES) else "file" if isinstance(source, ReadableFile) else "array"
+    kind = "bytes" if isinstance(source, _BYTES) else "file" if _is_file(source) else "array"
     return f"{'picture' if _is_pil(source) else kind}[{index}]"
 
 
@@ -98,7 +105,7 @@ def pixels_in_memory(source: Any, name: str, *, max_pixels: int | None = None) -
         return _of_pil(source, name, max_pixels)
     if isinstance(source, np.ndarray):
         return _of_array(source, name)
-    if isinstance(source, ReadableFile):
+    if _is_file(source):
         return decode_pixels(_read(source, name), name, max_pixels=max_pixels)
     if isinstance(source, (list, tuple)):
         raise PictureError(
@@ -174,7 +181,7 @@ def array_depth(array: np.ndarray, name: str, got: str) -> Pixels:
 
 def is_float(source: Any) -> bool:
     """Tell whether a picture in memory holds numbers from 0 to 1, which are of no camera's depth."""
-    if isinstance(source, _BYTES) or (isinstance(source, ReadableFile) and not isinstance(source, np.ndarray)):
+    if isinstance(source, _BYTES) or _is_file(source):
         return False
     return source.mode == "F" if _is_pil(source) else np.asarray(source).dtype.kind == "f"
 
