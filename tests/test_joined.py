@@ -139,7 +139,7 @@ def test_backbones_are_joined_each_with_the_layers_and_the_size_that_suit_it(tin
     "options",
     [
         {"tile": 2},
-        {"resize": "crop", "crop": 48},
+        {"resize": "crop"},
         {"folds": 1},
         {"new_parts": True},
         {"ignore_outliers": True},
@@ -158,6 +158,17 @@ def test_it_takes_the_settings_of_its_members(tiny_backbone, good, tmp_path, opt
     assert again.threshold_ == detector.threshold_
     if "roi" in options:
         assert (result.anomaly_map[:, :20] == 0).all()
+
+
+def test_a_crop_of_so_many_pixels_is_refused_where_it_would_be_another_share_for_each_size(tiny_backbone):
+    with pytest.raises(SettingError) as caught:
+        joined(tiny_backbone, resize="crop", crop=48)
+    assert str(caught.value) == (
+        "crop is in pixels of one size, got crop 48 for the sizes 64 96: each would see another share of the picture. "
+        "Cut the pictures beforehand, or mark what counts with roi."
+    )
+    alike = JoinedPatchCore(backbone=[tiny_backbone, "compact"], sizes=(64,), resize="crop", crop=48)
+    assert [member.recipe.piece for member in alike.members] == [48, 48]
 
 
 def test_one_or_two_good_pictures_tell_no_deviation_and_the_banks_own_distances_stand_in(tiny_backbone, tmp_path):
@@ -203,6 +214,16 @@ def test_the_plan_and_the_report_are_of_all_members(tiny_backbone, good):
 def test_too_little_memory_names_the_member(tiny_backbone, good):
     with pytest.raises(SettingError, match=r"^memory must be at least .* This is for the member tiny at 64 pixels\.$"):
         joined(tiny_backbone).fit(good, memory=1 << 20)
+
+
+def test_half_of_the_free_memory_is_named_as_such_for_several_banks_too(tiny_backbone, good, monkeypatch):
+    for module in ("totalrecall.patchcore.plan", "totalrecall.patchcore.fitting"):
+        monkeypatch.setattr(f"{module}.available_memory", lambda: 0, raising=False)
+        monkeypatch.setattr(f"{module}.resident_memory", lambda: 15 * 10**7, raising=False)
+    with pytest.raises(SettingError, match=r"got 150MB \(half of the free memory\)\. .*This is for the member tiny at"):
+        joined(tiny_backbone).fit(good)
+    with pytest.raises(SettingError, match=r"got 150MB\. .*This is for the member tiny at"):
+        joined(tiny_backbone).fit(good, memory=15 * 10**7)
 
 
 def test_the_memory_that_a_later_member_lacks_is_told_as_that_of_the_whole_and_then_is_enough(
@@ -511,6 +532,8 @@ def test_the_commands_take_a_joined_model(capsys, typed, parts, tmp_path):
     code, out, _ = run(capsys, "info", path)
     assert code == 0
     assert [line for line in out if line.startswith("member 2") and "backbone added, size 96" in line]
+    assert ["backbone", "added"] in [line.split() for line in out]
+    assert not [line for line in out if line.startswith("prepared") and re.search(r"\bsize", line)]
     bad = next(folder for folder in (parts / "test").iterdir() if folder.name != "good")
     assert run(capsys, "predict", path, bad, "--report", tmp_path / "r.html", "--heatmaps", tmp_path)[0] == 0
     assert run(capsys, "evaluate", path, parts, "--layout", "mvtec")[0] == 0

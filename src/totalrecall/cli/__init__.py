@@ -17,6 +17,7 @@ from totalrecall._version import __version__
 from totalrecall.cli.common import complain, in_words_of_options, telling_notices
 from totalrecall.cli.paths import CommandFiles
 from totalrecall.cli.process import EndedBySignal, Stream, ending_signals, standard_streams
+from totalrecall.cli.word_order import OrderedParser
 from totalrecall.errors import TotalRecallError
 from totalrecall.pictures.formats.header import MAX_PIXELS, set_max_pixels
 from totalrecall.system.text import printable
@@ -40,7 +41,7 @@ COMMANDS = (
 )
 
 
-class _Parser(argparse.ArgumentParser):
+class _Parser(OrderedParser):
     def error(self, message: str) -> NoReturn:
         super().error(printable(message))  # a glob's file names may stand in it
 

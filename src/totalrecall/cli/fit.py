@@ -89,12 +89,12 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument("--no-embed", action="store_true", help="leave the backbone out of the model file")
     add_reading_options(parser)
     add_output_options(parser)
-    add_setting_options(parser, FIT_SETTINGS, paths=True)
+    add_setting_options(parser, FIT_SETTINGS)
     parser.set_defaults(run=run)
 
 
 class _GoodPictures(argparse.Action):
-    """One or more paths; also those after `--sizes 256 384` or `--backbone NAME`, which take several values."""
+    """One or more paths; also those after `--backbone NAME`, which takes several names."""
 
     def __call__(
         self,
@@ -104,7 +104,7 @@ class _GoodPictures(argparse.Action):
         option_string: str | None = None,  # noqa: ARG002  what argparse calls it with
     ) -> None:
         """Take the paths, or the values of --backbone from the first that is one."""
-        good = [*(namespace.good or ()), *(values or ())]
+        good = list(values or ())
         names = namespace.backbone or []
         if not good:
             first = next((at for at, name in enumerate(names) if at and _is_path(name)), len(names))

@@ -1,6 +1,7 @@
 """`totalrecall info`: what a model file holds."""
 
 import argparse
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from totalrecall.cli.common import check_target, emit, print_table, size_change, write_json
@@ -20,6 +21,7 @@ _LEVELS = "thresholds"
 _CAPABILITY = "capability"
 _TUNING = "tuning"
 _MEMBERS = "members"
+_OF_BACKBONE = ("backbone_sha256", "backbone_licence")  # said once of one that all members share
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -60,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
                 table.add_row(f"threshold at {level['false_alarm_rate']:.0%}", _level(level))
         elif name == _MEMBERS:
             for at, member in enumerate(value, start=1):
-                table.add_row(f"member {at}", _words(name, member))
+                told = {key: item for key, item in member.items() if key not in _OF_BACKBONE or key not in facts}
+                table.add_row(f"member {at}", _words(name, told))
         elif name not in (_SCORES, _HISTORY, _CAPABILITY, _TUNING):
             table.add_row(name.replace("_", " "), _words(name, value))
     print_table(table)
@@ -95,7 +98,6 @@ def describe(path: str, *, parts: int = 1000) -> dict[str, Any]:
         return _describe_exported(path, parts)
     contents = read_model(path)
     header, detector = contents[0], detector_of(contents, path)
-    settings = dict(header["settings"])
     return {
         "model": path,
         "bytes": Path(path).stat().st_size,
@@ -103,13 +105,11 @@ def describe(path: str, *, parts: int = 1000) -> dict[str, Any]:
         "format": header["format"],
         "header_protected_by_hash": is_protected(header),
         "written_by": f"totalrecall {header['library']}",
-        "backbone": detector.backbone.name,
-        "backbone_sha256": detector.backbone.sha256,
-        "backbone_licence": detector.backbone.licence,
+        **_backbone(detector),
         "backbone_inside": "backbone.graph" in header["tensors"],
-        "prepared": header["recipe"],
+        "prepared": _shared(header, "recipe"),
         "region_of_interest": detector.recipe.roi is not None,
-        "settings": {name: value for name, value in settings.items() if name != "backbone"},
+        "settings": {name: value for name, value in _shared(header, "settings").items() if name != "backbone"},
         "training_pictures": len(detector.pictures_),
         **detector.facts(),
         "threshold": detector.threshold_,
@@ -119,6 +119,26 @@ def describe(path: str, *, parts: int = 1000) -> dict[str, Any]:
         **_tuning(detector),
         **({} if detector.capability_ is None else {_CAPABILITY: dict(detector.capability_)}),
         "drift": _drift(detector),
+    }
+
+
+def _backbone(detector: "AnyDetector") -> dict[str, Any]:
+    """Return the facts of the backbone; of several none, as they stand with the members."""
+    members = getattr(detector, _MEMBERS, (detector,))
+    if len({member.backbone.sha256 for member in members}) > 1:
+        return {}
+    backbone = detector.backbone
+    return {"backbone": backbone.name, "backbone_sha256": backbone.sha256, "backbone_licence": backbone.licence}
+
+
+def _shared(header: Mapping[str, Any], part: str) -> dict[str, Any]:
+    """Return what a header says in a part, without what its members, if it has any, differ in."""
+    members = header.get(_MEMBERS, ())
+    return {
+        name: value
+        for name, value in header[part].items()
+        # each member was fitted for a rate of its own threshold, which is not in use
+        if name == "false_alarm_rate" or all(member[part].get(name) == value for member in members)
     }
 
 

@@ -1,8 +1,6 @@
 """Options that several commands share, and what is made of them."""
 
 import argparse
-import itertools
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin
@@ -47,7 +45,6 @@ def add_setting_options(
     methods: Mapping[str, type[Checked]],
     *,
     without: Sequence[str] = (),
-    paths: bool = False,
 ) -> None:
     """Add an option for each setting of some methods, in a group for each section.
 
@@ -57,7 +54,6 @@ def add_setting_options(
         parser: of the command.
         methods: their classes of settings by name.
         without: settings that the command has other options for.
-        paths: paths of the command's argument `good` may follow a list of numbers.
     """
     owners: dict[str, dict[str, Setting]] = {}  # setting: {method: what it declares}
     for method, kind in methods.items():
@@ -74,30 +70,7 @@ def add_setting_options(
                 group.add_argument(_option(name), action="store_const", const=True, help=text)
             else:
                 several, reader = "+" if any(map(_takes_several, by_method.values())) else None, _reader(name, what)
-                if paths and several and reader is int:
-                    group.add_argument(_option(name), nargs="+", action=_Numbers, metavar=what.metavar, help=text)
-                else:
-                    group.add_argument(_option(name), type=reader, nargs=several, metavar=what.metavar, help=text)
-
-
-class _Numbers(argparse.Action):
-    """A list of numbers; what follows it and is none is taken as good pictures, as in `--sizes 256 384 GOOD`."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,  # noqa: ARG002  what argparse calls it with
-        namespace: argparse.Namespace,
-        values: str | Sequence[object] | None,
-        option_string: str | None = None,  # noqa: ARG002
-    ) -> None:
-        """Take the numbers, and give the others to the argument `good`."""
-        words = list(map(str, values or ()))
-        numbers = list(itertools.takewhile(lambda word: re.fullmatch(r"[+-]?\d{1,18}", word), words))
-        if not numbers:
-            raise argparse.ArgumentError(self, f"invalid int value: {words[0]!r}")
-        setattr(namespace, self.dest, list(map(int, numbers)))
-        if len(numbers) < len(words):
-            namespace.good = [*(namespace.good or []), *words[len(numbers) :]]
+                group.add_argument(_option(name), type=reader, nargs=several, metavar=what.metavar, help=text)
 
 
 def _takes_several(what: Setting) -> bool:

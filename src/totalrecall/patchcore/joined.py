@@ -89,6 +89,16 @@ class JoinedPatchCore(Detector[tuple[BankState, ...]]):
                 "backbone",
             )
         self._hold([PatchCore(**{name: getattr(one, name) for name in declared(type(one))}) for one in wanted])
+        sides = [member.recipe.size for member in self.members]
+        if settings.crop is not None and len(set(sides)) > 1:
+            raise SettingError(
+                f"crop is in pixels of one size, got crop {settings.crop} for the sizes {' '.join(map(str, sides))}: "
+                "each would see another share of the picture. Cut the pictures beforehand, or mark what counts with "
+                "roi.",
+                "crop",
+                "sizes",
+                "roi",
+            )
         names = self._names()
         twice = [name for at, name in enumerate(names) if name in names[:at]]
         if twice:
@@ -249,8 +259,11 @@ class JoinedPatchCore(Detector[tuple[BankState, ...]]):
         members = [
             {
                 "backbone": member.backbone.name,
+                "backbone_sha256": member.backbone.sha256,
+                "backbone_licence": member.backbone.licence,
                 "size": member.recipe.size,
                 "layers": list(member.extractor.numbers),
+                "patch_size": member.extractor.patch_size,
                 "scale": scale,
                 **member.facts(),
             }

@@ -131,6 +131,7 @@ def make_plan(
     memory: int | None = None,
     *,
     beside: int = 0,
+    free: bool = False,
 ) -> Plan:
     """Choose how to fit, by arithmetic.
 
@@ -140,6 +141,7 @@ def make_plan(
         sources: the headers of a few of them say how large pictures are.
         memory: bytes that the process may use; half of what is free if not given.
         beside: bytes of these that other banks hold meanwhile.
+        free: memory is half of what is free, and nobody asked for it.
 
     Raises:
         DataError: there are no pictures, or the scratch disk is too small.
@@ -152,7 +154,7 @@ def make_plan(
     base = baseline_bytes(extractor, pixels, 4 * rows * columns * dimensions, len(sources))
     folds = make_folds(len(sources), settings.holdout, settings.folds, settings.seed)
     base += _MEASURED * rows * columns * sum(map(len, folds))
-    default = memory is None
+    default = memory is None or free
     limit = resident_memory() + available_memory() // 2 if memory is None else memory
     limit -= beside
     sizes = _Sizes(
@@ -223,7 +225,7 @@ def plan_members(
     held = most = 0
     for (extractor, settings), name in zip(members, names, strict=True):
         try:
-            plan = make_plan(extractor, settings, sources, limit, beside=held)
+            plan = make_plan(extractor, settings, sources, limit, beside=held, free=memory is None)
         except SettingError as error:
             beside = f"; those before it hold {format_size(held)} of it" if held else ""
             raise SettingError(f"{error} This is for the member {name}{beside}.", *error.settings) from None
