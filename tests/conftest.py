@@ -171,3 +171,23 @@ def alarms(tmp_path_factory) -> Path:
     from tests.parts import odd
 
     return _written(tmp_path_factory.mktemp("alarms"), map(odd, range(6)))
+
+
+@pytest.fixture(scope="session")
+def postgresql():
+    """A PostgreSQL server of the test run's own; `postgresql.address()` makes a database."""
+    from tests.databases import missing_postgresql, running_postgresql
+
+    missing = missing_postgresql()
+    if missing:
+        pytest.skip(missing)
+    with running_postgresql() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def address(request, tmp_path) -> str:
+    """The address of an empty database: once a SQLite file, once one on a PostgreSQL server."""
+    if request.param == "postgresql":
+        return request.getfixturevalue("postgresql").address()
+    return f"sqlite:///{tmp_path / 'history.db'}"

@@ -5,6 +5,7 @@
     │   └── MissingExtraError   exit 2   HTTP 501   an optional part is not installed
     ├── PictureError            exit 1   HTTP 415   a picture cannot be read or used
     ├── DataError               exit 1   HTTP 422   a folder, mask or data set is not as described
+    │   └── HistoryError        exit 1   HTTP 503   the station's database cannot be used
     ├── NotFittedError          exit 2   HTTP 409   predict before fit
     ├── StationError            exit 1   HTTP 500   what only the inspection station says
     │   ├── LoginError          exit 1   HTTP 401   nobody is logged in, or the password or token is wrong
@@ -53,6 +54,7 @@ __all__ = [
     "ConflictError",
     "DataError",
     "ForbiddenError",
+    "HistoryError",
     "LearntPictureWarning",
     "LoginError",
     "MissingExtraError",
@@ -118,6 +120,13 @@ class DataError(TotalRecallError):
 
     exit_code = 1
     http_status = 422
+
+
+class HistoryError(DataError):
+    """The station's database cannot be used: a full disk, a lock, a lost server, another program's file."""
+
+    exit_code = 1
+    http_status = 503
 
 
 class NotFittedError(TotalRecallError):

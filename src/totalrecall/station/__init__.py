@@ -2,4 +2,9 @@
 
 One process: HTTP on an event loop, pictures judged by threads, the history written by one thread in grouped
 transactions. Every input goes through `Station.inspect`; every output gets inspections that are committed.
+
+The history, in reading order: `records` (an inspection, an actor, a filter), `tables` and `migrations` (what the
+database holds), `addresses` (of databases), `chain` (rows that are hashed with the one before), `schema` (are the
+tables ours, and of today?), `database` (one writer, many readers), `trail` (who changed what), `history` (every
+inspection).
 """

@@ -1,0 +1,1 @@
+"""The steps, in their order: `v0001` makes all tables."""
