@@ -1,21 +1,18 @@
 """An engine gives the same feature maps however the pictures come, computes no more than asked, and caches."""
 
-import itertools
 import os
 import subprocess
 import sys
-import threading
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
 from tests.resnet_forward import random_weights
-from totalrecall.backbones import Backbone
 from totalrecall.backbones.resnet import build_resnet
 from totalrecall.engines import Engine, open_engine, openvino
 from totalrecall.engines.openvino import CompiledCache, OpenVinoEngine
-from totalrecall.errors import BackboneError, DataError, SettingError
+from totalrecall.errors import DataError, SettingError
 
 LAYERS = ("layer1", "layer2")
 
@@ -58,28 +55,6 @@ def test_a_run_gives_channels_last_maps_of_the_layers_asked_for(engine):
     assert isinstance(engine, Engine)
 
 
-def test_many_pictures_equal_each_one_alone(engine):
-    images = pictures(7)
-    assert_close(engine.run(images), stacked([engine.run(images[i : i + 1]) for i in range(7)]))
-
-
-def test_a_stream_keeps_order_and_tokens_and_equals_a_run(engine):
-    images = pictures(9)
-    tokens = [f"part {i}.png" for i in range(9)]
-    streamed = list(engine.stream(zip(tokens, images, strict=True)))
-    assert [token for token, _ in streamed] == tokens
-    assert_close(stacked([maps for _, maps in streamed]), engine.run(images))
-
-
-def test_the_size_of_pictures_may_change_within_a_stream_and_between_runs(engine):
-    images = [
-        pictures(1, *size, seed)[0] for seed, size in enumerate([(64, 48), (48, 64), (64, 48), (32, 32), (33, 31)])
-    ]
-    for (token, maps), image in zip(engine.stream(enumerate(images)), images, strict=True):
-        assert_close(maps, engine.run(image[np.newaxis]))
-        assert (images[token] == image).all()
-
-
 def test_more_sizes_than_are_kept_compiled_still_work(engine):
     first = pictures(1, 32, 32)
     before = engine.run(first)
@@ -87,27 +62,6 @@ def test_more_sizes_than_are_kept_compiled_still_work(engine):
         engine.run(pictures(1, side, side))
     assert len(engine._compiled) == 4
     assert_close(engine.run(first), before, relative=0)
-
-
-def test_results_are_not_overwritten_by_later_pictures(engine):
-    images = pictures(12)
-    first = engine.run(images[:1])
-    copied = {layer: features.copy() for layer, features in first.items()}
-    engine.run(images[1:2])
-    assert_close(first, copied, relative=0)
-    kept = [
-        (maps, {layer: features.copy() for layer, features in maps.items()})
-        for _, maps in engine.stream(enumerate(images))
-    ]
-    for maps, copied in kept:
-        assert_close(maps, copied, relative=0)
-
-
-def test_pictures_that_are_views_with_gaps_or_reversed_are_read_right(engine):
-    wide = pictures(1, 64, 96)
-    assert_close(engine.run(wide[:, :, ::2]), engine.run(wide[:, :, ::2].copy()), relative=0)
-    ((_, maps),) = engine.stream([("flipped", wide[0, ::-1])])
-    assert_close(maps, engine.run(wide[:, ::-1].copy()))
 
 
 def test_the_source_may_reuse_its_buffer(engine):
@@ -119,49 +73,6 @@ def test_the_source_may_reuse_its_buffer(engine):
             yield i, buffer
 
     assert_close(stacked([maps for _, maps in engine.stream(reusing())]), engine.run(images))
-
-
-def test_a_stream_draws_only_a_few_pictures_ahead(engine):
-    drawn = itertools.count()
-    image = pictures(1)[0]
-    stream = engine.stream((next(drawn), image) for _ in itertools.repeat(None))  # endless
-    for _ in range(3):
-        token, _ = next(stream)
-    ahead = next(drawn) - token
-    stream.close()
-    assert ahead <= 2 * (os.cpu_count() or 1) + 4
-
-
-def test_an_error_in_the_source_comes_out_and_the_engine_still_works(engine):
-    def failing():
-        yield 0, pictures(1)[0]
-        yield 1, pictures(1)[0]
-        raise OSError("the camera is gone")
-
-    with pytest.raises(OSError, match="the camera is gone"):
-        list(engine.stream(failing()))
-    assert len(list(engine.stream([(0, pictures(1)[0])]))) == 1
-
-
-def test_an_empty_stream_gives_nothing(engine):
-    assert list(engine.stream([])) == []
-
-
-def test_threads_may_share_an_engine(engine):
-    images = pictures(8)
-    expected = [engine.run(images[i : i + 1]) for i in range(8)]
-    got = [None] * 8
-
-    def work(i):
-        got[i] = engine.run(images[i : i + 1])
-
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for one, other in zip(got, expected, strict=True):
-        assert_close(one, other, relative=0)
 
 
 def operations(engine):
@@ -182,11 +93,6 @@ def test_layers_deeper_than_those_asked_for_are_not_computed(backbone):
     whole = OpenVinoEngine(backbone, ("layer3", "layer2"), precision="f32", cache=None)
     assert_close(maps, {"layer2": whole.run(pictures(1))["layer2"]})
     assert any(name.startswith("layer3") for name in operations(whole))  # the check above can fail
-
-
-def test_layers_come_in_the_order_asked_for(backbone):
-    engine = OpenVinoEngine(backbone, ("layer2", "layer1"), precision="f32", cache=None)
-    assert engine.layers == tuple(engine.run(pictures(1))) == ("layer2", "layer1")
 
 
 def test_one_picture_alone_compiles_one_graph(backbone):
@@ -310,30 +216,6 @@ def test_the_cache_lies_in_the_per_user_folder(backbone, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("images", "got"),
-    [
-        (np.zeros((1, 8, 8, 3), np.float32), r"float32 \(1, 8, 8, 3\)"),
-        (np.zeros((8, 8, 3), np.uint8), r"uint8 \(8, 8, 3\)"),
-        (np.zeros((1, 3, 8, 8), np.uint8), r"uint8 \(1, 3, 8, 8\)"),
-        (np.zeros((0, 8, 8, 3), np.uint8), r"uint8 \(0, 8, 8, 3\)"),
-        (np.zeros((1, 0, 8, 3), np.uint8), r"uint8 \(1, 0, 8, 3\)"),
-    ],
-)
-def test_only_stacks_of_uint8_rgb_pictures_are_run(engine, images, got):
-    with pytest.raises(
-        SettingError, match=rf"^An engine takes pictures as uint8 RGB \(n, height, width, 3\), got {got}\."
-    ):
-        engine.run(images)
-
-
-def test_only_uint8_rgb_pictures_are_streamed(engine):
-    with pytest.raises(
-        SettingError, match=r"^An engine takes pictures as uint8 RGB \(height, width, 3\), got uint8 \(8, 8\)"
-    ):
-        list(engine.stream([(0, pictures(1)[0]), (1, np.zeros((8, 8), np.uint8))]))
-
-
-@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"engine": "caffe"}, "engine must be one of openvino, onnxruntime, torch, got 'caffe'."),
@@ -366,22 +248,6 @@ def test_layers_that_the_backbone_lacks_are_named(backbone, layers, message):
     with pytest.raises(SettingError) as caught:
         open_engine(backbone, layers)
     assert str(caught.value).startswith(message)
-
-
-def test_a_damaged_graph_is_named_in_one_line(backbone):
-    half = Backbone(**{**vars(backbone), "graph": backbone.graph[: len(backbone.graph) // 2], "sha256": "0" * 64})
-    with pytest.raises(
-        BackboneError,
-        match=r"^Backbone resnet18 has a graph that Total Recall refuses to run: not a protobuf",
-    ):
-        OpenVinoEngine(half, LAYERS, cache=None).run(pictures(1))
-
-
-def test_a_graph_without_a_layer_that_it_lists_is_named(backbone):
-    grown = (*backbone.layers, type(backbone.layers[0])("layer4", 512, 32))
-    lying = Backbone(**{**vars(backbone), "layers": grown})
-    with pytest.raises(BackboneError, match=r"^Backbone resnet18 lists layer4 but its graph has no such output\."):
-        OpenVinoEngine(lying, ("layer4",), cache=None).run(pictures(1))
 
 
 def test_openvino_is_imported_late_and_without_its_telemetry():

@@ -1,4 +1,4 @@
-"""ONNX Runtime and torch give what OpenVINO gives: the same maps, scores and verdicts, by the same protocol."""
+"""All engines follow one protocol; ONNX Runtime and torch give OpenVINO's maps, scores and verdicts."""
 
 import copy
 import hashlib
@@ -65,9 +65,14 @@ def name(request):
     return request.param
 
 
+@pytest.fixture(scope="module", params=["openvino", *HERE])
+def each(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def engine(name, tiny_backbone):
-    return open_engine(tiny_backbone, LAYERS, engine=name)
+def engine(each, tiny_backbone):
+    return open_engine(tiny_backbone, LAYERS, engine=each, precision="f32")
 
 
 # ---------------------------------------------------------------------- the same answers
@@ -170,12 +175,29 @@ def test_a_stream_keeps_order_and_tokens_whatever_the_sizes(engine):
     images = [pictures(1, *size, seed)[0] for seed, size in enumerate([(64, 48), (64, 48), (48, 64), (32, 32)] * 4)]
     streamed = list(engine.stream((f"part {at}", image) for at, image in enumerate(images)))
     assert [token for token, _ in streamed] == [f"part {at}" for at in range(len(images))]
-    for (_, maps), image in zip(streamed, images, strict=True):
+    assert_close(engine.run(np.stack(images[:2])), joined([maps for _, maps in streamed[:2]]), relative=1e-5)
+    for at, ((_, maps), image) in enumerate(zip(streamed, images, strict=True)):
         assert_close(maps, engine.run(image[np.newaxis]), relative=1e-5)
+        assert (image == pictures(1, *image.shape[:2], at)[0]).all()
 
 
-def test_batches_of_a_graphics_card_come_apart_in_order(engine, monkeypatch):
+def joined(singles):
+    return {layer: np.concatenate([maps[layer] for maps in singles]) for layer in singles[0]}
+
+
+def test_results_are_not_overwritten_by_later_pictures(engine):
+    images = pictures(12)
+    results = [engine.run(images[:1]), engine.run(images[1:2]), *(maps for _, maps in engine.stream(enumerate(images)))]
+    copied = copy.deepcopy(results)
+    engine.run(images[2:3])
+    list(engine.stream(enumerate(images[::-1])))
+    for maps, before in zip(results, copied, strict=True):
+        assert_close(maps, before, relative=0)
+
+
+def test_batches_of_a_graphics_card_come_apart_in_order(name, tiny_backbone, monkeypatch):
     # what a card computes at a time, computed by the processor here
+    engine = open_engine(tiny_backbone, LAYERS, engine=name)
     batched = copy.copy(engine)
     monkeypatch.setattr("totalrecall.engines.batched.BATCH", 4)
     monkeypatch.setattr(batched, "_device", "cuda")
@@ -208,8 +230,9 @@ def test_pictures_that_are_read_only_or_views_are_read_right(engine):
     assert_close(engine.run(wide[:, :, ::2]), expected, relative=1e-6)
     wide.setflags(write=False)
     assert_close(engine.run(wide[:, :, ::2]), expected, relative=1e-6)
-    ((_, maps),) = engine.stream([(0, wide[0])])
-    assert_close(maps, engine.run(wide), relative=1e-5)
+    for image in (wide[0], wide[0, ::-1]):
+        ((_, maps),) = engine.stream([(0, image)])
+        assert_close(maps, engine.run(image[np.newaxis].copy()), relative=1e-5)
 
 
 def test_an_error_in_the_source_comes_out_and_the_engine_still_works(engine):
@@ -239,13 +262,13 @@ def test_threads_may_share_an_engine_and_its_results_stay(engine):
         assert_close(one, other, relative=1e-6)
 
 
-def test_one_thread_gives_the_same(name, engine, tiny_backbone):
-    single = open_engine(tiny_backbone, LAYERS, engine=name, threads=1)
+def test_one_thread_gives_the_same(each, engine, tiny_backbone):
+    single = open_engine(tiny_backbone, LAYERS, engine=each, precision="f32", threads=1)
     assert_close(single.run(pictures(3)), engine.run(pictures(3)), relative=1e-5)
 
 
-def test_layers_come_in_the_order_asked_for(name, tiny_backbone):
-    engine = open_engine(tiny_backbone, LAYERS[::-1], engine=name)
+def test_layers_come_in_the_order_asked_for(each, tiny_backbone):
+    engine = open_engine(tiny_backbone, LAYERS[::-1], engine=each)
     assert engine.layers == tuple(engine.run(pictures(1))) == LAYERS[::-1]
 
 
@@ -255,22 +278,34 @@ def test_an_engine_that_was_used_can_be_copied(engine):
         assert_close(other.run(pictures(1)), maps, relative=1e-6)
 
 
-@pytest.mark.parametrize("images", [np.zeros((1, 8, 8, 3), np.float32), np.zeros((8, 8, 3), np.uint8)])
-def test_only_stacks_of_uint8_rgb_pictures_are_run(engine, images):
-    with pytest.raises(SettingError, match=r"^An engine takes pictures as uint8 RGB \(n, height, width, 3\), got "):
+@pytest.mark.parametrize(
+    ("images", "got"),
+    [
+        (np.zeros((1, 8, 8, 3), np.float32), r"float32 \(1, 8, 8, 3\)"),
+        (np.zeros((8, 8, 3), np.uint8), r"uint8 \(8, 8, 3\)"),
+        (np.zeros((1, 3, 8, 8), np.uint8), r"uint8 \(1, 3, 8, 8\)"),
+        (np.zeros((0, 8, 8, 3), np.uint8), r"uint8 \(0, 8, 8, 3\)"),
+        (np.zeros((1, 0, 8, 3), np.uint8), r"uint8 \(1, 0, 8, 3\)"),
+    ],
+)
+def test_only_stacks_of_uint8_rgb_pictures_are_run(engine, images, got):
+    said = "^An engine takes pictures as uint8 RGB"
+    with pytest.raises(SettingError, match=rf"{said} \(n, height, width, 3\), got {got}\."):
         engine.run(images)
-    with pytest.raises(SettingError, match=r"^An engine takes pictures as uint8 RGB \(height, width, 3\), got "):
-        list(engine.stream([(0, np.zeros((8, 8), np.uint8))]))
+    with pytest.raises(SettingError, match=rf"{said} \(height, width, 3\), got uint8 \(8, 8\)\."):
+        list(engine.stream([(0, pictures(1)[0]), (1, np.zeros((8, 8), np.uint8))]))
 
 
-def test_a_damaged_graph_and_a_layer_that_is_not_in_it_are_named(name, tiny_backbone):
+def test_a_damaged_graph_and_a_layer_that_is_not_in_it_are_named(each, tiny_backbone):
     facts = vars(tiny_backbone)
     half = type(tiny_backbone)(**{**facts, "graph": tiny_backbone.graph[: len(tiny_backbone.graph) // 2]})
-    with pytest.raises(BackboneError, match=r"^Backbone tiny has a graph that Total Recall refuses to run: "):
-        open_engine(half, LAYERS, engine=name).run(pictures(1))
+    with pytest.raises(
+        BackboneError, match=r"^Backbone tiny has a graph that Total Recall refuses to run: not a protobuf"
+    ):
+        open_engine(half, LAYERS, engine=each).run(pictures(1))
     grown = (*tiny_backbone.layers, type(tiny_backbone.layers[0])("layer4", 512, 32))
     with pytest.raises(BackboneError, match=r"^Backbone tiny lists layer4 but its graph has no such output\."):
-        open_engine(type(tiny_backbone)(**{**facts, "layers": grown}), ("layer4",), engine=name).run(pictures(1))
+        open_engine(type(tiny_backbone)(**{**facts, "layers": grown}), ("layer4",), engine=each).run(pictures(1))
 
 
 def test_what_only_onnxruntime_refuses_is_told_in_one_error_and_not_by_its_own_log_too(capfd):
@@ -378,10 +413,10 @@ print("fine")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_a_forked_child_computes_anew_and_the_parent_goes_on(name):
+def test_a_forked_child_computes_anew_and_the_parent_goes_on(each):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONWARNINGS": "ignore"}
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, name], capture_output=True, text=True, env=environment, timeout=300
+        [sys.executable, "-c", SCRIPT, each], capture_output=True, text=True, env=environment, timeout=300
     )
     assert (done.returncode, done.stdout.strip()) == (0, "fine"), done.stderr
 

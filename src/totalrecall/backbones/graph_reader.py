@@ -5,7 +5,7 @@ For engines that have no reader of their own (torch), or that compute every node
 """
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from totalrecall.backbones.graph_check import Value, fields
 
-__all__ = ["Attribute", "GraphNode", "NetworkGraph", "cut_graph", "field_bytes", "read_graph"]
+__all__ = ["Attribute", "GraphNode", "NetworkGraph", "cut_graph", "field_bytes", "read_graph", "with_graph"]
 
 Attribute: TypeAlias = float | int | str | tuple[int, ...]
 
@@ -70,24 +70,32 @@ def cut_graph(model: bytes, outputs: Sequence[str]) -> bytes:
     Raises:
         ValueError: it has no such output.
     """
-    parts: list[bytes] = []
-    for number, kind, value in fields(memoryview(model)):
-        if number != _GRAPH:
-            parts.append(field_bytes(number, kind, value))
-            continue
-        assert isinstance(value, memoryview)
-        kept, inner = _needed(value, outputs), []
-        for at, wire, part in fields(value):
+
+    def kept(graph: memoryview) -> Iterator[bytes]:
+        needed = _needed(graph, outputs)
+        for at, wire, part in fields(graph):
             if at == _SHAPES:  # notes on what lies between, some of it gone
                 continue
             if isinstance(part, memoryview) and (
-                (at == _NODES and _node(part).output not in kept)
-                or (at == _WEIGHTS and _name(part, 8) not in kept)
+                (at == _NODES and _node(part).output not in needed)
+                or (at == _WEIGHTS and _name(part, 8) not in needed)
                 or (at == _OUTPUTS and _name(part, 1) not in outputs)
             ):
                 continue
-            inner.append(field_bytes(at, wire, part))
-        parts.append(field_bytes(number, kind, b"".join(inner)))
+            yield field_bytes(at, wire, part)
+
+    return with_graph(model, kept)
+
+
+def with_graph(model: bytes, change: Callable[[memoryview], Iterable[bytes]]) -> bytes:
+    """Return a serialized ONNX model with another graph: `change` gives the fields of the new one from the old one."""
+    parts: list[bytes] = []
+    for number, kind, value in fields(memoryview(model)):
+        if number == _GRAPH:
+            assert isinstance(value, memoryview)
+            parts.append(field_bytes(number, kind, b"".join(change(value))))
+        else:
+            parts.append(field_bytes(number, kind, value))
     return b"".join(parts)
 
 

@@ -5,13 +5,14 @@ they are resampled. They and the shape of the grid are all that changes in the g
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 
 from totalrecall.backbones.graph_check import fields
-from totalrecall.backbones.graph_reader import field_bytes
+from totalrecall.backbones.graph_reader import field_bytes, with_graph
 from totalrecall.backbones.spec import Backbone
 from totalrecall.errors import BackboneError
 from totalrecall.system.files import sha256
@@ -20,7 +21,7 @@ __all__ = ["GRID", "POSITION", "at_size", "resampling"]
 
 POSITION = {False: "position_embeddings", True: "position_embeddings_smoothed"}  # whether smaller grids are smoothed
 GRID = "grid_shape"  # (n, rows, columns, channels)
-_GRAPH, _INITIALIZER, _DIMENSIONS, _NAME, _RAW = 7, 5, 1, 8, 9  # field numbers of ONNX's messages
+_INITIALIZER, _DIMENSIONS, _NAME, _RAW = 5, 1, 8, 9  # field numbers of ONNX's messages
 
 
 def at_size(backbone: Backbone, side: int) -> Backbone:
@@ -44,18 +45,13 @@ def at_size(backbone: Backbone, side: int) -> Backbone:
 
 def _with_grid(model: bytes, rows: int) -> bytes:
     """Return a serialized ONNX model with position embeddings and grid for so many rows and columns of patches."""
-    parts: list[bytes] = []
-    for number, kind, value in fields(memoryview(model)):
-        if number != _GRAPH:
-            parts.append(field_bytes(number, kind, value))
-            continue
-        assert isinstance(value, memoryview)
-        inner = [
-            field_bytes(at, wire, _resized(one, rows) if at == _INITIALIZER and isinstance(one, memoryview) else one)
-            for at, wire, one in fields(value)
-        ]
-        parts.append(field_bytes(number, kind, b"".join(inner)))
-    return b"".join(parts)
+
+    def resized(graph: memoryview) -> Iterator[bytes]:
+        for at, wire, one in fields(graph):
+            new = _resized(one, rows) if at == _INITIALIZER and isinstance(one, memoryview) else one
+            yield field_bytes(at, wire, new)
+
+    return with_graph(model, resized)
 
 
 def _resized(tensor: memoryview, rows: int) -> memoryview | bytes:

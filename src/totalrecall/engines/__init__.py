@@ -1,7 +1,8 @@
 """Run a backbone on pictures: what an engine is, and how one is opened.
 
-In reading order: `runtime` (the process's OpenVINO), `checks` (what all engines check alike), `openvino` (the default),
-`batched` (what the other two share), `onnxruntime`, `torch` and `torch_operators` (each operator as calls of torch).
+In reading order: `runtime` (the process's OpenVINO), `checks` (what all engines check alike), `base` (their settings),
+`openvino` (the default), `batched` (what the other two share), `onnxruntime`, `torch` and `torch_operators` (each
+operator as calls of torch).
 
 Nothing heavy is imported before an engine is opened: the settings need the names alone.
 """

@@ -1,7 +1,6 @@
 """What the engines share that compute a batch of pictures by one call: ONNX Runtime and torch."""
 
-import threading
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -9,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from totalrecall.backbones.spec import Backbone
-from totalrecall.engines import PRECISION, THREADS, Token
-from totalrecall.engines.checks import check_pictures, checked_layers, checked_model, refused, stacked
+from totalrecall.engines import Token
+from totalrecall.engines.base import BackboneEngine
+from totalrecall.engines.checks import check_pictures, checked_model, refused, stacked
 from totalrecall.errors import SettingError
-from totalrecall.system.threads import cores, in_order, in_worker, renew_in_child
+from totalrecall.system.threads import cores, in_order, in_worker
 from totalrecall.types import FeatureMap
 
 __all__ = ["BATCH", "BatchedEngine", "checked_precision"]
@@ -22,65 +22,20 @@ BATCH = (
 )
 
 
-class BatchedEngine(ABC):
-    """An engine that computes a batch by one call. Any thread may call it.
-
-    What it runs is opened when the first picture comes, and again in a forked child or in a copy.
-
-    Args:
-        backbone: the graph.
-        layers: names of the layers to return.
-        device: its name, checked already.
-        precision: the number format, checked already.
-        threads: to compute with; all cores if not given.
-    """
+class BatchedEngine(BackboneEngine):
+    """An engine that computes a batch by one call. Any thread may call it."""
 
     def __init__(
-        self, backbone: Backbone, layers: tuple[str, ...], *, device: str, precision: str, threads: int | None
+        self,
+        backbone: Backbone,
+        layers: tuple[str, ...],
+        *,
+        device: str | None = None,
+        precision: str = "auto",
+        threads: int | None = None,
     ) -> None:
-        if threads is not None:
-            THREADS.check("threads", threads)
-            if device != "cpu":
-                raise SettingError(
-                    f"threads is for the processor, got {threads} for device {device}. Leave it out.",
-                    "threads",
-                    "device",
-                )
-        self._backbone = backbone
-        self._layers = checked_layers(backbone, layers)
-        self._device = device
-        self._precision = precision
-        self._threads = threads
+        super().__init__(backbone, layers, device=device, precision=precision, threads=threads)
         self._sizes: set[tuple[int, int]] = set()  # that the graph was checked for
-        self._lock = threading.RLock()
-        renew_in_child(self)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the arguments of the constructor: what runs a graph cannot be copied."""
-        return {
-            "backbone": self._backbone,
-            "layers": self._layers,
-            "device": self._device,
-            "precision": self._precision,
-            "threads": self._threads,
-        }
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        type(self).__init__(self, **state)
-
-    def renew(self) -> None:
-        """Let go of what runs the graph in a forked child, whose threads are gone. It is opened again when used."""
-        self._lock = threading.RLock()
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """The layers that it returns, in the given order."""
-        return self._layers
-
-    @property
-    def precision(self) -> str:
-        """The number format it computes in: "f32" or "bf16"."""
-        return self._precision
 
     @abstractmethod
     def _compute(self, images: npt.NDArray[np.uint8], *, alone: bool) -> dict[str, FeatureMap]:
@@ -148,9 +103,8 @@ def checked_precision(asked: str, offered: tuple[str, ...], engine: str, device:
     """Return the number format: the first that is offered, or the one that was asked for.
 
     Raises:
-        SettingError: it does not exist, or the engine does not offer it on this device.
+        SettingError: the engine does not offer it on this device.
     """
-    PRECISION.check("precision", asked)
     if asked == "auto":
         return offered[0]
     if asked not in offered:

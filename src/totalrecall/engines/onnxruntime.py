@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from totalrecall.backbones.graph_reader import cut_graph
-from totalrecall.backbones.spec import Backbone
 from totalrecall.engines.batched import BatchedEngine, checked_precision
 from totalrecall.engines.checks import not_there, refused
 from totalrecall.errors import MissingExtraError, SettingError
@@ -40,27 +39,13 @@ class OnnxRuntimeEngine(BatchedEngine):
         SettingError: a layer, device or precision does not exist, or this machine lacks it.
     """
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        layers: tuple[str, ...],
-        *,
-        device: str | None = None,
-        precision: str = "auto",
-        threads: int | None = None,
-    ) -> None:
+    def _chosen(self, device: str | None, precision: str) -> tuple[str, str]:
         self._package = _onnxruntime()
         self._provider, number = _provider(self._package, device)
-        name = (device or "cpu").lower()
-        super().__init__(
-            backbone,
-            layers,
-            device=name,
-            precision=checked_precision(precision, ("f32",), "onnxruntime", name),
-            threads=threads,
-        )
         self._options = {"device_id": number} if number else {}
         self._sessions: dict[bool, Any] = {}  # whether it has all threads
+        name = (device or "cpu").lower()
+        return name, checked_precision(precision, ("f32",), "onnxruntime", name)
 
     def renew(self) -> None:
         """Forget the sessions in a forked child, whose threads are gone. They are opened again when used."""

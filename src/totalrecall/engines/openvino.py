@@ -15,7 +15,6 @@ import json
 import os
 import stat
 import sys
-import threading
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -26,8 +25,9 @@ import numpy.typing as npt
 
 from totalrecall._version import __version__
 from totalrecall.backbones.spec import Backbone
-from totalrecall.engines import PRECISION, THREADS, Token
-from totalrecall.engines.checks import check_pictures, checked_layers, checked_model, not_there, refused, stacked
+from totalrecall.engines import Token
+from totalrecall.engines.base import BackboneEngine
+from totalrecall.engines.checks import check_pictures, checked_model, not_there, refused, stacked
 from totalrecall.engines.runtime import capabilities, core, machine
 from totalrecall.errors import BackboneError, DataError, SettingError, TotalRecallError
 from totalrecall.system.files import atomic_write, home, sha256
@@ -36,7 +36,6 @@ from totalrecall.system.threads import (
     check_not_forked,
     generation,
     in_child,
-    renew_in_child,
     undivided,
     wait_before_fork,
 )
@@ -169,7 +168,7 @@ _Hint = Literal["LATENCY", "THROUGHPUT"]
 _KEPT = 4  # compiled graphs in memory, one for each picture size and hint
 
 
-class OpenVinoEngine:
+class OpenVinoEngine(BackboneEngine):
     """Runs a backbone on the CPU, or on what else OpenVINO knows, with the graph cut behind the deepest layer.
 
     A graph is compiled when the first picture of a size arrives, and only for the way in which it is used: `run` with
@@ -201,48 +200,20 @@ class OpenVinoEngine:
         Raises:
             SettingError: a layer, device or precision does not exist, or this machine lacks it.
         """
-        PRECISION.check("precision", precision)
-        if threads is not None:
-            THREADS.check("threads", threads)
-        self._device = _checked_device(device)
-        if threads is not None and self._device != "CPU":
-            raise SettingError(
-                f"threads is for the processor, got {threads} for device {self._device}. Leave it out.",
-                "threads",
-                "device",
-            )
-        self._given = {"device": device, "precision": precision, "cache": cache, "threads": threads}
-        self._backbone = backbone
-        self._layers = checked_layers(backbone, layers)
-        self._precision = _checked_precision(precision, self._device)
-        self._threads = threads
+        super().__init__(backbone, layers, device=device, precision=precision, threads=threads)
+        self._given["cache"] = cache
         self._cache = CompiledCache((_home_cache() if cache == "home" else cache) if self._device == "CPU" else None)
         self._compiled: OrderedDict[tuple[int, int, _Hint], _Compiled] = OrderedDict()
-        self._lock = threading.RLock()
-        renew_in_child(self)
+
+    def _chosen(self, device: str | None, precision: str) -> tuple[str, str]:
+        name = _checked_device(device)
+        return name, _checked_precision(precision, name)
 
     def renew(self) -> None:
         """Forget the compiled graphs in a forked child, whose threads are gone. They are compiled again when used."""
+        super().renew()
         abandon(self._compiled)
         self._compiled = OrderedDict()
-        self._lock = threading.RLock()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the arguments of the constructor: a compiled graph cannot be copied or run by another processor."""
-        return {"backbone": self._backbone, "layers": self._layers, **self._given}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        OpenVinoEngine.__init__(self, **state)
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """The layers that it returns, in the given order."""
-        return self._layers
-
-    @property
-    def precision(self) -> str:
-        """The number format it computes in: "f32" or "bf16"; "f16" on an NPU, which has no other."""
-        return self._precision
 
     def run(self, images: npt.NDArray[np.generic]) -> dict[str, FeatureMap]:
         """Return layer -> float32 (n, h, w, c).

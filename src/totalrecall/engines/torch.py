@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from totalrecall.backbones.graph_reader import GraphNode, NetworkGraph, read_graph
-from totalrecall.backbones.spec import Backbone
 from totalrecall.engines.batched import BatchedEngine, checked_precision
 from totalrecall.engines.checks import not_there, refused
 from totalrecall.engines.runtime import capabilities
@@ -43,16 +42,10 @@ class TorchEngine(BatchedEngine):
         SettingError: a layer, device or precision does not exist, or this machine lacks it.
     """
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        layers: tuple[str, ...],
-        *,
-        device: str | None = None,
-        precision: str = "auto",
-        threads: int | None = None,
-    ) -> None:
+    def _chosen(self, device: str | None, precision: str) -> tuple[str, str]:
         torch = _torch()
+        self._network: Network | None = None
+        self._thread: ThreadPoolExecutor | None = None
         name = (device or "cpu").lower()
         there = _devices(torch)
         if name not in there:
@@ -60,10 +53,7 @@ class TorchEngine(BatchedEngine):
             raise not_there("torch", str(device), there, hint)
         native = "BF16" in capabilities() if name == "cpu" else torch.cuda.is_bf16_supported(including_emulation=False)
         offered = ("f32", "bf16") if native else ("f32",)
-        precision = checked_precision(precision, offered, "torch", name)
-        super().__init__(backbone, layers, device=name, precision=precision, threads=threads)
-        self._network: Network | None = None
-        self._thread: ThreadPoolExecutor | None = None
+        return name, checked_precision(precision, offered, "torch", name)
 
     def renew(self) -> None:
         """Forget the network in a forked child, whose threads are gone. It is opened again when used."""
