@@ -66,6 +66,10 @@ class Bank:
     def __len__(self) -> int:
         return len(self.vectors)
 
+    def count_vectors(self, picture: int) -> int:
+        """Return how many of the vectors came from a picture, by its number."""
+        return int(np.count_nonzero(self.origin[:, 0] == picture))
+
     @cached_property
     def search(self) -> ExactSearch:
         """The search structure, built at first use and kept."""

@@ -6,13 +6,10 @@ What it shares with the methods that it is compared with, judging and keeping, i
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from totalrecall.calibration import Calibration
-from totalrecall.detectors.changes import Change, Changed, Newcomer, are_last_added, named_pictures, read_newcomers
+from totalrecall.detectors.changes import Change, Newcomer, read_newcomers
 from totalrecall.detectors.extents import Extents, restored_extents
 from totalrecall.detectors.fit_report import Progress, warn_of_fit
 from totalrecall.detectors.measuring import OneBackbone
@@ -24,6 +21,7 @@ from totalrecall.patchcore.bank import Bank, BankState
 from totalrecall.patchcore.calibration_patches import CalibrationPatches, Coverage
 from totalrecall.patchcore.judge import Judge, PatchSet
 from totalrecall.patchcore.settings import Settings, refuse_several
+from totalrecall.patchcore.updatable import UpdatableDetector
 from totalrecall.pictures.geometry import Frame
 from totalrecall.pictures.loading import LearntPicture, Source, Sources, expand
 from totalrecall.pictures.unlike import PictureTally
@@ -38,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["PatchCore"]
 
 
-class PatchCore(OneBackbone[Bank, PatchSet]):
+class PatchCore(OneBackbone[Bank, PatchSet], UpdatableDetector[Bank]):
     """Anomaly detection from good pictures alone (Roth et al., CVPR 2022).
 
     Examples:
@@ -145,23 +143,20 @@ class PatchCore(OneBackbone[Bank, PatchSet]):
             self.outliers_ = warn_of_outliers(state.calibration, state.pictures, self.settings, fitted.left_out)
         return self
 
-    def _with_pictures(
-        self, add: Sequence[Source] | None, remove: Sequence[str | Path], progress: Progress | None
-    ) -> tuple[BankState, Change]:
+    def _with_added(self, sources: Sequence[Source], progress: Progress | None) -> tuple[BankState, Change]:
         from totalrecall.patchcore import update
 
-        state = self._bank_state
-        if add is None:
-            leaving, skipped = named_pictures(state.pictures, remove)
-            if are_last_added(self.history_, [state.pictures[at] for at in leaving]):
-                return self._without_last_added(leaving, skipped)
-            if not leaving:
-                return state, replace(update.unchanged(state, "remove"), skipped=skipped)
-            after, change = update.remove(state, leaving, self.judge)
-            return after, replace(change, skipped=skipped)
-        newcomers, known, skipped = self.read_newcomers(add, PictureTally(self._kinds), progress)
-        after, change = update.add(state, newcomers, self.judge)
+        newcomers, known, skipped = self.read_newcomers(sources, PictureTally(self._kinds), progress)
+        after, change = update.add(self._bank_state, newcomers, self.judge)
         return after, replace(change, known=known, skipped=[*skipped, *change.skipped])
+
+    def _with_removed(self, leaving: Sequence[int]) -> tuple[BankState, Change]:
+        from totalrecall.patchcore import update
+
+        return update.remove(self._bank_state, leaving, self.judge)
+
+    def _count_vectors(self, picture: int) -> int:
+        return self._bank_state.bank.count_vectors(picture)
 
     def read_newcomers(
         self, sources: Sequence[Source], tally: PictureTally, progress: Progress | None = None
@@ -186,15 +181,6 @@ class PatchCore(OneBackbone[Bank, PatchSet]):
             tally=tally,
             progress=progress,
         )
-
-    def _without_last_added(self, leaving: Sequence[int], skipped: Sequence[PictureError]) -> tuple[BankState, Change]:
-        """Return the state before the last update, whose pictures are all to leave, and what was done."""
-        before, after = self._bank_state, self._undone()
-        counts = np.bincount(before.bank.origin[:, 0], minlength=len(before.pictures))
-        gone = [Changed(before.pictures[at].path, before.pictures[at].sha256, int(counts[at])) for at in leaving]
-        assert isinstance(after, BankState)
-        sizes, thresholds = (len(before), len(after)), (before.threshold, after.threshold)
-        return after, Change("undo", gone, (), skipped, sizes, thresholds, after.threshold)
 
     # ------------------------------------------------------------------ judging
 

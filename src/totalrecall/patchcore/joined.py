@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from totalrecall.calibration import Calibration
-from totalrecall.detectors.base import Detector
-from totalrecall.detectors.changes import Change, Changed, Newcomer, are_last_added, named_pictures
+from totalrecall.detectors.changes import Change, Newcomer
 from totalrecall.detectors.fit_report import FitReport, Progress, warn_of_fit
 from totalrecall.detectors.members import KIND, apart, graph_name, together
 from totalrecall.detectors.model_file import Contents
@@ -34,6 +33,7 @@ from totalrecall.patchcore.joined_state import JoinedState, join, joined_measure
 from totalrecall.patchcore.judge import PatchSet
 from totalrecall.patchcore.plan import JoinedPlan, plan_members
 from totalrecall.patchcore.settings import JoinedSettings, Settings
+from totalrecall.patchcore.updatable import UpdatableDetector
 from totalrecall.pictures.bit_depth import BitDepth
 from totalrecall.pictures.copies import Repeats
 from totalrecall.pictures.loading import LearntPicture, LoadedPicture, Source, Sources, expand
@@ -46,7 +46,7 @@ from totalrecall.types import LayerMap
 __all__ = ["JoinedPatchCore"]
 
 
-class JoinedPatchCore(Detector[tuple[BankState, ...]]):
+class JoinedPatchCore(UpdatableDetector[tuple[BankState, ...]]):
     """Several `PatchCore` of the same good pictures, whose scores are joined to one.
 
     Examples:
@@ -180,23 +180,20 @@ class JoinedPatchCore(Detector[tuple[BankState, ...]]):
             self.outliers_ = warn_of_outliers(state.calibration, state.pictures, self.settings, left_out)
         return self
 
-    def _with_pictures(
-        self, add: Sequence[Source] | None, remove: Sequence[str | Path], progress: Progress | None
-    ) -> tuple[JoinedState, Change]:
+    def _with_added(self, sources: Sequence[Source], progress: Progress | None) -> tuple[JoinedState, Change]:
         from totalrecall.patchcore import joined_update
 
-        state, judges = self._joined_state, [member.judge for member in self.members]
-        if add is None:
-            leaving, skipped = named_pictures(state.pictures, remove)
-            if are_last_added(self.history_, [state.pictures[at] for at in leaving]):
-                return self._without_last_added(leaving, skipped)
-            if not leaving:
-                return state, replace(joined_update.unchanged(state, "remove"), skipped=skipped)
-            after, change = joined_update.remove(state, leaving, judges)
-            return after, replace(change, skipped=skipped)
-        newcomers, known, skipped = self._read_newcomers(add, progress)
-        after, change = joined_update.add(state, newcomers, judges)
+        newcomers, known, skipped = self._read_newcomers(sources, progress)
+        after, change = joined_update.add(self._joined_state, newcomers, [member.judge for member in self.members])
         return after, replace(change, known=known, skipped=[*skipped, *change.skipped])
+
+    def _with_removed(self, leaving: Sequence[int]) -> tuple[JoinedState, Change]:
+        from totalrecall.patchcore import joined_update
+
+        return joined_update.remove(self._joined_state, leaving, [member.judge for member in self.members])
+
+    def _count_vectors(self, picture: int) -> int:
+        return sum(member.bank_.count_vectors(picture) for member in self.members)
 
     def _read_newcomers(
         self, sources: Sequence[Source], progress: Progress | None
@@ -212,19 +209,6 @@ class JoinedPatchCore(Detector[tuple[BankState, ...]]):
                 skipped += [error for error in errors if str(error) not in map(str, skipped)]
         usable = set.intersection(*({one.picture.sha256 for one in own} for own in found))
         return [[one for one in own if one.picture.sha256 in usable] for own in found], known, skipped
-
-    def _without_last_added(
-        self, leaving: Sequence[int], skipped: Sequence[PictureError]
-    ) -> tuple[JoinedState, Change]:
-        """Return the state before the last update, whose pictures are all to leave, and what was done."""
-        from totalrecall.patchcore.joined_update import count_vectors
-
-        before, after = self._joined_state, self._undone()
-        pictures = [(before.pictures[at], count_vectors(before, at)) for at in leaving]
-        gone = [Changed(picture.path, picture.sha256, vectors) for picture, vectors in pictures]
-        assert isinstance(after, JoinedState)
-        sizes, thresholds = (len(before), len(after)), (before.threshold, after.threshold)
-        return after, Change("undo", gone, (), skipped, sizes, thresholds, after.threshold)
 
     # ------------------------------------------------------------------ judging
 

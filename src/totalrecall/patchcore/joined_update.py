@@ -17,14 +17,14 @@ from totalrecall.patchcore.bank import BankState
 from totalrecall.patchcore.joined_state import JoinedState, follow, join_scores
 from totalrecall.patchcore.judge import Judge, PatchSet
 
-__all__ = ["add", "count_vectors", "remove", "unchanged"]
+__all__ = ["add", "remove"]
 
 _ROUNDS = 8  # each lowers the threshold a little, since good pictures come nearer too; two or three are usual
 
 _Added = tuple[BankState, Change]
 
 
-def unchanged(state: JoinedState, what: str) -> Change:
+def _unchanged(state: JoinedState, what: str) -> Change:
     """Return the report of a change that nothing came of."""
     size, threshold = len(state), state.threshold
     return Change(what, [], (), [], (size, size), (threshold, threshold), threshold)
@@ -49,7 +49,7 @@ def add(
     if len(joining) < len(newcomers[0]):
         usable = [[one for one in own if one.picture.sha256 in joining] for own in newcomers]
         if not joining:
-            return state, replace(unchanged(state, "add"), skipped=list(skipped.values()))
+            return state, replace(_unchanged(state, "add"), skipped=list(skipped.values()))
         after, change = add(state, usable, judges)
         return after, replace(change, skipped=list(skipped.values()))
     after = follow(state, [member for member, _ in added])
@@ -94,14 +94,11 @@ def remove(state: JoinedState, leaving: Sequence[int], judges: Sequence[Judge]) 
     Raises:
         DataError: nothing of a member's bank would be left.
     """
+    if not leaving:
+        return state, _unchanged(state, "remove")
     removed = [update.remove(member, leaving, judge) for member, judge in zip(state.model, judges, strict=True)]
     after = follow(state, [member for member, _ in removed], leaving)
     return after, _report("remove", [change for _, change in removed], state, after)
-
-
-def count_vectors(state: JoinedState, picture: int) -> int:
-    """Return how many vectors of all banks are of a picture."""
-    return sum(int(np.count_nonzero(member.bank.origin[:, 0] == picture)) for member in state.model)
 
 
 def _report(what: str, changes: Sequence[Change], before: JoinedState, after: JoinedState) -> Change:

@@ -24,10 +24,10 @@ from totalrecall.pictures.loading import LearntPicture
 from totalrecall.search.exact import ExactSearch
 from totalrecall.types import Matrix, Patches
 
-__all__ = ["add", "covering", "estimated_radius", "remove", "unchanged"]
+__all__ = ["add", "covering", "estimated_radius", "remove"]
 
 
-def unchanged(state: BankState, what: str) -> Change:
+def _unchanged(state: BankState, what: str) -> Change:
     """Return the report of a change that nothing came of."""
     size, threshold = len(state), state.threshold
     return Change(what, [], (), [], (size, size), (threshold, threshold), threshold, state.patches is not None)
@@ -52,7 +52,7 @@ def add(state: BankState, newcomers: Sequence[Newcomer[PatchSet]], judge: Judge)
     joining = [picture for picture in measured if isinstance(picture, _Joining)]
     skipped = [error for error in measured if isinstance(error, PictureError)]
     if not joining:
-        return state, replace(unchanged(state, "add"), skipped=skipped, recalibrated=True)
+        return state, replace(_unchanged(state, "add"), skipped=skipped, recalibrated=True)
     coverage = _covered(state, judge)
     recalibration = _recalibration(state, judge)
     recalibration.add(_added_vectors(former, coverage))
@@ -280,12 +280,13 @@ def remove(state: BankState, leaving: Sequence[int], judge: Judge) -> tuple[Bank
     Raises:
         DataError: nothing of the bank would be left.
     """
+    if not leaving:
+        return state, _unchanged(state, "remove")
     bank, coverage = state.bank, _covered(state, judge)
     stays = ~np.isin(bank.origin[:, 0], leaving)
     if not stays.any():
         raise DataError("Nothing of the bank would be left. Fit a new model instead.")
-    counts = np.bincount(bank.origin[:, 0], minlength=len(bank.pictures))
-    gone = [Changed(bank.pictures[at].path, bank.pictures[at].sha256, int(counts[at])) for at in leaving]
+    gone = [Changed(bank.pictures[at].path, bank.pictures[at].sha256, bank.count_vectors(at)) for at in leaving]
     calibration, patches = state.calibration, state.patches
     fitted = bank.origin[:, 0] < coverage.pictures
     if patches is not None:
