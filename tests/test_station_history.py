@@ -175,6 +175,7 @@ def test_scores_and_hours_are_what_was_added(history):
     add(history, 1, score=None, verdict="unreadable", is_anomalous=None)
     add(history, 3600, score=3.0, verdict="defect", is_anomalous=True)
     add(history, 3601, score=9.0, model="cap")
+    add(history, 3602, score=8.0, source="golden")  # shown by the station to itself
     history.judge(inspection(0).key, "fine", ANNA)
     assert history.scores("bottle") == [(3.0, True, None), (1.0, False, "fine")]
     assert history.scores("bottle", limit=1) == [(3.0, True, None)]

@@ -6,5 +6,5 @@ transactions. Every input goes through `Station.inspect`; every output gets insp
 The history, in reading order: `records` (an inspection, an actor, a filter), `tables` and `migrations` (what the
 database holds), `addresses` (of databases), `chain` (rows that are hashed with the one before), `schema` (are the
 tables ours, and of today?), `database` (one writer, many readers), `trail` (who changed what), `history` (every
-inspection).
+inspection), `kept` (pictures within a budget).
 """

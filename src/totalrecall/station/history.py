@@ -24,7 +24,17 @@ from sqlalchemy.exc import IntegrityError
 from totalrecall.errors import ConflictError, NotFoundError, SettingError
 from totalrecall.station import chain
 from totalrecall.station.database import Database
-from totalrecall.station.records import JUDGEMENTS, REJECTS, Actor, Filter, Inspection, finite, iso, storable
+from totalrecall.station.records import (
+    JUDGEMENTS,
+    NOT_PRODUCTION,
+    REJECTS,
+    Actor,
+    Filter,
+    Inspection,
+    finite,
+    iso,
+    storable,
+)
 from totalrecall.station.tables import inspections, jobs, outbox, values
 from totalrecall.system.text import csv_line
 
@@ -156,10 +166,13 @@ class History:
     def scores(
         self, model: str, since: datetime | None = None, limit: int = 10_000
     ) -> list[tuple[float, bool | None, str | None]]:
-        """Return score, verdict and a person's judgement of a model's inspections that have a score, newest first."""
+        """Return score, verdict and a person's judgement of a model's scored inspections, the newest first.
+
+        Those of a golden check or a study do not count: they say nothing about the parts of today.
+        """
         table = inspections.c
         query = select(table.score, table.is_anomalous, table.judgement)
-        query = query.where(table.score.is_not(None), *_conditions(Filter(model=model, since=since)))
+        query = query.where(table.score.is_not(None), _of_production(), *_conditions(Filter(model=model, since=since)))
         query = query.order_by(table.at.desc(), table.key.desc()).limit(limit)
         with self._database.read() as connection:
             return [(row.score, row.is_anomalous, row.judgement) for row in connection.execute(query)]
@@ -167,10 +180,15 @@ class History:
     def per_hour(
         self, model: str | None = None, since: datetime | None = None
     ) -> list[tuple[datetime, dict[str, int]]]:
-        """Return how often each verdict came, by hours in UTC, the oldest first; hours without any are left out."""
+        """Return how often each verdict came, by hours in UTC, the oldest first; hours without any are left out.
+
+        Those of a golden check or a study do not count.
+        """
         table = inspections.c
         hour = [extract(part, table.at) for part in ("year", "month", "day", "hour")]
-        query: Any = select(*hour, table.verdict, func.count()).where(*_conditions(Filter(model=model, since=since)))
+        query: Any = select(*hour, table.verdict, func.count()).where(
+            _of_production(), *_conditions(Filter(model=model, since=since))
+        )
         query = query.group_by(*hour, table.verdict).order_by(*hour, table.verdict)
         hours: dict[datetime, dict[str, int]] = {}
         with self._database.read() as connection:
@@ -308,8 +326,12 @@ def _conditions(wanted: Filter) -> list[ColumnElement[bool]]:
         conditions.append(or_(*(column.icontains(text, autoescape=True) for column in columns)))
     if wanted.to_judge:
         near = and_(table.verdict == "good", table.score >= wanted.near_miss * table.threshold)
-        conditions += [table.judgement.is_(None), or_(table.verdict.in_(REJECTS), near)]
+        conditions += [table.judgement.is_(None), or_(table.verdict.in_(REJECTS), near), _of_production()]
     return conditions
+
+
+def _of_production() -> ColumnElement[bool]:
+    return inspections.c.source.not_in(NOT_PRODUCTION)
 
 
 def _cells(inspection: Inspection) -> list[object]:

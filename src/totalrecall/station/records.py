@@ -12,6 +12,7 @@ __all__ = [
     "ANYBODY",
     "JUDGEMENTS",
     "NEAR_MISS",
+    "NOT_PRODUCTION",
     "REJECTS",
     "ROLES",
     "STATION",
@@ -28,6 +29,7 @@ VERDICTS = ("defect", "good", "no verdict", "wrong product", "unreadable")
 REJECTS = ("defect", "no verdict", "wrong product")  # of a picture that was read: a person should look at it
 JUDGEMENTS = ("defect", "fine")
 ROLES = ("operator", "engineer", "auditor", "machine")
+NOT_PRODUCTION = ("golden", "study")  # sources of pictures that the station shows to itself
 NEAR_MISS = 0.9  # of the threshold: a good part with such a score came near to an alarm
 
 
@@ -154,7 +156,7 @@ class Filter:
         until: the time before which they were, with its time zone.
         text: that stands in the picture's name, serial, line or product, in small or capital letters.
         job: its key.
-        to_judge: only rejects and near misses that nobody has judged.
+        to_judge: only rejects and near misses of the production that nobody has judged.
         near_miss: share of the threshold from which on a good picture is a near miss.
     """
 
