@@ -24,7 +24,7 @@ from totalrecall.benchmark.cell import few_shots
 from totalrecall.calibration import Calibration
 from totalrecall.datasets import open_dataset
 from totalrecall.demo.pictures import KINDS, make_dataset
-from totalrecall.detectors.extents import SHARES, learn_extents, place_of, profile_of
+from totalrecall.detectors.extents import HUNDREDTH, SHARES, learn_extents, place_of, profile_of
 from totalrecall.evaluation.metrics import auroc
 from totalrecall.patchcore.fitting import learn
 from totalrecall.patchcore.judge import Judge
@@ -224,9 +224,17 @@ def _standardised(distances: Distances, grids: Grids, which: list[int] | None, t
     good, test = good[:, chosen], test[:, chosen]
     if good.shape[1] == 1:  # a distance is a score as it is
         return good[:, 0], test[:, 0]
-    means, deviations, count = good.mean(axis=0), good.std(axis=0, ddof=1), len(good)
-    wider = np.sqrt((count + 1) / (count - 3))  # of a new picture: see `extents`
-    return wider * together((good - means) / deviations, axis=1), together((test - means) / deviations, axis=1)
+    unit = HUNDREDTH if which is None else which.index(HUNDREDTH)
+
+    def scores(profiles: np.ndarray, usual: np.ndarray) -> np.ndarray:
+        means, deviations = usual.mean(axis=0), usual.std(axis=0, ddof=1)
+        return np.asarray(means[unit] + deviations[unit] * together((profiles - means) / deviations, axis=1))
+
+    by_others = np.empty(len(good))
+    for fold in np.unique(distances.folds):
+        members = distances.folds == fold
+        by_others[members] = scores(good[members], good[~members])
+    return by_others, scores(test, good)
 
 
 def _placed(distances: Distances, grids: Grids) -> Grids:

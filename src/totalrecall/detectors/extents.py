@@ -13,7 +13,7 @@ a bank without it (leave-one-out):
   of the twelve is taken.
 
 Nothing is trained, and no defect is needed. The pictures that set the threshold are scored as new ones are: what is
-learnt about place comes from the other folds.
+learnt about place, and what is usual, comes from the other folds.
 """
 
 import math
@@ -152,7 +152,7 @@ def learn_extents(
         sigma: of the anomaly map's Gaussian, in cells.
 
     Returns:
-        What new pictures are scored by, and the scores (n,) of these, each by what the other folds say about place.
+        What new pictures are scored by, and the scores (n,) of these, each by what the other folds say.
         None of fewer than `LEAST` pictures.
     """
     count = len(grids)
@@ -169,30 +169,41 @@ def learn_extents(
         place = place_of(*others, pictures=count - len(members), sigma=sigma)
         for at in members:
             profiles[at] = profile_of(grids[at] / place, np.argwhere(inside[at]), sigma)
+    learnt = Extents(place_of(sums, counts, pictures=count, sigma=sigma), *_usual(profiles))
+    return learnt, _scores_by_others(profiles, groups)
+
+
+def _usual(profiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return means and standard deviations (12,) over good pictures of what `profile_of` gives, (n, 12)."""
     means = profiles.mean(axis=0)
-    deviations = np.maximum(profiles.std(axis=0, ddof=1), 1e-3 * means.max() + 1e-12)  # of equal pictures they are 0
-    learnt = Extents(place_of(sums, counts, pictures=count, sigma=sigma), means, deviations)
-    return learnt, _scores(profiles, means, deviations, wider=_wider(count))
+    return means, np.maximum(profiles.std(axis=0, ddof=1), 1e-3 * means.max() + 1e-12)  # of equal pictures they are 0
 
 
-def _scores(profiles: np.ndarray, means: np.ndarray, deviations: np.ndarray, *, wider: float = 1.0) -> np.ndarray:
-    """Return scores (n,) from what `profile_of` gives (n, 12), the standard scores widened by a factor.
+def _scores_by_others(profiles: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return the score (n,) of each good picture by means and deviations of the other groups: as a new one is scored.
 
-    They are never below 0, as no distance is: where one odd picture makes the deviation larger than the mean, the
-    others would be.
+    A picture that counts in the deviation that it is measured by seems less unusual than it would be as a new one: the
+    more it stands out in one of the twelve extents alone, the more so. No factor mends that, because it depends on how
+    alike the twelve are: were they one, the order of the pictures would need none.
+
+    subtle: what is compared with new pictures is the score in the unit of distances. Standard scores by different means
+    and deviations have different units: one odd picture is at fifty of the others' deviations, and so large a deviation
+    no longer exists for new pictures once it counts itself. In the unit of distances it is where it was.
     """
-    unusual = wider * ((profiles - means) / deviations).max(axis=1)
+    scores = np.empty(len(profiles))
+    for group in np.unique(groups):
+        members = groups == group
+        scores[members] = _scores(profiles[members], *_usual(profiles[~members]))
+    return scores
+
+
+def _scores(profiles: np.ndarray, means: np.ndarray, deviations: np.ndarray) -> np.ndarray:
+    """Return scores (n,) from what `profile_of` gives (n, 12).
+
+    A score is never below the picture's own hundredth, and so never below 0, as no distance is; rounding could be.
+    """
+    unusual = ((profiles - means) / deviations).max(axis=1)
     return np.maximum(means[HUNDREDTH] + deviations[HUNDREDTH] * unusual, 0.0)
-
-
-def _wider(count: int) -> float:
-    """Return by what factor a new picture's standard score is wider than that of one of the pictures it comes from.
-
-    A picture counts in the mean and the standard deviation that it is measured by, which a new one does not: of normal
-    values the variance of its standard score is (n - 1) / n, that of a new one (1 + 1 / n) (n - 1) / (n - 3), on
-    average over the good pictures. Leaving each picture out instead would let one odd picture set the threshold.
-    """
-    return math.sqrt((count + 1) / max(count - 3, 1))
 
 
 def place_of(sums: np.ndarray, counts: np.ndarray, *, pictures: int, sigma: float) -> np.ndarray:
