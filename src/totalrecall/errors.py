@@ -10,6 +10,7 @@
     ├── StationError            exit 1   HTTP 500   what only the inspection station says
     │   ├── LoginError          exit 1   HTTP 401   nobody is logged in, or the password or token is wrong
     │   ├── ForbiddenError      exit 1   HTTP 403   this person or machine may not do that
+    │   ├── ThrottledError      exit 1   HTTP 429   too many attempts to log in
     │   ├── NotFoundError       exit 1   HTTP 404   no model, inspection, user or job has that name
     │   ├── ConflictError       exit 1   HTTP 409   it does not fit to how things stand by now
     │   └── BusyError           exit 1   HTTP 503   more pictures wait than the station allows
@@ -70,6 +71,7 @@ __all__ = [
     "SettingError",
     "SkippedPictureWarning",
     "StationError",
+    "ThrottledError",
     "TotalRecallError",
     "UnlikePictureWarning",
     "UnusableFileError",
@@ -150,6 +152,21 @@ class ForbiddenError(StationError):
     """This person or machine may not do that."""
 
     http_status = 403
+
+
+class ThrottledError(StationError):
+    """There were too many attempts to log in.
+
+    Args:
+        message: one line for a person.
+        seconds: after which another attempt is let in.
+    """
+
+    http_status = 429
+
+    def __init__(self, message: str = "", *, seconds: int = 1) -> None:
+        super().__init__(message)
+        self.seconds = seconds
 
 
 class NotFoundError(StationError):

@@ -7,4 +7,9 @@ The history, in reading order: `records` (an inspection, an actor, a filter), `t
 database holds), `addresses` (of databases), `chain` (rows that are hashed with the one before), `schema` (are the
 tables ours, and of today?), `database` (one writer, many readers), `trail` (who changed what), `history` (every
 inspection), `kept` (pictures within a budget).
+
+Who may call what: `user_names` and `passwords` (which are allowed), `tokens` (of machines), `sessions` and `users` (of
+people), `throttle` and `logins` (against guessing), `policy` (from where a station may be called), `permissions` (one
+table from routes to roles), `guard_head`, `guard_body` and `guard` (before every route), `connections` (with patience,
+but not without end).
 """
