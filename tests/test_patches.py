@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from tests import reference
 from totalrecall.errors import SettingError
+from totalrecall.features import patches
 from totalrecall.features.patches import covered_cells, describe, resize_bilinear
 
 
@@ -116,3 +117,16 @@ def test_a_bad_setting_is_named(options, message):
     with pytest.raises(SettingError) as caught:
         describe(random_maps(), **options)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("patch_size", [1, 3])
+def test_layers_side_by_side_and_one_after_the_other_give_the_same_bits(monkeypatch, patch_size):
+    rng = np.random.default_rng(0)
+    maps = [rng.standard_normal((2, side, side, c), dtype=np.float32) for side, c in ((12, 24), (6, 40), (3, 8))]
+    calls = []
+    monkeypatch.setattr(patches, "side_by_side", lambda place, layers: calls.append(list(map(place, layers))))
+    together = describe(maps, patch_size=patch_size)
+    assert not calls
+    monkeypatch.setattr(patches, "_SMALL", 0)
+    assert np.array_equal(describe(maps, patch_size=patch_size), together)
+    assert len(calls) == 1

@@ -2,6 +2,7 @@
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -112,6 +113,34 @@ def test_at_the_border_of_the_region_of_interest_nothing_is_lost():
     values = anomaly_map(grid, Recipe(size=64).geometry(64, 64), roi=roi)
     assert np.allclose(values[:, 36:], 3, atol=0.4)
     assert (values[:, :32] == 0).all()
+
+
+def whole_picture_regions(values, threshold):
+    """Regions of the whole picture at once, each as (x, y, width, height, area, peak)."""
+    above = (values > threshold).astype(np.uint8)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(above, connectivity=8)
+    found = [(*stats[label].tolist(), float(values[labels == label].max())) for label in range(1, len(stats))]
+    return sorted(found, key=lambda one: -one[-1])
+
+
+@given(
+    shape=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    share=st.floats(0.02, 0.5),
+    levels=st.integers(1, 5),
+    corner=st.tuples(st.integers(0, 30), st.integers(0, 30)),
+    seed=st.integers(0, 9999),
+)
+@settings(max_examples=200, deadline=None)
+def test_regions_are_those_of_the_whole_picture_wherever_they_lie_and_whatever_ties(shape, share, levels, corner, seed):
+    rng = np.random.default_rng(seed)
+    values = np.zeros((80, 70), np.float32)
+    marked = rng.integers(1, levels + 1, shape) * (rng.random(shape) < share)
+    values[corner[0] : corner[0] + shape[0], corner[1] : corner[1] + shape[1]] = marked[
+        : 80 - corner[0], : 70 - corner[1]
+    ]
+    expected = whole_picture_regions(values, 0.5)
+    got = find_regions(values, 0.5)
+    assert [(one.x, one.y, one.width, one.height, one.area, one.peak) for one in got] == expected
 
 
 def test_regions_are_connected_areas_the_highest_first():

@@ -337,7 +337,7 @@ class _Compiled:
 
     def infer(self, images: npt.NDArray[np.generic]) -> dict[str, FeatureMap]:
         with _uncomputable():
-            self.request.infer([images])
+            self.request.infer([images], share_outputs=True)  # `collect` copies them
         return self.collect(self.request)
 
     def finish(self, request: Any) -> dict[str, FeatureMap]:

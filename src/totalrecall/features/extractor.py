@@ -38,8 +38,12 @@ _UNUSABLE = (
 
 def _usable(pieces: Sequence[Mapping[str, LayerMap]]) -> bool:
     """Return whether all features of a picture's pieces are numbers that are small enough to compute distances."""
-    # subtle: nan is not below the limit, either
-    return all(bool((np.abs(features) < _LARGEST).all()) for piece in pieces for features in piece.values())
+    # subtle: of features with a nan both are nan, which is not within the limits
+    return all(
+        bool(features.max() < _LARGEST and features.min() > -_LARGEST)
+        for piece in pieces
+        for features in piece.values()
+    )
 
 
 def _pixels(loaded: LoadedPicture) -> int:

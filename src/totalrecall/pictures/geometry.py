@@ -56,8 +56,11 @@ class Geometry:
         inside = prepared_map[max(-top, 0) :, max(-left, 0) :][:rows, :columns]
         after = (rows - max(top, 0) - inside.shape[0], columns - max(left, 0) - inside.shape[1])
         # subtle: pad by the edge before resizing, not by zero, or the seen pixels beside the crop would be pulled down
-        canvas = np.pad(inside, ((max(top, 0), after[0]), (max(left, 0), after[1])), mode="edge")
-        full = cv2.resize(canvas, self.original[::-1], interpolation=cv2.INTER_LINEAR)
+        if max(top, left, *after) > 0:
+            inside = np.pad(inside, ((max(top, 0), after[0]), (max(left, 0), after[1])), mode="edge")
+        full = cv2.resize(inside, self.original[::-1], interpolation=cv2.INTER_LINEAR)
+        if self.seen == (slice(0, full.shape[0]), slice(0, full.shape[1])):
+            return full
         seen = np.zeros_like(full)
         seen[self.seen] = full[self.seen]
         return seen

@@ -101,7 +101,7 @@ class BoundsGraph:
             if request is None:
                 request = self._own.request = self._model.create_infer_request()
             request.set_input_tensor(0, openvino_package().Tensor(taken, shared_memory=True))
-            request.infer()
+            request.infer(share_outputs=True)  # else it copies what comes out, 4 MB for a picture
         bounds, lowest, norms = (request.get_output_tensor(i).data for i in range(3))
         if self.rounded:
             bounds, lowest = bounds.view(np.uint16), lowest.view(np.uint16)

@@ -42,7 +42,7 @@ def principal_basis(vectors: Patches, dimensions: int, *, seed: int = 0) -> Matr
         return np.linalg.qr(basis.astype(np.float64))[0].astype(np.float32)
 
 
-_WIDTHS = (64, 96, 128, 192, 256)  # of a bound; or all dimensions
+_WIDTHS = (59, 91, 123, 187, 251)  # of a bound, which takes 5 numbers more, and whole steps of 32; or all dimensions
 _QUERIES = 64  # that they are tried on
 _VECTORS = 1 << 14  # of the bank that they are tried on: in a larger one the same plan wins, by more
 _BLOCK = 16  # queries at a time
