@@ -35,6 +35,7 @@ COMMANDS = (
     "update",
     "teach",
     "export",
+    "serve",
     "info",
     "backbones",
     "datasets",

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from totalrecall.errors import SettingError
 from totalrecall.system.files import atomic_write
 
-__all__ = ["OutlinedRegion", "draw_overlay", "encode_overlay", "save_overlay"]
+__all__ = ["HOTTEST", "OutlinedRegion", "draw_overlay", "encode_overlay", "heat_colours", "save_overlay"]
 
 # Not `types.Image` and its kin: those promise one height and width within a call, and here sizes change.
 Picture: TypeAlias = NDArray[np.uint8]  # (h, w, 3) RGB
@@ -34,7 +34,7 @@ _PANEL, _WIDE_PANEL, _LONGEST = (
     640,
 )  # pixels: a panel's width beside or under another, and its greatest height
 _HEADER, _FOOTER, _CAPTION = 60, 64, 24
-_HOTTEST = 2.0  # the colour scale ends at this multiple of the pixel threshold
+HOTTEST = 2.0  # the colour scale ends at this multiple of the pixel threshold
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -154,7 +154,7 @@ def _resize(array: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
 def _scale_end(heights: Heights, threshold: float | None) -> float:
     """Return the value at the hot end of the colours; the model's, or for want of a threshold the map's own."""
     if threshold is not None:
-        return _HOTTEST * threshold
+        return HOTTEST * threshold
     return max(float(heights.max(initial=0)), 1e-12)
 
 
@@ -162,14 +162,14 @@ def _heat(plain: Picture, heat: Heights, scale: float, *, calibrated: bool) -> P
     """Return the heat over the picture in grey; the more heat, the less of the picture shows through."""
     grey = cv2.cvtColor(cv2.cvtColor(plain, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB).astype(np.float32)
     grey = 24 + 0.82 * grey  # pure black and pure white would hide the ends of the colours
-    colours, cover = _colours(np.clip(heat / np.float32(scale), 0, 1), calibrated=calibrated)
+    colours, cover = heat_colours(np.clip(heat / np.float32(scale), 0, 1), calibrated=calibrated)
     mixed = grey + (colours - grey) * cover[..., None]
     hot: Picture = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
     return hot
 
 
-def _colours(share: Heights, *, calibrated: bool) -> tuple[Heights, Heights]:
-    """Return the colour, 0..255, and its cover, 0..1, at shares 0..1 of the scale.
+def heat_colours(share: Heights, *, calibrated: bool) -> tuple[Heights, Heights]:
+    """Return the colour, RGB 0..255, and its cover, 0..1, at shares 0..1 of the scale.
 
     Inferno's lightness rises evenly and it reads the same with every common colour blindness. With a threshold,
     which is at 0.5, a step in the cover sets apart what is above it.
@@ -271,14 +271,16 @@ def _draw_scale(sheet: Picture, scale: float, threshold: float | None) -> None:
     """Draw the colour bar as the colours look over a mid-grey part, with numbers at its ends and at the threshold."""
     top = sheet.shape[0] - _FOOTER + 14
     left, right = _PAD, sheet.shape[1] - _PAD
-    colours, cover = _colours(np.linspace(0, 1, right - left, dtype=np.float32)[None], calibrated=threshold is not None)
+    colours, cover = heat_colours(
+        np.linspace(0, 1, right - left, dtype=np.float32)[None], calibrated=threshold is not None
+    )
     bar = 150 + (colours - 150) * cover[..., None]
     sheet[top : top + 14, left:right] = np.rint(bar).astype(np.uint8)
     middle = (left + right) // 2
     calibrated = threshold is not None
     ticks = [(left, "0"), (right - 1, f">= {scale:.3g}" if calibrated else f"{scale:.3g}")]
     if calibrated:
-        ticks.append((middle, f"pixel threshold {scale / _HOTTEST:.3g}"))
+        ticks.append((middle, f"pixel threshold {scale / HOTTEST:.3g}"))
     else:
         ticks.append((middle, "no threshold: scaled to this picture"))
     for x, text in ticks:

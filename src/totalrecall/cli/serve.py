@@ -1,0 +1,141 @@
+"""`totalrecall serve`: the inspection station."""
+
+import argparse
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from totalrecall.cli.common import say
+from totalrecall.cli.options import add_running_options, memory_size, running
+from totalrecall.cli.paths import INPUT
+from totalrecall.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from totalrecall.station.settings import StationSettings
+
+__all__ = ["add_parser"]
+
+_NEEDED = ("fastapi", "uvicorn", "sqlalchemy", "alembic", "prometheus_client", "multipart", "argon2")
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "serve",
+        help="run the inspection station",
+        description="Run the inspection station: fitted models as a web service with a page, a history and an audit "
+        "trail. It needs the extra [station].",
+    )
+    parser.add_argument("models", nargs="+", metavar="MODELS", type=INPUT, help="files that `fit` or `export` wrote")
+    parser.add_argument(
+        "--folder",
+        metavar="DIR",
+        default="totalrecall-station",
+        help="where the station keeps its history and pictures (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--database",
+        metavar="URL",
+        help="an SQLAlchemy address, such as postgresql+psycopg://user@host/name (default: history.db in the folder)",
+    )
+    network = parser.add_argument_group("network")
+    network.add_argument("--host", metavar="ADDRESS", default="127.0.0.1", help="listen here (default: %(default)s)")
+    network.add_argument("--port", type=int, metavar="N", default=8000, help="of TCP (default: %(default)s)")
+    network.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name by which clients call this machine; may be given several times",
+    )
+    network.add_argument(
+        "--insecure", action="store_true", help="serve another address than 127.0.0.1 without users or tokens"
+    )
+    network.add_argument("--tls-cert", metavar="FILE", type=INPUT, help="certificate chain, PEM")
+    network.add_argument("--tls-key", metavar="FILE", type=INPUT, help="its key, PEM")
+    limits = parser.add_argument_group("limits")
+    limits.add_argument(
+        "--queue", type=int, metavar="N", default=64, help="pictures that may wait; one more gets 503 (default: 64)"
+    )
+    limits.add_argument(
+        "--max-body", type=memory_size, metavar="SIZE", default=64 << 20, help="of one request (default: 64MB)"
+    )
+    limits.add_argument(
+        "--timeout", type=float, metavar="SECONDS", default=30.0, help="to send a request (default: %(default)g)"
+    )
+    kept = parser.add_argument_group("pictures that are kept")
+    kept.add_argument(
+        "--keep", type=memory_size, metavar="SIZE", default=5 << 30, help="of all kept pictures (default: 5GB)"
+    )
+    kept.add_argument(
+        "--keep-good",
+        type=float,
+        metavar="SHARE",
+        default=0.02,
+        help="of the good pictures; rejects and near misses are kept all (default: %(default)g)",
+    )
+    add_running_options(parser, precision=True)
+    parser.add_argument("--quiet", "-q", action="store_true", help="print only errors and warnings")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until SIGINT or SIGTERM; returns the exit code."""
+    check_extra()
+    settings = _settings(args)
+    from totalrecall.station.app import build_app
+    from totalrecall.station.serving import listen, serve
+    from totalrecall.station.station import Station
+
+    with listen(settings) as sock:
+        port = sock.getsockname()[1]
+        station = Station(settings)
+        try:
+            app = build_app(station)
+            station.start()
+            names = ", ".join(loaded.name for loaded in station.shelf.all())
+            scheme = "http" if settings.tls is None else "https"
+            host = f"[{settings.host}]" if ":" in settings.host else settings.host
+            serve(app, settings, sock, lambda: say(args, f"Serving {names} at {scheme}://{host}:{port} (Ctrl-C stops)"))
+        finally:
+            station.close()
+    say(args, "Stopped. Everything that was answered is in the history.")
+    return 0
+
+
+def check_extra() -> None:
+    """Refuse to go on where the station's packages are missing.
+
+    Raises:
+        MissingExtraError: one of them is.
+    """
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(
+            f"The station needs {', '.join(missing)}, which this environment has not. "
+            "Install it: pip install 'totalrecall[station]'"
+        )
+
+
+def _settings(args: argparse.Namespace) -> "StationSettings":
+    from totalrecall.errors import SettingError
+    from totalrecall.station.settings import StationSettings
+
+    if (args.tls_cert is None) != (args.tls_key is None):
+        raise SettingError("--tls-cert and --tls-key go together: name both files, or none.")
+    return StationSettings(
+        models=tuple(map(Path, args.models)),
+        folder=Path(args.folder),
+        database=args.database,
+        host=args.host,
+        port=args.port,
+        queue=args.queue,
+        max_body=args.max_body,
+        timeout=args.timeout,
+        keep_bytes=args.keep,
+        keep_good=args.keep_good,
+        running=running(args),
+        allow_hosts=tuple(args.allow_host),
+        insecure=args.insecure,
+        tls=None if args.tls_cert is None else (Path(args.tls_cert), Path(args.tls_key)),
+    )

@@ -1,0 +1,68 @@
+"""The web application: routes of the API and of the page behind one guard, bound to one station."""
+
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from totalrecall._version import __version__
+from totalrecall.station import api_v1, api_v2
+from totalrecall.station.metrics import CONTENT_TYPE, Metrics
+from totalrecall.station.problems import add_problems, problem
+
+if TYPE_CHECKING:
+    from totalrecall.station.station import Station
+
+__all__ = ["build_app"]
+
+
+def build_app(station: "Station") -> FastAPI:
+    """Return the application of a station."""
+    app = FastAPI(
+        title="Total Recall inspection station",
+        version=__version__,
+        description="Finds defects in pictures of products. A model's name is the stem of its file.",
+        docs_url=None,  # its page loads from a network that a line has not
+        redoc_url=None,
+        openapi_url="/openapi.json",
+    )
+    add_problems(app)
+
+    @app.get("/healthz", tags=["health"], summary="Does it run?")
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/readyz", tags=["health"], summary="Can it judge?")
+    async def readyz() -> Response:
+        if not station.ready.is_set():
+            return problem(503, "The station is starting or stopping.", headers={"Retry-After": "1"})
+        return Response('{"status": "ready"}', media_type="application/json")
+
+    @app.get("/metrics", tags=["health"], summary="Counters for Prometheus")
+    async def metrics() -> Response:
+        return Response(station.metrics.text(), media_type=CONTENT_TYPE)
+
+    app.include_router(api_v1.router(station))
+    app.include_router(api_v2.router(station))
+    app.add_middleware(_Counting, metrics=station.metrics)
+    return app
+
+
+class _Counting:
+    """Counts answers by status."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        method: Any = scope["method"]
+
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self._metrics.answered(method, message["status"])
+            await send(message)
+
+        await self._app(scope, receive, counted)

@@ -1,0 +1,104 @@
+"""Pictures of inspections: the overlay, the picture as a browser shows it, and the heat as a layer over it."""
+
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from totalrecall.errors import NotFoundError, PictureError
+from totalrecall.pictures.decode import decode_pixels, to_8_bits
+from totalrecall.pictures.overlay import draw_overlay, encode_overlay, heat_colours
+from totalrecall.scoring import Region
+
+if TYPE_CHECKING:
+    from totalrecall.station.records import Inspection
+    from totalrecall.station.station import Station
+
+__all__ = ["heat_layer", "overlay_png", "seen_of", "shown_picture"]
+
+_MIDDLE = 127.5  # of the stored heat: the pixel threshold
+_WIDEST = 1280  # pixels of a picture on the page
+
+
+def seen_of(station: "Station", key: str) -> tuple[bytes, npt.NDArray[np.uint8] | None]:
+    """Return the bytes of an inspection's picture, and its heat: from memory, or from disk.
+
+    Raises:
+        NotFoundError: it was not kept, or is gone.
+    """
+    seen = station.recent.get(key)
+    if seen is not None:
+        return seen.picture, seen.heat
+    picture, heat = station.kept.picture(key), station.kept.heat(key)
+    if picture is None:
+        raise NotFoundError(f"The picture of inspection {key} is not kept.")
+    return picture, heat
+
+
+def overlay_png(station: "Station", inspection: "Inspection") -> bytes:
+    """Return the overlay of an inspection as PNG: picture, heat, regions, verdict.
+
+    Raises:
+        NotFoundError: the picture is not kept.
+    """
+    data, heat = seen_of(station, inspection.key)
+    image = _pixels(station, inspection, data)
+    h, w = image.shape[:2]
+    if heat is None:
+        raise NotFoundError(f"Inspection {inspection.key} has no heat map.")
+    values = cv2.resize(heat, (w, h), interpolation=cv2.INTER_LINEAR).astype(np.float32)
+    overlay = draw_overlay(
+        image,
+        values,
+        threshold=_MIDDLE,
+        score=float("nan") if inspection.score is None else inspection.score,
+        score_threshold=inspection.threshold,
+        is_anomalous=inspection.is_anomalous,
+        regions=[Region(**region) for region in inspection.regions],
+        title=inspection.serial or inspection.name,
+    )
+    return encode_overlay(overlay)
+
+
+def shown_picture(station: "Station", inspection: "Inspection", *, widest: int = _WIDEST) -> bytes:
+    """Return an inspection's picture as a JPEG that every browser shows, at most so many pixels wide.
+
+    Raises:
+        NotFoundError: it is not kept, or cannot be read.
+    """
+    data, _ = seen_of(station, inspection.key)
+    image = _pixels(station, inspection, data)
+    h, w = image.shape[:2]
+    share = min(widest / max(h, w), 1.0)
+    if share < 1:
+        image = cv2.resize(image, (max(round(w * share), 1), max(round(h * share), 1)), interpolation=cv2.INTER_AREA)
+    _, jpeg = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 88])
+    return jpeg.tobytes()
+
+
+def heat_layer(station: "Station", inspection: "Inspection") -> bytes:
+    """Return an inspection's heat as a PNG with transparency, to lie over the picture; nothing is seen where it is cold.
+
+    Raises:
+        NotFoundError: it is not kept.
+    """
+    _, heat = seen_of(station, inspection.key)
+    if heat is None:
+        raise NotFoundError(f"Inspection {inspection.key} has no heat map.")
+    colours, cover = heat_colours(heat.astype(np.float32) / 255, calibrated=True)
+    layer = np.dstack([colours[..., ::-1], 255 * np.clip(cover, 0, 1)])
+    _, png = cv2.imencode(".png", np.rint(layer).astype(np.uint8))
+    return png.tobytes()
+
+
+def _pixels(station: "Station", inspection: "Inspection", data: bytes) -> npt.NDArray[np.uint8]:
+    """Return RGB pixels as the model saw them: a 16-bit picture by the model's depth, if it is still here."""
+    try:
+        pixels = decode_pixels(data, inspection.name)
+        depth = next(
+            (one.judge.recipe.depth for one in station.shelf.all() if one.sha256 == inspection.model_sha256), None
+        )
+        return to_8_bits(pixels, inspection.name) if depth is None else depth.to_8_bits(pixels, inspection.name)
+    except PictureError as error:
+        raise NotFoundError(f"The picture cannot be shown: {error}") from None

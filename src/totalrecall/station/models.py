@@ -1,0 +1,228 @@
+"""The models of a station by name, and their files, which may be replaced while it runs.
+
+A model's name is its file's stem. A file that was replaced is read and warmed up beside the model in use, which goes on
+judging meanwhile; then the two are swapped at once, so no request is dropped. A file that cannot be used leaves the
+model in use as it is, and the reason is told.
+"""
+
+import threading
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from totalrecall.errors import ModelFileError, NotFoundError, SettingError, TotalRecallError
+from totalrecall.registry import load_judge
+from totalrecall.system.files import file_sha256
+from totalrecall.system.text import listed
+
+if TYPE_CHECKING:
+    from totalrecall.registry import AnyJudge
+
+__all__ = ["Loaded", "Shelf", "model_name"]
+
+_MOST_NAMED = 8
+_Stamp = tuple[int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A model as it is in use.
+
+    Attributes:
+        name: the stem of its file.
+        path: of the file.
+        sha256: of the file that it was read from.
+        judge: the detector, or the exported graph.
+        at: when it was read, UTC.
+    """
+
+    name: str
+    path: Path
+    sha256: str
+    judge: "AnyJudge"
+    at: datetime
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what clients are told of it."""
+        judge = self.judge
+        threshold = float(judge.threshold_)
+        return {
+            "name": self.name,
+            "sha256": self.sha256,
+            "kind": judge.kind,
+            "backbone": judge.backbone.name,
+            "threshold": threshold if np.isfinite(threshold) else None,
+            "promise": judge.promise_.in_words(),
+            "training_pictures": len(judge.pictures_),
+            "loaded_at": self.at.isoformat(),
+        }
+
+
+class Shelf:
+    """Reads models and keeps them by name. Any thread may call it.
+
+    Args:
+        paths: of the model files.
+        running: engine, device, precision and threads, for `load_judge`.
+        on_change: called with each model that was read again.
+
+    Raises:
+        SettingError: two files have the same name.
+        ModelFileError, BackboneError: a file cannot be used.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        running: Mapping[str, Any] | None = None,
+        *,
+        on_change: Callable[[Loaded], None] = lambda _: None,
+    ) -> None:
+        self._running = dict(running or {})
+        self._on_change = on_change
+        self._models: dict[str, Loaded] = {}
+        self._stamps: dict[str, _Stamp | None] = {}
+        self.faults: dict[str, str] = {}  # why a file that was replaced is not in use, by the model's name
+        self._reading = threading.Lock()
+        self._closing = threading.Event()
+        self._watcher: threading.Thread | None = None
+        for path in paths:
+            self.add(path)
+
+    def add(self, path: str | Path) -> Loaded:
+        """Read a model and offer it by its name.
+
+        Raises:
+            SettingError: there is one of that name.
+            ModelFileError, BackboneError: the file cannot be used.
+        """
+        path = Path(path)
+        name = model_name(path)
+        if name in self._models:
+            first = self._models[name].path
+            raise SettingError(f"Two models have the name {name}: {first} and {path}. Rename one of the files.")
+        with self._reading:
+            self._stamps[name] = _stamp(path)
+            loaded = self._read(name, path)
+            self._models = {**self._models, name: loaded}
+        return loaded
+
+    def get(self, name: str | None = None) -> Loaded:
+        """Return a model; without a name the only one.
+
+        Raises:
+            NotFoundError: there is none of that name, or the name is missing and there are several.
+        """
+        models = self._models
+        if name is None and len(models) == 1:
+            return next(iter(models.values()))
+        if name is None or name not in models:
+            names = listed(sorted(models), _MOST_NAMED)
+            got = "no name" if name is None else repr(name[:80])
+            raise NotFoundError(f"model must be one of {names}, got {got}.")
+        return models[name]
+
+    def all(self) -> list[Loaded]:
+        """Return all models, by name."""
+        return [loaded for _, loaded in sorted(self._models.items())]
+
+    def reload(self, name: str) -> Loaded:
+        """Read a model's file again, whether it was replaced or not.
+
+        Raises:
+            NotFoundError: there is no model of that name.
+            ModelFileError, BackboneError: the file cannot be used; the model in use stays.
+        """
+        with self._reading:
+            before = self.get(name)
+            self._stamps[name] = _stamp(before.path)
+            loaded = self._read(name, before.path)
+            self._models = {**self._models, name: loaded}
+            self.faults.pop(name, None)
+        if loaded.sha256 != before.sha256:
+            self._on_change(loaded)
+        return loaded
+
+    def look(self) -> None:
+        """Read those models again whose files were replaced."""
+        for loaded in self.all():
+            stamp = _stamp(loaded.path)
+            if stamp is None or stamp == self._stamps[loaded.name]:
+                continue
+            try:
+                self.reload(loaded.name)
+            except TotalRecallError as error:
+                self.faults[loaded.name] = str(error)
+
+    def watch(self, seconds: float) -> None:
+        """Look every so many seconds, in a thread, until `close`."""
+        if seconds <= 0 or self._watcher is not None:
+            return
+
+        def run() -> None:
+            while not self._closing.wait(seconds):
+                self.look()
+
+        self._watcher = threading.Thread(target=run, name="station-models", daemon=True)
+        self._watcher.start()
+
+    def close(self) -> None:
+        """Stop looking."""
+        self._closing.set()
+        if self._watcher is not None:
+            self._watcher.join()
+
+    def _read(self, name: str, path: Path) -> Loaded:
+        digest = ""
+        while True:  # a file that is replaced while it is read would get the hash of another
+            before, digest = digest, _digest(path)
+            if digest == before:
+                break
+            judge = load_judge(path, **self._running)
+        _warm_up(judge)
+        return Loaded(name, path, digest, judge, datetime.now(timezone.utc))
+
+
+def model_name(path: Path) -> str:
+    """Return the name of a model: its file's stem.
+
+    Raises:
+        SettingError: it holds what an address cannot.
+    """
+    name = path.stem
+    if not name or not name.isprintable() or any(letter in name for letter in "/\\?#%"):
+        raise SettingError(
+            f"A model's name is its file's, and may not be empty or hold / \\ ? # %, got {name!r}. Rename the file."
+        )
+    return name
+
+
+def _digest(path: Path) -> str:
+    try:
+        return file_sha256(path)
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be read: {error.strerror or error}.") from None
+
+
+def _stamp(path: Path) -> _Stamp | None:
+    try:
+        status = path.stat()
+    except OSError:  # gone, or being replaced
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _warm_up(judge: "AnyJudge") -> None:
+    """Let a model do what it does at its first picture alone, and at its first of several."""
+    height, width = (judge.pictures_[0].height, judge.pictures_[0].width) if judge.pictures_ else (256, 256)
+    picture = np.full((height, width, 3), 127, np.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        judge.predict(picture)
+        for _ in judge.predict_stream([picture, picture]):
+            pass

@@ -1,0 +1,82 @@
+"""Errors as RFC 9457 problem JSON: one form for every answer that is no success."""
+
+import json
+import secrets
+import sys
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from totalrecall.errors import BusyError, TotalRecallError
+from totalrecall.system.text import printable
+
+__all__ = ["CONTENT_TYPE", "PROBLEM", "add_problems", "problem"]
+
+CONTENT_TYPE = "application/problem+json"
+_RETRY = "1"  # seconds
+_TYPE = "https://totalrecall.invalid/problems/"  # names a kind of problem; nothing is there to be fetched
+PROBLEM: dict[str, Any] = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string", "description": "one line for a person"},
+    },
+}
+
+
+def problem(status: int, detail: str, *, kind: str = "", headers: dict[str, str] | None = None) -> Response:
+    """Return a problem as a response.
+
+    Args:
+        status: of HTTP.
+        detail: one line for a person.
+        kind: the name of the error.
+        headers: of the response.
+    """
+    body = {
+        "type": f"{_TYPE}{kind}" if kind else "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": printable(" ".join(detail.split())),
+    }
+    return Response(json.dumps(body), status, headers, CONTENT_TYPE)
+
+
+def of_error(error: TotalRecallError) -> Response:
+    """Return one of our errors as a response."""
+    headers = {"Retry-After": _RETRY} if isinstance(error, BusyError) else None
+    return problem(error.http_status, str(error), kind=type(error).__name__, headers=headers)
+
+
+def add_problems(app: FastAPI) -> None:
+    """Let an application answer every error in this form."""
+
+    async def known(_: Request, error: Exception) -> Response:
+        assert isinstance(error, TotalRecallError)
+        return of_error(error)
+
+    async def http(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return problem(error.status_code, str(error.detail), headers=dict(error.headers or {}))
+
+    async def invalid(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        said = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:5]]
+        return problem(422, "; ".join(said), kind="SettingError")
+
+    async def unexpected(_: Request, error: Exception) -> Response:
+        number = secrets.token_hex(4)  # a client learns nothing of the inside; the log tells which fault it was
+        what = printable(" ".join(f"{type(error).__name__}: {error}".split()))
+        print(f"totalrecall: unexpected fault {number}: {what}", file=sys.stderr)
+        return problem(500, f"unexpected fault {number}; the station's log names it")
+
+    app.add_exception_handler(TotalRecallError, known)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(Exception, unexpected)

@@ -1,0 +1,276 @@
+"""The station itself: every input comes through `Station.submit`, every output is told here."""
+
+import contextlib
+import hashlib
+import os
+import secrets
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from totalrecall.errors import ConflictError, DataError, PictureError, SettingError, TotalRecallError
+from totalrecall.scoring import Result
+from totalrecall.station.database import Database
+from totalrecall.station.history import History
+from totalrecall.station.inspecting import Inspector, Judged, Waiting
+from totalrecall.station.kept import KeptPictures
+from totalrecall.station.link import Link
+from totalrecall.station.metrics import Metrics
+from totalrecall.station.models import Loaded, Shelf
+from totalrecall.station.recent import Recent, Seen, heat_of
+from totalrecall.station.records import Actor, Inspection
+from totalrecall.station.settings import StationSettings
+from totalrecall.station.trail import Trail
+from totalrecall.station.watching import DriftWatch
+
+__all__ = ["PROGRAM", "Station"]
+
+PROGRAM = Actor("station", "engineer")  # what the station does of itself
+_LONGEST_NAME, _LONGEST_SERIAL = 300, 200
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What a client said of a picture."""
+
+    key: str
+    picture: bytes
+    name: str
+    serial: str | None
+    line: str | None
+    source: str
+    job: str | None
+
+
+class Station:
+    """Models, history and queue behind every input and output.
+
+    Args:
+        settings: of `totalrecall serve`.
+        links: inputs and outputs of the line, that are told of every inspection.
+
+    Raises:
+        SettingError: a setting is outside what is allowed, or another station uses the folder.
+        ModelFileError, BackboneError: a model cannot be used.
+        DataError: the folder or the database cannot be used.
+    """
+
+    def __init__(self, settings: StationSettings, links: Sequence[Link] = ()) -> None:
+        self.settings = settings
+        self.links = list(links)
+        self.holds: dict[str, str] = {}  # why a model judges nothing at the moment, by its name
+        self._closing = contextlib.ExitStack()
+        with contextlib.ExitStack() as opened:
+            opened.enter_context(_alone(settings.folder))
+            self.shelf = Shelf(settings.models, settings.running, on_change=self._replaced)
+            opened.callback(self.shelf.close)
+            self.database = Database(settings.database_address)
+            opened.callback(self.database.close)
+            self.history = History(self.database)
+            self.trail = Trail(self.database)
+            self.kept = KeptPictures(
+                settings.folder / "pictures",
+                self.database,
+                budget=settings.keep_bytes,
+                good_share=settings.keep_good,
+                near_miss=settings.near_miss,
+            )
+            self.recent = Recent()
+            self.metrics = Metrics(self)
+            self.drift = DriftWatch(settings.folder / "monitors")
+            opened.callback(self.drift.close)
+            self.inspector = Inspector(self.shelf.get, settings.queue)
+            opened.callback(self.inspector.close)
+            self._closing = opened.pop_all()
+        self.shelf.watch(settings.watch_seconds)
+        self.ready = threading.Event()
+
+    def start(self) -> None:
+        """Write down that it began, and let the links begin."""
+        for loaded in self.shelf.all():
+            self.trail.append(PROGRAM, "start", loaded.name, {"sha256": loaded.sha256}).result()
+        for link in self.links:
+            link.start(self)
+            self._closing.callback(link.close)
+        self.ready.set()
+
+    def close(self) -> None:
+        """Judge what waits, commit it, and end. In this order: outputs, judging, monitors, database, models."""
+        self.ready.clear()
+        self._closing.close()
+
+    def while_open(self, close: Callable[[], object]) -> None:
+        """Call a function when the station closes, before whatever was opened earlier."""
+        self._closing.callback(close)
+
+    # ------------------------------------------------------------------ judging
+
+    def inspect(self, picture: bytes, **said: Any) -> Inspection:
+        """Judge a picture and return its inspection once it is committed; arguments and errors as for `submit`."""
+        return self.submit(picture, **said).result()
+
+    def submit(
+        self,
+        picture: bytes,
+        *,
+        model: str | None = None,
+        name: str = "",
+        serial: str | None = None,
+        line: str | None = None,
+        source: str = "api",
+        job: str | None = None,
+    ) -> "Future[Inspection]":
+        """Let a picture wait to be judged.
+
+        Args:
+            picture: the bytes of its file.
+            model: name of the model; may be missing where there is only one.
+            name: of the picture, for people: a file's name as a client gave it. It is never opened.
+            serial: of the part.
+            line: of the production line, or of the camera.
+            source: where it came from: "api", "v2", "folder", "camera", "mqtt", "opcua", "golden", "study".
+            job: key of the job that it belongs to.
+
+        Returns:
+            The inspection once it is committed. Of a picture that cannot be read, the `PictureError`; that is
+            committed, too.
+
+        Raises:
+            NotFoundError: there is no model of that name.
+            BusyError: too many pictures wait.
+            ConflictError: the model is held, since its golden check failed.
+            SettingError: a text is too long, or holds control characters.
+        """
+        asked = _Asked(
+            key=secrets.token_hex(16),
+            picture=picture,
+            name=_checked("name", name, _LONGEST_NAME) or "picture",
+            serial=_checked("serial", serial, _LONGEST_SERIAL),
+            line=_checked("line", line, _LONGEST_SERIAL),
+            source=source,
+            job=job,
+        )
+        loaded = self.shelf.get(model)
+        if loaded.name in self.holds and source != "golden":
+            raise ConflictError(f"Model {loaded.name} is held: {self.holds[loaded.name]}")
+        future: Future[Inspection] = Future()
+        done = partial(self._judged, asked, future)
+        conditions = self.drift.watches(loaded) and source not in ("golden", "study")
+        self.inspector.submit(Waiting(picture, asked.name, loaded.name, conditions, done))
+        return future
+
+    def _judged(self, asked: _Asked, future: "Future[Inspection]", judged: Judged) -> None:
+        """Write down what came of a picture, and answer once it is committed."""
+        try:
+            outcome, loaded = judged.outcome, judged.loaded
+            if loaded is None or not isinstance(outcome, (Result, PictureError)):
+                raise outcome if isinstance(outcome, TotalRecallError) else TotalRecallError("It was not judged.")
+            inspection = _inspection(asked, loaded, outcome, judged.milliseconds)
+            heat = heat_of(outcome) if isinstance(outcome, Result) else None
+            if heat is not None and self.kept.wanted(inspection):
+                # before the row that promises it
+                inspection = replace(inspection, kept=self.kept.put(inspection, asked.picture, heat))
+            bodies = ((link.name, link.body(inspection)) for link in self.links)
+            deliveries = [(name, body) for name, body in bodies if body is not None]
+            committed = self.history.add(inspection, deliveries)
+            if isinstance(outcome, Result):
+                for alarm in self.drift.observe(loaded, outcome):
+                    self.metrics.drifted(loaded.name, alarm.measure)
+        except Exception as error:
+            self.metrics.failed(judged.waiting.model)
+            future.set_exception(error)
+            return
+        seen = Seen(inspection, asked.picture, heat)
+        committed.add_done_callback(partial(self._committed, seen, outcome, future))
+
+    def _committed(
+        self, seen: Seen, outcome: "Result | PictureError", future: "Future[Inspection]", committed: "Future[None]"
+    ) -> None:
+        error = committed.exception()
+        if error is not None:
+            self.metrics.failed(seen.inspection.model)
+            future.set_exception(error)
+            return
+        self.recent.add(seen)
+        self.metrics.inspected(seen.inspection)
+        for link in self.links:
+            with contextlib.suppress(Exception):  # one output's fault must not keep the others, or the answer, waiting
+                link.told(seen.inspection)
+        if isinstance(outcome, PictureError):
+            future.set_exception(outcome)
+        else:
+            future.set_result(seen.inspection)
+
+    def _replaced(self, loaded: Loaded) -> None:
+        self.trail.append(PROGRAM, "model replaced", loaded.name, {"sha256": loaded.sha256, "file": loaded.path.name})
+
+
+def _inspection(asked: _Asked, loaded: Loaded, outcome: "Result | PictureError", milliseconds: float) -> Inspection:
+    common: dict[str, Any] = {
+        "key": asked.key,
+        "at": datetime.now(timezone.utc),
+        "model": loaded.name,
+        "model_sha256": loaded.sha256,
+        "source": asked.source,
+        "name": asked.name,
+        "picture_sha256": hashlib.sha256(asked.picture).hexdigest(),
+        "serial": asked.serial,
+        "line": asked.line,
+        "product": None,
+        "milliseconds": round(milliseconds, 3),
+        "job": asked.job,
+    }
+    if isinstance(outcome, PictureError):
+        nothing = dict.fromkeys(("score", "threshold", "p_value", "is_anomalous", "nearest"))
+        return Inspection(**common, **nothing, regions=[], verdict="unreadable", error=str(outcome))
+    values = outcome.to_json()
+    names = ("score", "threshold", "p_value", "is_anomalous", "regions", "nearest")
+    return Inspection(**common, **{name: values[name] for name in names}, verdict=outcome.verdict)
+
+
+def _checked(what: str, text: str | None, longest: int) -> str | None:
+    """Return a text that a client said, or None for an empty one.
+
+    Raises:
+        SettingError: it is too long, or holds control characters.
+    """
+    if text is None or not text.strip():
+        return None
+    text = text.strip()
+    if len(text) > longest or not text.isprintable():
+        raise SettingError(
+            f"{what} must be at most {longest} printable letters, got {len(text)}. Shorten it, or leave it out.", what
+        )
+    return text
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Make the station's folder, for this user alone, and hold it: two stations would write over each other's files.
+
+    Raises:
+        DataError: it cannot be made or written.
+        SettingError: another station holds it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise DataError(
+            f"Cannot write {folder}: {error.strerror or error}. Name a folder that can be written by --folder."
+        ) from None
+    with os.fdopen(handle, "r+") as file:
+        if sys.platform != "win32":
+            import fcntl
+
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise SettingError(f"Another station uses {folder}. Stop it, or name another --folder.") from None
+        yield
