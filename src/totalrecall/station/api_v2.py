@@ -304,4 +304,4 @@ def _packed(kind: str, values: list[Any]) -> bytes:
     if kind == "BYTES":
         texts = [str(value).encode() for value in values]
         return b"".join(len(text).to_bytes(4, "little") + text for text in texts)
-    return np.array(values, {"FP32": "<f4", "BOOL": np.bool_}[kind]).tobytes()
+    return np.array(values, np.dtype("<f4" if kind == "FP32" else "?")).tobytes()

@@ -78,7 +78,7 @@ def shown_picture(station: "Station", inspection: "Inspection", *, widest: int =
 
 
 def heat_layer(station: "Station", inspection: "Inspection") -> bytes:
-    """Return an inspection's heat as a PNG with transparency, to lie over the picture; nothing is seen where it is cold.
+    """Return an inspection's heat as a PNG with transparency, to lie over the picture.
 
     Raises:
         NotFoundError: it is not kept.

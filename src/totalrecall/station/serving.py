@@ -26,7 +26,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class _Server(uvicorn.Server):
-    """Ends at SIGINT and SIGTERM once what is in flight is answered; to end so is no fault, and no signal is passed on."""
+    """Ends at SIGINT and SIGTERM once what is in flight is answered. That is no fault: no signal is passed on."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -53,7 +53,8 @@ def listen(settings: StationSettings) -> socket.socket:
     except (OSError, OverflowError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise SettingError(
-            f"Cannot listen on {settings.host} port {settings.port}: {reason}. Stop what uses it, or name another port.",
+            f"Cannot listen on {settings.host} port {settings.port}: {reason}. "
+            "Stop what uses it, or name another port.",
             "host",
             "port",
         ) from None
