@@ -1,0 +1,171 @@
+"""The station under load: pictures per second beside `predict` on the same folder, delays, refusals, memory.
+
+    python -m benchmarks.station MODEL PICTURES [--seconds 60] [--clients 8 64] [--size 256]
+
+The pictures are saved as JPEGs of 256 pixels. In one run, on the same machine: `predict` judges them as a folder, over
+and over; then a station is started, and so many clients, each on a connection of its own, send one picture after the
+other. Asserted: every answer is 200 or 503, the score of each picture is that of `predict`, and every answer that was
+given is in the history. The clients are one process of their own, which shares the cores with the station: what they
+take is in the ratio.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import psutil
+
+from benchmarks.common import record
+
+_BOUNDARY = "station-benchmark"
+
+
+def main() -> None:
+    """Print and record."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("pictures", type=Path)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--clients", type=int, nargs="+", default=[8, 64])
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--rate", type=float, help="pictures per second in all; as many as possible if not given")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="totalrecall-bench-") as temporary:
+        folder = Path(temporary)
+        pictures = _small(args.pictures, folder / "pictures", args.size)
+        rate, scores = _folder(args.model, pictures, min(args.seconds, 20))
+        rows = []
+        for clients in args.clients:
+            facts = _station(args, folder / f"station-{clients}", pictures, scores, clients)
+            rows.append({"clients": clients, "folder_per_s": round(rate, 1), **facts})
+            rows[-1]["of_folder"] = round(facts["per_s"] / rate, 3)
+            print(rows[-1], flush=True)
+        record("station", rows)
+
+
+def _small(pictures: Path, folder: Path, size: int) -> list[Path]:
+    folder.mkdir()
+    small = []
+    for number, path in enumerate(sorted(pictures.rglob("*.png"))):
+        image = cv2.resize(cv2.imread(str(path)), (size, size), interpolation=cv2.INTER_AREA)
+        small.append(folder / f"{number:04}.jpg")
+        cv2.imwrite(str(small[-1]), image)
+    return small
+
+
+def _folder(model: Path, pictures: list[Path], seconds: float) -> tuple[float, dict[str, float]]:
+    """Return pictures per second of a folder, and each picture's score."""
+    from totalrecall import load_detector
+
+    detector = load_detector(model)
+    scores = {Path(result.path).name: result.score for result in detector.predict_stream(pictures)}
+    began, count = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        count += sum(1 for _ in detector.predict_stream(pictures))
+    return count / (time.perf_counter() - began), scores
+
+
+def _station(
+    args: argparse.Namespace, folder: Path, pictures: list[Path], scores: dict[str, float], clients: int
+) -> dict[str, Any]:
+    command = [sys.executable, "-m", "totalrecall", "serve", str(args.model), "--port", "0", "--folder", str(folder)]
+    began = time.perf_counter()
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    try:
+        assert server.stdout is not None
+        line = server.stdout.readline()
+        start = time.perf_counter() - began
+        port = int(line.split("http://127.0.0.1:")[1].split()[0])
+        process = psutil.Process(server.pid)
+        requests = [_request(args.model.stem, path) for path in pictures]
+        asyncio.run(_load(port, requests, clients, min(args.seconds, 3), None))  # the first pictures of a size
+        before = process.memory_info().rss
+        answers = asyncio.run(_load(port, requests, clients, args.seconds, args.rate))
+        after = process.memory_info().rss
+    finally:
+        server.send_signal(signal.SIGTERM)
+        code = server.wait(60)
+    assert code == 0, code
+    statuses = Counter(status for status, _, _ in answers)
+    assert set(statuses) <= {200, 503}, statuses
+    accepted = [(seconds, body) for status, seconds, body in answers if status == 200]
+    for _, body in accepted:
+        assert abs(body["score"] - scores[body["path"]]) <= 1e-6 * scores[body["path"]], body
+    kept = {key for (key,) in sqlite3.connect(folder / "history.db").execute("select key from inspections")}
+    assert {body["id"] for _, body in accepted} <= kept
+    delays = 1000 * np.array([seconds for seconds, _ in accepted])
+    return {
+        "per_s": round(len(accepted) / args.seconds, 1),
+        "p50_ms": round(float(np.percentile(delays, 50)), 1),
+        "p99_ms": round(float(np.percentile(delays, 99)), 1),
+        "worst_ms": round(float(delays.max()), 1),
+        "answered": statuses[200],
+        "refused": statuses[503],
+        "memory_before_mb": before >> 20,
+        "memory_after_mb": after >> 20,
+        "start_s": round(start, 2),
+    }
+
+
+def _request(model: str, path: Path) -> bytes:
+    body = (
+        f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="{path.name}"\r\n'
+        "Content-Type: image/jpeg\r\n\r\n"
+    ).encode()
+    body += path.read_bytes() + f"\r\n--{_BOUNDARY}--\r\n".encode()
+    head = (
+        f"POST /v1/models/{model}/predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n"
+        f"Content-Type: multipart/form-data; boundary={_BOUNDARY}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+async def _load(
+    port: int, requests: list[bytes], clients: int, seconds: float, rate: float | None
+) -> list[tuple[int, float, dict[str, Any]]]:
+    """Return the status, the seconds and the body of each answer that came before the time was over."""
+    answers: list[tuple[int, float, dict[str, Any]]] = []
+    end = time.perf_counter() + seconds
+
+    async def client(number: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        at, due = number, time.perf_counter()
+        while time.perf_counter() < end:
+            began = time.perf_counter()
+            writer.write(requests[at % len(requests)])
+            status, body = await _answer(reader)
+            now = time.perf_counter()
+            if now <= end:
+                answers.append((status, now - began, body))
+            at += clients
+            due += clients / rate if rate else 0
+            if status == 503:
+                await asyncio.sleep(0.05)
+            elif rate:
+                await asyncio.sleep(max(due - now, 0))
+        writer.close()
+
+    await asyncio.gather(*map(client, range(clients)))
+    return answers
+
+
+async def _answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, Any]]:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+    length = int(head.split("content-length:")[1].split("\r\n")[0])
+    return int(head.split()[1]), json.loads(await reader.readexactly(length))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,350 @@
+"""The HTTP API of the station: the same score as `predict`, one form for every refusal, nothing lost."""
+
+import base64
+import io
+import json
+import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.stations import started
+from totalrecall import load_detector
+from totalrecall.station.records import Filter
+
+PICTURE = {"Content-Type": "image/png"}
+
+
+@pytest.fixture(scope="module")
+def place(model, tmp_path_factory):
+    """The model in a folder of its own."""
+    return shutil.copy(model, tmp_path_factory.mktemp("models") / "part.trecall")
+
+
+@pytest.fixture(scope="module")
+def running(place, tmp_path_factory):
+    with started(tmp_path_factory.mktemp("station"), place, batch=16) as (station, client):
+        yield station, client
+
+
+@pytest.fixture(scope="module")
+def pictures(parts):
+    """The files of the test pictures, good and damaged."""
+    return sorted((parts / "test").rglob("*.png"))
+
+
+@pytest.fixture(scope="module")
+def expected(place, pictures):
+    detector = load_detector(place)
+    return {path: detector.predict(path) for path in pictures}
+
+
+def is_problem(answer, status):
+    """Whether an answer is a problem of RFC 9457."""
+    body = answer.json()
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert (answer.status_code, body["status"]) == (status, status)
+    assert "\n" not in body["detail"]
+    return body["detail"]
+
+
+def multipart(path, **fields):
+    return {"files": {"file": (path.name, path.read_bytes(), "image/png")}, "data": fields}
+
+
+def test_a_form_and_a_body_give_the_score_of_predict(running, pictures, expected):
+    _, client = running
+    for path in pictures:
+        form = client.post("/v1/models/part/predict", **multipart(path, serial="A-1", line="7")).json()
+        body = client.post("/v1/models/part/predict?serial=A-1", content=path.read_bytes(), headers=PICTURE).json()
+        result = expected[path].to_json()
+        for answer in (form, body):
+            assert answer["score"] == pytest.approx(result["score"], rel=1e-6)
+            for name in ("threshold", "is_anomalous", "regions", "nearest"):
+                assert answer[name] == pytest.approx(result[name]) if name == "threshold" else True
+            assert answer["verdict"] == expected[path].verdict
+            assert answer["serial"] == "A-1"
+        assert (form["path"], form["line"]) == (path.name, "7")
+        assert form["id"] != body["id"]
+
+
+def test_what_was_answered_is_in_the_history(running, pictures):
+    station, client = running
+    answer = client.post("/v1/models/part/predict", **multipart(pictures[0], serial="kept")).json()
+    kept = station.history.get(answer["id"])
+    assert kept.to_json() == client.get(f"/v1/inspections/{answer['id']}").json()
+    assert (kept.serial, kept.score, kept.source) == ("kept", answer["score"], "api")
+
+
+def test_many_clients_at_once_get_their_own_answers(running, pictures, expected):
+    _, client = running
+
+    def ask(number):
+        path = pictures[number % len(pictures)]
+        answer = client.post("/v1/models/part/predict", **multipart(path, serial=str(number))).json()
+        return answer["serial"] == str(number) and answer["score"] == pytest.approx(expected[path].score, rel=1e-6)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(ask, range(40)))
+
+
+def test_the_overlay_is_a_png_of_the_picture(running, pictures):
+    _, client = running
+    png = client.post("/v1/models/part/predict", **multipart(pictures[0]), headers={"Accept": "image/png"})
+    assert png.headers["content-type"] == "image/png"
+    drawn = cv2.imdecode(np.frombuffer(png.content, np.uint8), cv2.IMREAD_COLOR)
+    assert drawn is not None
+    key = png.headers["x-inspection-id"]
+    assert client.get(f"/v1/inspections/{key}/overlay.png").content == png.content
+    inside = client.post("/v1/models/part/predict?heatmap=true", **multipart(pictures[0])).json()
+    assert cv2.imdecode(np.frombuffer(base64.b64decode(inside["heatmap"]), np.uint8), 1).shape == drawn.shape
+
+
+def test_a_batch_keeps_the_order_and_names_the_broken_one(running, pictures, expected):
+    _, client = running
+    files = [("file", (path.name, path.read_bytes(), "image/png")) for path in pictures]
+    files.insert(2, ("file", ("broken.png", b"no picture", "image/png")))
+    results = client.post("/v1/models/part/batch", files=files).json()["results"]
+    assert [one["path"] for one in results] == [name for _, (name, _, _) in files]
+    assert results[2]["score"] is None
+    assert results[2]["status"] == 415
+    assert results[2]["error"].startswith("broken.png")
+    assert results[0]["score"] == pytest.approx(expected[pictures[0]].score, rel=1e-6)
+
+
+def test_a_job_is_answered_at_once_and_done_later(running, pictures):
+    _, client = running
+    files = [("file", (path.name, path.read_bytes(), "image/png")) for path in pictures]
+    files.append(("file", ("broken.png", b"no picture", "image/png")))
+    begun = client.post("/v1/models/part/jobs", files=files)
+    assert begun.status_code == 202
+    assert begun.headers["location"] == f"/v1/jobs/{begun.json()['id']}"
+    for _ in range(600):
+        job = client.get(begun.headers["location"]).json()
+        if job["state"] != "running":
+            break
+        time.sleep(0.1)
+    assert (job["state"], job["total"], job["done"], job["failed"]) == ("done", len(files), len(files), 1)
+    assert sorted(one["path"] for one in job["results"]) == sorted(name for _, (name, _, _) in files)
+
+
+def test_an_unreadable_picture_is_415_and_in_the_history(running):
+    station, client = running
+    answer = client.post("/v1/models/part/predict", files={"file": ("odd.png", b"nothing", "image/png")})
+    assert is_problem(answer, 415).startswith("odd.png")
+    (found,) = station.history.find(Filter(verdict="unreadable", text="odd.png"))
+    assert found.score is None
+    assert found.is_anomalous is None
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "words"),
+    [
+        ({"url": "/v1/models/none/predict", "content": b"x", "headers": PICTURE}, 404, "must be one of part"),
+        ({"url": "/v1/models/part/predict", "content": b"", "headers": PICTURE}, 422, "no picture"),
+        ({"url": "/v1/models/part/predict", "content": b"x", "headers": {"Content-Type": "text/html"}}, 422, "image/"),
+        ({"url": "/v1/models/part/predict", "files": {"picture": ("a.png", b"x")}}, 422, "fields file"),
+        ({"url": "/v1/models/part/predict", "files": {"file": ("a.png", b"")}}, 422, "is empty"),
+        ({"url": "/v1/models/part/predict", "data": {"serial": "1"}}, 422, "image/"),
+        ({"url": "/v1/models/part/predict?serial=" + "9" * 201, "content": b"x", "headers": PICTURE}, 422, "serial"),
+        ({"url": "/v1/models/part/predict?line=a%00b", "content": b"x", "headers": PICTURE}, 422, "line"),
+        ({"url": "/v1/models/part/predict?heatmap=perhaps", "content": b"x", "headers": PICTURE}, 422, "heatmap"),
+        ({"url": "/v1/nothing", "content": b"x"}, 404, "Not Found"),
+        ({"url": "/v1/models", "content": b"x"}, 405, "Method"),
+    ],
+)
+def test_a_wrong_request_is_one_line_in_one_form(running, request_, status, words):
+    _, client = running
+    assert words in is_problem(client.post(**request_), status)
+
+
+@pytest.mark.parametrize("path", ["/v1/inspections/xyz", "/v1/jobs/..%2f..%2fetc", "/v1/inspections/" + "0" * 33])
+def test_an_id_is_32_hexadecimal_digits(running, path):
+    assert running[1].get(path).status_code in (404, 422)
+
+
+def test_an_id_that_is_not_there_is_404(running):
+    for path in ("inspections/", "jobs/"):
+        assert "no " in is_problem(running[1].get(f"/v1/{path}{'0' * 32}"), 404)
+
+
+def test_a_form_with_too_many_pictures_is_refused(running, pictures):
+    _, client = running
+    data = pictures[0].read_bytes()
+    files = [("file", (f"{number}.png", data, "image/png")) for number in range(17)]
+    assert client.post("/v1/models/part/batch", files=files).status_code in (400, 422)
+
+
+def test_a_full_queue_is_503_with_retry_after(place, pictures, tmp_path):
+    with started(tmp_path / "station", place, queue=1) as (station, client):
+        gate, entered = threading.Event(), threading.Event()
+        original = station.shelf.get
+
+        def held(name=None):
+            if threading.current_thread().name.startswith("station-judge"):
+                entered.set()
+                gate.wait(60)
+            return original(name)
+
+        station.inspector._model = held
+        data = pictures[0].read_bytes()
+        waiting = [station.submit(data, model="part")]
+        assert entered.wait(30)
+        answers = []
+        for _ in range(4):
+            try:
+                waiting.append(station.submit(data, model="part"))
+            except Exception as error:
+                answers.append(error)
+        full = client.post("/v1/models/part/predict", content=data, headers=PICTURE)
+        gate.set()
+        assert "allowed are 1" in is_problem(full, 503)
+        assert full.headers["retry-after"] == "1"
+        assert len({future.result(60).key for future in waiting}) == len(waiting)
+
+
+def test_a_held_model_judges_nothing(running, pictures):
+    station, client = running
+    station.holds["part"] = "its golden check failed."
+    try:
+        answer = client.post("/v1/models/part/predict", content=pictures[0].read_bytes(), headers=PICTURE)
+        assert "golden" in is_problem(answer, 409)
+        assert client.get("/v2/models/part/ready").status_code == 503
+    finally:
+        station.holds.clear()
+
+
+def test_models_health_and_metrics(running, place):
+    _, client = running
+    (facts,) = client.get("/v1/models").json()["models"]
+    assert (facts["name"], facts["kind"]) == ("part", "patchcore")
+    assert client.get("/v1/models/part").json()["drift"]["words"]
+    assert client.get("/healthz").json() == {"status": "ok"}
+    assert client.get("/readyz").status_code == 200
+    text = client.get("/metrics").text
+    assert 'totalrecall_inspections_total{model="part",source="api",verdict="defect"}' in text
+    assert "totalrecall_queue 0.0" in text
+    assert client.post("/v1/models/part/reload").json()["sha256"] == facts["sha256"]
+
+
+# ---------------------------------------------------------------------- the Open Inference Protocol
+
+
+def infer(client, body, binary=b"", **headers):
+    head = json.dumps(body).encode()
+    if binary:
+        headers["Inference-Header-Content-Length"] = str(len(head))
+    return client.post("/v2/models/part/infer", content=head + binary, headers=headers)
+
+
+def outputs(answer):
+    return {one["name"]: one["data"] for one in answer.json()["outputs"]}
+
+
+def test_v2_pixels_and_files_as_json_give_the_score_of_predict(running, pictures, expected):
+    _, client = running
+    path = pictures[-1]
+    pixels = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+    by_pixels = infer(
+        client,
+        {
+            "id": "one",
+            "inputs": [{"name": "pixels", "datatype": "UINT8", "shape": list(pixels.shape), "data": pixels.tolist()}],
+        },
+    )
+    text = base64.b64encode(path.read_bytes()).decode()
+    by_file = infer(client, {"inputs": [{"name": "picture", "datatype": "BYTES", "shape": [1], "data": [text]}]})
+    for answer in (by_pixels, by_file):
+        assert outputs(answer)["score"] == [pytest.approx(expected[path].score, rel=1e-6)]
+        assert outputs(answer)["verdict"] == [expected[path].verdict]
+    assert by_pixels.json()["id"] == "one"
+
+
+def test_v2_binary_tensors_as_tritons_client_sends_them(running, pictures, expected):
+    _, client = running
+    few = pictures[:3]
+    packed = b"".join(len(path.read_bytes()).to_bytes(4, "little") + path.read_bytes() for path in few)
+    answer = infer(
+        client,
+        {
+            "inputs": [
+                {
+                    "name": "picture",
+                    "datatype": "BYTES",
+                    "shape": [3],
+                    "parameters": {"binary_data_size": len(packed)},
+                }
+            ],
+            "outputs": [
+                {"name": "score", "parameters": {"binary_data": True}},
+                {"name": "verdict", "parameters": {"binary_data": True}},
+                {"name": "is_anomalous"},
+            ],
+        },
+        packed,
+    )
+    at = int(answer.headers["inference-header-content-length"])
+    head, rest = json.loads(answer.content[:at]), io.BytesIO(answer.content[at:])
+    scores = np.frombuffer(rest.read(head["outputs"][0]["parameters"]["binary_data_size"]), "<f4")
+    assert scores == pytest.approx([expected[path].score for path in few], rel=1e-6)
+    for path in few:
+        assert rest.read(int.from_bytes(rest.read(4), "little")).decode() == expected[path].verdict
+    assert head["outputs"][2]["data"] == [expected[path].is_anomalous is True for path in few]
+
+
+def test_v2_tells_what_it_takes(running):
+    _, client = running
+    assert client.get("/v2").json()["name"] == "totalrecall"
+    assert client.get("/v2/health/live").json() == {"live": True}
+    assert client.get("/v2/health/ready").status_code == 200
+    assert {one["name"] for one in client.get("/v2/models/part").json()["inputs"]} == {"picture", "pixels"}
+
+
+PIXELS = {"name": "pixels", "datatype": "UINT8", "shape": [1, 1, 3], "data": [1, 2, 3]}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        [],
+        {},
+        {"inputs": []},
+        {"inputs": [PIXELS, PIXELS]},
+        {"inputs": [{**PIXELS, "data": [1, 2]}]},
+        {"inputs": [{**PIXELS, "data": [1, 2, 300]}]},
+        {"inputs": [{**PIXELS, "data": [1, 2, -1]}]},
+        {"inputs": [{**PIXELS, "data": [1.5, 2, 3]}]},
+        {"inputs": [{**PIXELS, "data": [[1], [2, 3]]}]},
+        {"inputs": [{**PIXELS, "data": None}]},
+        {"inputs": [{**PIXELS, "shape": [1, 1, 4]}]},
+        {"inputs": [{**PIXELS, "shape": [1 << 19, 1 << 19, 3]}]},
+        {"inputs": [{**PIXELS, "shape": [0, 1, 3]}]},
+        {"inputs": [{**PIXELS, "shape": [True, 1, 3]}]},
+        {"inputs": [{**PIXELS, "datatype": "FP32"}]},
+        {"inputs": [{**PIXELS, "parameters": {"binary_data_size": 3}}]},
+        {"inputs": [{"name": "picture", "datatype": "BYTES", "shape": [1], "data": ["***"]}]},
+        {"inputs": [{"name": "picture", "datatype": "BYTES", "shape": [2], "data": ["aGk="]}]},
+        {"inputs": [{"name": "picture", "datatype": "BYTES", "shape": [17], "data": ["aGk="] * 17}]},
+        {"inputs": [PIXELS], "outputs": [{"name": "temperature"}]},
+        {"inputs": [PIXELS], "outputs": {"name": "score"}},
+    ],
+    ids=repr,
+)
+def test_v2_refuses_what_is_not_as_it_says(running, body):
+    is_problem(infer(running[1], body), 422)
+
+
+def test_v2_refuses_a_wrong_length(running):
+    for length in ("-1", "9" * 30, "x"):
+        answer = infer(running[1], {"inputs": [PIXELS]}, **{"Inference-Header-Content-Length": length})
+        is_problem(answer, 422)
+
+
+def test_the_description_names_every_route(running):
+    _, client = running
+    paths = client.get("/openapi.json").json()["paths"]
+    assert {"/v1/models/{name}/predict", "/v2/models/{name}/infer", "/metrics"} <= set(paths)

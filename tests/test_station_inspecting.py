@@ -1,0 +1,157 @@
+"""The queue of the station: bounded, fair, and nobody waits for ever."""
+
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from totalrecall.errors import BusyError, NotFoundError, PictureError, TotalRecallError
+from totalrecall.station.inspecting import Inspector, Waiting
+
+
+class Judge:
+    """Gives each picture itself as its result; waits at a gate where it is told to."""
+
+    def __init__(self, gate=None):
+        self.gate, self.groups = gate, []
+
+    def predict(self, picture, *, conditions):
+        return next(self.predict_stream([picture], conditions=conditions))
+
+    def predict_stream(self, pictures, *, conditions):
+        self.groups.append(list(pictures))
+        for number, picture in enumerate(pictures):
+            if self.gate is not None:
+                self.gate.wait(30)
+            if picture == b"broken":
+                yield PictureError(f"bytes[{number}]: it is broken.")
+            elif picture == b"fault":
+                raise ZeroDivisionError("a fault of ours")
+            else:
+                yield picture
+
+
+def asked(inspector, picture, model="a", told=None):
+    """Submit a picture; returns a list that holds what came of it, and an event for when it is there."""
+    got, there = [] if told is None else told, threading.Event()
+
+    def done(judged):
+        got.append(judged)
+        there.set()
+
+    inspector.submit(Waiting(picture, "its name", model, False, done))
+    return got, there
+
+
+@pytest.fixture
+def opened():
+    inspectors = []
+
+    def make(judges, limit=64):
+        inspector = Inspector(lambda name: SimpleNamespace(name=name, judge=judges[name]), limit)
+        inspectors.append(inspector)
+        return inspector
+
+    yield make
+    for inspector in inspectors:
+        inspector.close()
+
+
+def test_each_picture_gets_its_own_outcome(opened):
+    inspector = opened({"a": Judge()})
+    told = [(number, *asked(inspector, bytes([number]))) for number in range(40)]
+    for number, got, there in told:
+        assert there.wait(30)
+        assert got[0].outcome == bytes([number])
+
+
+def test_one_more_than_the_limit_is_refused_and_room_comes_back(opened):
+    gate = threading.Event()
+    inspector = opened({"a": Judge(gate)}, limit=3)
+    waiting = []
+    with pytest.raises(BusyError, match="allowed are 3"):
+        for _ in range(100):  # some are under way already
+            waiting.append(asked(inspector, b"x"))
+    assert inspector.waiting <= 3
+    gate.set()
+    assert all(there.wait(30) for _, there in waiting)
+    got, there = asked(inspector, b"later")
+    assert there.wait(30)
+    assert got[0].outcome == b"later"
+
+
+def test_several_are_let_in_all_or_none(opened):
+    gate = threading.Event()
+    inspector = opened({"a": Judge(gate)}, limit=4)
+    pictures = [Waiting(b"x", "", "a", False, lambda judged: None) for _ in range(5)]
+    with pytest.raises(BusyError):
+        inspector.submit(*pictures)
+    assert inspector.waiting == 0
+    gate.set()
+
+
+def test_models_take_turns(opened):
+    gate = threading.Event()
+    judges = {"busy": Judge(gate), "rare": Judge()}
+    inspector = opened(judges, limit=1000)
+    told = []
+    many = [asked(inspector, b"m", "busy", told) for _ in range(200)]
+    rare = asked(inspector, b"r", "rare", told)
+    gate.set()
+    assert rare[1].wait(30)
+    assert all(there.wait(30) for _, there in many)
+    at = next(number for number, judged in enumerate(told) if judged.waiting.model == "rare")
+    assert at < 100  # two groups of 16 were under way, and one more may have begun
+
+
+def test_a_broken_picture_is_named_as_its_sender_named_it(opened):
+    gate = threading.Event()
+    inspector = opened({"a": Judge(gate)})
+    waiting = [asked(inspector, picture) for picture in (b"1", b"2", b"broken", b"4")]
+    gate.set()
+    outcomes = []
+    for got, there in waiting:
+        assert there.wait(30)
+        outcomes.append(got[0].outcome)
+    assert str(outcomes[2]) == "its name: it is broken."
+    assert outcomes[3] == b"4"
+
+
+def test_a_fault_of_ours_is_told_to_all_that_wait_and_the_next_are_judged(opened):
+    gate = threading.Event()
+    inspector = opened({"a": Judge(gate)})
+    waiting = [asked(inspector, picture) for picture in (b"fault", b"2", b"3", b"4")]
+    gate.set()
+    for got, there in waiting:
+        assert there.wait(30)
+        assert isinstance(got[0].outcome, (bytes, TotalRecallError))
+    assert "ZeroDivisionError" in str(waiting[0][0][0].outcome)
+    got, there = asked(inspector, b"next")
+    assert there.wait(30)
+    assert got[0].outcome == b"next"
+
+
+def test_a_model_that_went_away_is_told(opened):
+    def gone(name):
+        raise NotFoundError(f"There is no {name}.")
+
+    inspector = Inspector(gone, 8)
+    got, there = asked(inspector, b"x")
+    assert there.wait(30)
+    assert isinstance(got[0].outcome, NotFoundError)
+    inspector.close()
+
+
+def test_closing_judges_what_waits_and_takes_no_more():
+    gate = threading.Event()
+    judge = Judge(gate)
+    inspector = Inspector(lambda name: SimpleNamespace(name=name, judge=judge), 64)
+    waiting = [asked(inspector, b"x") for _ in range(20)]
+    closing = threading.Thread(target=inspector.close)
+    closing.start()
+    gate.set()
+    closing.join(30)
+    assert not closing.is_alive()
+    assert all(there.is_set() for _, there in waiting)
+    with pytest.raises(BusyError, match="stopping"):
+        asked(inspector, b"late")

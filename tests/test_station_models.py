@@ -1,0 +1,139 @@
+"""The station's models by name, and files that are replaced while it runs."""
+
+import os
+import shutil
+import threading
+
+import pytest
+
+from totalrecall import load_detector
+from totalrecall.errors import ModelFileError, NotFoundError, SettingError
+from totalrecall.station.models import Shelf, model_name
+from totalrecall.station.settings import StationSettings, is_loopback
+
+
+@pytest.fixture
+def place(model, tmp_path):
+    """A copy of the model that a test may replace."""
+    return shutil.copy(model, tmp_path / "part.trecall")
+
+
+@pytest.fixture
+def other(place, tmp_path):
+    """The same model with another threshold, in another file."""
+    detector = load_detector(place)
+    detector.update(threshold=0.5)
+    return detector.save(tmp_path / "changed")
+
+
+def replace(new, old):
+    """Put a file in another's place, as `save` does."""
+    copy = shutil.copy(new, old.with_name("incoming"))
+    os.replace(copy, old)
+
+
+def test_a_model_is_found_by_its_stem_and_alone_without_a_name(place):
+    shelf = Shelf([place])
+    assert shelf.get("part") is shelf.get() is shelf.all()[0]
+    with pytest.raises(NotFoundError, match="must be one of part, got 'plate'"):
+        shelf.get("plate")
+
+
+def test_without_a_name_several_models_are_not_guessed_at(place, other, tmp_path):
+    second = shutil.copy(other, tmp_path / "second.trecall")
+    shelf = Shelf([place, second])
+    with pytest.raises(NotFoundError, match="part, second, got no name"):
+        shelf.get()
+
+
+def test_two_files_of_one_name_are_refused(place, tmp_path):
+    (tmp_path / "b").mkdir()
+    twin = shutil.copy(place, tmp_path / "b" / "part.trecall")
+    with pytest.raises(SettingError, match="Two models have the name part"):
+        Shelf([place, twin])
+
+
+def test_what_is_no_model_is_refused(tmp_path):
+    (tmp_path / "x.trecall").write_bytes(b"nothing")
+    with pytest.raises(ModelFileError):
+        Shelf([tmp_path / "x.trecall"])
+    with pytest.raises(ModelFileError, match="cannot be read"):
+        Shelf([tmp_path / "y.trecall"])
+
+
+@pytest.mark.parametrize("name", ["a?b", "a#b", "a%b", "a\nb"])
+def test_a_name_that_no_address_can_hold_is_refused(tmp_path, name):
+    with pytest.raises(SettingError, match="Rename the file"):
+        model_name(tmp_path / f"{name}.trecall")
+
+
+def test_a_replaced_file_is_read_and_told_once(place, other):
+    told = []
+    shelf = Shelf([place], on_change=told.append)
+    before = shelf.get()
+    shelf.look()
+    assert shelf.get() is before
+    assert not told
+    replace(other, place)
+    shelf.look()
+    shelf.look()
+    after = shelf.get()
+    assert (after.judge.threshold_, before.judge.threshold_ != 0.5) == (0.5, True)
+    assert told == [after]
+    assert after.sha256 != before.sha256
+
+
+def test_a_damaged_file_leaves_the_model_in_use_and_the_reason_is_told(place, other):
+    shelf = Shelf([place])
+    before = shelf.get()
+    place.write_bytes(b"half of it")
+    shelf.look()
+    assert shelf.get() is before
+    assert "part.trecall" in shelf.faults["part"]
+    replace(other, place)
+    shelf.look()
+    assert shelf.get().judge.threshold_ == 0.5
+    assert not shelf.faults
+
+
+def test_a_file_that_went_away_leaves_the_model_in_use(place):
+    shelf = Shelf([place])
+    place.unlink()
+    shelf.look()
+    assert shelf.get("part").name == "part"
+
+
+def test_the_watch_takes_a_replaced_file_by_itself(place, other):
+    changed = threading.Event()
+    shelf = Shelf([place], on_change=lambda _: changed.set())
+    shelf.watch(0.05)
+    replace(other, place)
+    assert changed.wait(60)
+    shelf.close()
+    assert shelf.get().judge.threshold_ == 0.5
+
+
+def test_facts_are_json(place):
+    facts = Shelf([place]).get().to_json()
+    assert facts["name"] == "part"
+    assert facts["kind"] == "patchcore"
+    assert facts["training_pictures"] == 10
+    assert len(facts["sha256"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("port", 70000), ("port", -1), ("queue", 0), ("max_body", 3), ("keep_good", 2), ("timeout", float("nan"))],
+)
+def test_a_setting_outside_what_is_allowed_is_refused(name, value):
+    with pytest.raises(SettingError, match=f"{name} must be from"):
+        StationSettings(models=(), **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("127.0.0.1", True), ("127.8.9.1", True), ("localhost", True), ("::1", True), ("[::1]", True), ("0.0.0.0", False),
+     ("192.168.0.7", False), ("::", False), ("localhost.evil.example", False), ("line-pc", False)],
+)  # fmt: skip
+def test_what_is_loopback(host, expected):
+    assert is_loopback(host) is expected
