@@ -1,6 +1,5 @@
 """The station's models by name, and files that are replaced while it runs."""
 
-import os
 import shutil
 import threading
 
@@ -28,8 +27,7 @@ def other(place, tmp_path):
 
 def replace(new, old):
     """Put a file in another's place, as `save` does."""
-    copy = shutil.copy(new, old.with_name("incoming"))
-    os.replace(copy, old)
+    shutil.copy(new, old.with_name("incoming")).replace(old)
 
 
 def test_a_model_is_found_by_its_stem_and_alone_without_a_name(place):

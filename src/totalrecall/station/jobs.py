@@ -43,7 +43,7 @@ class Jobs:
         with self._changed:
             if self._closed or len(self._jobs) + (self._running is not None) >= _AT_ONCE:
                 raise BusyError(f"{_AT_ONCE} jobs wait already, and no more are allowed. Send it again later.")
-            self._station.history.begin_job(key, model, len(sent), actor)
+            self._station.history.begin_job(key, model, len(sent), actor).result()
             self._jobs.append((key, model, sent))
             self._changed.notify()
         return key

@@ -1,6 +1,6 @@
 """What connects the station with a line: inputs that bring pictures, and outputs that are told of inspections."""
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from totalrecall.station.records import Inspection
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 __all__ = ["Link"]
 
 
-class Link(Protocol):
+class Link:
     """An input, an output or both: a hot folder, a camera, a webhook, MQTT, OPC UA.
 
     Attributes:
@@ -24,16 +24,14 @@ class Link(Protocol):
         It is written into the outbox within the transaction that holds the inspection, so that no delivery is lost when
         the process is killed.
         """
-        ...
+        del inspection
+        return None
 
     def told(self, inspection: "Inspection") -> None:
-        """Take in an inspection that is committed. It must not wait: the thread judges pictures."""
-        ...
+        """Take in an inspection that is committed. It must not wait: the thread writes the history."""
 
     def start(self, station: "Station") -> None:
         """Begin to work; called once, after the models are loaded."""
-        ...
 
     def close(self) -> None:
         """Finish what is in hand and stop."""
-        ...

@@ -24,14 +24,13 @@ from totalrecall.station.link import Link
 from totalrecall.station.metrics import Metrics
 from totalrecall.station.models import Loaded, Shelf
 from totalrecall.station.recent import Recent, Seen, heat_of
-from totalrecall.station.records import Actor, Inspection
+from totalrecall.station.records import STATION, Inspection
 from totalrecall.station.settings import StationSettings
 from totalrecall.station.trail import Trail
 from totalrecall.station.watching import DriftWatch
 
-__all__ = ["PROGRAM", "Station"]
+__all__ = ["Station"]
 
-PROGRAM = Actor("station", "engineer")  # what the station does of itself
 _LONGEST_NAME, _LONGEST_SERIAL = 300, 200
 
 
@@ -92,9 +91,10 @@ class Station:
         self.ready = threading.Event()
 
     def start(self) -> None:
-        """Write down that it began, and let the links begin."""
+        """Write down that it began, and which jobs the process before left, and let the links begin."""
+        self.history.interrupt_jobs().result()
         for loaded in self.shelf.all():
-            self.trail.append(PROGRAM, "start", loaded.name, {"sha256": loaded.sha256}).result()
+            self.trail.append(STATION, "start", loaded.name, {"sha256": loaded.sha256}).result()
         for link in self.links:
             link.start(self)
             self._closing.callback(link.close)
@@ -208,7 +208,7 @@ class Station:
             future.set_result(seen.inspection)
 
     def _replaced(self, loaded: Loaded) -> None:
-        self.trail.append(PROGRAM, "model replaced", loaded.name, {"sha256": loaded.sha256, "file": loaded.path.name})
+        self.trail.append(STATION, "model replaced", loaded.name, {"sha256": loaded.sha256, "file": loaded.path.name})
 
 
 def _inspection(asked: _Asked, loaded: Loaded, outcome: "Result | PictureError", milliseconds: float) -> Inspection:
@@ -227,7 +227,7 @@ def _inspection(asked: _Asked, loaded: Loaded, outcome: "Result | PictureError",
         "job": asked.job,
     }
     if isinstance(outcome, PictureError):
-        nothing = dict.fromkeys(("score", "threshold", "p_value", "is_anomalous", "nearest"))
+        nothing: dict[str, Any] = dict.fromkeys(("score", "threshold", "p_value", "is_anomalous", "nearest"))
         return Inspection(**common, **nothing, regions=[], verdict="unreadable", error=str(outcome))
     values = outcome.to_json()
     names = ("score", "threshold", "p_value", "is_anomalous", "regions", "nearest")
