@@ -45,11 +45,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="totalrecall-bench-") as temporary:
         folder = Path(temporary)
         pictures = _small(args.pictures, folder / "pictures", args.size)
-        rate, scores = _folder(args.model, pictures, min(args.seconds, 20))
+        rate, cpu, scores = _folder(args.model, pictures, min(args.seconds, 20))
         rows = []
         for clients in args.clients:
             facts = _station(args, folder / f"station-{clients}", pictures, scores, clients)
-            rows.append({"clients": clients, "folder_per_s": round(rate, 1), **facts})
+            rows.append({"clients": clients, "folder_per_s": round(rate, 1), "folder_cpu_ms": round(cpu, 1), **facts})
             rows[-1]["of_folder"] = round(facts["per_s"] / rate, 3)
             print(rows[-1], flush=True)
         record("station", rows)
@@ -65,16 +65,16 @@ def _small(pictures: Path, folder: Path, size: int) -> list[Path]:
     return small
 
 
-def _folder(model: Path, pictures: list[Path], seconds: float) -> tuple[float, dict[str, float]]:
-    """Return pictures per second of a folder, and each picture's score."""
+def _folder(model: Path, pictures: list[Path], seconds: float) -> tuple[float, float, dict[str, float]]:
+    """Return pictures per second of a folder, processor time of a picture in milliseconds, and each picture's score."""
     from totalrecall import load_detector
 
     detector = load_detector(model)
     scores = {Path(result.path).name: result.score for result in detector.predict_stream(pictures)}
-    began, count = time.perf_counter(), 0
+    began, cpu, count = time.perf_counter(), time.process_time(), 0
     while time.perf_counter() - began < seconds:
         count += sum(1 for _ in detector.predict_stream(pictures))
-    return count / (time.perf_counter() - began), scores
+    return count / (time.perf_counter() - began), 1000 * (time.process_time() - cpu) / count, scores
 
 
 def _station(
@@ -91,9 +91,9 @@ def _station(
         process = psutil.Process(server.pid)
         requests = [_request(args.model.stem, path) for path in pictures]
         asyncio.run(_load(port, requests, clients, min(args.seconds, 3), None))  # the first pictures of a size
-        before = process.memory_info().rss
+        before, cpu = process.memory_info().rss, sum(process.cpu_times()[:2])
         answers = asyncio.run(_load(port, requests, clients, args.seconds, args.rate))
-        after = process.memory_info().rss
+        after, cpu = process.memory_info().rss, sum(process.cpu_times()[:2]) - cpu
     finally:
         server.send_signal(signal.SIGTERM)
         code = server.wait(60)
@@ -111,6 +111,7 @@ def _station(
         "p50_ms": round(float(np.percentile(delays, 50)), 1),
         "p99_ms": round(float(np.percentile(delays, 99)), 1),
         "worst_ms": round(float(delays.max()), 1),
+        "cpu_ms": round(1000 * cpu / len(accepted), 1),
         "answered": statuses[200],
         "refused": statuses[503],
         "memory_before_mb": before >> 20,

@@ -72,7 +72,7 @@ def serve(app: "FastAPI", settings: StationSettings, sock: socket.socket, starte
     warnings.simplefilter("ignore")  # of single pictures: each is told in its answer, not in the log
     config = uvicorn.Config(
         app,
-        http="h11",
+        http="auto",
         ws="none",
         lifespan="off",
         log_config=None,
