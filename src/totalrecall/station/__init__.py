@@ -3,6 +3,13 @@
 One process: HTTP on an event loop, pictures judged by threads, the history written by one thread in grouped
 transactions. Every input goes through `Station.inspect`; every output gets inspections that are committed.
 
+A picture's way, in reading order: `settings` (what `serve` is told), `models` (files by name, replaced while it runs),
+`inspecting` (who waits, who judges), `station` (where all meets), `recent` and `drawing` (what the page shows), `watching`
+(drift), `link` (what connects it with a line), `metrics` (for Prometheus).
+
+HTTP: `sent` (pictures out of requests), `jobs`, `api_v1`, `api_v2` (the Open Inference Protocol), `problems` (errors),
+`app` (all routes), `serving` (the process).
+
 The history, in reading order: `records` (an inspection, an actor, a filter), `tables` and `migrations` (what the
 database holds), `addresses` (of databases), `chain` (rows that are hashed with the one before), `schema` (are the
 tables ours, and of today?), `database` (one writer, many readers), `trail` (who changed what), `history` (every

@@ -89,9 +89,14 @@ _OBJECT = {"type": "object"}
 def router(station: "Station") -> APIRouter:
     """Return the routes, bound to a station."""
     routes = APIRouter(prefix="/v1", tags=["v1"])
-    jobs = Jobs(station)
-    station.while_open(jobs.close)
+    _add_models(routes, station)
+    _add_judging(routes, station)
+    _add_jobs(routes, station)
+    _add_inspections(routes, station)
+    return routes
 
+
+def _add_models(routes: APIRouter, station: "Station") -> None:
     @routes.get("/models", responses=_answers(_MODELS), summary="Which models are there?")
     async def models() -> Response:
         facts = [{**loaded.to_json(), **_state(station, loaded.name)} for loaded in station.shelf.all()]
@@ -107,6 +112,8 @@ def router(station: "Station") -> APIRouter:
     async def reload(name: Annotated[str, _NAME]) -> Response:
         return answer((await run_in_threadpool(station.shelf.reload, name)).to_json())
 
+
+def _add_judging(routes: APIRouter, station: "Station") -> None:
     @routes.post(
         "/models/{name}/predict",
         responses=_answers(_INSPECTION, png=True),
@@ -146,6 +153,11 @@ def router(station: "Station") -> APIRouter:
         outcomes = await asyncio.gather(*(_judge(station, name, one) for one in sent), return_exceptions=True)
         return answer({"results": [_told(one, outcome) for one, outcome in zip(sent, outcomes, strict=True)]})
 
+
+def _add_jobs(routes: APIRouter, station: "Station") -> None:
+    jobs = Jobs(station)
+    station.while_open(jobs.close)
+
     @routes.post(
         "/models/{name}/jobs",
         status_code=202,
@@ -162,9 +174,10 @@ def router(station: "Station") -> APIRouter:
 
     @routes.get("/jobs/{key}", responses=_answers(_OBJECT), summary="How far is a job?")
     async def job(key: Annotated[str, _KEY]) -> Response:
-        facts = await run_in_threadpool(jobs.facts, key)
-        return answer(facts)
+        return answer(await run_in_threadpool(jobs.facts, key))
 
+
+def _add_inspections(routes: APIRouter, station: "Station") -> None:
     @routes.get("/inspections/{key}", responses=_answers(_INSPECTION), summary="One inspection")
     async def inspection_of(key: Annotated[str, _KEY]) -> Response:
         inspection = await run_in_threadpool(station.history.get, key)
@@ -179,8 +192,6 @@ def router(station: "Station") -> APIRouter:
             raise NotFoundError(f"There is no inspection {key}.")
         png = await run_in_threadpool(overlay_png, station, inspection)
         return Response(png, media_type="image/png")
-
-    return routes
 
 
 def answer(body: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from totalrecall.errors import BusyError, PictureError, TotalRecallError
+from totalrecall.pictures.loading import FAILURES
 
 if TYPE_CHECKING:
     from totalrecall.scoring import Result
@@ -150,7 +151,7 @@ class Inspector:
             for waiting, outcome in zip(group, _outcomes(loaded, group), strict=True):
                 told += 1
                 _tell(Judged(waiting, loaded, _named(outcome, waiting.name, told - 1), _since(waiting)))
-        except Exception as error:
+        except (TotalRecallError, *FAILURES) as error:
             known = error if isinstance(error, TotalRecallError) else _unexpected(error)
             for waiting in group[told:]:
                 _tell(Judged(waiting, loaded, known, _since(waiting)))

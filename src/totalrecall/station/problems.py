@@ -48,7 +48,7 @@ def problem(status: int, detail: str, *, kind: str = "", headers: dict[str, str]
     return Response(json.dumps(body), status, headers, CONTENT_TYPE)
 
 
-def of_error(error: TotalRecallError) -> Response:
+def _of_error(error: TotalRecallError) -> Response:
     """Return one of our errors as a response."""
     headers = {"Retry-After": _RETRY} if isinstance(error, BusyError) else None
     return problem(error.http_status, str(error), kind=type(error).__name__, headers=headers)
@@ -59,7 +59,7 @@ def add_problems(app: FastAPI) -> None:
 
     async def known(_: Request, error: Exception) -> Response:
         assert isinstance(error, TotalRecallError)
-        return of_error(error)
+        return _of_error(error)
 
     async def http(_: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)

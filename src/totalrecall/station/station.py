@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from totalrecall.errors import ConflictError, DataError, PictureError, SettingError, TotalRecallError
+from totalrecall.pictures.loading import FAILURES
 from totalrecall.scoring import Result
 from totalrecall.station.database import Database
 from totalrecall.station.history import History
@@ -111,9 +112,22 @@ class Station:
 
     # ------------------------------------------------------------------ judging
 
-    def inspect(self, picture: bytes, **said: Any) -> Inspection:
-        """Judge a picture and return its inspection once it is committed; arguments and errors as for `submit`."""
-        return self.submit(picture, **said).result()
+    def inspect(
+        self,
+        picture: bytes,
+        *,
+        model: str | None = None,
+        name: str = "",
+        serial: str | None = None,
+        line: str | None = None,
+        source: str = "api",
+    ) -> Inspection:
+        """Judge a picture and return its inspection once it is committed; arguments and errors as for `submit`.
+
+        Raises:
+            PictureError: it cannot be read.
+        """
+        return self.submit(picture, model=model, name=name, serial=serial, line=line, source=source).result()
 
     def submit(
         self,
@@ -182,7 +196,7 @@ class Station:
             if isinstance(outcome, Result):
                 for alarm in self.drift.observe(loaded, outcome):
                     self.metrics.drifted(loaded.name, alarm.measure)
-        except Exception as error:
+        except (TotalRecallError, *FAILURES) as error:  # whatever it is, who asked must not wait for ever
             self.metrics.failed(judged.waiting.model)
             future.set_exception(error)
             return
