@@ -5,7 +5,7 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from totalrecall.cli.common import say
+from totalrecall.cli.common import complain, say
 from totalrecall.cli.options import add_running_options, memory_size, running
 from totalrecall.cli.paths import INPUT
 from totalrecall.errors import MissingExtraError
@@ -38,6 +38,14 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         metavar="URL",
         help="an SQLAlchemy address, such as postgresql+psycopg://user@host/name (default: history.db in the folder)",
     )
+    _add_network_options(parser)
+    _add_limits(parser)
+    add_running_options(parser, precision=True)
+    parser.add_argument("--quiet", "-q", action="store_true", help="print only errors and warnings")
+    parser.set_defaults(run=run)
+
+
+def _add_network_options(parser: argparse.ArgumentParser) -> None:
     network = parser.add_argument_group("network")
     network.add_argument("--host", metavar="ADDRESS", default="127.0.0.1", help="listen here (default: %(default)s)")
     network.add_argument("--port", type=int, metavar="N", default=8000, help="of TCP (default: %(default)s)")
@@ -49,10 +57,20 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="a name by which clients call this machine; may be given several times",
     )
     network.add_argument(
+        "--proxy",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="a reverse proxy whose X-Forwarded-For and X-Forwarded-Proto are believed; may be given several times",
+    )
+    network.add_argument(
         "--insecure", action="store_true", help="serve another address than 127.0.0.1 without users or tokens"
     )
     network.add_argument("--tls-cert", metavar="FILE", type=INPUT, help="certificate chain, PEM")
     network.add_argument("--tls-key", metavar="FILE", type=INPUT, help="its key, PEM")
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
     limits = parser.add_argument_group("limits")
     limits.add_argument(
         "--queue", type=int, metavar="N", default=64, help="pictures that may wait; one more gets 503 (default: 64)"
@@ -74,16 +92,14 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         default=0.02,
         help="of the good pictures; rejects and near misses are kept all (default: %(default)g)",
     )
-    add_running_options(parser, precision=True)
-    parser.add_argument("--quiet", "-q", action="store_true", help="print only errors and warnings")
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit code."""
     check_extra()
     settings = _settings(args)
-    from totalrecall.station.app import build_app
+    from totalrecall.station.app import guarded
+    from totalrecall.station.policy import check_exposure
     from totalrecall.station.serving import listen, serve
     from totalrecall.station.station import Station
 
@@ -91,12 +107,14 @@ def run(args: argparse.Namespace) -> int:
         port = sock.getsockname()[1]
         station = Station(settings)
         try:
-            app = build_app(station)
+            for notice in check_exposure(settings.policy, station.users):
+                complain(f"warning: {notice}")
+            app = guarded(station)
             station.start()
             names = ", ".join(loaded.name for loaded in station.shelf.all())
-            scheme = "http" if settings.tls is None else "https"
-            host = f"[{settings.host}]" if ":" in settings.host else settings.host
-            serve(app, settings, sock, lambda: say(args, f"Serving {names} at {scheme}://{host}:{port} (Ctrl-C stops)"))
+            host, scheme = settings.policy.host, "http" if settings.policy.tls is None else "https"
+            address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+            serve(app, settings, sock, lambda: say(args, f"Serving {names} at {address} (Ctrl-C stops)"))
         finally:
             station.close()
     say(args, "Stopped. Everything that was answered is in the history.")
@@ -118,24 +136,26 @@ def check_extra() -> None:
 
 
 def _settings(args: argparse.Namespace) -> "StationSettings":
-    from totalrecall.errors import SettingError
+    from totalrecall.station.policy import Policy, check_tls
     from totalrecall.station.settings import StationSettings
 
-    if (args.tls_cert is None) != (args.tls_key is None):
-        raise SettingError("--tls-cert and --tls-key go together: name both files, or none.")
+    certificate, key = (None if file is None else Path(file) for file in (args.tls_cert, args.tls_key))
     return StationSettings(
         models=tuple(map(Path, args.models)),
         folder=Path(args.folder),
         database=args.database,
-        host=args.host,
+        policy=Policy(
+            host=args.host,
+            allow_hosts=tuple(args.allow_host),
+            proxies=tuple(args.proxy),
+            insecure=args.insecure,
+            tls=check_tls(certificate, key),
+            max_body=args.max_body,
+            timeout=args.timeout,
+        ),
         port=args.port,
         queue=args.queue,
-        max_body=args.max_body,
-        timeout=args.timeout,
         keep_bytes=args.keep,
         keep_good=args.keep_good,
         running=running(args),
-        allow_hosts=tuple(args.allow_host),
-        insecure=args.insecure,
-        tls=None if args.tls_cert is None else (Path(args.tls_cert), Path(args.tls_key)),
     )

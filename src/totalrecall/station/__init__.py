@@ -4,8 +4,8 @@ One process: HTTP on an event loop, pictures judged by threads, the history writ
 transactions. Every input goes through `Station.inspect`; every output gets inspections that are committed.
 
 A picture's way, in reading order: `settings` (what `serve` is told), `models` (files by name, replaced while it runs),
-`inspecting` (who waits, who judges), `station` (where all meets), `recent` and `drawing` (what the page shows), `watching`
-(drift), `link` (what connects it with a line), `metrics` (for Prometheus).
+`inspecting` (who waits, who judges), `station` (where all meets), `recent` and `drawing` (what the page shows),
+`watching` (drift), `link` (what connects it with a line), `metrics` (for Prometheus).
 
 HTTP: `sent` (pictures out of requests), `jobs`, `api_v1`, `api_v2` (the Open Inference Protocol), `problems` (errors),
 `app` (all routes), `serving` (the process).

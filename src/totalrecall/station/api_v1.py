@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 
 from totalrecall.errors import NotFoundError, TotalRecallError
 from totalrecall.station.drawing import overlay_png
+from totalrecall.station.guard import actor_of
 from totalrecall.station.jobs import Jobs
 from totalrecall.station.problems import CONTENT_TYPE, PROBLEM
 from totalrecall.station.records import Inspection
@@ -18,7 +19,7 @@ from totalrecall.station.sent import Sent, sent_pictures
 if TYPE_CHECKING:
     from totalrecall.station.station import Station
 
-__all__ = ["router"]
+__all__ = ["answer", "router"]
 
 _NAME = Path(description="the stem of the model's file", min_length=1, max_length=300)
 _KEY = Path(description="the id of an inspection or job", pattern="^[0-9a-f]{32}$")
@@ -169,7 +170,7 @@ def _add_jobs(routes: APIRouter, station: "Station") -> None:
         """Take several pictures and answer at once; `GET /v1/jobs/{id}` tells how far it is, and the results."""
         loaded = station.shelf.get(name)
         sent = await sent_pictures(request, most=station.settings.batch * 16)
-        key = await run_in_threadpool(jobs.begin, loaded.name, sent, request.scope["state"]["actor"])
+        key = await run_in_threadpool(jobs.begin, loaded.name, sent, actor_of(request))
         return answer({"id": key, "total": len(sent)}, 202, {"Location": f"/v1/jobs/{key}"})
 
     @routes.get("/jobs/{key}", responses=_answers(_OBJECT), summary="How far is a job?")

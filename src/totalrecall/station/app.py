@@ -7,17 +7,23 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from totalrecall._version import __version__
 from totalrecall.station import api_v1, api_v2
+from totalrecall.station.guard import Guard
 from totalrecall.station.metrics import CONTENT_TYPE, Metrics
 from totalrecall.station.problems import add_problems, problem
 
 if TYPE_CHECKING:
     from totalrecall.station.station import Station
 
-__all__ = ["build_app"]
+__all__ = ["build_app", "guarded"]
+
+
+def guarded(station: "Station") -> Guard:
+    """Return the application of a station behind its guard, as it is served."""
+    return Guard(build_app(station), policy=station.settings.policy, users=station.users)
 
 
 def build_app(station: "Station") -> FastAPI:
-    """Return the application of a station."""
+    """Return the application of a station, with every route and without the guard."""
     app = FastAPI(
         title="Total Recall inspection station",
         version=__version__,

@@ -3,24 +3,19 @@
 import contextlib
 import signal
 import socket
-import ssl
 import warnings
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import TYPE_CHECKING
 
 import uvicorn
 
 from totalrecall.errors import SettingError
+from totalrecall.station.guard import Guard
+from totalrecall.station.policy import server_options
 from totalrecall.station.settings import StationSettings
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
 
 __all__ = ["listen", "serve"]
 
-_HEADERS = 32 << 10  # bytes of a request's head
-_IDLE = 20  # seconds that a connection may stay open between two requests
 _GRACE = 60  # seconds for what is in flight when the station ends
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -47,20 +42,20 @@ def listen(settings: StationSettings) -> socket.socket:
     Raises:
         SettingError: it is taken, or not of this machine.
     """
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    family = socket.AF_INET6 if ":" in settings.policy.host else socket.AF_INET
     try:
-        return socket.create_server((settings.host.strip("[]"), settings.port), family=family, backlog=256)
+        return socket.create_server((settings.policy.host.strip("[]"), settings.port), family=family, backlog=256)
     except (OSError, OverflowError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise SettingError(
-            f"Cannot listen on {settings.host} port {settings.port}: {reason}. "
+            f"Cannot listen on {settings.policy.host} port {settings.port}: {reason}. "
             "Stop what uses it, or name another port.",
             "host",
             "port",
         ) from None
 
 
-def serve(app: "FastAPI", settings: StationSettings, sock: socket.socket, started: Callable[[], None]) -> None:
+def serve(app: Guard, settings: StationSettings, sock: socket.socket, started: Callable[[], None]) -> None:
     """Answer requests until SIGINT or SIGTERM.
 
     Args:
@@ -72,20 +67,11 @@ def serve(app: "FastAPI", settings: StationSettings, sock: socket.socket, starte
     warnings.simplefilter("ignore")  # of single pictures: each is told in its answer, not in the log
     config = uvicorn.Config(
         app,
-        http="auto",
-        ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
-        server_header=False,
-        date_header=True,
-        proxy_headers=False,
-        h11_max_incomplete_event_size=_HEADERS,
-        timeout_keep_alive=_IDLE,
         timeout_graceful_shutdown=_GRACE,
-        ssl_certfile=None if settings.tls is None else str(settings.tls[0]),
-        ssl_keyfile=None if settings.tls is None else str(settings.tls[1]),
-        ssl_version=ssl.PROTOCOL_TLS_SERVER,
+        **server_options(settings.policy),
     )
     started()
     _Server(config).run(sockets=[sock])

@@ -28,6 +28,7 @@ from totalrecall.station.recent import Recent, Seen, heat_of
 from totalrecall.station.records import STATION, Inspection
 from totalrecall.station.settings import StationSettings
 from totalrecall.station.trail import Trail
+from totalrecall.station.users import Users
 from totalrecall.station.watching import DriftWatch
 
 __all__ = ["Station"]
@@ -74,6 +75,7 @@ class Station:
             opened.callback(self.database.close)
             self.history = History(self.database)
             self.trail = Trail(self.database)
+            self.users = Users(self.database, self.trail)
             self.kept = KeptPictures(
                 settings.folder / "pictures",
                 self.database,
