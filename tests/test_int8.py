@@ -1,6 +1,7 @@
 """A backbone of 8 bits: what its graph may hold, a fit with it that is kept or refused, and a model of it."""
 
 import importlib.util
+import math
 import sys
 
 import numpy as np
@@ -117,6 +118,7 @@ def without_nncf(monkeypatch, rounded):
 
 def test_a_fit_with_8_bits_is_kept_with_its_graph_in_the_model(without_nncf, tiny_backbone, tmp_path, monkeypatch):
     monkeypatch.setattr(int8, "LEAST_AGREEMENT", 0.3)  # sixteen parts that differ by next to nothing
+    monkeypatch.setattr(int8, "MOST_RISEN", 1.0)
     detector, compared = fit_int8(PatchCore(backbone=tiny_backbone, **SETTINGS), PARTS)
     assert compared.kept
     assert compared.planted > 20
@@ -136,6 +138,7 @@ def test_a_fit_with_8_bits_is_kept_with_its_graph_in_the_model(without_nncf, tin
 def test_the_other_methods_can_have_8_bits_too(without_nncf, tiny_backbone, monkeypatch):
     monkeypatch.setattr(int8, "LEAST_AGREEMENT", -1.0)
     monkeypatch.setattr(int8, "MOST_LOST", 1.0)
+    monkeypatch.setattr(int8, "MOST_RISEN", math.inf)
     detector, compared = fit_int8(PaDiM(backbone=tiny_backbone, size=64, precision="f32"), PARTS)
     assert isinstance(detector, PaDiM)
     assert -1 <= compared.agreement <= 1
@@ -150,20 +153,27 @@ def test_a_fit_that_loses_too_much_is_refused_with_the_figures(without_nncf, tin
     message = str(caught.value)
     assert message.startswith("precision int8 loses too much on these parts: ")
     assert " planted defects are found, " in message
-    assert "Allowed are 5% of the planted defects, and an agreement of at least 0.8. Use precision auto." in message
+    assert (
+        "Allowed are 5% of the planted defects, an agreement of at least 0.8, and a threshold at most 20% farther"
+        in message
+    )
 
 
 @pytest.mark.parametrize(
     ("compared", "kept"),
     [
-        (EightBits(0.8, 64, 30, 33), True),
-        (EightBits(0.8, 64, 29, 33), False),
-        (EightBits(0.79, 64, 33, 33), False),
-        (EightBits(1.0, 64, 40, 33), True),
-        (EightBits(float("nan"), 64, 33, 33), False),
+        (EightBits(0.8, 64, 30, 33, 0.0), True),
+        (EightBits(0.8, 64, 29, 33, 0.0), False),
+        (EightBits(0.79, 64, 33, 33, 0.0), False),
+        (EightBits(1.0, 64, 40, 33, 0.0), True),
+        (EightBits(float("nan"), 64, 33, 33, 0.0), False),
+        (EightBits(0.8, 64, 33, 33, 0.2), True),
+        (EightBits(0.89, 64, 33, 33, 0.21), False),
+        (EightBits(0.89, 64, 33, 33, -0.5), True),
+        (EightBits(0.89, 64, 33, 33, math.inf), False),
     ],
 )
-def test_both_the_order_and_the_planted_defects_decide(compared, kept):
+def test_the_order_and_the_planted_defects_and_the_threshold_decide(compared, kept):
     assert compared.kept == kept
 
 
@@ -176,6 +186,27 @@ def test_the_order_is_compared_on_the_pictures_that_both_have():
     assert int8._agreement(one, given([2, 1, 0, 7], [30.0, 20.0, 10.0, 0.0])) == pytest.approx(1)
     assert int8._agreement(one, given([0, 1, 2], [30.0, 20.0, 10.0])) == pytest.approx(-1)
     assert np.isnan(int8._agreement(one, given([0, 1], [1.0, 2.0])))
+
+
+def test_how_far_the_threshold_has_risen_is_counted_from_the_median_in_multiples_of_it():
+    def given(*scores):
+        scores = np.array(scores)
+        return Calibration(scores, scores, 1 / (len(scores) + 1))  # the highest is the threshold
+
+    one = given(1.0, 2.0, 2.0, 3.0)
+    assert int8._risen(one, one) == 0
+    assert int8._risen(one, given(10.0, 20.0, 20.0, 35.0)) == pytest.approx(0.5)
+    assert int8._risen(one, given(1.0, 2.0, 2.0, 2.5)) == pytest.approx(-0.5)
+    assert int8._risen(one, given(2.0, 2.0, 2.0, 2.0)) == -1
+    assert int8._risen(given(2.0, 2.0, 2.0, 2.0), one) == math.inf
+    assert int8._risen(given(2.0, 2.0, 2.0, 2.0), given(3.0, 3.0, 3.0, 3.0)) == 0
+    assert math.isfinite(int8._risen(given(0.0, 0.0, 0.0, 1.0), one))
+
+
+def test_the_words_say_whether_the_threshold_is_farther_or_nearer():
+    words = [EightBits(0.9, 64, 15, 15, risen).in_words() for risen in (0.42, -0.27)]
+    assert words[0].endswith("; the threshold is 42% farther above the median of these")
+    assert words[1].endswith("; the threshold is 27% nearer to the median of these")
 
 
 def test_pictures_that_give_no_threshold_cannot_be_compared(without_nncf, tiny_backbone):
@@ -249,6 +280,7 @@ def fit(folder, *options):
 def test_fit_says_what_8_bits_lose_and_info_says_that_the_model_has_them(without_nncf, folder, monkeypatch, capsys):
     monkeypatch.setattr(int8, "LEAST_AGREEMENT", -1.0)
     monkeypatch.setattr(int8, "MOST_LOST", 1.0)
+    monkeypatch.setattr(int8, "MOST_RISEN", math.inf)
     assert fit(folder, "--precision", "int8") == 0
     told = capsys.readouterr().out
     assert "8 bits: " in told

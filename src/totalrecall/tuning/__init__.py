@@ -4,8 +4,8 @@
 several thresholds of one detector find; `int8` fits with a backbone of 8 bits, if that costs little.
 """
 
-from totalrecall.tuning.int8 import EightBits, fit_int8
+from totalrecall.tuning.int8 import EightBits, compare_int8, fit_int8
 from totalrecall.tuning.thresholds import found_above
 from totalrecall.tuning.tuning import Tried, Tuning, tune
 
-__all__ = ["EightBits", "Tried", "Tuning", "fit_int8", "found_above", "tune"]
+__all__ = ["EightBits", "Tried", "Tuning", "compare_int8", "fit_int8", "found_above", "tune"]
