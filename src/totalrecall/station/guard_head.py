@@ -159,7 +159,7 @@ def check_cross_site(head: Head, *, public: bool) -> None:
     if site and site not in ("same-origin", "none"):  # the same site is not enough: another port of this computer
         raise foreign
     if origin:
-        if origin.lower() != head.origin:
+        if origin.lower() != head.origin and (site, origin) != ("same-origin", "null"):
             raise foreign
     elif referer:
         parts = urlsplit(referer)

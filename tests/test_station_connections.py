@@ -1,0 +1,244 @@
+"""connections: what a client writes on the wire, answered by uvicorn and the guard together as in a station."""
+
+import asyncio
+import contextlib
+import json
+import re
+import socket
+import ssl
+import time
+
+import pytest
+from fastapi import FastAPI, Response
+
+from tests.station_access import PASSWORD, make_certificate, open_users, with_roles
+from tests.station_clients import guarded, served
+from totalrecall.station import connections
+from totalrecall.station.policy import Policy
+from totalrecall.station.records import ANYBODY
+
+PREDICT = b"/v1/models/bottle/predict"
+
+
+@pytest.fixture(scope="module")
+def station():
+    """The address of a station without users, whose limits are small."""
+    policy = Policy(max_body=1000, timeout=0.5, slowest=1000)
+    with served(guarded(None, policy), policy) as address:
+        yield address
+
+
+@contextlib.contextmanager
+def connected(address):
+    with socket.create_connection(address, timeout=20) as connection:
+        yield connection
+
+
+def read(connection):
+    """Return all that comes until the other side closes."""
+    parts = []
+    with contextlib.suppress(ConnectionResetError):
+        while part := connection.recv(65536):
+            parts.append(part)
+    return b"".join(parts)
+
+
+def ask(address, *lines, body=b""):
+    """Send a head and a body, and return the status and the text of the answer."""
+    with connected(address) as connection:
+        connection.sendall(b"\r\n".join([*lines, b"Connection: close", b"", body]))
+        answer = read(connection)
+    return int(re.match(rb"HTTP/1\.1 (\d+)", answer)[1]), answer.decode("latin-1")
+
+
+def test_a_plain_request_is_answered(station):
+    status, text = ask(station, b"GET /v1/me HTTP/1.1", b"Host: localhost")
+    assert status == 200
+    assert '"who":"local"' in text
+    assert "server:" not in text.lower()
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [b"GET /v1/me HTTP/1.1", b"Host: localhost", b"Host: evil.example"],
+        [b"GET /v1/me HTTP/1.1", b"Host: localhost", b"Host: localhost"],
+        [b"GET /v1/me HTTP/1.1"],
+        [b"GET /v1/me HTTP/1.0"],
+        [b"GET http://evil.example/v1/me HTTP/1.1", b"Host: localhost"],
+        [b"GET http://localhost/v1/me HTTP/1.1", b"Host: localhost"],
+        [b"GET //evil.example/v1/me HTTP/1.1", b"Host: localhost"],
+        [b"GET evil.example:80 HTTP/1.1", b"Host: localhost"],
+        [b"OPTIONS * HTTP/1.1", b"Host: localhost"],
+        [b"CONNECT evil.example:443 HTTP/1.1", b"Host: localhost"],
+        [b"POST " + PREDICT + b" HTTP/1.1", b"Host: localhost", b"Content-Length: 5", b"Content-Length: 0"],
+        [b"POST " + PREDICT + b" HTTP/1.1", b"Host: localhost", b"Content-Length: 5", b"Transfer-Encoding: chunked"],
+        [b"POST " + PREDICT + b" HTTP/1.1", b"Host: localhost", b"Content-Length: -1"],
+        [b"POST " + PREDICT + b" HTTP/1.1", b"Host: localhost", b"Transfer-Encoding: chunked, identity"],
+        [b"GET /v1/me HTTP/1.1", b"Host: localhost", b"X : y"],
+        [b"GET /v1/me HTTP/1.1", b" Host: localhost"],
+        [b"GET /v1/me HTTP/1.1\x00", b"Host: localhost"],
+        [b"\x16\x03\x01\x02\x00\x01\x00\x01"],
+    ],
+)
+def test_a_head_that_two_programs_may_read_in_two_ways_is_refused(station, lines):
+    status, text = ask(station, *lines, body=b"5\r\nhello\r\n0\r\n\r\n")
+    assert status in (400, 501)
+    assert "who" not in text
+
+
+def test_a_head_of_a_megabyte_is_refused_before_it_is_read_whole(station):
+    with connected(station) as connection, contextlib.suppress(ConnectionError):
+        connection.sendall(b"GET /v1/me HTTP/1.1\r\nHost: localhost\r\nX-Long: ")
+        sent = 0
+        while sent < 64 << 20:
+            connection.sendall(b"x" * 65536)
+            sent += 65536
+    assert sent < 16 << 20  # what the kernel's buffers take
+
+
+def test_a_body_in_chunks_without_a_length_ends_at_the_limit(station):
+    head = [b"POST " + PREDICT + b" HTTP/1.1", b"Host: localhost", b"Transfer-Encoding: chunked"]
+    status, text = ask(station, *head, body=b"3e8\r\n" + b"x" * 1000 + b"\r\n0\r\n\r\n")
+    assert (status, '"bytes":1000' in text) == (200, True)
+    status, text = ask(station, *head, body=(b"c8\r\n" + b"x" * 200 + b"\r\n") * 50 + b"0\r\n\r\n")
+    assert status == 413
+    assert "at most 1,000 bytes" in text
+
+
+def test_an_endless_body_that_nobody_reads_ends_with_the_connection(station, monkeypatch):
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.5)
+    with connected(station) as connection, contextlib.suppress(ConnectionError, TimeoutError):
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(2000):
+            connection.sendall(b"1000\r\n" + b"x" * 4096 + b"\r\n")
+            time.sleep(0.005)
+        raise AssertionError("the connection is still open")
+
+
+def test_a_body_that_comes_drop_by_drop_is_given_up(station):
+    with connected(station) as connection, contextlib.suppress(ConnectionError):
+        connection.sendall(b"POST " + PREDICT + b" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900\r\n\r\n")
+        for _ in range(100):
+            connection.sendall(b"x")
+            time.sleep(0.05)
+        raise AssertionError("the connection is still open")
+    with connected(station) as connection:
+        connection.sendall(b"POST " + PREDICT + b" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900\r\n\r\nxxx")
+        answer = read(connection)  # and of one that stops, too
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"3 bytes so far" in answer
+
+
+def test_a_head_that_comes_drop_by_drop_or_not_at_all_is_given_up(station, monkeypatch):
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.5)
+    with connected(station) as connection:
+        assert read(connection) == b""
+    with connected(station) as connection, contextlib.suppress(ConnectionError):
+        connection.sendall(b"GET /v1/me HTTP/1.1\r\nHost: localhost\r\n")
+        for number in range(200):
+            connection.sendall(b"X-%d: y\r\n" % number)
+            time.sleep(0.02)
+        raise AssertionError("the connection is still open")
+
+
+def test_a_request_that_takes_long_to_answer_is_not_given_up(monkeypatch):
+    """The deadline is for the head, not for the work; and a connection serves several requests."""
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
+    app = FastAPI()
+
+    @app.get("/v1/models")
+    async def slow() -> str:
+        await asyncio.sleep(0.8)
+        return "done"
+
+    policy = Policy()
+    with served(guarded(None, policy, app), policy) as address, connected(address) as connection:
+        for _ in range(2):
+            connection.sendall(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            answer = b""
+            while not answer.endswith(b'"done"'):
+                part = connection.recv(65536)
+                assert part, "the connection was closed"
+                answer += part
+
+
+def test_an_answer_that_nobody_reads_is_given_up(monkeypatch):
+    monkeypatch.setattr(connections, "READ_SECONDS", 0.3)
+    app = FastAPI()
+
+    @app.get("/v1/models")
+    async def large() -> Response:
+        return Response(b"x" * (64 << 20))
+
+    policy = Policy()
+    with served(guarded(None, policy, app), policy) as address, connected(address) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        connection.sendall(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        time.sleep(1.5)
+        assert len(read(connection)) < 64 << 20
+    with served(guarded(None, policy, app), policy) as address, connected(address) as connection:
+        connection.sendall(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert len(read(connection)) > 64 << 20  # who reads gets it whole
+
+
+def test_what_programs_of_this_computer_claim_of_their_address_is_not_believed(tmp_path):
+    """uvicorn by itself believes X-Forwarded-For from the loopback: each guess could claim another address."""
+    policy = Policy()
+    with open_users(tmp_path) as users:
+        guard = guarded(with_roles(users), policy)
+        with served(guard, policy) as address:
+            statuses = []
+            for number in range(7):
+                body = json.dumps({"name": "operators-name", "password": "wrong"}).encode()
+                head = [
+                    b"POST /v1/login HTTP/1.1",
+                    b"Host: localhost",
+                    b"Content-Type: application/json",
+                    b"X-Forwarded-For: 9.9.9.%d" % number,
+                    b"Content-Length: %d" % len(body),
+                ]
+                statuses.append(ask(address, *head, body=body)[0])
+    assert statuses[0] == 401
+    assert statuses[-1] == 429
+
+
+def test_the_event_loop_goes_on_while_passwords_are_checked(tmp_path):
+    """Ten logins with the hash of a real station; meanwhile another request is answered before them."""
+    from totalrecall.station.passwords import PasswordHasher
+
+    policy, body = Policy(), json.dumps({"name": "operators-name", "password": "wrong"}).encode()
+    with open_users(tmp_path) as users:
+        with_roles(users)
+        users._hasher = PasswordHasher()
+        users.set_password("operators-name", PASSWORD, ANYBODY)
+        with served(guarded(users, policy), policy) as address, contextlib.ExitStack() as stack:
+            head = b"POST /v1/login HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+            head += b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+            logins = [stack.enter_context(connected(address)) for _ in range(5)]
+            for connection in logins:
+                connection.sendall(head + body)
+            assert ask(address, b"GET /healthz HTTP/1.1", b"Host: localhost")[0] == 200
+            logins[-1].setblocking(False)
+            with pytest.raises(BlockingIOError):
+                logins[-1].recv(1)  # the last login still waits
+            for connection in logins:
+                connection.setblocking(True)
+                assert read(connection).startswith(b"HTTP/1.1 401 ")
+
+
+def test_tls_is_spoken_with_the_files_and_nothing_is_served_without(tmp_path):
+    certificate, key = tmp_path / "station.crt", tmp_path / "station.key"
+    make_certificate(certificate, key)
+    policy = Policy(tls=(certificate, key))
+    context = ssl.create_default_context(cafile=str(certificate))
+    with served(guarded(None, policy), policy) as address:
+        with connected(address) as plain, context.wrap_socket(plain, server_hostname="localhost") as connection:
+            assert connection.version() in ("TLSv1.2", "TLSv1.3")
+            connection.sendall(b"GET /v1/me HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            answer = read(connection)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert b"strict-transport-security: max-age=31536000" in answer
+        with connected(address) as plain:
+            plain.sendall(b"GET /v1/me HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert b"200" not in read(plain)
