@@ -7,10 +7,12 @@ import threading
 import pytest
 from sqlalchemy import delete, insert, select, update
 
+from tests.databases import inspection
 from totalrecall.station.chain import FIRST, row_hash
 from totalrecall.station.database import Database
+from totalrecall.station.history import History
 from totalrecall.station.records import Actor
-from totalrecall.station.tables import trail
+from totalrecall.station.tables import inspections, trail
 from totalrecall.station.trail import Trail
 
 ANNA = Actor("Anna", "engineer")
@@ -171,3 +173,43 @@ def test_two_databases_on_the_same_place_keep_one_chain(database, address):
             thread.join()
         verified = Trail(second).verify()
     assert (verified.rows, verified.broken) == (70, [])
+
+
+def judged(database):
+    """Have three inspections, of which two are judged and one judgement is taken back."""
+    history = History(database)
+    for number in range(3):
+        history.add(inspection(number))
+    for number, judgement in ((0, "defect"), (1, "fine"), (1, "defect"), (2, "fine"), (2, None)):
+        history.judge(inspection(number).key, judgement, ANNA)
+
+
+@pytest.mark.parametrize(
+    ("number", "change"),
+    [
+        (0, {"judgement": "fine"}),
+        (0, {"judgement": None}),
+        (1, {"judged_by": "Eve"}),
+        (2, {"judgement": "fine", "judged_by": "Anna"}),
+    ],
+)
+def test_a_judgement_that_the_trail_does_not_tell_is_noticed(database, number, change):
+    judged(database)
+    assert Trail(database).verify().judgements == []
+    key = inspection(number).key
+    verified = tampered(database, update(inspections).where(inspections.c.key == key).values(change))
+    assert (verified.judgements, verified.broken, verified.is_whole) == ([key], [], False)
+
+
+def test_a_judged_inspection_that_was_removed_is_noticed(database):
+    judged(database)
+    key = inspection(1).key
+    assert tampered(database, delete(inspections).where(inspections.c.key == key)).judgements == [key]
+
+
+def test_a_judgement_whose_rows_were_removed_is_noticed_in_the_trail_and_the_history(database):
+    judged(database)
+    key = inspection(1).key
+    verified = tampered(database, delete(trail).where(trail.c.subject == key))
+    assert verified.judgements == [key]
+    assert len(verified.broken) == 1

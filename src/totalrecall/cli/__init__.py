@@ -36,6 +36,7 @@ COMMANDS = (
     "teach",
     "export",
     "serve",
+    "station",
     "info",
     "backbones",
     "datasets",

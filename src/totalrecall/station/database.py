@@ -111,6 +111,11 @@ class Database:
         with self._speaking(), self._reading.begin() as connection:
             yield connection
 
+    def files(self) -> list[Path]:
+        """Return the files of a SQLite database, which nobody else may write; none for a server's."""
+        file = file_of(self._url)
+        return [] if file is None else [file, *(Path(f"{file}{end}") for end in ("-wal", "-shm"))]
+
     def close(self) -> None:
         """Finish what was asked for, and let go of the database."""
         with self._closing:
