@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import datetime, timezone
 from typing import Any, TypeVar
 
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    and_,
     delete,
     extract,
     func,
@@ -26,6 +25,7 @@ from totalrecall.station import chain
 from totalrecall.station.database import Database
 from totalrecall.station.records import (
     JUDGEMENTS,
+    NEAR_MISS,
     NOT_PRODUCTION,
     REJECTS,
     Actor,
@@ -46,6 +46,7 @@ _PAGE = 500  # rows of one read of the CSV
 _LONGEST = {"name": 1000, "error": 1000}  # characters of a text; of the others 255
 _TEXTS = ("model", "source", "name", "serial", "line", "product", "error", "judged_by")
 _FIELDS = tuple(field.name for field in fields(Inspection))
+_COLUMNS = tuple(inspections.c[name] for name in _FIELDS)
 
 CSV_COLUMNS = (
     "id", "at", "model", "model_sha256", "source", "name", "serial", "line", "product", "verdict", "score", "threshold",
@@ -55,10 +56,16 @@ CSV_COLUMNS = (
 
 
 class History:
-    """The inspections of a database, with their jobs and the station's remembered values."""
+    """The inspections of a database, with their jobs and the station's remembered values.
 
-    def __init__(self, database: Database) -> None:
+    Args:
+        database: that holds them.
+        near_miss: share of the threshold from which on a good picture waits for a person's judgement, as rejects do.
+    """
+
+    def __init__(self, database: Database, *, near_miss: float = NEAR_MISS) -> None:
         self._database = database
+        self._near_miss = near_miss
 
     def add(self, inspection: Inspection, deliveries: Sequence[tuple[str, dict[str, Any]]] = ()) -> "Future[None]":
         """Add an inspection, and what is to be told of it, in one transaction.
@@ -74,7 +81,7 @@ class History:
             ConflictError: the key is that of another inspection.
             HistoryError: the database cannot be written.
         """
-        row = _row_of(inspection)
+        row = {**_row_of(inspection), "to_judge": self._waits(inspection)}
         told = [
             {
                 "inspection": inspection.key,
@@ -101,6 +108,12 @@ class History:
         with self._database.read() as connection:
             return _get(connection, key)
 
+    def among(self, keys: Sequence[str]) -> list[Inspection]:
+        """Return the inspections of some keys, at most a few hundred, in any order; unknown keys are passed over."""
+        query = select(*_COLUMNS).where(inspections.c.key.in_(keys))
+        with self._database.read() as connection:
+            return [_inspection(row) for row in connection.execute(query).mappings()]
+
     def find(self, wanted: Filter | None = None, limit: int = 50, before: str | None = None) -> list[Inspection]:
         """Return inspections, the newest first.
 
@@ -112,7 +125,7 @@ class History:
         Raises:
             NotFoundError: there is no inspection of the key `before`.
         """
-        query = select(inspections).where(*_conditions(wanted or Filter()))
+        query = select(*_COLUMNS).where(*_conditions(wanted or Filter()))
         query = query.order_by(inspections.c.at.desc(), inspections.c.key.desc()).limit(limit)
         with self._database.read() as connection:
             if before is not None:
@@ -143,12 +156,13 @@ class History:
             raise SettingError(f"judgement must be one of {', '.join(JUDGEMENTS)}, got {judgement!r}.")
 
         def write(connection: Connection) -> Inspection:
-            before = _there(connection, key).judgement
+            inspection = _there(connection, key)
             at = None if judgement is None else datetime.now(timezone.utc)
             by = None if judgement is None else storable(actor.name, 255)
-            changes = {"judgement": judgement, "judged_by": by, "judged_at": at}
+            changes: dict[str, Any] = {"judgement": judgement, "judged_by": by, "judged_at": at}
+            changes["to_judge"] = judgement is None and self._waits(replace(inspection, judgement=None))
             connection.execute(update(inspections).where(inspections.c.key == key).values(changes))
-            chain.append(connection, actor, "judge", key, {"before": before, "judgement": judgement})
+            chain.append(connection, actor, "judge", key, {"before": inspection.judgement, "judgement": judgement})
             return _there(connection, key)
 
         return self._database.write(write).result()
@@ -265,6 +279,12 @@ class History:
 
         return self._database.write(write)
 
+    def _waits(self, inspection: Inspection) -> bool:
+        """Tell whether a person should say what an inspection shows."""
+        if inspection.source in NOT_PRODUCTION or inspection.judgement is not None:
+            return False
+        return inspection.verdict in REJECTS or inspection.is_near_miss(self._near_miss)
+
     def _update_job(self, key: str, changes: dict[str, Any]) -> "Future[None]":
         query = update(jobs).where(jobs.c.key == key).values(changes)
         return self._database.write(lambda connection: _nothing(connection.execute(query)))
@@ -288,7 +308,7 @@ def _inspection(row: Any) -> Inspection:
 
 
 def _get(connection: Connection, key: str) -> Inspection | None:
-    row = connection.execute(select(inspections).where(inspections.c.key == key)).mappings().one_or_none()
+    row = connection.execute(select(*_COLUMNS).where(inspections.c.key == key)).mappings().one_or_none()
     return None if row is None else _inspection(row)
 
 
@@ -325,8 +345,7 @@ def _conditions(wanted: Filter) -> list[ColumnElement[bool]]:
         text = storable(wanted.text, 1000)
         conditions.append(or_(*(column.icontains(text, autoescape=True) for column in columns)))
     if wanted.to_judge:
-        near = and_(table.verdict == "good", table.score >= wanted.near_miss * table.threshold)
-        conditions += [table.judgement.is_(None), or_(table.verdict.in_(REJECTS), near), _of_production()]
+        conditions.append(table.to_judge)
     return conditions
 
 

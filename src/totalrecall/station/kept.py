@@ -17,7 +17,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from sqlalchemy import RowMapping, select
+from sqlalchemy import select
 
 from totalrecall.errors import DataError
 from totalrecall.station.database import Database
@@ -238,8 +238,7 @@ class KeptPictures:
         with self._database.read() as connection:
             promised = set(connection.execute(select(inspections.c.key).where(inspections.c.kept)).scalars())
         unpromised = []
-        for row in self._rows(list(sizes)):
-            inspection = Inspection(**row)
+        for inspection in self._inspections(list(sizes)):
             at = inspection.at.timestamp()
             self._enter(inspection.key, _Kept(sizes.pop(inspection.key), self._rank(inspection), at))
             if not inspection.kept:
@@ -250,11 +249,9 @@ class KeptPictures:
         self._say_gone(sorted(promised - self._kept.keys()))
         self._make_room(0, _TO_JUDGE)  # the budget may have become smaller
 
-    def _rows(self, keys: list[str]) -> Iterator[RowMapping]:
+    def _inspections(self, keys: list[str]) -> Iterator[Inspection]:
         for at in range(0, len(keys), _PAGE):
-            query = select(inspections).where(inspections.c.key.in_(keys[at : at + _PAGE]))
-            with self._database.read() as connection:
-                yield from connection.execute(query).mappings().all()
+            yield from self._history.among(keys[at : at + _PAGE])
 
     def _whole_pictures(self) -> Iterator[tuple[str, int]]:
         """Yield key and size of each picture that is there, and remove what is left of others."""

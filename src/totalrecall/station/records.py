@@ -157,7 +157,6 @@ class Filter:
         text: that stands in the picture's name, serial, line or product, in small or capital letters.
         job: its key.
         to_judge: only rejects and near misses of the production that nobody has judged.
-        near_miss: share of the threshold from which on a good picture is a near miss.
     """
 
     model: str | None = None
@@ -170,7 +169,6 @@ class Filter:
     text: str | None = None
     job: str | None = None
     to_judge: bool = False
-    near_miss: float = NEAR_MISS
 
     def __post_init__(self) -> None:
         for name, value, allowed in (

@@ -22,6 +22,7 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    text,
 )
 
 __all__ = [
@@ -117,16 +118,23 @@ inspections = Table(
     Column("judged_by", String(255)),
     Column("judged_at", UtcTime),
     Column("kept", Boolean, nullable=False),
-    # pages read the newest first, of all, of a model, of a verdict; and what was judged
+    Column("to_judge", Boolean, nullable=False),  # it waits for a person's judgement
+    # pages read the newest first, of all, of a model, of a verdict
     Index(None, "at", "key"),
     Index(None, "model", "at", "key"),
     Index(None, "verdict", "at", "key"),
-    Index(None, "judgement", "at", "key"),
-    Index(None, "serial"),
-    Index(None, "job"),
-    Index(None, "picture_sha256"),
-    Index(None, "kept"),
 )
+# each index is one more page to write for each inspection; what most inspections have not, costs them nothing
+for _name in ("judgement", "serial", "job"):
+    _where = inspections.c[_name].is_not(None)
+    Index(None, inspections.c[_name], sqlite_where=_where, postgresql_where=_where)
+for _name, _columns in (("kept", ("key",)), ("to_judge", ("at", "key"))):
+    Index(
+        f"ix_inspections_{_name}",
+        *(inspections.c[_column] for _column in _columns),
+        sqlite_where=text(f"{_name} = 1"),
+        postgresql_where=text(_name),
+    )
 
 trail = Table(
     "trail",

@@ -60,15 +60,46 @@ def _make_inspections() -> None:
         sa.Column("judged_by", sa.String(length=255), nullable=True),
         sa.Column("judged_at", _time(), nullable=True),
         sa.Column("kept", sa.Boolean(), nullable=False),
+        sa.Column("to_judge", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("key", name=op.f("pk_inspections")),
     )
     op.create_index(op.f("ix_inspections_at_key"), "inspections", ["at", "key"])
-    op.create_index(op.f("ix_inspections_job"), "inspections", ["job"])
-    op.create_index(op.f("ix_inspections_judgement_at_key"), "inspections", ["judgement", "at", "key"])
-    op.create_index(op.f("ix_inspections_kept"), "inspections", ["kept"])
+    op.create_index(
+        op.f("ix_inspections_job"),
+        "inspections",
+        ["job"],
+        sqlite_where=sa.text("job IS NOT NULL"),
+        postgresql_where=sa.text("job IS NOT NULL"),
+    )
+    op.create_index(
+        op.f("ix_inspections_judgement"),
+        "inspections",
+        ["judgement"],
+        sqlite_where=sa.text("judgement IS NOT NULL"),
+        postgresql_where=sa.text("judgement IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_inspections_kept",
+        "inspections",
+        ["key"],
+        sqlite_where=sa.text("kept = 1"),
+        postgresql_where=sa.text("kept"),
+    )
     op.create_index(op.f("ix_inspections_model_at_key"), "inspections", ["model", "at", "key"])
-    op.create_index(op.f("ix_inspections_picture_sha256"), "inspections", ["picture_sha256"])
-    op.create_index(op.f("ix_inspections_serial"), "inspections", ["serial"])
+    op.create_index(
+        op.f("ix_inspections_serial"),
+        "inspections",
+        ["serial"],
+        sqlite_where=sa.text("serial IS NOT NULL"),
+        postgresql_where=sa.text("serial IS NOT NULL"),
+    )
+    op.create_index(
+        "ix_inspections_to_judge",
+        "inspections",
+        ["at", "key"],
+        sqlite_where=sa.text("to_judge = 1"),
+        postgresql_where=sa.text("to_judge"),
+    )
     op.create_index(op.f("ix_inspections_verdict_at_key"), "inspections", ["verdict", "at", "key"])
 
 
