@@ -2,8 +2,8 @@
 
     python -m benchmarks.history [SECONDS]        10 for each case by default
 
-Beside it, as the baseline of the same run: one thread that waits for the disk after each write of 4 kB (`fsync`), which is
-what a database without group commit could do at best. Asserted: all that was acknowledged is there, and the trail is whole.
+Beside it, as the baseline of the same run: one thread that waits for the disk (`fsync`) after each write of 4 kB, the
+best that a database without group commit could do. Asserted: all that was acknowledged is there, the trail is whole.
 PostgreSQL is measured where it is installed.
 """
 
@@ -17,9 +17,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
+from tests.databases import inspection, missing_postgresql, running_postgresql
 
 from benchmarks.common import record
-from tests.databases import inspection, missing_postgresql, running_postgresql
 from totalrecall.station.addresses import address_of_file
 from totalrecall.station.database import Database
 from totalrecall.station.history import History

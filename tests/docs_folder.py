@@ -37,7 +37,23 @@ def make_docs_folder(root: Path, *, good: int = 8) -> Path:
     detector = PatchCore(false_alarm_rate=0.1).fit(root / "parts/good")
     assert [detector.predict(root / name).is_anomalous for name in ("part.png", "missed.png")] == [True, False]
     detector.save(root / "part.trecall")
+    _remember(root / "totalrecall-station")
     return root
+
+
+def _remember(folder: Path) -> None:
+    """Make the history of a station with two inspections, of which one is judged."""
+    from tests.databases import inspection
+    from totalrecall.station.addresses import address_of_file
+    from totalrecall.station.database import Database
+    from totalrecall.station.history import History
+    from totalrecall.station.records import Actor
+
+    with Database(address_of_file(folder / "history.db")) as database:
+        history = History(database)
+        history.add(inspection(1))
+        history.add(inspection(2, verdict="defect", is_anomalous=True, score=3.0)).result()
+        history.judge(inspection(2).key, "fine", Actor("Anna", "operator"))
 
 
 def _drawn(folder: Path, kind: str, good: int) -> Path:

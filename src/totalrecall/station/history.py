@@ -96,7 +96,9 @@ class History:
         def write(connection: Connection) -> None:
             try:
                 connection.execute(insert(inspections), row)
-            except IntegrityError:
+            except IntegrityError as error:
+                if "unique" not in str(error.orig).lower():
+                    raise
                 raise ConflictError(f"The history already holds an inspection {inspection.key}.") from None
             if told:
                 connection.execute(insert(outbox), told)

@@ -73,7 +73,7 @@ class Station:
             opened.callback(self.shelf.close)
             self.database = Database(settings.database_address)
             opened.callback(self.database.close)
-            self.history = History(self.database)
+            self.history = History(self.database, near_miss=settings.near_miss)
             self.trail = Trail(self.database)
             self.users = Users(self.database, self.trail)
             self.kept = KeptPictures(

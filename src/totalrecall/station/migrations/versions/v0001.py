@@ -63,6 +63,10 @@ def _make_inspections() -> None:
         sa.Column("to_judge", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("key", name=op.f("pk_inspections")),
     )
+    _index_inspections()
+
+
+def _index_inspections() -> None:
     op.create_index(op.f("ix_inspections_at_key"), "inspections", ["at", "key"])
     op.create_index(
         op.f("ix_inspections_job"),
