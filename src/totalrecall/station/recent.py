@@ -19,7 +19,7 @@ __all__ = ["Recent", "Seen", "heat_of"]
 
 _EACH = 32  # inspections of a model
 _BYTES = 256 << 20
-_LONGEST = 640  # pixels of a heat map's longer side
+_LONGEST = 192  # pixels of a heat map's longer side
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +76,7 @@ class Recent:
 
 
 def heat_of(result: "Result") -> npt.NDArray[np.uint8]:
-    """Return a result's map as the page draws it: 0 to 255 for 0 to twice the pixel threshold, at most 640 pixels wide.
+    """Return a result's map as the page draws it: 0 to 255 for 0 to twice the pixel threshold, at most 192 pixels wide.
 
     Without a pixel threshold the scale ends at the map's own largest value.
     """
