@@ -44,7 +44,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="totalrecall-bench-") as temporary:
         folder = Path(temporary)
-        pictures = _small(args.pictures, folder / "pictures", args.size)
+        pictures = small(args.pictures, folder / "pictures", args.size)
         rate, cpu, scores = _folder(args.model, pictures, min(args.seconds, 20))
         rows = []
         for clients in args.clients:
@@ -55,7 +55,7 @@ def main() -> None:
         record("station", rows)
 
 
-def _small(pictures: Path, folder: Path, size: int) -> list[Path]:
+def small(pictures: Path, folder: Path, size: int) -> list[Path]:
     folder.mkdir()
     small = []
     for number, path in enumerate(sorted(pictures.rglob("*.png"))):
@@ -89,7 +89,7 @@ def _station(
         start = time.perf_counter() - began
         port = int(line.split("http://127.0.0.1:")[1].split()[0])
         process = psutil.Process(server.pid)
-        requests = [_request(args.model.stem, path) for path in pictures]
+        requests = [request(args.model.stem, path) for path in pictures]
         asyncio.run(_load(port, requests, clients, min(args.seconds, 3), None))  # the first pictures of a size
         before, cpu = process.memory_info().rss, sum(process.cpu_times()[:2])
         answers = asyncio.run(_load(port, requests, clients, args.seconds, args.rate))
@@ -120,7 +120,7 @@ def _station(
     }
 
 
-def _request(model: str, path: Path) -> bytes:
+def request(model: str, path: Path) -> bytes:
     body = (
         f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="{path.name}"\r\n'
         "Content-Type: image/jpeg\r\n\r\n"
@@ -146,7 +146,7 @@ async def _load(
         while time.perf_counter() < end:
             began = time.perf_counter()
             writer.write(requests[at % len(requests)])
-            status, body = await _answer(reader)
+            status, body = await answer(reader)
             now = time.perf_counter()
             if now <= end:
                 answers.append((status, now - began, body))
@@ -162,7 +162,7 @@ async def _load(
     return answers
 
 
-async def _answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, Any]]:
+async def answer(reader: asyncio.StreamReader) -> tuple[int, dict[str, Any]]:
     head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
     length = int(head.split("content-length:")[1].split("\r\n")[0])
     return int(head.split()[1]), json.loads(await reader.readexactly(length))

@@ -1,0 +1,166 @@
+"""The station as a process: it starts, answers, takes a replaced model, and stops without losing anything."""
+
+import contextlib
+import json
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+from totalrecall import load_detector
+from totalrecall.cli import main
+
+pytestmark = pytest.mark.slow
+
+
+class Served:
+    """A station in a process of its own."""
+
+    def __init__(self, folder, *words):
+        command = [sys.executable, "-m", "totalrecall", "serve", *map(str, words), "--port", "0"]
+        self.folder = folder
+        self.process = subprocess.Popen(
+            [*command, "--folder", str(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self.line = self.process.stdout.readline()
+        found = re.search(r"http://127\.0\.0\.1:(\d+)", self.line)
+        assert found, self.line + self.process.stderr.read()
+        self.address = found[0]
+
+    def ask(self, path, data=None, **headers):
+        request = urllib.request.Request(self.address + path, data=data, headers=headers)
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
+    def judge(self, picture):
+        return self.ask("/v1/models/part/predict", picture, **{"Content-Type": "image/png"})
+
+    def inspections(self):
+        with sqlite3.connect(self.folder / "history.db") as history:
+            return {key for (key,) in history.execute("select key from inspections")}
+
+    def stop(self, number=signal.SIGTERM):
+        self.process.send_signal(number)
+        out, err = self.process.communicate(timeout=60)
+        return self.process.returncode, out, err
+
+
+@pytest.fixture
+def place(model, tmp_path):
+    return shutil.copy(model, tmp_path / "part.trecall")
+
+
+@pytest.fixture
+def served(place, tmp_path):
+    station = Served(tmp_path / "station", place)
+    yield station
+    station.process.kill()
+    station.process.communicate()
+
+
+@pytest.fixture
+def picture(parts):
+    return next((parts / "test").rglob("*.png")).read_bytes()
+
+
+def load(station, picture, answers, end):
+    """Judge a picture until the end, or until the station is gone."""
+    with contextlib.suppress(OSError):
+        while not end.is_set():
+            answers.append(station.judge(picture))
+
+
+def test_it_says_where_it_serves_and_stops_at_a_signal(served, picture):
+    assert "Serving part at http://127.0.0.1:" in served.line
+    status, body = served.judge(picture)
+    assert (status, body["verdict"] in ("good", "defect")) == (200, True)
+    code, out, err = served.stop()
+    assert (code, "Stopped." in out, err) == (0, True, "")
+    assert body["id"] in served.inspections()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_what_was_accepted_is_answered_before_it_stops(served, picture, number):
+    answers, end = [], threading.Event()
+    clients = [threading.Thread(target=load, args=(served, picture, answers, end)) for _ in range(6)]
+    for client in clients:
+        client.start()
+    while len(answers) < 6:
+        time.sleep(0.05)
+    code, _, _ = served.stop(number)
+    end.set()
+    for client in clients:
+        client.join()
+    assert code == 0
+    assert {status for status, _ in answers} <= {200, 503}
+    assert {body["id"] for status, body in answers if status == 200} <= served.inspections()
+
+
+def test_a_replaced_model_drops_no_request(served, place, picture, tmp_path):
+    detector = load_detector(place)
+    detector.update(threshold=0.5)
+    changed = detector.save(tmp_path / "changed")
+    answers, end = [], threading.Event()
+    clients = [threading.Thread(target=load, args=(served, picture, answers, end)) for _ in range(4)]
+    for client in clients:
+        client.start()
+    while not answers:
+        time.sleep(0.05)
+    shutil.copy(changed, tmp_path / "incoming").rename(place)
+    for _ in range(1200):
+        if answers[-1][1].get("threshold") == 0.5:
+            break
+        time.sleep(0.05)
+    end.set()
+    for client in clients:
+        client.join()
+    assert {status for status, _ in answers} == {200}
+    assert answers[0][1]["threshold"] != 0.5
+    assert answers[-1][1]["threshold"] == 0.5
+    assert len({body["model_sha256"] for _, body in answers}) == 2
+
+
+def test_a_second_station_in_the_same_folder_is_refused(served, place, capsys):
+    assert main(["serve", str(place), "--port", "0", "--folder", str(served.folder)]) == 2
+    assert "Another station uses" in capsys.readouterr().err
+
+
+def test_an_address_that_is_taken_is_named(served, place, tmp_path, capsys):
+    port = served.address.rpartition(":")[2]
+    assert main(["serve", str(place), "--port", port, "--folder", str(tmp_path / "other")]) == 2
+    err = capsys.readouterr().err
+    assert f"port {port}" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--host", "0.0.0.0"], 2, "has no users"),
+        (["--queue", "0"], 2, "--queue must be from 1"),
+        (["--database", "mysql+nothing://x"], 2, "database"),
+        (["--tls-cert", "none.pem"], 2, "--tls-key"),
+    ],
+)
+def test_what_cannot_be_served_is_one_line(place, tmp_path, capsys, words, code, said):
+    assert main(["serve", str(place), "--port", "0", "--folder", str(tmp_path / "station"), *words]) == code
+    err = capsys.readouterr().err
+    assert said in err
+    assert err.count("\n") == 1
+
+
+def test_a_model_that_is_none_is_exit_code_3(tmp_path, capsys):
+    (tmp_path / "part.trecall").write_bytes(b"nothing")
+    assert main(["serve", str(tmp_path / "part.trecall"), "--port", "0", "--folder", str(tmp_path / "s")]) == 3
+    assert "part.trecall" in capsys.readouterr().err
