@@ -1,6 +1,7 @@
-"""Write the generated pages of the docs: `python docs/generate.py` makes reference/cli.md and reference/settings.md.
+"""Write the generated pages of the docs: `python docs/generate.py`.
 
-The commands' own parsers and the declarations of the settings are the source; a test compares.
+It makes reference/cli.md, reference/settings.md and the table in reference/station-access.md. The commands' own
+parsers, the declarations of the settings and the table of permissions are the source; a test compares.
 """
 
 import argparse
@@ -56,6 +57,22 @@ def settings_reference() -> str:
     return "\n".join(lines)
 
 
+def station_access() -> str:
+    """Return reference/station-access.md: as it is, but for the table of who may call what."""
+    try:
+        from totalrecall.station.permissions import ANYONE, PERMISSIONS
+        from totalrecall.station.records import ROLES
+    except ImportError:  # without the extra [station]
+        return STATION_ACCESS.read_text(encoding="utf-8")
+    lines = [f"| route | {' | '.join(ROLES)} |", f"| --- |{' --- |' * len(ROLES)}"]
+    for (method, path), roles in PERMISSIONS.items():
+        cells = ["anybody"] * len(ROLES) if ANYONE in roles else ["yes" if role in roles else "" for role in ROLES]
+        lines.append(f"| `{method} {path}` | {' | '.join(cells)} |".replace("{path:path}", "{path}"))
+    before, _, rest = STATION_ACCESS.read_text(encoding="utf-8").partition("<!-- permissions -->\n")
+    after = rest.partition("<!-- end -->")[2]
+    return "\n".join([f"{before}<!-- permissions -->", *lines, f"<!-- end -->{after}"])
+
+
 def _row(action: argparse.Action) -> str:
     if isinstance(action, argparse._SubParsersAction):
         return f"| `{action.metavar}` | one of: {', '.join(action.choices)} |"
@@ -83,7 +100,12 @@ def _parsers(parser: argparse.ArgumentParser, name: str) -> list[tuple[str, argp
     return found
 
 
-PAGES = {"reference/cli.md": cli_reference, "reference/settings.md": settings_reference}
+STATION_ACCESS = HERE / "reference/station-access.md"
+PAGES = {
+    "reference/cli.md": cli_reference,
+    "reference/settings.md": settings_reference,
+    "reference/station-access.md": station_access,
+}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

@@ -15,11 +15,17 @@ PASSWORD = "four plain words here"
 
 
 @contextlib.contextmanager
-def open_users(folder: Path) -> Iterator[Users]:
-    """Give the users of a new station; their passwords are hashed as quickly as argon2 can."""
-    with Database(f"sqlite:///{folder / 'history.db'}") as database:
+def open_users(place: Path | str) -> Iterator[Users]:
+    """Give the users of a station; their passwords are hashed as quickly as argon2 can.
+
+    Args:
+        place: the station's folder, or the address of its database.
+    """
+    address = place if isinstance(place, str) else f"sqlite:///{place / 'history.db'}"
+    with Database(address) as database:
         users = Users(database, Trail(database), PasswordHasher(memory_kib=8, passes=1))
         users.trail_rows = lambda: Trail(database).rows(1000)
+        users.trail_verified = Trail(database).verify
         yield users
 
 

@@ -14,6 +14,8 @@ from totalrecall.cli.paths import PathArgument, actions_of
 WORDS = {
     "--backbone", "--bit-depth", "--categories", "--descriptor", "--device", "--engine", "--form", "--layers",
     "--licence", "--precision", "--resize", "--save-as", "--scoring", "--sizes", "--source", "NAME",
+    "--allow-host", "--database", "--expect-head", "--host", "--judgement", "--model", "--proxy", "--serial", "--since",
+    "--until", "--verdict",
 }  # fmt: skip
 
 
@@ -137,7 +139,7 @@ def test_every_command_that_writes_and_reads_is_in_that_loop():
     found = {" ".join(words) for words, *_ in pairs()}
     assert found == {
         "audit", "fit", "predict", "evaluate", "benchmark", "update", "teach", "info", "datasets", "demo",
-        "capability", "export",
+        "capability", "export", "serve", "station csv", "station users list", "station tokens list",
     }  # fmt: skip
 
 

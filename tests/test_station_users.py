@@ -1,11 +1,12 @@
 """users: names, passwords, sessions and tokens; nobody gets in who should not, and every change is written down."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
 from sqlalchemy import select, update
 
-from tests.station_access import PASSWORD, open_users
+from tests.station_access import PASSWORD, open_users, with_roles
 from totalrecall.errors import ConflictError, NotFoundError, SettingError
 from totalrecall.station import sessions, tables, tokens
 from totalrecall.station.passwords import PasswordHasher
@@ -218,12 +219,51 @@ def test_the_last_engineer_stays(anna):
     assert [user.name for user in anna.list()] == ["bert"]
 
 
-def test_two_processes_cannot_remove_each_others_last_engineer(tmp_path, anna):
-    anna.add("bert", "engineer", PASSWORD, ADMIN)
-    with open_users(tmp_path) as other:
-        anna.set_disabled("anna", True, ADMIN)
-        with pytest.raises(ConflictError, match="last engineer"):
-            other.set_disabled("bert", True, ADMIN)
+@pytest.mark.parametrize("change", ["remove", "set_disabled", "set_role"])
+def test_two_processes_cannot_remove_each_others_last_engineer(address, change):
+    more = {"remove": (), "set_disabled": (True,), "set_role": ("auditor",)}[change]
+    with open_users(address) as first, open_users(address) as second, ThreadPoolExecutor(2) as pool:
+        first.add("anna", "engineer", PASSWORD, ANYBODY)
+        for number in range(8):
+            first.add(f"bert{number}x", "engineer", PASSWORD, ADMIN)
+            begun = [first.log_in("anna", PASSWORD), second.log_in(f"bert{number}x", PASSWORD)]
+            assert None not in begun
+            tries = [
+                pool.submit(getattr(first, change), f"bert{number}x", *more, ADMIN),
+                pool.submit(getattr(second, change), "anna", *more, ADMIN),
+            ]
+            errors = [str(one.exception()) for one in tries if one.exception() is not None]
+            assert len(errors) == 1
+            assert "is the last engineer who can log in" in errors[0]
+            able = [user for user in first.list() if user.role == "engineer" and not user.disabled]
+            assert len(able) == 1
+            if able[0].name != "anna":  # for the next round
+                if change == "remove":
+                    first.add("anna", "engineer", PASSWORD, ADMIN)
+                else:
+                    first.set_disabled("anna", False, ADMIN)
+                    first.set_role("anna", "engineer", ADMIN)
+                getattr(first, change)(able[0].name, *more, ADMIN)
+
+
+def test_changes_and_logins_of_two_processes_wait_for_each_other_and_none_fails(address):
+    """On PostgreSQL two transactions that wait for each other's rows would both fail."""
+    with open_users(address) as first, open_users(address) as second, ThreadPoolExecutor(4) as pool:
+        with_roles(first)
+        first.tokens.add("press", ADMIN)
+
+        def work(users, seed):
+            for number in range(15):
+                begun = users.log_in("operators-name", PASSWORD)
+                if number % 3 == seed:
+                    users.set_role("operators-name", ("auditor", "operator")[number % 2], ADMIN)
+                if begun is not None:
+                    users.sessions.of_secret(begun[1])
+                    users.log_out(begun[0])
+
+        jobs = [pool.submit(work, users, seed) for seed, users in enumerate((first, second, first, second))]
+        assert [job.exception() for job in jobs] == [None] * 4
+        assert first.trail_verified().is_whole
 
 
 @pytest.mark.parametrize("change", ["remove", "set_role", "set_disabled", "set_password"])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from totalrecall.cli.common import complain, say
 from totalrecall.cli.options import add_running_options, memory_size, running
-from totalrecall.cli.paths import INPUT
+from totalrecall.cli.paths import INPUT, OUTPUT
 from totalrecall.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--folder",
         metavar="DIR",
+        type=OUTPUT,
         default="totalrecall-station",
         help="where the station keeps its history and pictures (default: %(default)s)",
     )

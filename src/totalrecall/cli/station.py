@@ -1,28 +1,23 @@
-"""`totalrecall station`: the history of an inspection station, from the command line."""
+"""`totalrecall station`: the history of an inspection station and its users, from the command line."""
 
 import argparse
-import contextlib
-import importlib.util
 import sys
-from collections.abc import Iterator
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from totalrecall.cli.common import check_target, complain, emit
 from totalrecall.cli.paths import OUTPUT
-from totalrecall.errors import MissingExtraError, SettingError
+from totalrecall.cli.station_options import add_database_options, open_database
+from totalrecall.cli.station_users import add_parsers
+from totalrecall.errors import SettingError
 from totalrecall.system.files import refuse_overwriting, write_atomically
 from totalrecall.system.text import counted, listed, printable
 
 if TYPE_CHECKING:
-    from totalrecall.station.database import Database
     from totalrecall.station.records import Filter
 
-__all__ = ["add_database_options", "add_parser", "open_database"]
+__all__ = ["add_parser"]
 
-FOLDER = "totalrecall-station"
-_NEEDED = ("sqlalchemy", "alembic")
 _MOST = 20  # broken rows that are told one by one
 
 
@@ -30,9 +25,9 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Add the command."""
     parser = subparsers.add_parser(
         "station",
-        help="check the audit trail of a station, or write its history as CSV",
-        description="The history of an inspection station: check its audit trail, or write it as CSV. The station may "
-        "run meanwhile. It needs the extra [station].",
+        help="check the audit trail of a station, write its history as CSV, manage its users and tokens",
+        description="An inspection station from the command line: check its audit trail, write its history as CSV, "
+        "manage its users and tokens. The station may run meanwhile. It needs the extra [station].",
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     verifying = actions.add_parser(
@@ -59,18 +54,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "-o", "--out", "--output", metavar="FILE", type=OUTPUT, default="-", help="file to write (default: stdout)"
     )
     writing.set_defaults(run=run_csv)
-
-
-def add_database_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say which station is meant."""
-    parser.add_argument(
-        "--folder", metavar="DIR", help=f"folder of the station (default: {FOLDER} in the current folder)"
-    )
-    parser.add_argument(
-        "--database",
-        metavar="URL",
-        help="an SQLAlchemy address, such as postgresql://user@host/name (default: history.db in the folder)",
-    )
+    add_parsers(actions)
 
 
 def _add_filter_options(parser: argparse.ArgumentParser) -> None:
@@ -86,35 +70,6 @@ def _add_filter_options(parser: argparse.ArgumentParser) -> None:
         help="only those from this time on, such as 2026-11-29 or 2026-11-29T16:00+01:00; in UTC without a zone",
     )
     parser.add_argument("--until", metavar="TIME", help="only those before this time")
-
-
-@contextlib.contextmanager
-def open_database(args: argparse.Namespace, *, create: bool) -> "Iterator[Database]":
-    """Give the database that the options name.
-
-    Args:
-        args: with the options of `add_database_options`.
-        create: make it if it is not there.
-
-    Raises:
-        SettingError: both options were given.
-        MissingExtraError: the packages of the station are not installed.
-        HistoryError: the database cannot be used.
-    """
-    if args.folder is not None and args.database is not None:
-        raise SettingError("--folder and --database name two places for one history. Give one of them.")
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise MissingExtraError(
-            f"The history of a station needs {' and '.join(missing)}, not installed here. "
-            'Run: pip install "totalrecall[station]"'
-        )
-    from totalrecall.station.addresses import address_of_file
-    from totalrecall.station.database import Database
-
-    address = args.database or address_of_file(Path(args.folder or FOLDER) / "history.db")
-    with Database(address, create=create) as database:
-        yield database
 
 
 def run_verify(args: argparse.Namespace) -> int:

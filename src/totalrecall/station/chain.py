@@ -17,7 +17,7 @@ from totalrecall.station.records import Actor, finite, storable
 from totalrecall.station.tables import trail
 from totalrecall.system.files import sha256
 
-__all__ = ["FIRST", "LOCK", "Entry", "append", "checked", "row_hash"]
+__all__ = ["FIRST", "LOCK", "Entry", "append", "checked", "lock", "row_hash"]
 
 FIRST = "0" * 64  # stands for the hash before the first row
 LOCK = 0x7265_6361_6C6C  # "recall": PostgreSQL's advisory lock of the trail and of the migrations
@@ -64,14 +64,23 @@ def row_hash(row: Mapping[str, Any]) -> str:
     return sha256(json.dumps(columns, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode("ascii"))
 
 
+def lock(connection: Connection) -> None:
+    """Let nobody else append, or change who may do what, until the end of the transaction.
+
+    On SQLite a transaction that writes is alone anyway. One that changes other rows, too, asks for this first: two that
+    wait for each other's rows would both fail.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+
+
 def append(connection: Connection, actor: Actor, action: str, subject: str, details: Mapping[str, Any]) -> int:
     """Append a row to the trail, as part of a transaction, and return its number.
 
     Two processes cannot append at once: on SQLite only one of them has a write transaction, on PostgreSQL a lock is
     held until the end of the transaction, and elsewhere the last row is locked.
     """
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+    lock(connection)
     last = connection.execute(_LAST.with_for_update()).one_or_none()
     number, previous = (1, FIRST) if last is None else (last.id + 1, last.hash)
     row = {

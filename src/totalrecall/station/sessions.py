@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, Executable, delete, insert, select, update
 
-from totalrecall.station import tables
+from totalrecall.station import chain, tables
 from totalrecall.station.records import Actor
 from totalrecall.system.files import sha256
 
@@ -68,6 +68,7 @@ class Sessions:
         secret = secrets.token_urlsafe(32)
 
         def write(connection: Connection) -> Session | None:
+            chain.lock(connection)
             row = connection.execute(select(tables.users).where(tables.users.c.name == user)).first()
             if row is None or row.disabled or row.password != hashed:
                 return None
@@ -173,4 +174,5 @@ def _now() -> datetime:
 
 
 def _execute(statement: Executable, connection: Connection) -> None:
+    chain.lock(connection)
     connection.execute(statement)

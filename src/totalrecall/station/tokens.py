@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Executable, insert, select, update
 
 from totalrecall.errors import ConflictError, NotFoundError, SettingError
-from totalrecall.station import tables
+from totalrecall.station import chain, tables
 from totalrecall.station.records import ROLES, Actor
 from totalrecall.station.user_names import normal_name
 from totalrecall.system.files import sha256
@@ -87,6 +87,7 @@ class Tokens:
         token = Token(secrets.token_hex(8), name, role, now, ends, None, None)
 
         def write(connection: Connection) -> None:
+            chain.lock(connection)
             same = connection.execute(select(tables.tokens).where(tables.tokens.c.name == name)).all()
             if any(_token(row).is_valid(now) for row in same):
                 raise ConflictError(f"A token in use has the name {name}. Revoke it first, or choose another name.")
@@ -125,6 +126,7 @@ class Tokens:
         now = _now()
 
         def write(connection: Connection) -> Token:
+            chain.lock(connection)
             either = (tables.tokens.c.id == key) | (tables.tokens.c.name == key)
             rows = connection.execute(select(tables.tokens).where(either, tables.tokens.c.revoked_at.is_(None))).all()
             if not rows:
@@ -165,4 +167,5 @@ def _now() -> datetime:
 
 
 def _execute(statement: Executable, connection: Connection) -> None:
+    chain.lock(connection)
     connection.execute(statement)

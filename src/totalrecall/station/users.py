@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sqlalchemy import Connection, delete, insert, select, update
 
 from totalrecall.errors import ConflictError, NotFoundError, SettingError
-from totalrecall.station import tables
+from totalrecall.station import chain, tables
 from totalrecall.station.passwords import PasswordHasher, check_password_rules
 from totalrecall.station.records import STATION, Actor
 from totalrecall.station.sessions import Session, Sessions, end_sessions
@@ -227,7 +227,7 @@ class Users:
         hashed = self._hasher.hash(password)
         is_same = (tables.users.c.name == name) & (tables.users.c.password == before)
         change = update(tables.users).where(is_same).values(password=hashed)
-        rows = self._database.write(lambda connection: connection.execute(change).rowcount).result()
+        rows = self._write(lambda connection: connection.execute(change).rowcount)
         return hashed if rows else before
 
     def _alter(self, connection: Connection, name: str, values: dict[str, object]) -> None:
@@ -239,8 +239,7 @@ class Users:
         normal = normal_name(name)
 
         def write(connection: Connection) -> T:
-            query = select(tables.users).where(tables.users.c.name == normal).with_for_update()
-            row = connection.execute(query).first()
+            row = connection.execute(select(tables.users).where(tables.users.c.name == normal)).first()
             if row is None:
                 raise NotFoundError(f"There is no user {normal}. `totalrecall station users list` shows all.")
             return change(connection, _user(row))
@@ -248,7 +247,13 @@ class Users:
         return self._write(write)
 
     def _write(self, function: Callable[[Connection], T]) -> T:
-        return self._database.write(function).result()
+        """Run a function in a transaction of its own; no other process changes users meanwhile."""
+
+        def alone(connection: Connection) -> T:
+            chain.lock(connection)
+            return function(connection)
+
+        return self._database.write(alone).result()
 
     def _log(self, actor: Actor, action: str, subject: str) -> None:
         self._trail.append(actor, action, subject, {}).result()
@@ -276,8 +281,7 @@ def _keep_an_engineer(connection: Connection, user: User, what: str) -> None:
     columns = tables.users.c
     if user.role != "engineer" or user.disabled:
         return
-    # locked, so that two processes cannot each remove the other's last one
-    able = select(columns.name).where(columns.role == "engineer", columns.disabled.is_(False)).with_for_update()
+    able = select(columns.name).where(columns.role == "engineer", columns.disabled.is_(False))
     if connection.execute(able).scalars().all() == [user.name]:
         raise ConflictError(
             f"{user.name} is the last engineer who can log in and cannot {what}. Add another engineer first: "
