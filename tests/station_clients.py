@@ -38,9 +38,13 @@ def small_app(users: Users | None = None) -> FastAPI:
     return app
 
 
-def client_of(app: object, *, address: str = "127.0.0.1", base: str = HERE, **headers: str) -> TestClient:
+def client_of(app, *, address: str = "127.0.0.1", base: str = HERE, **headers: str) -> TestClient:
     """Return a client; its headers are those of a program, which sends neither Origin nor Sec-Fetch-Site."""
-    return TestClient(app, base_url=base, client=(address, 50000), headers=headers, follow_redirects=False)
+
+    async def from_there(scope, receive, send):
+        await app({**scope, "client": (address, 50000)} if scope["type"] == "http" else scope, receive, send)
+
+    return TestClient(from_there, base_url=base, headers=headers, follow_redirects=False)
 
 
 def guarded(users: Users | None, policy: Policy | None = None, app: FastAPI | None = None) -> Guard:

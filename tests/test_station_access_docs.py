@@ -66,3 +66,11 @@ def test_the_commands_of_the_page_are_commands():
     assert len(lines) == 6
     for line in lines:
         assert build_parser().parse_args(line.split()).run
+
+
+def test_the_fields_of_the_lists_are_in_the_docs():
+    """`test_station_users_cli.py` says that the commands write these."""
+    page = (DOCS / "reference" / "json.md").read_text(encoding="utf-8")
+    section = page.partition("\n## station users list, station tokens list\n")[2].partition("\n## ")[0]
+    told = {word.rpartition(".")[2] for word in re.findall(r"`([\w.\[\]]+)`", section)}
+    assert told == {"name", "role", "disabled", "at", "id", "expires_at", "revoked_at", "last_used_at", "null"}

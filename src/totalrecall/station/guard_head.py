@@ -204,6 +204,7 @@ def _length(headers: dict[bytes, list[bytes]], policy: Policy) -> int | None:
 
 def _check_path(path: str, raw: bytes) -> None:
     """Refuse addresses of other servers (absolute form), and those that two programs may read in two ways."""
+    raw = raw.partition(b"?")[0]  # some servers leave the query in it
     lower = raw.lower()
     odd = (
         not path.startswith("/")
