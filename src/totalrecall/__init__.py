@@ -7,7 +7,7 @@
 One picture's way:   pictures -> engines -> features -> patchcore (search) -> scoring -> calibration -> Result
 A model's life:      patchcore.fitting, patchcore.update, detectors.history, drift, outliers
 Measuring it:        datasets, evaluation, benchmark, planting, capability, tuning
-Showing it:          reports, audit, demo, cli
+Showing it:          reports, audit, demo, station, cli
 Under all of them:   types, errors, system, backbones
 
 Each folder's own docstring names its files in reading order. What this module lists is public; so are
