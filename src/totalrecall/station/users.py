@@ -56,6 +56,7 @@ class Users:
     Attributes:
         sessions: of the users.
         tokens: of machines.
+        added: how many users this process was asked to add.
     """
 
     def __init__(self, database: "Database", trail: "Trail", hasher: PasswordHasher | None = None) -> None:
@@ -64,6 +65,7 @@ class Users:
         self._hasher = PasswordHasher() if hasher is None else hasher
         self.sessions = Sessions(database)
         self.tokens = Tokens(database, trail)
+        self.added = 0
 
     def any(self) -> bool:
         """Tell whether there is a user, be it a disabled one: then everybody must log in."""
@@ -103,6 +105,7 @@ class Users:
             self._trail.append_in(connection, actor, "user added", name, {"role": role})
             return user
 
+        self.added += 1
         return self._write(write)
 
     def set_role(self, name: str, role: str, actor: Actor) -> User:
