@@ -119,7 +119,6 @@ def _add_login(router: APIRouter, users: Users, logins: Logins) -> None:
         if session is not None:
             await anyio.to_thread.run_sync(users.log_out, session)
         response.headers.append("Set-Cookie", ended_cookie(secure=request.url.scheme == "https"))
-        response.headers["Clear-Site-Data"] = '"cache"'
         return response
 
     @router.post("/v1/logout", status_code=204, summary="Log out", tags=["access"])
