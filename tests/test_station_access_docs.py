@@ -5,7 +5,17 @@ import runpy
 from pathlib import Path
 
 from totalrecall.cli import build_parser
-from totalrecall.station import connections, guard_body, guard_head, logins, passwords, policy, sessions, throttle
+from totalrecall.station import (
+    connections,
+    guard,
+    guard_body,
+    guard_head,
+    logins,
+    passwords,
+    policy,
+    sessions,
+    throttle,
+)
 from totalrecall.station.permissions import ANYONE, PERMISSIONS
 from totalrecall.station.records import ROLES
 from totalrecall.station.user_names import LONGEST_NAME
@@ -54,6 +64,8 @@ def test_the_limits_are_those_of_the_program():
     assert told(f"headers of over {policy.MAX_HEADER_BYTES >> 10} KiB, or over {guard_head._MOST_HEADERS} |")
     assert told(f"over {limits.max_form >> 10} KiB from somebody who has not logged in")
     assert told(f"a second for each {limits.slowest >> 10} KiB")
+    assert guard._BELIEVED == 0.5
+    assert told("within half a second")
     assert guard_body._TOGETHER == 8
     assert told("over eight times `--max-body` at the same time")
     assert told(f"not there {connections.HEAD_SECONDS:.0f} s after")

@@ -52,6 +52,30 @@ def test_from_the_first_user_on_everybody_must_log_in_at_once(users):
     assert client.get("/v1/me").status_code == 401
 
 
+def test_whoever_calls_while_the_first_user_is_added_is_not_let_in_afterwards(users, monkeypatch):
+    """It is believed for half a second that there is no user; not by what was seen before the user was there."""
+    client, write = client_of(guarded(users)), users._write
+
+    def meanwhile(function):
+        assert client.get("/v1/me").status_code == 200
+        return write(function)
+
+    monkeypatch.setattr(users, "_write", meanwhile)
+    users.add("anna", "engineer", PASSWORD, ANYBODY)
+    assert client.get("/v1/me").status_code == 401
+
+
+def test_a_first_user_added_by_another_process_is_noticed_within_half_a_second(users, tmp_path):
+    guard = guarded(users)
+    client = client_of(guard)
+    assert client.get("/v1/me").status_code == 200
+    with open_users(tmp_path) as other:
+        other.add("anna", "engineer", PASSWORD, ANYBODY)
+    looked, added = guard._empty
+    guard._empty = (looked - 0.5, added)  # as if half a second had passed
+    assert client.get("/v1/me").status_code == 401
+
+
 @pytest.mark.parametrize("address", ["192.168.1.7", "10.0.0.1", "::ffff:192.168.1.7", "fe80::1", "0.0.0.0"])
 def test_without_users_another_computer_is_refused_even_if_it_gets_here(users, address):
     answer = client_of(guarded(users), address=address).get("/v1/me")

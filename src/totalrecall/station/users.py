@@ -56,7 +56,7 @@ class Users:
     Attributes:
         sessions: of the users.
         tokens: of machines.
-        added: how many users this process was asked to add.
+        added: changes whenever this process begins or ends to add a user.
     """
 
     def __init__(self, database: "Database", trail: "Trail", hasher: PasswordHasher | None = None) -> None:
@@ -106,7 +106,10 @@ class Users:
             return user
 
         self.added += 1
-        return self._write(write)
+        try:
+            return self._write(write)
+        finally:
+            self.added += 1  # whoever looked meanwhile saw the users of before
 
     def set_role(self, name: str, role: str, actor: Actor) -> User:
         """Give a user another role; the user's sessions end.
