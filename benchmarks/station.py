@@ -91,9 +91,9 @@ def _station(
         process = psutil.Process(server.pid)
         requests = [request(args.model.stem, path) for path in pictures]
         asyncio.run(_load(port, requests, clients, min(args.seconds, 3), None))  # the first pictures of a size
-        before, cpu = process.memory_info().rss, sum(process.cpu_times()[:2])
-        answers = asyncio.run(_load(port, requests, clients, args.seconds, args.rate))
-        after, cpu = process.memory_info().rss, sum(process.cpu_times()[:2]) - cpu
+        cpu = sum(process.cpu_times()[:2])
+        answers, memory = asyncio.run(_watched(process, port, requests, clients, args.seconds, args.rate))
+        cpu = sum(process.cpu_times()[:2]) - cpu
     finally:
         server.send_signal(signal.SIGTERM)
         code = server.wait(60)
@@ -105,6 +105,7 @@ def _station(
         assert abs(body["score"] - scores[body["path"]]) <= 1e-6 * scores[body["path"]], body
     kept = {key for (key,) in sqlite3.connect(folder / "history.db").execute("select key from inspections")}
     assert {body["id"] for _, body in accepted} <= kept
+    quarter = len(memory) // 4
     delays = 1000 * np.array([seconds for seconds, _ in accepted])
     return {
         "per_s": round(len(accepted) / args.seconds, 1),
@@ -114,8 +115,9 @@ def _station(
         "cpu_ms": round(1000 * cpu / len(accepted), 1),
         "answered": statuses[200],
         "refused": statuses[503],
-        "memory_before_mb": before >> 20,
-        "memory_after_mb": after >> 20,
+        "memory_first_quarter_mb": round(float(np.median(memory[: quarter + 1]))),
+        "memory_last_quarter_mb": round(float(np.median(memory[-quarter - 1 :]))),
+        "memory_most_mb": round(max(memory)),
         "start_s": round(start, 2),
     }
 
@@ -131,6 +133,23 @@ def request(model: str, path: Path) -> bytes:
         f"Content-Type: multipart/form-data; boundary={_BOUNDARY}\r\n\r\n"
     )
     return head.encode() + body
+
+
+async def _watched(
+    process: psutil.Process, port: int, requests: list[bytes], clients: int, seconds: float, rate: float | None
+) -> tuple[list[tuple[int, float, dict[str, Any]]], list[float]]:
+    """Return the answers, and the process's memory in MB at sixty moments."""
+    memory: list[float] = []
+
+    async def watch() -> None:
+        while True:
+            memory.append(process.memory_info().rss / (1 << 20))
+            await asyncio.sleep(seconds / 60)
+
+    watching = asyncio.ensure_future(watch())
+    answers = await _load(port, requests, clients, seconds, rate)
+    watching.cancel()
+    return answers, memory
 
 
 async def _load(
