@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 import shutil
 import threading
 import time
@@ -233,7 +234,10 @@ def test_models_health_and_metrics(running, place):
     assert client.get("/v1/models/part").json()["drift"]["words"]
     assert client.get("/healthz").json() == {"status": "ok"}
     assert client.get("/readyz").status_code == 200
+    client.post("/v1/models/part/predict", content=b"x", headers=PICTURE)
+    assert client.get("/healthz", headers={"Host": "evil.example"}).status_code >= 400
     text = client.get("/metrics").text
+    assert re.search(r'totalrecall_http_requests_total\{method="GET",status="4\d\d"\}', text)
     assert 'totalrecall_inspections_total{model="part",source="api",verdict=' in text
     assert "totalrecall_queue 0.0" in text
     assert client.post("/v1/models/part/reload").json()["sha256"] == facts["sha256"]

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 __all__ = ["build_app", "guarded"]
 
 
-def guarded(station: "Station") -> Guard:
-    """Return the application of a station behind its guard, as it is served."""
-    return Guard(build_app(station), policy=station.settings.policy, users=station.users)
+def guarded(station: "Station") -> ASGIApp:
+    """Return the application of a station behind its guard, as it is served; what the guard refuses is counted, too."""
+    guard = Guard(build_app(station), policy=station.settings.policy, users=station.users)
+    return _Counting(guard, station.metrics)
 
 
 def build_app(station: "Station") -> FastAPI:
@@ -52,7 +53,6 @@ def build_app(station: "Station") -> FastAPI:
     app.include_router(api_v1.router(station))
     app.include_router(api_v2.router(station))
     app.include_router(user_routes(station.users))
-    app.add_middleware(_Counting, metrics=station.metrics)
     return app
 
 

@@ -1,12 +1,12 @@
 """What Prometheus reads at /metrics."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 if TYPE_CHECKING:
     from totalrecall.station.records import Inspection
-    from totalrecall.station.station import Station
 
 __all__ = ["CONTENT_TYPE", "Metrics"]
 
@@ -18,10 +18,12 @@ class Metrics:
     """Counters, gauges and histograms of one station, in a registry of its own.
 
     Args:
-        station: whose queue and models are read when Prometheus asks.
+        waiting: how many pictures wait, asked when Prometheus asks.
+        limit: how many may wait.
+        held: how many models are held.
     """
 
-    def __init__(self, station: "Station") -> None:
+    def __init__(self, *, waiting: Callable[[], int], limit: int, held: Callable[[], int]) -> None:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self._inspections = Counter(
@@ -46,11 +48,10 @@ class Metrics:
         self._requests = Counter(
             "totalrecall_http_requests", "HTTP requests by status.", ["method", "status"], registry=registry
         )
-        waiting = Gauge("totalrecall_queue", "Pictures that wait.", registry=registry)
-        waiting.set_function(lambda: station.inspector.waiting)
-        Gauge("totalrecall_queue_limit", "Pictures that may wait.", registry=registry).set(station.settings.queue)
-        held = Gauge("totalrecall_models_held", "Models that judge nothing, since a check failed.", registry=registry)
-        held.set_function(lambda: len(station.holds))
+        Gauge("totalrecall_queue", "Pictures that wait.", registry=registry).set_function(waiting)
+        Gauge("totalrecall_queue_limit", "Pictures that may wait.", registry=registry).set(limit)
+        gauge = Gauge("totalrecall_models_held", "Models that judge nothing, since a check failed.", registry=registry)
+        gauge.set_function(held)
 
     def inspected(self, inspection: "Inspection") -> None:
         """Count an inspection that is committed."""

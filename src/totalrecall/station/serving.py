@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from totalrecall.errors import SettingError
-from totalrecall.station.guard import Guard
 from totalrecall.station.policy import server_options
 from totalrecall.station.settings import StationSettings
 
@@ -55,7 +55,7 @@ def listen(settings: StationSettings) -> socket.socket:
         ) from None
 
 
-def serve(app: Guard, settings: StationSettings, sock: socket.socket, started: Callable[[], None]) -> None:
+def serve(app: ASGIApp, settings: StationSettings, sock: socket.socket, started: Callable[[], None]) -> None:
     """Answer requests until SIGINT or SIGTERM.
 
     Args:

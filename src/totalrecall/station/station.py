@@ -21,7 +21,6 @@ from totalrecall.station.database import Database
 from totalrecall.station.history import History
 from totalrecall.station.inspecting import Inspector, Judged, Waiting
 from totalrecall.station.kept import KeptPictures
-from totalrecall.station.link import Link
 from totalrecall.station.metrics import Metrics
 from totalrecall.station.models import Loaded, Shelf
 from totalrecall.station.recent import Recent, Seen, heat_of
@@ -31,7 +30,7 @@ from totalrecall.station.trail import Trail
 from totalrecall.station.users import Users
 from totalrecall.station.watching import DriftWatch
 
-__all__ = ["Station"]
+__all__ = ["Link", "Station"]
 
 _LONGEST_NAME, _LONGEST_SERIAL = 300, 200
 
@@ -47,6 +46,34 @@ class _Asked:
     line: str | None
     source: str
     job: str | None
+
+
+class Link:
+    """An input, an output or both: a hot folder, a camera, a webhook, MQTT, OPC UA.
+
+    Attributes:
+        name: stands in the outbox, and in the log.
+    """
+
+    name: str
+
+    def body(self, inspection: "Inspection") -> dict[str, Any] | None:
+        """Return what is to be delivered of an inspection, or None.
+
+        It is written into the outbox within the transaction that holds the inspection, so that no delivery is lost when
+        the process is killed.
+        """
+        del inspection
+        return None
+
+    def told(self, inspection: "Inspection") -> None:
+        """Take in an inspection that is committed. It must not wait: the thread writes the history."""
+
+    def start(self, station: "Station") -> None:
+        """Begin to work; called once, after the models are loaded."""
+
+    def close(self) -> None:
+        """Finish what is in hand and stop."""
 
 
 class Station:
@@ -84,7 +111,9 @@ class Station:
                 near_miss=settings.near_miss,
             )
             self.recent = Recent()
-            self.metrics = Metrics(self)
+            self.metrics = Metrics(
+                waiting=lambda: self.inspector.waiting, limit=settings.queue, held=lambda: len(self.holds)
+            )
             self.drift = DriftWatch(settings.folder / "monitors")
             opened.callback(self.drift.close)
             self.inspector = Inspector(self.shelf.get, settings.queue)
