@@ -80,12 +80,12 @@ class PostgreSQL:
         """Stop the server: `immediate` is what a power cut is to it."""
         self._call("pg_ctl", "-D", str(self.data), "-m", how, "-w", "stop")
 
-    def address(self) -> str:
-        """Return the address of a new, empty database."""
+    def address(self, *options: str, user: str = "postgres") -> str:
+        """Return the address of a new, empty database, made with some options of `createdb`."""
         self._names += 1
         name = f"history{self._names}"
-        self._call("createdb", "-h", str(self.folder), "-U", "postgres", name)
-        return f"postgresql://postgres@/{name}?host={self.folder}"
+        self._call("createdb", "-h", str(self.folder), "-U", "postgres", *options, name)
+        return f"postgresql://{user}@/{name}?host={self.folder}"
 
     def close(self) -> None:
         """Stop the server, and remove all that it wrote."""

@@ -1,29 +1,40 @@
 """A process that adds inspections as fast as it can, and says each key once it is acknowledged; the tests kill it.
 
-    python -m tests.killed_station ADDRESS NAME [THREADS]
+    python -m tests.killed_station ADDRESS NAME [FOLDER]
 
-Each key begins with NAME (8 hexadecimal digits). Every tenth inspection is judged, too.
+Each key begins with NAME (8 hexadecimal digits). Every tenth inspection is judged, too. With FOLDER pictures are kept
+there.
 """
 
 import os
 import sys
 import threading
+from dataclasses import replace
 from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
 
 from tests.databases import inspection
 from totalrecall.station.database import Database
 from totalrecall.station.history import History
+from totalrecall.station.kept import KeptPictures
 from totalrecall.station.records import Actor
 
 ANNA = Actor("Anna", "operator")
+HEAT = np.arange(64, dtype=np.uint8).reshape(8, 8)
+BUDGET = 400_000  # of kept pictures: some thirty
 
 
-def work(history: History, name: str, thread: int) -> None:
+def work(history: History, kept: KeptPictures | None, name: str, thread: int) -> None:
     """Add inspections until the process is killed."""
     number = 0
     while True:
         key = f"{name}{thread:08x}{number:016x}"
-        history.add(inspection(key=key, at=datetime.now(timezone.utc)), [("hook", {"id": key})]).result()
+        added = inspection(key=key, at=datetime.now(timezone.utc))
+        if kept is not None:
+            added = replace(added, kept=kept.put(added, key.encode() * 200, HEAT))
+        history.add(added, [("hook", {"id": key})]).result()
         os.write(1, f"{key}\n".encode())  # whole or not at all: a pipe takes that much at once
         if number % 10 == 0:
             history.judge(key, "fine", ANNA)
@@ -32,7 +43,7 @@ def work(history: History, name: str, thread: int) -> None:
 
 
 if __name__ == "__main__":
-    opened = History(Database(sys.argv[1]))
-    count = int(sys.argv[3]) if len(sys.argv) > 3 else 4
-    for thread in range(count):
-        threading.Thread(target=work, args=(opened, sys.argv[2], thread)).start()
+    database = Database(sys.argv[1])
+    pictures = KeptPictures(Path(sys.argv[3]), database, budget=BUDGET) if len(sys.argv) > 3 else None
+    for number_of_thread in range(4):
+        threading.Thread(target=work, args=(History(database), pictures, sys.argv[2], number_of_thread)).start()

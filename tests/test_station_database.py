@@ -5,13 +5,16 @@ import stat
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from setuptools import find_packages
 from sqlalchemy import create_engine, func, insert, inspect, select, text
 from sqlalchemy.exc import IntegrityError
 
+import totalrecall
 from tests.databases import inspection
 from totalrecall.errors import HistoryError, MissingExtraError, SettingError
 from totalrecall.station.addresses import address_of_file, parse_address, shown
@@ -113,7 +116,7 @@ def test_a_reader_changes_nothing(address):
 
 
 def test_a_sqlite_database_is_durable_and_only_this_user_reads_it(tmp_path):
-    file = tmp_path / "new" / "a #?%20b.db"
+    file = tmp_path / "new" / "a #%20b.db"
     with Database(address_of_file(file)) as database:
         settings = database.write(
             lambda connection: [
@@ -202,6 +205,26 @@ def test_a_database_of_a_newer_version_is_refused_and_not_changed(address):
     with engine.connect() as connection:
         assert connection.execute(text(f"SELECT version_num FROM {VERSION_TABLE}")).scalar() == "9999"
     engine.dispose()
+
+
+def test_a_server_database_that_cannot_hold_every_letter_is_refused(postgresql):
+    line = refused(postgresql.address("-E", "LATIN1", "-T", "template0", "-l", "C"))
+    assert line.endswith("must store text as UTF8, got LATIN1. Make a database: createdb -E UTF8.")
+
+
+def test_a_user_who_may_make_no_tables_is_told_so(postgresql):
+    engine = create_engine(parse_address(postgresql.address()))
+    with engine.begin() as connection:
+        connection.execute(text("CREATE ROLE guest LOGIN"))
+    engine.dispose()
+    line = refused(postgresql.address(user="guest"))
+    assert line.endswith("cannot be used: permission denied for schema public.")
+
+
+def test_the_migrations_are_in_the_package():
+    """Its folders are found by setuptools, as it builds a wheel."""
+    found = find_packages(Path(totalrecall.__file__).parents[1])
+    assert {"totalrecall.station.migrations", "totalrecall.station.migrations.versions"} <= set(found)
 
 
 def test_without_create_nothing_is_made(address, tmp_path):

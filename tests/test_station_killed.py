@@ -9,12 +9,15 @@ import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 from sqlalchemy import func, select
 
+from tests.killed_station import BUDGET, HEAT
 from totalrecall.errors import HistoryError
 from totalrecall.station.database import Database
 from totalrecall.station.history import History
+from totalrecall.station.kept import KeptPictures
 from totalrecall.station.tables import inspections, outbox
 from totalrecall.station.trail import Trail
 
@@ -26,9 +29,9 @@ pytestmark = [
 KILLS = 20
 
 
-def started(address, name, **options):
+def started(address, name, *folder, **options):
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.killed_station", address, name],
+        [sys.executable, "-m", "tests.killed_station", address, name, *map(str, folder)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         **options,
@@ -77,6 +80,25 @@ def test_nothing_acknowledged_is_lost_when_the_process_is_killed_twenty_times(ad
             assert verified.broken == []
             assert verified.rows == 1 + len(found_judged)
     assert most > 10  # the kills struck while it was at work
+
+
+def test_kept_pictures_are_whole_and_promised_after_twenty_kills(tmp_path):
+    draw, folder = random.Random(43), tmp_path / "pictures"
+    address = f"sqlite:///{tmp_path / 'history.db'}"
+    for number in range(KILLS):
+        killed_after(started(address, f"{number:08x}", folder), draw.uniform(0, 0.5))
+        left = [path for path in folder.rglob("*") if path.is_file()]
+        assert sum(-(-path.stat().st_size // 4096) * 4096 for path in left) <= BUDGET
+        with Database(address) as database:
+            kept = KeptPictures(folder, database, budget=BUDGET)
+            database.write(lambda _: None).result()  # the marks are written by then
+            promised = {found.key for found in History(database).find(limit=100_000) if found.kept}
+            assert all(kept.picture(key) == key.encode() * 200 for key in promised)
+            assert all(np.array_equal(kept.heat(key), HEAT) for key in promised)
+            files = sorted(path.name for path in folder.rglob("*") if path.is_file())
+            assert files == sorted(f"{key}{end}" for key in promised for end in (".heat.png", ".picture"))
+    most = BUDGET // 12288  # a picture takes two blocks, its heat map one
+    assert most - 4 <= len(promised) <= most  # four threads were at work
 
 
 def test_two_processes_at_once_lose_nothing_and_keep_one_chain(address):

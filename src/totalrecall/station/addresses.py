@@ -6,7 +6,14 @@ from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import URL, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InterfaceError,
+    NoSuchModuleError,
+    OperationalError,
+    SQLAlchemyError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from totalrecall.errors import HistoryError, MissingExtraError, SettingError
@@ -175,9 +182,9 @@ def in_words(error: SQLAlchemyError | sqlite3.Error | OSError, url: URL, wait: f
         return HistoryError(f"The database {place} cannot be written: {reason}. Free some space on its disk.")
     if "file is not a database" in reason or "malformed" in reason:
         return HistoryError(f"{place} is not a database of the station: {reason}. Name another file.")
-    if file_of(url) is not None:
-        return HistoryError(f"The database {place} cannot be used: {reason}.")
-    return HistoryError(f"The database {place} does not answer: {reason}.")
+    if file_of(url) is None and isinstance(error, (OperationalError, InterfaceError)):
+        return HistoryError(f"The database {place} does not answer: {reason}.")
+    return HistoryError(f"The database {place} cannot be used: {reason}.")
 
 
 def _first_line(message: str, url: URL) -> str:

@@ -67,8 +67,12 @@ class Database:
         self._writing = writing_engine(self._url, wait)
         self._reading = reading_engine(self._url, wait)
         if create:
-            with self._speaking(), self._writing.begin() as connection:
-                upgrade(connection, self.place)
+            try:
+                with self._speaking(), self._writing.begin() as connection:
+                    upgrade(connection, self.place)
+            except BaseException:
+                self._writing.dispose()
+                raise
         self._queue: SimpleQueue[_Write[Any] | None] = SimpleQueue()
         self._closing = threading.Lock()
         self._closed = False

@@ -40,8 +40,13 @@ def state_of(connection: Connection, place: str) -> State:
         place: its address for people.
 
     Raises:
-        HistoryError: its tables are another program's, or of a newer version of Total Recall.
+        HistoryError: its tables are another program's, or of a newer version of Total Recall; or it cannot hold every
+            letter.
     """
+    if connection.dialect.name == "postgresql":
+        encoding = connection.execute(text("SHOW server_encoding")).scalar_one()
+        if encoding != "UTF8":
+            raise HistoryError(f"{place} must store text as UTF8, got {encoding}. Make a database: createdb -E UTF8.")
     there = set(inspect(connection).get_table_names())
     if VERSION_TABLE in there:
         return _state_of_ours(connection, place)
