@@ -4,9 +4,8 @@ import argparse
 
 import pytest
 
-from totalrecall.cli import COMMANDS, build_parser
+from totalrecall.cli import COMMANDS, OrderedParser, build_parser
 from totalrecall.cli.paths import actions_of
-from totalrecall.cli.word_order import OrderedParser
 
 
 def _lists_of_numbers():

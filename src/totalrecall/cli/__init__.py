@@ -3,11 +3,16 @@
 Exit codes: 0 fine; 1 a picture or file was bad (named on stderr, the others are still done); 2 wrong usage; 3 a model
 or backbone file is unusable; with `predict --fail-on-anomaly` 10 a defect was found, 11 no defect but not every
 picture was judged; 130 interrupted, 128 + n ended by signal n.
+
+Paths may stand anywhere, also behind a list of numbers. argparse gives an option of several values all words up to the
+next option, so of `audit --layers 2 3 GOOD` it would read GOOD as a number; and it takes the arguments that are no
+option's in one place only. So the words are put in order before it sees them: options, then `--`, then the others.
 """
 
 import argparse
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -17,12 +22,11 @@ from totalrecall._version import __version__
 from totalrecall.cli.common import complain, in_words_of_options, telling_notices
 from totalrecall.cli.paths import CommandFiles
 from totalrecall.cli.process import EndedBySignal, Stream, ending_signals, standard_streams
-from totalrecall.cli.word_order import OrderedParser
 from totalrecall.errors import TotalRecallError
 from totalrecall.pictures.formats.header import MAX_PIXELS, set_max_pixels
 from totalrecall.system.text import printable
 
-__all__ = ["build_parser", "main"]
+__all__ = ["OrderedParser", "build_parser", "main"]
 
 COMMANDS = (
     "demo",
@@ -43,14 +47,86 @@ COMMANDS = (
 )
 
 
-class _Parser(OrderedParser):
+_NEGATIVE = re.compile(r"-\d+|-\d*\.\d+")  # what argparse takes as a number and not as an option
+
+
+class OrderedParser(argparse.ArgumentParser):
+    """A parser that takes its arguments and options in any order."""
+
     def error(self, message: str) -> NoReturn:
+        """Say what is wrong and end the program."""
         super().error(printable(message))  # a glob's file names may stand in it
+
+    def parse_known_args(  # type: ignore[override]  # argparse declares it three times, by what it returns
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse words, once they are in order; those of a parser that has commands are the command's."""
+        has_commands = any(isinstance(action, argparse._SubParsersAction) for action in self._actions)  # noqa: SLF001
+        words = args if args is None or has_commands else self._in_order(list(args))
+        return super().parse_known_args(words, namespace)
+
+    def _in_order(self, words: list[str]) -> list[str]:
+        """Return options with their values, then `--` and the other words."""
+        end = words.index("--") if "--" in words else len(words)
+        options: list[str] = []
+        others: list[str] = []
+        at = 0
+        while at < end:
+            after = at + 1
+            if _is_option(words[at]):
+                after += self._values_of(words[at], words[after:end])
+                options += words[at:after]
+            else:
+                others.append(words[at])
+            at = after
+        others += words[end + 1 :]
+        return [*options, "--", *others] if others else options
+
+    def _values_of(self, word: str, following: Sequence[str]) -> int:
+        """Return how many of the words that follow an option are its values."""
+        action = self._action_of(word)
+        if action is None or action.nargs == 0:
+            return 0
+        most = action.nargs if isinstance(action.nargs, int) else 1 if action.nargs in (None, "?") else len(following)
+        count = 0
+        while count < min(most, len(following)) and not _is_option(following[count]):
+            if count and _takes_numbers(action) and not _reads(action, following[count]):
+                break
+            count += 1
+        return count
+
+    def _action_of(self, word: str) -> argparse.Action | None:
+        """Return the option that a word names, maybe by the beginning of its name; None where its value is in it."""
+        known = self._option_string_actions
+        if word in known:
+            return known[word]
+        meant = [known[name] for name in known if name.startswith(word)] if word.startswith("--") else []
+        return meant[0] if meant and all(action is meant[0] for action in meant) else None
+
+
+def _is_option(word: str) -> bool:
+    return word.startswith("-") and word != "-" and " " not in word and not _NEGATIVE.fullmatch(word)
+
+
+def _takes_numbers(action: argparse.Action) -> bool:
+    """Tell whether the values of an option are numbers: no path and no name is read as one."""
+    return action.nargs in ("+", "*") and _reads(action, "1") and not _reads(action, "/")
+
+
+def _reads(action: argparse.Action, word: str) -> bool:
+    """Tell whether a word can be a value of an option."""
+    if not callable(action.type):
+        return True
+    try:
+        action.type(word)
+    except (ValueError, TypeError, argparse.ArgumentTypeError):
+        return False
+    return True
 
 
 def build_parser(commands: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
     """Return the parser of some commands, or of all; command files import nothing heavy until they run."""
-    parser = _Parser(
+    parser = OrderedParser(
         prog="totalrecall",
         description="Find defects in pictures of products after seeing good pictures only (PatchCore).",
         epilog="Start with: totalrecall demo",

@@ -1,6 +1,6 @@
 """Run a backbone on pictures: what an engine is, and how one is opened.
 
-In reading order: `runtime` (the process's OpenVINO), `checks` (what all engines check alike), `base` (their settings),
+In reading order: `runtime` (the process's OpenVINO), `checks` (what all engines are alike in),
 `openvino` (the default), `batched` (what the other two share), `onnxruntime`, `torch` and `torch_operators` (each
 operator as calls of torch).
 

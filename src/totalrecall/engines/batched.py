@@ -9,8 +9,7 @@ import numpy.typing as npt
 
 from totalrecall.backbones.spec import Backbone
 from totalrecall.engines import Token
-from totalrecall.engines.base import BackboneEngine
-from totalrecall.engines.checks import check_pictures, checked_model, refused, stacked
+from totalrecall.engines.checks import BackboneEngine, check_pictures, checked_model, refused, stacked
 from totalrecall.errors import SettingError
 from totalrecall.system.threads import cores, in_order, in_worker
 from totalrecall.types import FeatureMap

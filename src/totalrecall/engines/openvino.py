@@ -26,8 +26,7 @@ import numpy.typing as npt
 from totalrecall._version import __version__
 from totalrecall.backbones.spec import Backbone
 from totalrecall.engines import Token
-from totalrecall.engines.base import BackboneEngine
-from totalrecall.engines.checks import check_pictures, checked_model, not_there, refused, stacked
+from totalrecall.engines.checks import BackboneEngine, check_pictures, checked_model, not_there, refused, stacked
 from totalrecall.engines.runtime import capabilities, core, machine
 from totalrecall.errors import BackboneError, DataError, SettingError, TotalRecallError
 from totalrecall.system.files import atomic_write, home, sha256

@@ -21,7 +21,7 @@ from totalrecall.patchcore.bank import Bank, BankState
 from totalrecall.patchcore.calibration_patches import CalibrationPatches, Coverage
 from totalrecall.patchcore.judge import Judge, PatchSet
 from totalrecall.patchcore.settings import Settings, refuse_several
-from totalrecall.patchcore.updatable import UpdatableDetector
+from totalrecall.patchcore.updatable import UpdatableDetector, Updates
 from totalrecall.pictures.geometry import Frame
 from totalrecall.pictures.loading import LearntPicture, Source, Sources, expand
 from totalrecall.pictures.unlike import PictureTally
@@ -143,6 +143,9 @@ class PatchCore(OneBackbone[Bank, PatchSet], UpdatableDetector[Bank]):
             self.outliers_ = warn_of_outliers(state.calibration, state.pictures, self.settings, fitted.left_out)
         return self
 
+    def _updates(self) -> Updates[Bank]:
+        return Updates(self._with_added, self._with_removed, self.bank_.count_vectors)
+
     def _with_added(self, sources: Sequence[Source], progress: Progress | None) -> tuple[BankState, Change]:
         from totalrecall.patchcore import update
 
@@ -154,9 +157,6 @@ class PatchCore(OneBackbone[Bank, PatchSet], UpdatableDetector[Bank]):
         from totalrecall.patchcore import update
 
         return update.remove(self._bank_state, leaving, self.judge)
-
-    def _count_vectors(self, picture: int) -> int:
-        return self._bank_state.bank.count_vectors(picture)
 
     def read_newcomers(
         self, sources: Sequence[Source], tally: PictureTally, progress: Progress | None = None

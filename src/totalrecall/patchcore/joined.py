@@ -33,7 +33,7 @@ from totalrecall.patchcore.joined_state import JoinedState, join, joined_measure
 from totalrecall.patchcore.judge import PatchSet
 from totalrecall.patchcore.plan import JoinedPlan, plan_members
 from totalrecall.patchcore.settings import JoinedSettings, Settings
-from totalrecall.patchcore.updatable import UpdatableDetector
+from totalrecall.patchcore.updatable import UpdatableDetector, Updates
 from totalrecall.pictures.bit_depth import BitDepth
 from totalrecall.pictures.copies import Repeats
 from totalrecall.pictures.loading import LearntPicture, LoadedPicture, Source, Sources, expand
@@ -179,6 +179,9 @@ class JoinedPatchCore(UpdatableDetector[tuple[BankState, ...]]):
             left_out = list(dict.fromkeys(path for one in fits for path in one.left_out))
             self.outliers_ = warn_of_outliers(state.calibration, state.pictures, self.settings, left_out)
         return self
+
+    def _updates(self) -> Updates[tuple[BankState, ...]]:
+        return Updates(self._with_added, self._with_removed, self._count_vectors)
 
     def _with_added(self, sources: Sequence[Source], progress: Progress | None) -> tuple[JoinedState, Change]:
         from totalrecall.patchcore import joined_update
