@@ -28,6 +28,14 @@ ONLY_ENGINEERS = {
     ("POST", "/v1/tokens"),
     ("DELETE", "/v1/tokens/{key}"),
     ("POST", "/v1/models/{name}/reload"),
+    ("POST", "/threshold"),
+    ("POST", "/drift/reset"),
+    ("POST", "/models/{name}/reload"),
+    ("GET", "/users"),
+    ("POST", "/users"),
+    ("POST", "/users/change"),
+    ("POST", "/users/tokens"),
+    ("POST", "/users/tokens/revoke"),
 }
 FOR_ANYBODY = {
     ("GET", "/healthz"),
@@ -36,6 +44,7 @@ FOR_ANYBODY = {
     ("GET", "/login"),
     ("POST", "/login"),
     ("POST", "/v1/login"),
+    ("GET", "/language"),
 }
 
 

@@ -19,4 +19,6 @@ Who may call what: `user_names` and `passwords` (which are allowed), `tokens` (o
 people), `throttle` and `logins` (against guessing), `policy` (from where a station may be called), `permissions` (one
 table from routes to roles), `guard_head`, `guard_body` and `guard` (before every route), `connections` (with patience,
 but not without end), `api_users` (login, users and tokens by HTTP).
+
+What people see and do: `pages` (every view), `thresholds` (one that a person sets).
 """

@@ -9,7 +9,9 @@ from totalrecall._version import __version__
 from totalrecall.station import api_v1, api_v2
 from totalrecall.station.api_users import user_routes
 from totalrecall.station.guard import Guard
+from totalrecall.station.logins import Logins
 from totalrecall.station.metrics import CONTENT_TYPE, Metrics
+from totalrecall.station.pages import add_pages
 from totalrecall.station.problems import add_problems, problem
 
 if TYPE_CHECKING:
@@ -52,7 +54,9 @@ def build_app(station: "Station") -> FastAPI:
 
     app.include_router(api_v1.router(station))
     app.include_router(api_v2.router(station))
-    app.include_router(user_routes(station.users))
+    logins = Logins(station.users)
+    app.include_router(user_routes(station.users, logins))
+    add_pages(app, station, logins)
     return app
 
 

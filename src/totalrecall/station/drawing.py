@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from totalrecall.station.records import Inspection
     from totalrecall.station.station import Station
 
-__all__ = ["heat_layer", "overlay_png", "seen_of", "shown_picture"]
+__all__ = ["heat_layer", "overlay_png", "seen_of", "shown_picture", "thumbnail"]
 
 _MIDDLE = 127.5  # of the stored heat: the pixel threshold
 _WIDEST = 1280  # pixels of a picture on the page
@@ -68,7 +68,22 @@ def shown_picture(station: "Station", inspection: "Inspection", *, widest: int =
         NotFoundError: it is not kept, or cannot be read.
     """
     data, _ = seen_of(station, inspection.key)
-    image = _pixels(station, inspection, data)
+    return _jpeg(_pixels(station, inspection, data), widest)
+
+
+def thumbnail(data: bytes, *, widest: int = 240) -> bytes:
+    """Return a picture's file as a small JPEG.
+
+    Raises:
+        NotFoundError: it cannot be read.
+    """
+    try:
+        return _jpeg(to_8_bits(decode_pixels(data, "picture"), "picture"), widest)
+    except PictureError as error:
+        raise NotFoundError(f"The picture cannot be shown: {error}") from None
+
+
+def _jpeg(image: npt.NDArray[np.uint8], widest: int) -> bytes:
     h, w = image.shape[:2]
     share = min(widest / max(h, w), 1.0)
     if share < 1:

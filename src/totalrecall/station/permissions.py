@@ -21,6 +21,8 @@ _INSPECT = frozenset({"operator", "engineer", "machine"})
 _ENGINEER = frozenset({"engineer"})
 _PERSON = frozenset({"operator", "engineer", "auditor"})
 _WATCH = frozenset({"engineer", "auditor", "machine"})
+_JUDGE = frozenset({"operator", "engineer"})
+_AUDIT = frozenset({"engineer", "auditor"})
 
 PERMISSIONS: dict[tuple[str, str], frozenset[str]] = {
     # for anybody: what is asked before a login, and what a load balancer asks
@@ -30,6 +32,7 @@ PERMISSIONS: dict[tuple[str, str], frozenset[str]] = {
     ("GET", "/login"): _PUBLIC,
     ("POST", "/login"): _PUBLIC,
     ("POST", "/v1/login"): _PUBLIC,
+    ("GET", "/language"): _PUBLIC,
     # one's login
     ("POST", "/logout"): _ALL,
     ("POST", "/v1/logout"): _ALL,
@@ -59,6 +62,31 @@ PERMISSIONS: dict[tuple[str, str], frozenset[str]] = {
     ("GET", "/v2/models/{name}"): _ALL,
     ("GET", "/v2/models/{name}/ready"): _ALL,
     ("POST", "/v2/models/{name}/infer"): _INSPECT,
+    # the page: what is looked at
+    ("GET", "/"): _PERSON,
+    ("GET", "/live/now"): _PERSON,
+    ("GET", "/pictures/{key}/{what}"): _PERSON,
+    ("GET", "/history"): _PERSON,
+    ("GET", "/history.csv"): _PERSON,
+    ("GET", "/history/{key}"): _PERSON,
+    ("GET", "/threshold"): _PERSON,
+    ("GET", "/drift"): _PERSON,
+    ("GET", "/models"): _PERSON,
+    ("GET", "/models/{name}"): _PERSON,
+    ("GET", "/trail"): _AUDIT,
+    # the page: what is done by whoever stands at the line
+    ("POST", "/live/inspect"): _JUDGE,
+    ("GET", "/judge"): _JUDGE,
+    ("POST", "/judge/{key}"): _JUDGE,
+    # the page: what changes how parts are judged
+    ("POST", "/threshold"): _ENGINEER,
+    ("POST", "/drift/reset"): _ENGINEER,
+    ("POST", "/models/{name}/reload"): _ENGINEER,
+    ("GET", "/users"): _ENGINEER,
+    ("POST", "/users"): _ENGINEER,
+    ("POST", "/users/change"): _ENGINEER,
+    ("POST", "/users/tokens"): _ENGINEER,
+    ("POST", "/users/tokens/revoke"): _ENGINEER,
     # figures, and the document of this interface
     ("GET", "/metrics"): _WATCH,
     ("GET", "/openapi.json"): _ALL,

@@ -69,6 +69,11 @@ class Recent:
         with self._lock:
             return next((one for one in reversed(self._seen) if model in (None, one.inspection.model)), None)
 
+    def last(self, count: int, model: str | None = None) -> list[Seen]:
+        """Return the last inspections, the newest first, of a model or of any."""
+        with self._lock:
+            return [one for one in reversed(self._seen) if model in (None, one.inspection.model)][:count]
+
     def _drop(self, seen: Seen) -> None:
         self._seen.remove(seen)
         del self._by_key[seen.inspection.key]

@@ -1,0 +1,63 @@
+"""The models view: what is in use, and what it promises."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fastapi import APIRouter, Path, Request, Response
+
+from totalrecall.registry import is_exported
+from totalrecall.station.pages.page import Page, actor_of, back_to, quoted
+from totalrecall.station.pages.promises import promise_words
+
+if TYPE_CHECKING:
+    from totalrecall.station.models import Loaded
+
+__all__ = ["add_models"]
+
+_NAME = Path(max_length=300)
+
+
+def add_models(routes: APIRouter, page: Page) -> None:
+    """Add the routes of models."""
+    station = page.station
+
+    @routes.get("/models")
+    def models(request: Request) -> Response:
+        t = page.texts(request)
+        rows = [
+            {
+                "loaded": loaded,
+                "promise": promise_words(loaded.judge.promise_, t),
+                "fault": station.shelf.faults.get(loaded.name),
+                "held": station.holds.get(loaded.name),
+            }
+            for loaded in station.shelf.all()
+        ]
+        return page.render(request, "models.html", {"view": "models", "rows": rows})
+
+    @routes.get("/models/{name}")
+    def model(request: Request, name: Annotated[str, _NAME]) -> Response:
+        loaded = station.shelf.get(name)
+        return page.render(request, "model.html", _model(page, request, loaded))
+
+    @routes.post("/models/{name}/reload")
+    def reload(request: Request, name: Annotated[str, _NAME]) -> Response:
+        loaded = station.shelf.reload(name)
+        station.trail.append(actor_of(request), "reload", loaded.name, {"sha256": loaded.sha256}).result()
+        return back_to(f"/models/{quoted(loaded.name)}", "reloaded")
+
+
+def _model(page: Page, request: Request, loaded: "Loaded") -> dict[str, Any]:
+    station, judge = page.station, loaded.judge
+    return {
+        "view": "models",
+        "model": loaded.name,
+        "loaded": loaded,
+        "summary": judge.summary(),
+        "promise": promise_words(judge.promise_, page.texts(request)),
+        "pictures": len(judge.pictures_),
+        "threshold": float(judge.threshold_),
+        "steps": list(reversed(judge.history_)),
+        "fixed": is_exported(loaded.path),
+        "fault": station.shelf.faults.get(loaded.name),
+        "held": station.holds.get(loaded.name),
+    }

@@ -1,0 +1,182 @@
+"""How a view becomes a page: templates, and what each of them knows of the station, the person and the language."""
+
+import re
+from collections.abc import Callable, Coroutine, Mapping
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, RedirectResponse
+from fastapi.routing import APIRoute
+
+from totalrecall.errors import NotFoundError, TotalRecallError
+from totalrecall.station.pages.texts import Texts, languages, texts_of
+from totalrecall.station.records import ANYBODY, Actor
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+    from totalrecall.station.station import Station
+
+__all__ = ["COOKIE", "Page", "PageRoute", "actor_of", "back_to", "is_htmx", "quoted", "safe_path"]
+
+COOKIE = "totalrecall_language"
+_PATH = re.compile(r"/(?:[A-Za-z0-9_\-.~=&%+?][A-Za-z0-9_\-./~=&%+?]*)?")
+_SAID = re.compile(r"[a-z_]{1,40}")
+_LONGEST = 300  # letters of a text that comes from outside
+_SEEN_BY = {
+    "judge": ("operator", "engineer"),
+    "trail": ("engineer", "auditor"),
+    "users": ("engineer",),
+}
+_VIEWS = ("live", "judge", "threshold", "history", "drift", "models", "trail", "users")
+
+
+class Page:
+    """Renders the views of one station."""
+
+    def __init__(self, station: "Station") -> None:
+        self.station = station
+
+    def texts(self, request: Request) -> Texts:
+        """Return the texts in the reader's language."""
+        return texts_of(request.cookies.get(COOKIE), request.headers.get("accept-language"))
+
+    def render(
+        self, request: Request, template: str, values: Mapping[str, object] | None = None, *, status: int = 200
+    ) -> HTMLResponse:
+        """Return a view, or a part of one, as HTML."""
+        text = _environment().get_template(template).render({**self._common(request), **(values or {})})
+        return HTMLResponse(text, status, {"Cache-Control": "no-store", "Vary": "Cookie, Accept-Language"})
+
+    def _common(self, request: Request) -> dict[str, object]:
+        state, actor, t = request.scope.get("state", {}), actor_of(request), self.texts(request)
+        said = request.query_params.get("said", "")
+        path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+        session = getattr(state.get("caller"), "session", None)
+        return {
+            "t": t,
+            "number": t.number,
+            "percent": t.percent,
+            "languages": languages(),
+            "actor": actor,
+            "logged_in": session is not None,
+            "csrf": "" if session is None else session.csrf,
+            "views": [view for view in _VIEWS if _may_see(view, actor)],
+            "view": "",
+            "may_judge": actor.role in ("operator", "engineer"),
+            "may_change": actor.role == "engineer",
+            "models": [loaded.name for loaded in self.station.shelf.all()],
+            "model": None,
+            "holds": dict(self.station.holds),
+            "insecure": self.station.settings.policy.insecure and session is None,
+            "here": path if safe_path(path) else "/",
+            "said": t(f"said.{said}") if _SAID.fullmatch(said) and f"said.{said}" in t.entries else None,
+        }
+
+    def model_name(self, name: str | None) -> str:
+        """Return the model that a view is about: the one that was asked for, or the first.
+
+        Raises:
+            NotFoundError: there is none of that name.
+        """
+        every = self.station.shelf.all()
+        if not name and every:
+            return every[0].name
+        return self.station.shelf.get(name or None).name
+
+
+class PageRoute(APIRoute):
+    """A route of the page: a refusal is told as a page, in the reader's language, and not as JSON."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the handler, which answers errors itself."""
+        handle = super().get_route_handler()
+
+        async def handled(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except TotalRecallError as error:
+                return _refusal(request, error.http_status, str(error))
+            except RequestValidationError as error:
+                said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:5])
+                return _refusal(request, 422, said)
+
+        return handled
+
+
+def _refusal(request: Request, status: int, detail: str) -> Response:
+    """Return why not, as a page; for htmx as a piece that is shown where messages are."""
+    page: Page = request.app.state.page
+    template = "refused_piece.html" if is_htmx(request) else "refused.html"
+    answer = page.render(request, template, {"status": status, "detail": detail}, status=status)
+    if is_htmx(request):
+        answer.headers["HX-Retarget"], answer.headers["HX-Reswap"] = "#message", "innerHTML"
+    return answer
+
+
+def actor_of(request: Request) -> Actor:
+    """Return who asks; anybody where nothing guards the station."""
+    actor = request.scope.get("state", {}).get("actor")
+    return actor if isinstance(actor, Actor) else ANYBODY
+
+
+def is_htmx(request: Request) -> bool:
+    """Tell whether htmx asks, for a part of a page."""
+    return request.headers.get("hx-request") == "true"
+
+
+def back_to(path: str, said: str = "") -> Response:
+    """Return the browser to a page, which then says what was done."""
+    if not safe_path(path):
+        raise NotFoundError("There is no such page.")
+    if said:
+        path += f"{'&' if '?' in path else '?'}said={said}"
+    return RedirectResponse(path, 303)
+
+
+def quoted(name: str) -> str:
+    """Return a name as a part of an address."""
+    return quote(name, safe="")
+
+
+def safe_path(path: str) -> bool:
+    """Tell whether a path stays within the station: from one slash on, and nothing that a browser reads otherwise."""
+    return len(path) < 2000 and _PATH.fullmatch(path) is not None
+
+
+def _may_see(view: str, actor: Actor) -> bool:
+    """Tell whether a view is in the menu of a role; `permissions.py` says what the role may do there."""
+    roles = _SEEN_BY.get(view)
+    return roles is None or actor.role in roles
+
+
+@cache
+def _environment() -> "Environment":
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parents[1] / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,  # a misspelt name is an error, not an empty place
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_cleaned,
+    )
+
+
+def _cleaned(value: object) -> object:
+    """Return what a template prints: mark-up and numbers as they are, texts without control characters and not endless.
+
+    jinja2 escapes them after this.
+    """
+    if hasattr(value, "__html__") or isinstance(value, (int, float)):
+        return value
+    text = "".join(
+        letter if letter.isprintable() or letter == "\N{NO-BREAK SPACE}" else "\N{REPLACEMENT CHARACTER}"
+        for letter in str(value)
+    )
+    return text if len(text) <= 4 * _LONGEST else text[: 2 * _LONGEST] + "…" + text[-_LONGEST:]

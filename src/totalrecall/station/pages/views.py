@@ -1,0 +1,111 @@
+"""What templates draw of an inspection: the verdict's look, the score beside the threshold, outlines, pictures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from totalrecall.errors import DataError, NotFoundError, PictureError
+from totalrecall.pictures.loading import picture_size
+from totalrecall.station.drawing import seen_of
+from totalrecall.station.records import Filter, Inspection
+
+if TYPE_CHECKING:
+    from totalrecall.station.station import Station
+
+__all__ = ["LOOKS", "Bar", "Shown", "inspection_of", "is_key", "latest", "shown"]
+
+# of each verdict the name of its shape, word and colour in the templates and the style sheet
+LOOKS = {"good": "ok", "defect": "ng", "no verdict": "none", "wrong product": "wrong", "unreadable": "unreadable"}
+_STRIP = 12
+_KEY_LENGTH = 32
+_BAR = 1000  # units of a score bar's length
+_FULL = 2.0  # a bar ends at so many thresholds
+_NOT_OF_THE_LINE = ("golden", "study")  # sources whose pictures the live view does not show
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A score as a bar, in thousandths of its length; the threshold is in the middle."""
+
+    length: int
+    limit: int = _BAR // 2
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """An inspection as a template draws it.
+
+    Attributes:
+        inspection: itself.
+        look: of its verdict, one of the values of `LOOKS`.
+        bar: its score, or None without score or threshold.
+        has_picture: whether its picture is still there.
+        has_heat: whether its heat map is.
+        size: height and width of its picture in pixels, for the outlines; None where it is not known.
+    """
+
+    inspection: Inspection
+    look: str
+    bar: Bar | None
+    has_picture: bool
+    has_heat: bool
+    size: tuple[int, int] | None = None
+
+
+def shown(station: "Station", inspection: Inspection, *, outlines: bool = False) -> Shown:
+    """Return an inspection as a template draws it.
+
+    Args:
+        station: where it is from.
+        inspection: to draw.
+        outlines: find out how large its picture is.
+    """
+    seen = station.recent.get(inspection.key)
+    has_picture = seen is not None or inspection.kept
+    has_picture = has_picture and inspection.verdict != "unreadable"
+    has_heat = has_picture and (seen.heat is not None if seen is not None else inspection.score is not None)
+    size = _size(station, inspection.key) if outlines and has_picture else None
+    return Shown(inspection, LOOKS[inspection.verdict], _bar(inspection), has_picture, has_heat, size)
+
+
+def latest(station: "Station", model: str | None) -> list[Inspection]:
+    """Return the last dozen inspections of a line, the newest first: from memory, or after a start from the history."""
+    held = [seen.inspection for seen in station.recent.last(4 * _STRIP, model)]
+    found: Sequence[Inspection] = held or station.history.find(Filter(model=model), limit=4 * _STRIP)
+    return [one for one in found if one.source not in _NOT_OF_THE_LINE][:_STRIP]
+
+
+def inspection_of(station: "Station", key: str) -> Inspection:
+    """Return an inspection of the history.
+
+    Raises:
+        NotFoundError: there is none of this key.
+    """
+    try:
+        found: Any = station.history.get(key)
+    except DataError:
+        found = None
+    if found is None:
+        raise NotFoundError(f"There is no inspection {key}.")
+    inspection: Inspection = found
+    return inspection
+
+
+def is_key(text: str | None) -> bool:
+    """Tell whether a text has the form of a key."""
+    return text is not None and len(text) == _KEY_LENGTH and all(letter in "0123456789abcdef" for letter in text)
+
+
+def _bar(inspection: Inspection) -> Bar | None:
+    score, threshold = inspection.score, inspection.threshold
+    if score is None or threshold is None or threshold <= 0:
+        return None
+    return Bar(round(_BAR * min(max(score / (_FULL * threshold), 0.0), 1.0)))
+
+
+def _size(station: "Station", key: str) -> tuple[int, int] | None:
+    try:
+        picture, _ = seen_of(station, key)
+        return picture_size(picture)
+    except (NotFoundError, PictureError):
+        return None

@@ -1,0 +1,282 @@
+"""The station's page in a real browser: what people do at the line, from the first picture to the way back."""
+
+import re
+import shutil
+import socket
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from totalrecall.registry import load_detector
+from totalrecall.station.app import guarded
+from totalrecall.station.records import ANYBODY, Filter
+from totalrecall.station.settings import StationSettings
+from totalrecall.station.station import Station
+
+CHROMIUM = Path("/usr/bin/chromium")
+sync_api = pytest.importorskip("playwright.sync_api")
+uvicorn = pytest.importorskip("uvicorn")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not CHROMIUM.is_file(), reason="chromium is not installed (Debian: apt-get install chromium)"),
+]
+PASSWORD = "a long password 7"
+
+
+@pytest.fixture(scope="module")
+def pictures(parts):
+    return sorted((parts / "test").rglob("*.png"))
+
+
+@pytest.fixture(scope="module")
+def served(model, parts, pictures, tmp_path_factory):
+    """A station behind its guard at an address of this computer; its model rejects half of the test pictures."""
+    path = shutil.copy(model, tmp_path_factory.mktemp("models") / "part.trecall")
+    detector = load_detector(path)
+    detector.update(threshold=float(np.median([detector.predict(picture).score for picture in pictures])))
+    detector.save(path)
+    station = Station(
+        StationSettings(
+            models=(path,), folder=tmp_path_factory.mktemp("station"), watch_seconds=0, keep_good=1.0, near_miss=1.0
+        )
+    )
+    station.start()
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        config = uvicorn.Config(guarded(station), log_level="error", lifespan="off", ws="none")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
+        thread.start()
+        try:
+            yield station, f"http://127.0.0.1:{sock.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(30)
+            station.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def lonely_page(browser):
+    """A page on a tablet, which may lose the station."""
+    context = browser.new_context(viewport={"width": 1024, "height": 768}, locale="en")
+    yield context.new_page()
+    context.close()
+
+
+@pytest.fixture
+def page(lonely_page):
+    """A page on a tablet; a complaint of the browser, such as a refusal of the security policy, fails the test."""
+    opened = lonely_page
+    said: list[str] = []
+    opened.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+    opened.on("pageerror", lambda error: said.append(str(error)))
+    yield opened
+    assert said == []
+
+
+def upload(page, *paths):
+    page.locator("input[name=file]").set_input_files([str(path) for path in paths])
+
+
+def test_a_picture_is_uploaded_and_its_verdict_stands_there_at_once(served, page, pictures):
+    station, url = served
+    page.goto(url)
+    sync_api.expect(page.locator(".verdict")).to_contain_text("Waiting")
+    page.locator("input[name=serial]").fill("A-1")
+    upload(page, pictures[0])
+    sync_api.expect(page.locator(".now .facts")).to_contain_text("A-1")
+    inspection = station.history.find(limit=1)[0]
+    word = {"defect": "NG", "good": "OK"}[inspection.verdict]
+    sync_api.expect(page.locator(".verdict b")).to_have_text(word)
+    sync_api.expect(page.locator("#spoken")).to_contain_text("A-1")  # read aloud by a screen reader
+    assert float(page.locator(".verdict b").evaluate("one => getComputedStyle(one).fontSize").removesuffix("px")) >= 58
+
+
+def test_the_live_view_follows_the_line_by_itself(served, page, pictures):
+    station, url = served
+    page.goto(url)
+    for number, path in enumerate(pictures):
+        station.inspect(path.read_bytes(), name=path.name, serial=f"L-{number}")
+    sync_api.expect(page.locator(".now .facts")).to_contain_text(f"L-{len(pictures) - 1}")
+    sync_api.expect(page.locator(".strip li")).to_have_count(min(len(station.recent.last(12)), 12))
+
+
+def test_the_slider_fades_the_heat_and_the_next_picture_keeps_it(served, page, pictures):
+    station, url = served
+    page.goto(url)
+    heat = page.locator(".stage img.heat")
+    slider = page.get_by_role("slider", name="Heat map")
+    slider.fill("20")
+    sync_api.expect(heat).to_have_css("opacity", "0.2")
+    station.inspect(pictures[0].read_bytes(), name="again", serial="N-1")
+    sync_api.expect(page.locator(".now .facts")).to_contain_text("N-1")
+    sync_api.expect(heat).to_have_css("opacity", "0.2")
+    page.get_by_role("button", name="On / off").click()
+    sync_api.expect(heat).to_have_css("opacity", "0")
+    page.reload()
+    sync_api.expect(heat).to_have_css("opacity", "0")  # this tablet keeps it
+
+
+def test_a_queue_is_judged_by_the_keyboard_alone(served, page):
+    station, url = served
+    queue = [one.key for one in station.history.find(Filter(to_judge=True))]
+    assert len(queue) >= 3
+    page.goto(f"{url}/judge")
+    shown = page.locator(".stage .picture")
+    sync_api.expect(shown).to_have_attribute("src", f"/pictures/{queue[0]}/picture.jpg")
+    page.keyboard.press("ArrowRight")
+    sync_api.expect(shown).to_have_attribute("src", f"/pictures/{queue[1]}/picture.jpg")
+    page.keyboard.press("ArrowLeft")
+    sync_api.expect(shown).to_have_attribute("src", f"/pictures/{queue[0]}/picture.jpg")
+    page.keyboard.press("d")
+    sync_api.expect(shown).to_have_attribute("src", f"/pictures/{queue[1]}/picture.jpg")
+    assert station.history.get(queue[0]).judgement == "defect"
+    page.keyboard.press("f")
+    sync_api.expect(shown).to_have_attribute("src", f"/pictures/{queue[2]}/picture.jpg")
+    assert station.history.get(queue[1]).judgement == "fine"
+    page.keyboard.press("u")
+    sync_api.expect(shown).to_have_attribute("src", f"/pictures/{queue[1]}/picture.jpg")
+    assert station.history.get(queue[1]).judgement is None
+    before = page.locator("[data-heat-toggle]").get_attribute("aria-pressed")
+    page.keyboard.press(" ")
+    sync_api.expect(page.locator("[data-heat-toggle]")).not_to_have_attribute("aria-pressed", before)
+    page.keyboard.press("f")
+    sync_api.expect(page.locator(".progress p")).to_contain_text("2 judged")
+    page.goto(f"{url}/trail")
+    assert page.locator("tbody tr").first.inner_text().split("\t")[3] == "judge"
+
+
+def test_the_handle_of_the_threshold_tells_the_false_alarms_and_is_applied(served, page):
+    station, url = served
+    page.goto(f"{url}/threshold")
+    before = station.shelf.get("part").judge.threshold_
+    page.get_by_label("Good parts per day").fill("10000")
+    alarms = page.locator('[data-shows="alarms"]')
+    handle = page.locator("[data-handle] path").bounding_box()
+    page.mouse.move(handle["x"] + handle["width"] / 2, handle["y"] + 6)
+    page.mouse.down()
+    page.mouse.move(handle["x"] + 400, handle["y"] + 6, steps=4)
+    page.mouse.up()
+    moved = float(page.locator("#score").input_value())
+    assert moved > before
+    share = station.shelf.get("part").judge.calibration_.expected_rate(moved)
+    told = float(re.sub(r"[^0-9.]", "", alarms.inner_text()))
+    assert told == pytest.approx(10000 * share, rel=0.05, abs=0.2)
+    page.get_by_role("button", name="10 %").click()
+    sync_api.expect(page.locator('[data-shows="rate"]')).to_have_text("10%")
+    sync_api.expect(alarms).to_have_text("1,000")
+    page.get_by_role("button", name="Use this threshold").click()
+    sync_api.expect(page.locator(".said")).to_have_text("The new threshold is in use.")
+    assert station.shelf.get("part").judge.calibration_.rate == pytest.approx(0.1)
+
+
+def test_the_language_is_chosen_by_the_menu_and_stays(served, page):
+    _, url = served
+    page.goto(f"{url}/history?verdict=defect")
+    page.get_by_label("Language").select_option("de")
+    sync_api.expect(page.locator("h1")).to_have_text("Verlauf")
+    assert page.url == f"{url}/history?verdict=defect"
+    page.goto(f"{url}/drift")
+    sync_api.expect(page.locator("html")).to_have_attribute("lang", "de")
+
+
+@pytest.mark.parametrize("size", [(1024, 768), (768, 1024), (1440, 900)])
+def test_no_view_is_wider_than_the_screen(served, page, size):
+    _, url = served
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    for path in (
+        "/",
+        "/judge",
+        "/threshold",
+        "/history",
+        "/drift",
+        "/models",
+        "/models/part",
+        "/users",
+        "/trail",
+    ):
+        page.goto(f"{url}{path}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= size[0], path
+
+
+def test_nothing_shown_has_too_little_contrast_or_is_too_small_to_touch(served, page):
+    _, url = served
+    for path in ("/", "/judge", "/threshold", "/history", "/models/part", "/users"):
+        page.goto(f"{url}{path}")
+        assert page.evaluate(CONTRAST) == [], path
+
+
+CONTRAST = """() => {
+  const channels = text => text.match(/[\\d.]+/g).map(Number);
+  const luminance = ([r, g, b]) => [r, g, b].map(one => one / 255)
+    .map(one => one <= 0.03928 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, one, at) => sum + one * [0.2126, 0.7152, 0.0722][at], 0);
+  const ground = one => {
+    for (; one; one = one.parentElement) {
+      const colour = channels(getComputedStyle(one).backgroundColor);
+      if (colour.length < 4 || colour[3] === 1) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const bad = [];
+  for (const one of document.querySelectorAll("main *, header *")) {
+    const words = [...one.childNodes].filter(node => node.nodeType === 3 && node.data.trim()).length;
+    const box = one.getBoundingClientRect(), style = getComputedStyle(one);
+    if (box.width < 2 || style.visibility === "hidden" || one.closest("svg, .unseen, :disabled, option")) continue;
+    if (words) {
+      const [a, b] = [luminance(channels(style.color)), luminance(ground(one))].sort((x, y) => y - x);
+      const said = `contrast ${one.className || one.tagName}: ${one.textContent.slice(0, 30)}`;
+      if ((a + 0.05) / (b + 0.05) < 4.5) bad.push(said);
+    }
+    if (one.matches("button, select, a.button") && box.height < 34) bad.push(`small ${one.textContent.slice(0, 30)}`);
+  }
+  return bad;
+}"""
+
+
+def test_a_station_that_is_gone_is_told(served, lonely_page):
+    _, url = served
+    lonely_page.goto(url)
+    lonely_page.route("**/live/now**", lambda route: route.abort())
+    sync_api.expect(lonely_page.locator("#lost")).to_contain_text("No connection")
+    lonely_page.unroute("**/live/now**")
+    sync_api.expect(lonely_page.locator("#lost")).to_be_hidden()
+
+
+def test_people_log_in_and_see_what_they_may_do(served, page):
+    """The last test of the file: from here on everybody must log in."""
+    station, url = served
+    page.goto(f"{url}/users")
+    form = page.locator("form[action='/users']")
+    form.get_by_label("Name").fill("Eva")
+    form.get_by_label("Password").fill(PASSWORD)
+    form.get_by_role("button").click()
+    page.wait_for_url("**/login**")
+    station.users.add("Ada", "auditor", PASSWORD, ANYBODY)
+
+    def log_in(name, password):
+        page.get_by_label("Name").fill(name)
+        page.get_by_label("Password").fill(password)
+        page.get_by_role("button", name="Log in").click()
+
+    log_in("Eva", "not this one")
+    sync_api.expect(page.locator(".refused")).to_have_text("The name or the password is wrong.")
+    log_in("Eva", PASSWORD)
+    sync_api.expect(page.locator("h1")).to_have_text("Users")
+    page.goto(f"{url}/judge")
+    page.get_by_role("button", name="Log out").click()
+    page.wait_for_url("**/login**")
+    log_in("Ada", PASSWORD)
+    page.wait_for_url(f"{url}/")
+    sync_api.expect(page.locator("nav")).to_contain_text("Trail")
+    sync_api.expect(page.locator("nav")).not_to_contain_text("Judge")
+    assert page.locator("input[type=file]").count() == 0

@@ -1,0 +1,369 @@
+"""The station's page: every view answers, does what its buttons say, and prints what people type as text."""
+
+import re
+import shutil
+from html import unescape
+
+import numpy as np
+import pytest
+
+from tests.stations import started
+from totalrecall.registry import load_detector
+from totalrecall.station.pages import texts
+from totalrecall.station.records import ANYBODY, Filter
+
+NASTY = "<script>alert('x')</script>&\"'"
+
+
+@pytest.fixture(scope="module")
+def place(model, pictures, tmp_path_factory):
+    """A model that rejects half of the test pictures."""
+    path = shutil.copy(model, tmp_path_factory.mktemp("models") / "part.trecall")
+    detector = load_detector(path)
+    detector.update(threshold=float(np.median([detector.predict(picture).score for picture in pictures])))
+    detector.save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def running(place, tmp_path_factory):
+    with started(tmp_path_factory.mktemp("station"), place, keep_good=1.0) as (station, client):
+        client.follow_redirects = False
+        yield station, client
+
+
+@pytest.fixture(scope="module")
+def pictures(parts):
+    return sorted((parts / "test").rglob("*.png"))
+
+
+@pytest.fixture(scope="module")
+def inspected(running, pictures):
+    """The inspections of the test pictures, with odd names and serial numbers."""
+    station, _ = running
+    return [
+        station.inspect(path.read_bytes(), name=f"{NASTY}{number}", serial=f"S-{number}", line="line 1")
+        for number, path in enumerate(pictures)
+    ]
+
+
+def text_of(answer):
+    return unescape(re.sub(r"<[^>]*>", " ", answer.text))
+
+
+VIEWS = (
+    "/", "/judge", "/threshold", "/history", "/drift", "/models", "/models/part",
+    "/trail?verify=true", "/users", "/login",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("path", VIEWS)
+@pytest.mark.parametrize("language", ["en", "de", "zh"])
+def test_a_view_answers_in_the_language_that_the_browser_asks_for(running, inspected, path, language):
+    _, client = running
+    answer = client.get(path, headers={"Accept-Language": language})
+    assert answer.status_code == 200
+    assert f'<html lang="{language}">' in answer.text
+    assert texts.languages()[language]("nav.live") in answer.text or path == "/login"
+    assert "style=" not in answer.text  # the content security policy would leave it out
+    assert not re.search(r"<script(?! src)|\son[a-z]+=", answer.text)
+
+
+@pytest.mark.parametrize("path", [*VIEWS, "INSPECTION"])
+def test_what_clients_send_is_printed_as_text(running, inspected, path):
+    _, client = running
+    path = path.replace("INSPECTION", f"/history/{inspected[0].key}")
+    page = client.get(path).text
+    assert "<script>alert" not in page
+    if path in ("/", "/judge", "/history") or "history/" in path:
+        assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt;&amp;&#34;&#39;" in page
+
+
+def test_every_field_has_a_label(running, inspected):
+    _, client = running
+    for path in VIEWS:
+        page = client.get(path).text
+        for field in re.findall(r"<(?:input|select|textarea)[^>]*>", page):
+            if 'type="hidden"' in field:
+                continue
+            name = re.search(r'id="([^"]+)"', field)
+            before = page[: page.index(field)]
+            inside = before.rfind("<label") > before.rfind("</label>")
+            assert inside or "aria-label=" in field or (name and f'for="{name[1]}"' in page), (path, field)
+
+
+def test_every_picture_has_an_alternative_text_and_every_drawing_a_role(running, inspected):
+    _, client = running
+    for path in (*VIEWS, f"/history/{inspected[0].key}"):
+        page = client.get(path).text
+        assert all(" alt=" in picture for picture in re.findall(r"<img[^>]*>", page))
+        assert all("aria-hidden" in one or 'role="img"' in one for one in re.findall(r"<svg[^>]*>", page))
+
+
+def test_the_live_view_shows_the_last_inspection_and_tells_when_nothing_is_new(running, inspected):
+    _, client = running
+    last = inspected[-1]
+    page = client.get("/").text
+    assert f'src="/pictures/{last.key}/picture.jpg"' in page
+    assert f"S-{len(inspected) - 1}" in page
+    assert client.get(f"/live/now?seen={last.key}").status_code == 204
+    assert client.get("/live/now?model=part&seen=" + inspected[0].key).status_code == 200
+    assert client.get("/live/now?model=nothing&seen=").status_code in (204, 404)
+
+
+def test_the_live_view_says_the_verdict_by_a_word_and_a_shape(running, inspected):
+    _, client = running
+    for inspection in inspected:
+        page = client.get(f"/history/{inspection.key}").text
+        look = {"defect": "ng", "good": "ok"}[inspection.verdict]
+        assert f'<svg class="shape {look}"' in page
+        assert f"<b>{look.upper()}</b>" in page
+
+
+def test_a_picture_that_is_sent_by_hand_is_inspected(running, inspected, pictures):
+    station, client = running
+    before = station.history.count()
+    files = [("file", ("mine.png", pictures[0].read_bytes(), "image/png"))]
+    answer = client.post("/live/inspect", files=files, data={"serial": "H-1"}, headers={"HX-Request": "true"})
+    assert answer.status_code == 200
+    assert "H-1" in answer.text
+    newest = station.history.find(limit=1)[0]
+    assert (newest.name, newest.serial, newest.source) == ("mine.png", "H-1", "page")
+    assert station.history.count() == before + 1
+    assert client.post("/live/inspect?model=part", files=files).headers["location"] == "/?model=part"
+
+
+def test_a_file_that_is_no_picture_is_told_beside_the_verdict(running):
+    _, client = running
+    files = [("file", (NASTY, b"no picture", "image/png"))]
+    answer = client.post("/live/inspect", files=files, headers={"HX-Request": "true"})
+    assert answer.status_code == 200
+    assert 'class="verdict unreadable"' in answer.text
+    assert "<script>alert" not in answer.text
+
+
+def test_pictures_are_given_as_a_browser_shows_them(running, inspected):
+    _, client = running
+    key = inspected[0].key
+    for what, kind, start in (
+        ("picture.jpg", "image/jpeg", b"\xff\xd8"),
+        ("small.jpg", "image/jpeg", b"\xff\xd8"),
+        ("heat.png", "image/png", b"\x89PNG"),
+    ):
+        answer = client.get(f"/pictures/{key}/{what}")
+        assert (answer.status_code, answer.headers["content-type"]) == (200, kind)
+        assert answer.content.startswith(start)
+        assert "immutable" in answer.headers["cache-control"]
+    assert client.get(f"/pictures/{key}/secret").status_code == 404
+    assert client.get("/pictures/..%2e/picture.jpg").status_code in (400, 404)
+
+
+def test_a_judgement_is_written_down_with_the_trail_and_taken_back(running, inspected):
+    station, client = running
+    key = next(one.key for one in inspected if one.verdict == "defect")
+    queue = station.history.count(Filter(to_judge=True))
+    answer = client.post(f"/judge/{key}", data={"judgement": "fine"}, headers={"HX-Request": "true"})
+    assert answer.status_code == 200
+    assert f'name="done" value="{key}"' in answer.text
+    assert (station.history.get(key).judgement, station.history.get(key).judged_by) == ("fine", "local")
+    assert station.history.count(Filter(to_judge=True)) == queue - 1
+    back = client.post(
+        f"/judge/{key}", data={"judgement": "", "done": key, "count": "1"}, headers={"HX-Request": "true"}
+    )
+    assert f"/pictures/{key}/picture.jpg" in back.text  # it is the one to be judged again
+    assert station.history.get(key).judgement is None
+    actions = [row.action for row in station.trail.rows(limit=2)]
+    assert actions == ["judge", "judge"]
+
+
+def test_the_queue_goes_back_and_forth(running, inspected):
+    station, client = running
+    keys = [one.key for one in station.history.find(Filter(to_judge=True))]
+    assert len(keys) >= 2
+    page = client.get(f"/judge?at={keys[0]}").text
+    assert f"at={keys[1]}" in page
+    assert 'data-shortcut="ArrowRight"' in page
+    assert 'data-shortcut="ArrowLeft"' not in page
+    assert f"/pictures/{keys[1]}/picture.jpg" in page  # the next one is loaded ahead
+    last = client.get(f"/judge?at={keys[-1]}").text
+    assert f"at={keys[-2]}" in last
+    assert 'data-shortcut="ArrowRight"' not in last
+
+
+@pytest.mark.parametrize(
+    ("path", "data", "status"),
+    [
+        ("/judge/" + "0" * 32, {"judgement": "fine"}, 404),
+        ("/judge/KEY", {"judgement": "perhaps"}, 422),
+        ("/judge/KEY", {"judgement": "fine", "done": "../../x"}, 404),
+        ("/judge/KEY", {"judgement": "fine", "back": "//evil.example/"}, 404),
+        ("/judge/KEY", {"judgement": "fine", "back": "/\\evil.example/"}, 404),
+        ("/judge/KEY", {"count": "many"}, 422),
+        ("/threshold", {"model": "part", "score": "nan"}, 422),
+        ("/threshold", {"model": "nothing", "score": "1"}, 404),
+        ("/drift/reset", {"model": "part", "reason": "   "}, 422),
+        ("/models/nothing/reload", {}, 404),
+    ],
+)
+def test_a_refusal_is_a_page_that_says_why(running, inspected, path, data, status):
+    _, client = running
+    answer = client.post(path.replace("KEY", inspected[0].key), data=data)
+    assert answer.status_code == status
+    assert answer.headers["content-type"].startswith("text/html")
+    assert 'class="refused"' in answer.text
+    piece = client.post(path.replace("KEY", inspected[0].key), data=data, headers={"HX-Request": "true"})
+    assert "<html" not in piece.text or status == 404
+
+
+def test_no_page_leads_out_of_the_station(running):
+    _, client = running
+    for back in ("//evil.example/", "https://evil.example/", "/\\evil.example", "javascript:alert(1)", "/a\nb"):
+        assert client.get("/language", params={"language": "de", "back": back}).status_code == 404
+    answer = client.get("/language", params={"language": "de", "back": "/history?text=%C3%A4&span=day"})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/history?text=%C3%A4&span=day")
+    assert answer.headers["set-cookie"].startswith("totalrecall_language=de")
+    client.cookies.clear()
+    assert client.get("/language", params={"language": "tlh"}).status_code == 422
+
+
+def test_the_threshold_view_knows_the_share_above_every_threshold(running, inspected):
+    station, client = running
+    page = client.get("/threshold?model=part&parts=5000").text
+    judge = station.shelf.get("part").judge
+    assert f'data-in-use="{judge.threshold_}"' in page
+    assert 'value="5000"' in page
+    for level in judge.promise_.levels():
+        assert f'data-level="{level.threshold}"' in page
+
+
+def test_a_threshold_is_changed_in_the_file_and_in_the_trail(running, inspected):
+    station, client = running
+    before = station.shelf.get("part")
+    wanted = 1.1 * before.judge.threshold_
+    answer = client.post("/threshold", data={"model": "part", "score": repr(wanted), "rate": ""})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/threshold?model=part&said=threshold_changed")
+    after = station.shelf.get("part")
+    assert after.judge.threshold_ == pytest.approx(wanted)
+    assert after.sha256 != before.sha256
+    assert "set by hand" in text_of(client.get("/threshold"))
+    row = next(row for row in station.trail.rows() if row.action == "threshold")
+    assert row.subject == "part"
+    assert client.post("/threshold", data={"model": "part", "score": "1", "rate": "0.1"}).status_code == 303
+    assert station.shelf.get("part").judge.promise_.calibrated  # a stated rate keeps what it promises
+    assert station.shelf.get("part").judge.calibration_.rate == pytest.approx(0.1)
+
+
+def test_the_history_is_filtered_paged_and_downloaded(running, inspected):
+    station, client = running
+    defects = station.history.find(Filter(verdict="defect"))
+    page = client.get("/history?verdict=defect").text
+    assert all(f'href="/history/{one.key}"' in page for one in defects)
+    good = next(one for one in inspected if one.verdict == "good")
+    assert f'href="/history/{good.key}"' not in page
+    assert f"/history/{good.key}" in client.get("/history", params={"serial": good.serial}).text
+    assert "/history/" + good.key not in client.get("/history?until=2001-01-01T00:00").text
+    csv = client.get("/history.csv?verdict=defect")
+    assert csv.headers["content-disposition"].startswith("attachment")
+    assert csv.text.lstrip("\ufeff").splitlines()[0].startswith("id,at,model")
+    assert len(csv.text.splitlines()) == 1 + len(defects)
+    assert client.get("/history?verdict=perhaps").status_code == 422
+    assert client.get("/history?since=yesterday").status_code == 422
+    assert client.get("/history?before=" + "0" * 32).status_code == 404
+
+
+def test_the_history_goes_on_page_by_page(running, pictures, monkeypatch):
+    from totalrecall.station.pages import looking_back
+
+    monkeypatch.setattr(looking_back, "_PAGE", 3)
+    station, client = running
+    keys, path = [], "/history"
+    while path:
+        page = client.get(path).text
+        keys += re.findall(r'<td class="thumb"><a href="/history/([0-9a-f]{32})"', page)
+        older = re.search(r'href="(/history\?[^"]*before=[^"]*)"', page)
+        path = unescape(older[1]) if older else None
+    assert keys == [one.key for one in station.history.find(limit=1000)]
+
+
+def test_the_watch_begins_anew_with_a_reason(running, inspected):
+    station, client = running
+    answer = client.post("/drift/reset", data={"model": "part", "reason": NASTY})
+    assert answer.headers["location"] == "/drift?said=drift_reset"
+    row = station.trail.rows(limit=1)[0]
+    assert (row.action, row.subject) == ("drift reset", "part")
+    assert "<script>alert" not in client.get("/trail").text
+
+
+def test_what_was_done_is_said_and_nothing_else_is(running):
+    _, client = running
+    assert "The new threshold is in use." in client.get("/threshold?said=threshold_changed").text
+    for said in ("<b>", "nothing", "../x", "threshold_changed<"):
+        assert 'class="said"' not in client.get("/threshold", params={"said": said}).text
+
+
+def test_files_of_the_page_are_fixed_and_known_by_their_content(running):
+    _, client = running
+    answer = client.get("/static/station.js")
+    assert answer.headers["content-type"].startswith("text/javascript")
+    assert client.get("/static/station.js", headers={"If-None-Match": answer.headers["etag"]}).status_code == 304
+    assert client.get("/static/htmx.LICENSE.txt").text.startswith("Zero-Clause BSD")
+    for path in ("/static/../app.py", "/static/%2e%2e/app.py", "/static/nothing.css", "/static//etc/passwd"):
+        assert client.get(path).status_code in (400, 404)
+
+
+def test_a_station_without_pictures_waits_for_the_first(place, tmp_path):
+    with started(tmp_path / "station", place) as (_, client):
+        for path in VIEWS:
+            assert client.get(path).status_code == 200
+        assert "Waiting for the first picture" in client.get("/").text
+        assert "Nothing is left to judge" in client.get("/judge").text
+        assert client.get("/live/now?seen=").status_code == 204
+
+
+def test_after_a_restart_the_last_pictures_are_those_of_the_history(place, pictures, tmp_path):
+    with started(tmp_path / "station", place, keep_good=1.0) as (station, _):
+        key = station.inspect(pictures[0].read_bytes(), name="before").key
+    with started(tmp_path / "station", place, keep_good=1.0) as (_, client):
+        page = client.get("/").text
+        assert f"/pictures/{key}/picture.jpg" in page
+        assert client.get(f"/pictures/{key}/picture.jpg").status_code == 200
+
+
+def test_a_logged_in_person_sees_what_the_role_may_do(place, pictures, tmp_path):
+    with started(tmp_path / "station", place, keep_good=1.0) as (station, client):
+        for name, role in (("Eva", "engineer"), ("Olaf", "operator"), ("Ada", "auditor")):
+            station.users.add(name, role, "a long password 7", ANYBODY)
+        key = station.inspect(pictures[-1].read_bytes(), name="one").key
+        client.follow_redirects = False
+        origin = {"Origin": "http://127.0.0.1:8000", "Accept": "text/html", "Sec-Fetch-Site": "same-origin"}
+        assert client.get("/", headers=origin).status_code in (303, 401)
+        seen = {}
+        for name in ("Eva", "Olaf", "Ada"):
+            client.cookies.clear()
+            form = {"name": name, "password": "a long password 7", "next": "/judge"}
+            assert client.post("/login", data=form, headers=origin).headers["location"] == "/judge"
+            page = client.get("/").text
+            seen[name] = re.findall(r'<a href="(/[a-z]*)"', page)
+            csrf = re.search(r"X-CSRF-Token&#34;: &#34;([0-9a-f]+)|X-CSRF-Token\": \"([0-9a-f]+)", page)
+            token = next(filter(None, csrf.groups()))
+            without = client.post(f"/judge/{key}", data={"judgement": "fine"}, headers=origin)
+            assert without.status_code == 403
+            answer = client.post(f"/judge/{key}", data={"judgement": "fine", "csrf": token}, headers=origin)
+            assert answer.status_code == (403 if name == "Ada" else 303)
+            assert ("Use this threshold" in client.get("/threshold").text) == (name == "Eva")
+            assert client.get("/users").status_code == (200 if name == "Eva" else 403)
+            assert client.get("/trail").status_code == (403 if name == "Olaf" else 200)
+        assert "/users" in seen["Eva"]
+        assert "/users" not in seen["Olaf"]
+        assert "/judge" in seen["Olaf"]
+        assert "/judge" not in seen["Ada"]
+        assert "/trail" in seen["Ada"]
+
+
+def test_the_login_page_says_what_was_wrong_and_keeps_where_one_wanted_to_go(running):
+    _, client = running
+    page = client.get("/login?problem=wrong&next=/history?verdict=defect").text
+    assert "The name or the password is wrong." in page
+    assert 'name="next" value="/history?verdict=defect"' in page
+    assert 'name="next" value="/"' in client.get("/login?next=//evil.example").text
+    assert "Try again in 30 s." in client.get("/login?problem=wait&seconds=30").text
