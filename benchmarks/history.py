@@ -60,7 +60,11 @@ def added_per_second(address: str, threads: int, seconds: float) -> dict[str, fl
         assert history.count() == len(every)
         assert Trail(database).verify().is_whole
     p50, p99 = np.percentile(every * 1000, [50, 99])
-    return {"per_second": round(len(every) / seconds, 1), "p50_ms": round(p50, 2), "p99_ms": round(p99, 2)}
+    return {
+        "per_second": round(len(every) / seconds, 1),
+        "p50_ms": round(float(p50), 2),
+        "p99_ms": round(float(p99), 2),
+    }
 
 
 def main(seconds: float) -> None:
@@ -84,7 +88,6 @@ def main(seconds: float) -> None:
                 ratio = facts["per_second"] / syncs
                 row = {"database": name, "threads": threads, **facts, "syncs_per_second": round(syncs, 1)}
                 rows.append({**row, "ratio": round(ratio, 2), "load": round(os.getloadavg()[0], 1)})
-                print(rows[-1], flush=True)
     record("history", rows)
 
 

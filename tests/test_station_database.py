@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from setuptools import find_packages
 from sqlalchemy import create_engine, func, insert, inspect, select, text
 from sqlalchemy.exc import IntegrityError
 
@@ -221,10 +220,11 @@ def test_a_user_who_may_make_no_tables_is_told_so(postgresql):
     assert line.endswith("cannot be used: permission denied for schema public.")
 
 
-def test_the_migrations_are_in_the_package():
-    """Its folders are found by setuptools, as it builds a wheel."""
-    found = find_packages(Path(totalrecall.__file__).parents[1])
-    assert {"totalrecall.station.migrations", "totalrecall.station.migrations.versions"} <= set(found)
+def test_the_migrations_are_in_a_wheel():
+    """What has an `__init__.py` is a package, and setuptools packs every one."""
+    folder = Path(totalrecall.__file__).parent / "station"
+    assert [path for path in folder.rglob("*.py") if not (path.parent / "__init__.py").is_file()] == []
+    assert (folder / "migrations" / "versions" / "v0001.py").is_file()
 
 
 def test_without_create_nothing_is_made(address, tmp_path):
