@@ -67,7 +67,8 @@ def add_judging(routes: APIRouter, page: Page) -> None:
         inspection = inspection_of(station, key if is_key(key) else "?")
         name = station.shelf.get(model).name if model else None
         after = _after(station, name, key) if judgement else key
-        station.history.judge(inspection.key, judgement or None, actor_of(request))
+        said = station.history.judge(inspection.key, judgement or None, actor_of(request))
+        station.kept.judged(said)  # a picture that was judged goes before one that was not
         keys = [one for one in _keys(done) if one != key]
         if judgement:
             sitting = Sitting(name, (key, *keys)[:_UNDOABLE], count + 1)
