@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from totalrecall.cli.common import check_target, complain, emit
 from totalrecall.cli.paths import OUTPUT
 from totalrecall.cli.station_options import add_database_options, open_database
+from totalrecall.cli.station_quality import add_quality_parsers
 from totalrecall.cli.station_users import add_parsers
 from totalrecall.errors import SettingError
 from totalrecall.system.files import refuse_overwriting, write_atomically
@@ -25,9 +26,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     """Add the command."""
     parser = subparsers.add_parser(
         "station",
-        help="check the audit trail of a station, write its history as CSV, manage its users and tokens",
+        help="check the audit trail of a station, write its history, manage its users, prove that it is fit",
         description="An inspection station from the command line: check its audit trail, write its history as CSV, "
-        "manage its users and tokens. The station may run meanwhile. It needs the extra [station].",
+        "manage its users and tokens. The station may run meanwhile. It needs the extra [station]. And the proof that "
+        "an inspection is fit to decide, without it: a gauge study, and the evidence sheet of a model.",
     )
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     verifying = actions.add_parser(
@@ -55,6 +57,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     writing.set_defaults(run=run_csv)
     add_parsers(actions)
+    add_quality_parsers(actions)
 
 
 def _add_filter_options(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,109 @@
+"""The evidence sheet, and the commands `station study` and `station evidence`."""
+
+import json
+import shutil
+
+import pytest
+
+from tests.commands import complaint, run
+from tests.parts import stripes
+from tests.striped import defect_picture, fit_striped, good_picture, png
+from totalrecall import load_detector
+from totalrecall.errors import DataError, SettingError
+from totalrecall.station.evidence import Criteria, evidence_html, gather_evidence
+from totalrecall.station.labelled import read_parts
+from totalrecall.system.files import file_sha256, sha256
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    return fit_striped(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    """Six good parts, of which three are called defects, and five damaged ones, two pictures each."""
+    root = tmp_path_factory.mktemp("labelled")
+    for truth, count, picture in (("good", 6, good_picture), ("dent", 5, defect_picture)):
+        for number in range(count):
+            folder = root / truth / f"{number}"
+            folder.mkdir(parents=True)
+            for at in range(2):
+                (folder / f"{at}.png").write_bytes(picture(number))
+    return root
+
+
+def test_a_sheet_names_what_was_tested_and_judges_by_the_criteria(fitted, labelled):
+    parts = read_parts(labelled)
+    detector = load_detector(fitted)
+    alarms = sum(detector.predict(good_picture(at)).verdict != "good" for at in range(6))
+    evidence = gather_evidence(fitted, parts, Criteria(0.02, 0.95))
+    assert (evidence.found.count, evidence.found.total) == (10, 10)
+    assert (evidence.false_alarms.count, evidence.false_alarms.total) == (2 * alarms, 12)
+    assert not evidence.passed
+    assert gather_evidence(fitted, parts, Criteria(1.0, 1.0)).passed
+    assert evidence.model_sha256 == file_sha256(fitted)
+    lines = sorted(f"{file_sha256(path)} {part.truth}\n" for part in parts for path in part.pictures)
+    assert evidence.pictures_sha256 == sha256("".join(lines).encode())
+    facts = json.loads(json.dumps(evidence.to_json(), allow_nan=False))
+    assert facts["threshold"] == detector.threshold_
+    assert facts["versions"]["openvino"][0].isdigit()
+    assert facts["facts"]["settings"]["false_alarm_rate"] == 0.1
+    page = evidence_html(evidence)
+    assert "FAILED" in page
+    assert evidence.model_sha256 in page
+    assert page.count("(score ") == 2 * alarms
+
+
+def test_learnt_pictures_are_no_evidence(labelled, tmp_path):
+    for at in range(12):
+        (tmp_path / "good").mkdir(exist_ok=True)
+        (tmp_path / "good" / f"{at}.png").write_bytes(png(stripes(at)))
+    from tests.parts import made_to_grow
+
+    place = made_to_grow("compact").fit(tmp_path / "good").save(tmp_path / "part.trecall")
+    shutil.copytree(labelled, tmp_path / "labelled")
+    (tmp_path / "labelled" / "good" / "known.png").write_bytes((tmp_path / "good" / "3.png").read_bytes())
+    evidence = gather_evidence(place, read_parts(tmp_path / "labelled"), Criteria(1, 0))
+    assert [name.rpartition("/")[2] for name in evidence.learnt] == ["known.png"]
+    assert evidence.false_alarms.total == 12
+    assert "1 picture of those given were learnt" in " ".join(evidence.sentences())
+    with pytest.raises(DataError, match="no good ones"):
+        gather_evidence(
+            place, [part for part in read_parts(tmp_path / "labelled") if "known" in part.name], Criteria(1, 0)
+        )
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.5, float("nan")])
+def test_a_criterion_is_a_share(value):
+    with pytest.raises(SettingError, match="must be from 0 to 1"):
+        Criteria(value, 0.5)
+
+
+def test_the_command_writes_both_and_its_exit_code_says_passed(capsys, fitted, labelled, tmp_path):
+    files = ["-o", tmp_path / "sheet.html", "--json", tmp_path / "sheet.json"]
+    asked = ["station", "evidence", fitted, labelled]
+    code, out, err = run(capsys, *asked, "--max-false-alarms", "1", "--min-found", "0.95", *files)
+    assert (code, err, out[-2]) == (0, [], "Passed")
+    assert json.loads((tmp_path / "sheet.json").read_text())["passed"]
+    assert "PASSED" in (tmp_path / "sheet.html").read_text()
+    code, out, err = run(capsys, *asked, "--max-false-alarms", "0", "--min-found", "0.95", "--quiet")
+    assert (code, out, err) == (1, ["Failed"], ["totalrecall: the acceptance criteria are not met."])
+    code, said = complaint(capsys, *asked, "--max-false-alarms", "2", "--min-found", "0.95")
+    assert (code, said) == (2, "--max-false-alarms must be from 0 to 1, got 2. For 2 percent write 0.02.")
+
+
+def test_the_study_command_tells_and_writes(capsys, fitted, labelled, tmp_path):
+    files = ["-o", tmp_path / "study.html", "--json", tmp_path / "study.json"]
+    code, out, _ = run(capsys, "station", "study", fitted, labelled, "--runs", "2", *files)
+    assert code == 0
+    assert out[0].startswith("Effectiveness: ")
+    assert any("same picture in several runs" in line for line in out)
+    facts = json.loads((tmp_path / "study.json").read_text())
+    assert (facts["parts"], facts["runs"], facts["model_sha256"]) == (11, 2, file_sha256(fitted))
+    assert "Gauge study" in (tmp_path / "study.html").read_text()
+    code, said = complaint(capsys, "station", "study", fitted, labelled, "--runs", "3")
+    assert code == 1
+    assert "has 2 pictures, and 3 runs were asked for" in said
+    code, said = complaint(capsys, "station", "study", fitted, labelled, "-o", "-")
+    assert (code, said) == (2, "--out must name a file, got -. Write --out FILE.html.")
