@@ -2,7 +2,8 @@
 
 import pytest
 
-from totalrecall.system.text import counted, human_bytes, human_seconds, listed
+from totalrecall.errors import SettingError
+from totalrecall.system.text import counted, human_bytes, human_seconds, listed, parse_seconds
 
 
 @pytest.mark.parametrize(
@@ -31,3 +32,16 @@ def test_a_size_has_the_unit_that_a_person_would_choose(count, words):
 
 def test_one_thing_is_named_in_the_singular():
     assert (counted(1, "picture"), counted(2, "picture")) == ("1 picture", "2 pictures")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("1.5 s", 1.5), ("15min", 900), ("8h", 28800), ("1d", 86400), (" 2 H ", 7200)]
+)
+def test_a_time_is_read_as_a_person_writes_it(text, seconds):
+    assert parse_seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "h", "-1", "8 hours", "1e3", "nan", "1h30"])
+def test_what_is_no_time_is_refused(text):
+    with pytest.raises(SettingError, match="such as 15min, 8h or 1d"):
+        parse_seconds(text)

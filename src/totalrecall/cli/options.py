@@ -26,6 +26,7 @@ __all__ = [
     "add_setting_options",
     "add_split_options",
     "check_report",
+    "duration",
     "fraction",
     "given_settings",
     "make_detector",
@@ -167,6 +168,16 @@ def memory_size(text: str) -> int:
         return parse_size(text)
     except SettingError as error:
         raise argparse.ArgumentTypeError(str(error).removeprefix("memory ")) from None
+
+
+def duration(text: str) -> float:
+    """Return the seconds of a time as a person writes it, for argparse."""
+    from totalrecall.system.text import parse_seconds
+
+    try:
+        return parse_seconds(text)
+    except SettingError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("A time ")) from None
 
 
 def training_pictures(args: argparse.Namespace) -> list[Path]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from totalrecall.cli.common import complain, say
-from totalrecall.cli.options import add_running_options, memory_size, running
+from totalrecall.cli.options import add_running_options, duration, memory_size, running
 from totalrecall.cli.paths import INPUT, OUTPUT
 from totalrecall.errors import MissingExtraError
 
@@ -41,6 +41,24 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     _add_network_options(parser)
     _add_limits(parser)
+    quality = parser.add_argument_group("quality")
+    quality.add_argument(
+        "--golden-every",
+        type=duration,
+        metavar="TIME",
+        default=0.0,
+        help="judge the golden pictures again this often, such as 8h (default: at the start, and when asked)",
+    )
+    quality.add_argument(
+        "--hold-on-golden-failure",
+        action="store_true",
+        help="a model whose golden check fails judges nothing until a check passes or an engineer releases it",
+    )
+    quality.add_argument(
+        "--wrong-product",
+        action="store_true",
+        help="a picture that is far from all good pictures as a whole gets `wrong product` instead of a verdict",
+    )
     add_running_options(parser, precision=True)
     parser.add_argument("--quiet", "-q", action="store_true", help="print only errors and warnings")
     parser.set_defaults(run=run)
@@ -159,4 +177,7 @@ def _settings(args: argparse.Namespace) -> "StationSettings":
         keep_bytes=args.keep,
         keep_good=args.keep_good,
         running=running(args),
+        golden_every=args.golden_every,
+        hold_on_golden_failure=args.hold_on_golden_failure,
+        wrong_product=args.wrong_product,
     )

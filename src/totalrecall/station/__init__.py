@@ -15,6 +15,12 @@ database holds), `addresses` (of databases), `chain` (rows that are hashed with 
 tables ours, and of today?), `database` (one writer, many readers), `trail` (who changed what), `history` (every
 inspection), `kept` (pictures within a budget).
 
+What keeps an inspection good: `services` (the station as these see it), `workers` (long work in child processes),
+`teaching` and `comparing` (judged pictures to an approved version), `golden` (known pictures come out as recorded),
+`recipes` (products), `stranger` (wrong products), `fitting` (models from uploaded pictures), `labelled` (parts whose
+truth is known), `agreement` (shares and kappa), `study`, `study_page` and `studies` (gauge studies), `evidence` (the
+sheet of a model), `api_quality` (all of it by HTTP).
+
 Who may call what: `user_names` and `passwords` (which are allowed), `tokens` (of machines), `sessions` and `users` (of
 people), `throttle` and `logins` (against guessing), `policy` (from where a station may be called), `permissions` (one
 table from routes to roles), `guard_head`, `guard_body` and `guard` (before every route), `connections` (with patience,

@@ -36,6 +36,7 @@ class Waiting:
         name: of the picture, for results and messages.
         model: by which it is to be judged.
         conditions: measure how it was taken, for the drift monitor.
+        rate: false-alarm rate at which it is to be judged, by a recipe; the model's own if None.
         done: called by the thread that judged it.
     """
 
@@ -44,6 +45,7 @@ class Waiting:
     model: str
     conditions: bool
     done: Callable[["Judged"], None]
+    rate: float | None = None
     since: float = field(default_factory=time.perf_counter)
 
 
@@ -70,12 +72,19 @@ class Inspector:
     Args:
         model: gives a model by its name; called for each group, so that a replaced model is used from the next one on.
         limit: of the pictures that wait.
+        at_rate: gives a model that judges at a false-alarm rate of a recipe.
     """
 
-    def __init__(self, model: "Callable[[str], Loaded]", limit: int) -> None:
-        self._model = model
+    def __init__(
+        self,
+        model: "Callable[[str], Loaded]",
+        limit: int,
+        at_rate: "Callable[[Loaded, float], Loaded]" = lambda loaded, _: loaded,
+    ) -> None:
+        self._model, self._at_rate = model, at_rate
         self.limit = limit
-        self._queues: OrderedDict[str, deque[Waiting]] = OrderedDict()  # the model whose turn it is comes first
+        # by model and rate; the one whose turn it is comes first
+        self._queues: OrderedDict[tuple[str, float | None], deque[Waiting]] = OrderedDict()
         self._waiting = self._under_way = 0
         self._changed = threading.Condition()
         self._closed = False
@@ -105,7 +114,7 @@ class Inspector:
                     f"{self._waiting} pictures wait already, allowed are {self.limit}. Send it again after a second."
                 )
             for picture in pictures:
-                self._queues.setdefault(picture.model, deque()).append(picture)
+                self._queues.setdefault((picture.model, picture.rate), deque()).append(picture)
             self._waiting += len(pictures)
             self._changed.notify()
 
@@ -148,6 +157,8 @@ class Inspector:
         loaded = None
         try:
             loaded = self._model(group[0].model)
+            if group[0].rate is not None:
+                loaded = self._at_rate(loaded, group[0].rate)
             for waiting, outcome in zip(group, _outcomes(loaded, group), strict=True):
                 told += 1
                 _tell(Judged(waiting, loaded, _named(outcome, waiting.name, told - 1), _since(waiting)))
@@ -158,7 +169,7 @@ class Inspector:
 
 
 def _outcomes(loaded: "Loaded", group: list[Waiting]) -> "Iterator[Result | TotalRecallError]":
-    conditions = group[0].conditions
+    conditions = any(waiting.conditions for waiting in group)
     if len(group) == 1:
         try:
             yield loaded.judge.predict(group[0].picture, conditions=conditions)

@@ -31,6 +31,9 @@ class StationSettings:
         near_miss: a good picture whose score is above this share of the threshold is kept, and can be judged.
         running: engine, device, precision and threads, for `load_judge`.
         watch_seconds: between two looks whether a model's file was replaced; 0 never looks.
+        golden_every: seconds between two golden checks; 0 checks at the start and when asked alone.
+        hold_on_golden_failure: hold a model whose golden check fails.
+        wrong_product: notice pictures that show another product, and give them no verdict.
 
     Raises:
         SettingError: a value is outside what is allowed.
@@ -48,6 +51,9 @@ class StationSettings:
     near_miss: float = NEAR_MISS
     running: Mapping[str, Any] = field(default_factory=dict)
     watch_seconds: float = 1.0
+    golden_every: float = 0.0
+    hold_on_golden_failure: bool = False
+    wrong_product: bool = False
 
     def __post_init__(self) -> None:
         self._check("port", 0, _LARGEST_PORT)
@@ -57,6 +63,7 @@ class StationSettings:
         self._check("keep_good", 0, 1)
         self._check("near_miss", 0, 1)
         self._check("watch_seconds", 0, 3600)
+        self._check("golden_every", 0, 366 * 86400)
 
     def _check(self, name: str, least: float, most: float) -> None:
         value = getattr(self, name)

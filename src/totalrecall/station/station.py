@@ -18,14 +18,20 @@ from totalrecall.errors import ConflictError, DataError, PictureError, SettingEr
 from totalrecall.pictures.loading import FAILURES
 from totalrecall.scoring import Result
 from totalrecall.station.database import Database
+from totalrecall.station.fitting import Fits, models_of
+from totalrecall.station.golden import Golden
 from totalrecall.station.history import History
 from totalrecall.station.inspecting import Inspector, Judged, Waiting
 from totalrecall.station.kept import KeptPictures
 from totalrecall.station.metrics import Metrics
 from totalrecall.station.models import Loaded, Shelf
 from totalrecall.station.recent import Recent, Seen, heat_of
-from totalrecall.station.records import STATION, Inspection
+from totalrecall.station.recipes import Recipe, Recipes
+from totalrecall.station.records import NOT_PRODUCTION, STATION, Inspection
 from totalrecall.station.settings import StationSettings
+from totalrecall.station.stranger import Strangers
+from totalrecall.station.studies import Studies
+from totalrecall.station.teaching import Teaching
 from totalrecall.station.trail import Trail
 from totalrecall.station.users import Users
 from totalrecall.station.watching import DriftWatch
@@ -46,6 +52,12 @@ class _Asked:
     line: str | None
     source: str
     job: str | None
+    recipe: Recipe | None
+
+    @property
+    def is_production(self) -> bool:
+        """Whether the line sent it, and not the station itself."""
+        return self.source not in NOT_PRODUCTION
 
 
 class Link:
@@ -98,6 +110,7 @@ class Station:
             opened.enter_context(_alone(settings.folder))
             self.shelf = Shelf(settings.models, settings.running, on_change=self._replaced)
             opened.callback(self.shelf.close)
+            self._add_fitted()
             self.database = Database(settings.database_address)
             opened.callback(self.database.close)
             self.history = History(self.database, near_miss=settings.near_miss)
@@ -116,17 +129,31 @@ class Station:
             )
             self.drift = DriftWatch(settings.folder / "monitors")
             opened.callback(self.drift.close)
-            self.inspector = Inspector(self.shelf.get, settings.queue)
+            self.strangers = Strangers()
+            self.recipes = Recipes(self)
+            opened.callback(self.recipes.close)
+            self.inspector: Inspector = Inspector(self.shelf.get, settings.queue, self.recipes.at_rate)
             opened.callback(self.inspector.close)
+            self.golden = Golden(self, every=settings.golden_every, hold=settings.hold_on_golden_failure)
+            opened.callback(self.golden.close)
+            self.teaching = Teaching(self, on_change=self.golden.check_soon)
+            opened.callback(self.teaching.close)
+            self.fits = Fits(self)
+            opened.callback(self.fits.close)
+            self.studies = Studies(self)
+            opened.callback(self.studies.close)
             self._closing = opened.pop_all()
         self.shelf.watch(settings.watch_seconds)
         self.ready = threading.Event()
 
     def start(self) -> None:
-        """Write down that it began, and which jobs the process before left, and let the links begin."""
+        """Write down that it began, and which jobs the process before left; check, and let the links begin."""
         self.history.interrupt_jobs().result()
         for loaded in self.shelf.all():
             self.trail.append(STATION, "start", loaded.name, {"sha256": loaded.sha256}).result()
+        self.teaching.recover()
+        self.recipes.watch(self.settings.watch_seconds)
+        self.golden.start()
         for link in self.links:
             link.start(self)
             self._closing.callback(link.close)
@@ -152,13 +179,15 @@ class Station:
         serial: str | None = None,
         line: str | None = None,
         source: str = "api",
+        product: str | None = None,
     ) -> Inspection:
         """Judge a picture and return its inspection once it is committed; arguments and errors as for `submit`.
 
         Raises:
             PictureError: it cannot be read.
         """
-        return self.submit(picture, model=model, name=name, serial=serial, line=line, source=source).result()
+        said = self.submit(picture, model=model, name=name, serial=serial, line=line, source=source, product=product)
+        return said.result()
 
     def submit(
         self,
@@ -170,6 +199,7 @@ class Station:
         line: str | None = None,
         source: str = "api",
         job: str | None = None,
+        product: str | None = None,
     ) -> "Future[Inspection]":
         """Let a picture wait to be judged.
 
@@ -181,17 +211,19 @@ class Station:
             line: of the production line, or of the camera.
             source: where it came from: "api", "v2", "folder", "camera", "mqtt", "opcua", "golden", "study".
             job: key of the job that it belongs to.
+            product: that it shows, whose recipe applies; by default the one that is made, if its model is asked for.
 
         Returns:
             The inspection once it is committed. Of a picture that cannot be read, the `PictureError`; that is
             committed, too.
 
         Raises:
-            NotFoundError: there is no model of that name.
+            NotFoundError: there is no model or product of that name.
             BusyError: too many pictures wait.
             ConflictError: the model is held, since its golden check failed.
             SettingError: a text is too long, or holds control characters.
         """
+        recipe = self.recipes.for_picture(model, product)
         asked = _Asked(
             key=secrets.token_hex(16),
             picture=picture,
@@ -200,14 +232,16 @@ class Station:
             line=_checked("line", line, _LONGEST_SERIAL),
             source=source,
             job=job,
+            recipe=recipe,
         )
-        loaded = self.shelf.get(model)
+        loaded = self.shelf.get(model if recipe is None else recipe.model)
         if loaded.name in self.holds and source != "golden":
             raise ConflictError(f"Model {loaded.name} is held: {self.holds[loaded.name]}")
         future: Future[Inspection] = Future()
         done = partial(self._judged, asked, future)
-        conditions = self.drift.watches(loaded) and source not in ("golden", "study")
-        self.inspector.submit(Waiting(picture, asked.name, loaded.name, conditions, done))
+        conditions = self.drift.watches(loaded) and asked.is_production
+        rate = None if recipe is None else recipe.false_alarm_rate
+        self.inspector.submit(Waiting(picture, asked.name, loaded.name, conditions, done, rate))
         return future
 
     def _judged(self, asked: _Asked, future: "Future[Inspection]", judged: Judged) -> None:
@@ -216,15 +250,21 @@ class Station:
             outcome, loaded = judged.outcome, judged.loaded
             if loaded is None or not isinstance(outcome, (Result, PictureError)):
                 raise outcome if isinstance(outcome, TotalRecallError) else TotalRecallError("It was not judged.")
-            inspection = _inspection(asked, loaded, outcome, judged.milliseconds)
+            if isinstance(outcome, Result) and self.settings.wrong_product and self.strangers.is_one(loaded, outcome):
+                outcome = replace(outcome, is_anomalous=None)
+                inspection = replace(
+                    _inspection(asked, loaded, outcome, judged.milliseconds), verdict="wrong product", regions=[]
+                )
+            else:
+                inspection = _inspection(asked, loaded, outcome, judged.milliseconds)
             heat = heat_of(outcome) if isinstance(outcome, Result) else None
             if heat is not None and self.kept.wanted(inspection):
                 # before the row that promises it
                 inspection = replace(inspection, kept=self.kept.put(inspection, asked.picture, heat))
-            bodies = ((link.name, link.body(inspection)) for link in self.links)
+            bodies = ((link.name, link.body(inspection)) for link in self._told(asked))
             deliveries = [(name, body) for name, body in bodies if body is not None]
             committed = self.history.add(inspection, deliveries)
-            if isinstance(outcome, Result):
+            if isinstance(outcome, Result) and asked.is_production:
                 for alarm in self.drift.observe(loaded, outcome):
                     self.metrics.drifted(loaded.name, alarm.measure)
         except (TotalRecallError, *FAILURES) as error:  # whatever it is, who asked must not wait for ever
@@ -232,25 +272,46 @@ class Station:
             future.set_exception(error)
             return
         seen = Seen(inspection, asked.picture, heat)
-        committed.add_done_callback(partial(self._committed, seen, outcome, future))
+        committed.add_done_callback(partial(self._committed, asked, seen, outcome, future))
+
+    def _told(self, asked: _Asked) -> list[Link]:
+        """Return the links that are told of a picture: those of its recipe, and none of one that the station sent."""
+        if not asked.is_production:
+            return []
+        outputs = None if asked.recipe is None else asked.recipe.outputs
+        return [link for link in self.links if outputs is None or link.name in outputs]
 
     def _committed(
-        self, seen: Seen, outcome: "Result | PictureError", future: "Future[Inspection]", committed: "Future[None]"
+        self,
+        asked: _Asked,
+        seen: Seen,
+        outcome: "Result | PictureError",
+        future: "Future[Inspection]",
+        committed: "Future[None]",
     ) -> None:
         error = committed.exception()
         if error is not None:
             self.metrics.failed(seen.inspection.model)
             future.set_exception(error)
             return
-        self.recent.add(seen)
+        if asked.is_production:
+            self.recent.add(seen)
         self.metrics.inspected(seen.inspection)
-        for link in self.links:
+        for link in self._told(asked):
             with contextlib.suppress(Exception):  # one output's fault must not keep the others, or the answer, waiting
                 link.told(seen.inspection)
         if isinstance(outcome, PictureError):
             future.set_exception(outcome)
         else:
             future.set_result(seen.inspection)
+
+    def _add_fitted(self) -> None:
+        """Offer the models that were fitted from the page; one that cannot be used must not keep the line waiting."""
+        for path in models_of(self.settings.folder):
+            try:
+                self.shelf.add(path)
+            except TotalRecallError as error:  # noqa: PERF203
+                self.shelf.faults[path.stem] = str(error)
 
     def _replaced(self, loaded: Loaded) -> None:
         self.trail.append(STATION, "model replaced", loaded.name, {"sha256": loaded.sha256, "file": loaded.path.name})
@@ -267,7 +328,7 @@ def _inspection(asked: _Asked, loaded: Loaded, outcome: "Result | PictureError",
         "picture_sha256": hashlib.sha256(asked.picture).hexdigest(),
         "serial": asked.serial,
         "line": asked.line,
-        "product": None,
+        "product": None if asked.recipe is None else asked.recipe.product,
         "milliseconds": round(milliseconds, 3),
         "job": asked.job,
     }

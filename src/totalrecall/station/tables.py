@@ -210,6 +210,7 @@ golden = Table(
     Column("picture_sha256", String(64), nullable=False),
     Column("expected", String(20), nullable=False),
     Column("score", Double),
+    Column("model_sha256", String(64), nullable=False),  # by which the score was recorded
     Column("added_at", UtcTime, nullable=False),
     Column("added_by", String(255), nullable=False),
     Index(None, "model"),

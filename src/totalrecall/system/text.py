@@ -14,6 +14,7 @@ __all__ = [
     "human_bytes",
     "human_seconds",
     "listed",
+    "parse_seconds",
     "parse_size",
     "plain",
     "printable",
@@ -74,6 +75,21 @@ def parse_size(text: str) -> int:
     if not found or found[2] not in _UNITS:
         raise SettingError(f"memory must be a size such as 500MB, 2GB or 1.5GiB, got {text!r}.")
     return int(float(found[1]) * _UNITS[found[2]])
+
+
+_SECONDS = {"": 1, "s": 1, "min": 60, "h": 3600, "d": 86400}
+
+
+def parse_seconds(text: str) -> float:
+    """Return the seconds that a person means by 90, 90s, 15min, 8h or 1d.
+
+    Raises:
+        SettingError: it is no such time.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([a-z]*)\s*", text.lower())
+    if not found or found[2] not in _SECONDS:
+        raise SettingError(f"A time must be seconds, or such as 15min, 8h or 1d, got {text[:80]!r}.")
+    return float(found[1]) * _SECONDS[found[2]]
 
 
 def format_size(count: float) -> str:

@@ -194,6 +194,7 @@ def _make_golden() -> None:
         sa.Column("picture_sha256", sa.String(length=64), nullable=False),
         sa.Column("expected", sa.String(length=20), nullable=False),
         sa.Column("score", sa.Double(), nullable=True),
+        sa.Column("model_sha256", sa.String(length=64), nullable=False),
         sa.Column("added_at", _time(), nullable=False),
         sa.Column("added_by", sa.String(length=255), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_golden")),
