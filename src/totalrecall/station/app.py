@@ -7,6 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from totalrecall._version import __version__
 from totalrecall.station import api_v1, api_v2
+from totalrecall.station.api_quality import quality_routes
 from totalrecall.station.api_users import user_routes
 from totalrecall.station.guard import Guard
 from totalrecall.station.logins import Logins
@@ -54,6 +55,7 @@ def build_app(station: "Station") -> FastAPI:
 
     app.include_router(api_v1.router(station))
     app.include_router(api_v2.router(station))
+    app.include_router(quality_routes(station))
     logins = Logins(station.users)
     app.include_router(user_routes(station.users, logins))
     add_pages(app, station, logins)
