@@ -70,6 +70,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sets", nargs="*", default=list(REAL_SETS))
     parser.add_argument("--models", type=Path, default=Path(tempfile.gettempdir()) / "wrong-product-models")
+    parser.add_argument("--table", type=Path, default=RESULTS / "wrong_product.csv")
     args = parser.parse_args()
     args.models.mkdir(parents=True, exist_ok=True)
     warnings.simplefilter("ignore")
@@ -84,7 +85,7 @@ def main() -> None:
             ends = [f"{value:.2f}" for value in (levels.min(), np.median(levels), levels.max())]
             lines.append(csv_line([name, words, int((levels > 1).sum()), len(levels), *ends]))
             print(lines[-1], end="", flush=True)
-        (RESULTS / "wrong_product.csv").write_text("".join(lines))
+        args.table.write_text("".join(lines))
 
 
 if __name__ == "__main__":
