@@ -91,10 +91,10 @@ def _served(args: argparse.Namespace, scratch: Path) -> Iterator[str]:
         '[product."Bottle 0.5 l, export"]\nmodel = "bottle"\nfalse_alarm_rate = 0.05\n'
     )
     command = [sys.executable, "-m", "totalrecall", "serve", str(model), "--folder", str(folder), "--port", "0"]
-    process = subprocess.Popen([*command, "--keep-good", "0.3"], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([*command, "--keep-good", "0.3"], stdout=subprocess.PIPE, text=True)
     try:
-        assert process.stderr is not None
-        line = next(line for line in process.stderr if "://" in line)
+        assert process.stdout is not None
+        line = next(line for line in process.stdout if "://" in line)
         yield next(word for word in line.split() if "://" in word)
     finally:
         process.terminate()
@@ -220,6 +220,7 @@ def _views(page: Any, url: str) -> dict[str, Any]:
     return {
         "live": opened("/"),
         **views,
+        "history": opened("/history?text=B24"),
         "model": opened("/models/bottle"),
         "inspection": lambda: one("defect"),
         "trail": opened("/trail?verify=true"),

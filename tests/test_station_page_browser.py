@@ -22,6 +22,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not CHROMIUM.is_file(), reason="chromium is not installed (Debian: apt-get install chromium)"),
 ]
+LONG = 120_000  # milliseconds for what a child process does
 PASSWORD = "a long password 7"
 
 
@@ -179,6 +180,62 @@ def test_the_handle_of_the_threshold_tells_the_false_alarms_and_is_applied(serve
     assert station.shelf.get("part").judge.calibration_.rate == pytest.approx(0.1)
 
 
+def judged(station, path, name, judgement):
+    """An inspection that a person judged."""
+    key = station.inspect(path.read_bytes(), name=name).key
+    return station.history.judge(key, judgement, ANYBODY)
+
+
+def test_fine_parts_are_taught_compared_approved_and_taken_back(served, page, parts):
+    station, url = served
+    good = sorted((parts / "test" / "good").glob("*.png"))
+    for number, path in enumerate(good):
+        judged(station, path, f"fine {number}", "fine")
+    before = station.shelf.get("part").sha256
+    page.goto(f"{url}/models/part")
+    page.get_by_role("button", name="Propose a version that knows them").click()
+    page.get_by_role("button", name="Approve").wait_for(timeout=LONG)
+    assert station.shelf.get("part").sha256 == before  # a proposal changes nothing
+    sync_api.expect(page.locator(".compared")).to_contain_text("False alarms")
+    page.get_by_role("button", name="Approve").click()
+    sync_api.expect(page.locator(".said")).to_have_text("The proposed version is in use.")
+    assert station.shelf.get("part").sha256 != before
+    page.once("dialog", lambda question: question.accept())
+    page.get_by_role("button", name="Back to the version before").click()
+    sync_api.expect(page.locator(".said")).to_have_text("The version before is in use again.")
+    assert station.shelf.get("part").sha256 == before
+
+
+def test_a_golden_picture_is_added_and_checked_by_a_button(served, page, pictures):
+    station, url = served
+    for path in pictures:
+        inspection = station.inspect(path.read_bytes(), name=f"golden {path.name}")
+        right = {"defect": "defect", "good": "fine"}[inspection.verdict]
+        station.history.judge(inspection.key, right, ANYBODY)
+        page.goto(f"{url}/history/{inspection.key}")
+        page.get_by_role("button", name="golden").click()
+        sync_api.expect(page.locator(".said")).to_have_text("The picture is golden now.")
+    page.get_by_role("button", name=f"Check the {len(pictures)} golden pictures").click()
+    sync_api.expect(page.locator(".said")).to_have_text("The golden check passed.")
+    assert station.golden.runs("part", 1)[0]["passed"]
+
+
+def test_a_model_is_fitted_from_pictures_that_were_chosen(served, page, parts):
+    station, url = served
+    page.goto(f"{url}/fit")
+    upload(page, *sorted((parts / "train" / "good").glob("*.png")))
+    page.get_by_label("Name of the model").fill("second")
+    page.get_by_label("False-alarm rate").select_option("0.05")
+    page.get_by_role("button", name="Fit", exact=True).click()
+    page.get_by_role("link", name="Open the model").wait_for(timeout=LONG)
+    assert station.shelf.get("second").judge.calibration_.rate == pytest.approx(0.05)
+    page.get_by_role("link", name="Open the model").click()
+    sync_api.expect(page.locator("h1")).to_have_text("second")
+    page.goto(f"{url}/threshold?model=second")
+    page.get_by_label("Model", exact=True).select_option("part")
+    sync_api.expect(page).to_have_url(f"{url}/threshold?model=part")
+
+
 def test_the_language_is_chosen_by_the_menu_and_stays(served, page):
     _, url = served
     page.goto(f"{url}/history?verdict=defect")
@@ -201,6 +258,7 @@ def test_no_view_is_wider_than_the_screen(served, page, size):
         "/drift",
         "/models",
         "/models/part",
+        "/fit",
         "/users",
         "/trail",
     ):

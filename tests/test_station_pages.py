@@ -52,7 +52,7 @@ def text_of(answer):
 
 
 VIEWS = (
-    "/", "/judge", "/threshold", "/history", "/drift", "/models", "/models/part",
+    "/", "/judge", "/threshold", "/history", "/drift", "/models", "/models/part", "/fit", "/study", "/recipes",
     "/trail?verify=true", "/users", "/login",
 )  # fmt: skip
 

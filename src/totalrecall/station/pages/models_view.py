@@ -1,4 +1,4 @@
-"""The models view: what is in use, and what it promises."""
+"""The models view: what is in use, what it promises, and what `teaching_view` does with it."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -7,12 +7,17 @@ from fastapi import APIRouter, Path, Request, Response
 from totalrecall.registry import is_exported
 from totalrecall.station.pages.page import Page, actor_of, back_to, quoted
 from totalrecall.station.pages.promises import promise_words
+from totalrecall.station.pages.views import shown
+from totalrecall.station.records import Filter
 
 if TYPE_CHECKING:
     from totalrecall.station.models import Loaded
+    from totalrecall.station.station import Station
 
 __all__ = ["add_models"]
 
+_TAUGHT = 120  # pictures that are offered for teaching
+_RUNS = 12
 _NAME = Path(max_length=300)
 
 
@@ -29,6 +34,8 @@ def add_models(routes: APIRouter, page: Page) -> None:
                 "promise": promise_words(loaded.judge.promise_, t),
                 "fault": station.shelf.faults.get(loaded.name),
                 "held": station.holds.get(loaded.name),
+                "golden": _last_run(station, loaded.name),
+                "proposals": [one for one in station.teaching.all(loaded.name) if one["state"] == "proposed"],
             }
             for loaded in station.shelf.all()
         ]
@@ -48,6 +55,9 @@ def add_models(routes: APIRouter, page: Page) -> None:
 
 def _model(page: Page, request: Request, loaded: "Loaded") -> dict[str, Any]:
     station, judge = page.station, loaded.judge
+    fine = station.history.find(Filter(model=loaded.name, judgement="fine"), limit=_TAUGHT)
+    judged = station.history.find(Filter(model=loaded.name, judgement="defect", verdict="good"), limit=_TAUGHT)
+    golden = station.golden.all(loaded.name)
     return {
         "view": "models",
         "model": loaded.name,
@@ -60,4 +70,16 @@ def _model(page: Page, request: Request, loaded: "Loaded") -> dict[str, Any]:
         "fixed": is_exported(loaded.path),
         "fault": station.shelf.faults.get(loaded.name),
         "held": station.holds.get(loaded.name),
+        "fine": [shown(station, one) for one in fine if one.kept and one.verdict == "defect"],
+        "also_fine": [shown(station, one) for one in fine if one.kept and one.verdict != "defect"],
+        "missed": [shown(station, one) for one in judged if one.kept],
+        "golden": golden,
+        "runs": station.golden.runs(loaded.name, _RUNS),
+        "proposals": station.teaching.all(loaded.name, 12),
+        "undoable": station.teaching.undoable(loaded.name),
     }
+
+
+def _last_run(station: "Station", model: str) -> dict[str, Any] | None:
+    runs = station.golden.runs(model, 1)
+    return runs[0] if runs else None

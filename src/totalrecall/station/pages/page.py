@@ -29,10 +29,11 @@ _SAID = re.compile(r"[a-z_]{1,40}")
 _LONGEST = 300  # letters of a text that comes from outside
 _SEEN_BY = {
     "judge": ("operator", "engineer"),
+    "fit": ("engineer",),
     "trail": ("engineer", "auditor"),
     "users": ("engineer",),
 }
-_VIEWS = ("live", "judge", "threshold", "history", "drift", "models", "trail", "users")
+_VIEWS = ("live", "judge", "threshold", "history", "drift", "models", "fit", "recipes", "trail", "users")
 
 
 class Page:

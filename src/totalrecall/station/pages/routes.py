@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 from fastapi import APIRouter, FastAPI, Request, Response
 
 from totalrecall.errors import NotFoundError
+from totalrecall.station.pages.fit_view import add_fit
 from totalrecall.station.pages.judging import add_judging
 from totalrecall.station.pages.live import add_live, add_pictures
 from totalrecall.station.pages.looking_back import add_drift, add_history
 from totalrecall.station.pages.models_view import add_models
 from totalrecall.station.pages.page import Page, PageRoute
 from totalrecall.station.pages.people import add_language, add_login, add_trail, add_users
+from totalrecall.station.pages.study_view import add_study
+from totalrecall.station.pages.teaching_view import add_golden, add_recipes, add_teaching
 from totalrecall.station.pages.threshold import add_threshold
 
 if TYPE_CHECKING:
@@ -47,6 +50,11 @@ def router(page: Page, logins: "Logins") -> APIRouter:
     add_history(routes, page)
     add_drift(routes, page)
     add_models(routes, page)
+    add_golden(routes, page)
+    add_teaching(routes, page)
+    add_recipes(routes, page)
+    add_fit(routes, page)
+    add_study(routes, page)
     add_trail(routes, page)
     add_users(routes, page, logins)
     add_login(routes, page)

@@ -1,0 +1,115 @@
+"""What changes a model: golden pictures and their check, teaching, proposed versions, recipes."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Path, Request, Response
+
+from totalrecall.errors import NotFoundError
+from totalrecall.station.drawing import thumbnail
+from totalrecall.station.pages.page import Page, actor_of, back_to, is_htmx, quoted
+from totalrecall.station.pages.views import is_key
+
+__all__ = ["add_golden", "add_recipes", "add_teaching"]
+
+_REASON = Form(max_length=500)
+_NAME = Path(max_length=300)
+
+
+def add_golden(routes: APIRouter, page: Page) -> None:
+    """Add the routes of golden pictures."""
+    station = page.station
+
+    @routes.post("/models/{name}/golden/check")
+    def check(request: Request, name: Annotated[str, _NAME]) -> Response:
+        run = station.golden.check(name, actor_of(request))
+        return back_to(f"/models/{quoted(name)}", "golden_passed" if run["passed"] else "golden_failed")
+
+    @routes.post("/models/{name}/golden/release")
+    def release(request: Request, name: Annotated[str, _NAME], reason: Annotated[str, _REASON]) -> Response:
+        station.golden.release(name, reason, actor_of(request))
+        return back_to(f"/models/{quoted(name)}", "released")
+
+    @routes.post("/golden/add/{key}")
+    def add(request: Request, key: str) -> Response:
+        """Make the picture of a judged inspection a golden one."""
+        if not is_key(key):
+            raise NotFoundError("There is no such inspection.")
+        added = station.golden.add_inspected(key, actor_of(request))
+        return back_to(f"/models/{quoted(added['model'])}", "golden_added")
+
+    @routes.post("/golden/{key}/remove")
+    def remove(request: Request, key: str, model: Annotated[str, Form(max_length=300)]) -> Response:
+        if not is_key(key):
+            raise NotFoundError("There is no such golden picture.")
+        station.golden.remove(key, actor_of(request))
+        return back_to(f"/models/{quoted(station.shelf.get(model).name)}", "golden_removed")
+
+    @routes.get("/golden/{key}/small.jpg")
+    def picture(key: str) -> Response:
+        if not is_key(key):
+            raise NotFoundError("There is no such golden picture.")
+        headers = {"Cache-Control": "private, max-age=86400, immutable"}
+        return Response(thumbnail(station.golden.picture(key)), headers=headers, media_type="image/jpeg")
+
+
+def add_teaching(routes: APIRouter, page: Page) -> None:
+    """Add the routes of teaching: proposals, their comparison, approval, and the way back."""
+    station = page.station
+
+    @routes.post("/models/{name}/teach")
+    def teach(
+        request: Request,
+        name: Annotated[str, _NAME],
+        key: Annotated[list[str], Form(max_length=200)],
+        what: Annotated[str, Form(max_length=20)] = "fine",
+    ) -> Response:
+        """Begin to make a proposed version from pictures that people judged."""
+        if not all(map(is_key, key)):
+            raise NotFoundError("There is no such inspection.")
+        chosen = {"missed": key} if what == "missed" else {"fine": key}
+        begun = station.teaching.propose(name, actor=actor_of(request), **chosen)
+        return back_to(f"/proposals/{begun}")
+
+    @routes.get("/proposals/{key}")
+    def proposal(request: Request, key: str) -> Response:
+        if not is_key(key):
+            raise NotFoundError("There is no such proposal.")
+        facts = station.teaching.facts(key)
+        values = {"view": "models", "model": facts["model"], "facts": facts, "key": key}
+        return page.render(request, "proposal_now.html" if is_htmx(request) else "proposal.html", values)
+
+    @routes.post("/proposals/{key}/approve")
+    def approve(request: Request, key: str) -> Response:
+        facts = station.teaching.approve(key if is_key(key) else "?", actor_of(request))
+        return back_to(f"/models/{quoted(facts['model'])}", "approved")
+
+    @routes.post("/proposals/{key}/reject")
+    def reject(request: Request, key: str) -> Response:
+        facts = station.teaching.reject(key if is_key(key) else "?", actor_of(request))
+        return back_to(f"/models/{quoted(facts['model'])}", "rejected")
+
+    @routes.post("/proposals/{key}/cancel")
+    def cancel(key: str) -> Response:
+        facts = station.teaching.facts(key if is_key(key) else "?")
+        station.teaching.cancel(key)
+        return back_to(f"/models/{quoted(facts['model'])}", "cancelled")
+
+    @routes.post("/models/{name}/undo")
+    def undo(request: Request, name: Annotated[str, _NAME]) -> Response:
+        station.teaching.undo(name, actor_of(request))
+        return back_to(f"/models/{quoted(name)}", "undone")
+
+
+def add_recipes(routes: APIRouter, page: Page) -> None:
+    """Add the routes of recipes."""
+    station = page.station
+
+    @routes.get("/recipes")
+    def recipes(request: Request) -> Response:
+        return page.render(request, "recipes.html", {"view": "recipes", "facts": station.recipes.facts()})
+
+    @routes.post("/recipes")
+    def select(request: Request, product: Annotated[str, Form(max_length=200)] = "") -> Response:
+        """Choose the product that is made; an empty name chooses none."""
+        station.recipes.select(product or None, actor_of(request))
+        return back_to("/recipes", "recipe_selected")
