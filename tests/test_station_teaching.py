@@ -201,6 +201,7 @@ def test_what_cannot_be_taught_is_refused_with_the_reason(running):
     station.kept.forget([inspection.key])
     with pytest.raises(ConflictError, match="is not kept any more"):
         station.teaching.propose("part", fine=[inspection.key], actor=ANNA)
+    assert station.teaching.all("no such\x00model") == []
     with pytest.raises(NotFoundError, match="There is no proposal"):
         station.teaching.approve("1" * 32, ANNA)
 

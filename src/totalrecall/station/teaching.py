@@ -21,7 +21,7 @@ from totalrecall.errors import ConflictError, DataError, NotFoundError, SettingE
 from totalrecall.registry import is_exported
 from totalrecall.station import comparing
 from totalrecall.station.golden import PICTURES as GOLDEN_PICTURES
-from totalrecall.station.records import STATION, Actor, Filter, Inspection
+from totalrecall.station.records import STATION, Actor, Filter, Inspection, storable
 from totalrecall.station.tables import golden, proposals
 from totalrecall.station.workers import Work, Workers
 from totalrecall.system.files import atomic_write, exclusive, sha256, write_atomically
@@ -231,7 +231,7 @@ class Teaching:
         """Return proposals, the newest first: those that are being made or failed, then those that are made."""
         query = select(proposals).order_by(proposals.c.at.desc()).limit(limit)
         if model is not None:
-            query = query.where(proposals.c.model == model)
+            query = query.where(proposals.c.model == storable(model, 255))
         with self._station.database.read() as connection:
             made = [self._told(row) for row in connection.execute(query).mappings()]
         keys = {one["id"] for one in made}
