@@ -308,6 +308,14 @@ def test_v2_binary_tensors_as_tritons_client_sends_them(running, pictures, expec
     assert head["outputs"][2]["data"] == [expected[path].is_anomalous is True for path in few]
 
 
+def test_v2_takes_all_pictures_or_none(place, pictures, tmp_path):
+    with started(tmp_path / "station", place, queue=2) as (station, client):
+        texts = [base64.b64encode(path.read_bytes()).decode() for path in pictures[:3]]
+        body = {"inputs": [{"name": "picture", "datatype": "BYTES", "shape": [3], "data": texts}]}
+        assert "allowed are 2" in is_problem(infer(client, body), 503)
+        assert station.history.count() == 0
+
+
 def test_v2_tells_what_it_takes(running):
     _, client = running
     assert client.get("/v2").json()["name"] == "totalrecall"

@@ -111,10 +111,8 @@ def router(station: "Station") -> APIRouter:
         wanted = _wanted(head)
         pictures = await run_in_threadpool(_pictures, head, rest, station.settings.batch)
         named = str(head.get("id") or "")[:300] or "v2"
-        waited = [
-            asyncio.wrap_future(station.submit(picture, model=name, name=named, source="v2")) for picture in pictures
-        ]
-        outcomes = await asyncio.gather(*waited, return_exceptions=True)
+        waited = station.submit_all(pictures, model=name, name=named, source="v2")
+        outcomes = await asyncio.gather(*map(asyncio.wrap_future, waited), return_exceptions=True)
         inspections: list[Inspection] = []
         for outcome in outcomes:  # the protocol answers all of them, or none
             if isinstance(outcome, BaseException):

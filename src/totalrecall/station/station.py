@@ -223,7 +223,6 @@ class Station:
             ConflictError: the model is held, since its golden check failed.
             SettingError: a text is too long, or holds control characters.
         """
-        recipe = self.recipes.for_picture(model, product)
         asked = _Asked(
             key=secrets.token_hex(16),
             picture=picture,
@@ -232,8 +231,27 @@ class Station:
             line=_checked("line", line, _LONGEST_SERIAL),
             source=source,
             job=job,
-            recipe=recipe,
+            recipe=self.recipes.for_picture(model, product),
         )
+        waiting, future = self._waiting(asked, model)
+        self.inspector.submit(waiting)
+        return future
+
+    def submit_all(
+        self, pictures: Sequence[bytes], *, model: str | None = None, name: str = "", source: str = "api"
+    ) -> "list[Future[Inspection]]":
+        """Let several pictures wait, all of them or none; arguments, result and errors as for `submit`."""
+        shown, recipe = _checked("name", name, _LONGEST_NAME) or "picture", self.recipes.for_picture(model, None)
+        both = [
+            self._waiting(_Asked(secrets.token_hex(16), picture, shown, None, None, source, None, recipe), model)
+            for picture in pictures
+        ]
+        self.inspector.submit(*(waiting for waiting, _ in both))
+        return [future for _, future in both]
+
+    def _waiting(self, asked: _Asked, model: str | None) -> "tuple[Waiting, Future[Inspection]]":
+        """Return a picture as it waits, and what will hold its inspection."""
+        recipe, source = asked.recipe, asked.source
         loaded = self.shelf.get(model if recipe is None else recipe.model)
         if loaded.name in self.holds and source != "golden":
             raise ConflictError(f"Model {loaded.name} is held: {self.holds[loaded.name]}")
@@ -241,8 +259,7 @@ class Station:
         done = partial(self._judged, asked, future)
         conditions = self.drift.watches(loaded) and asked.is_production
         rate = None if recipe is None else recipe.false_alarm_rate
-        self.inspector.submit(Waiting(picture, asked.name, loaded.name, conditions, done, rate))
-        return future
+        return Waiting(asked.picture, asked.name, loaded.name, conditions, done, rate), future
 
     def _judged(self, asked: _Asked, future: "Future[Inspection]", judged: Judged) -> None:
         """Write down what came of a picture, and answer once it is committed."""
