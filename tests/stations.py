@@ -14,8 +14,8 @@ from totalrecall.station.station import Station
 @contextlib.contextmanager
 def started(folder: Path, *models: Path, **settings) -> Iterator[tuple[Station, TestClient]]:
     """A station that runs, and a client on its loopback address."""
-    links = settings.pop("links", ())
-    station = Station(StationSettings(models=models, folder=folder, watch_seconds=0, **settings), links)
+    links, read_serial = settings.pop("links", ()), settings.pop("read_serial", None)
+    station = Station(StationSettings(models=models, folder=folder, watch_seconds=0, **settings), links, read_serial)
     try:
         app = guarded(station)
         station.start()

@@ -1,6 +1,6 @@
 """Every inspection, in the database: added, looked up, judged by people, counted, written out as CSV."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import fields, replace
 from datetime import datetime, timezone
@@ -67,12 +67,18 @@ class History:
         self._database = database
         self._near_miss = near_miss
 
-    def add(self, inspection: Inspection, deliveries: Sequence[tuple[str, dict[str, Any]]] = ()) -> "Future[None]":
+    def add(
+        self,
+        inspection: Inspection,
+        deliveries: Sequence[tuple[str, dict[str, Any]]] = (),
+        also: Callable[[Connection, Inspection], object] | None = None,
+    ) -> "Future[None]":
         """Add an inspection, and what is to be told of it, in one transaction.
 
         Args:
             inspection: numbers that are none (nan) become None; texts that are too long are cut.
             deliveries: target and body of each row for the outbox.
+            also: what else is written; if it fails nothing is.
 
         Returns:
             a promise that is kept once the inspection is on the disk.
@@ -102,6 +108,8 @@ class History:
                 raise ConflictError(f"The history already holds an inspection {inspection.key}.") from None
             if told:
                 connection.execute(insert(outbox), told)
+            if also is not None:
+                also(connection, inspection)
 
         return self._database.write(write)
 

@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import Connection
+
 from totalrecall.errors import ConflictError, DataError, PictureError, SettingError, TotalRecallError
 from totalrecall.pictures.loading import FAILURES
 from totalrecall.scoring import Result
@@ -53,6 +55,7 @@ class _Asked:
     source: str
     job: str | None
     recipe: Recipe | None
+    also: Callable[[Connection, Inspection], object] | None = None
 
     @property
     def is_production(self) -> bool:
@@ -94,6 +97,7 @@ class Station:
     Args:
         settings: of `totalrecall serve`.
         links: inputs and outputs of the line, that are told of every inspection.
+        read_serial: gives the serial number that stands in a picture, or None; called where none was said.
 
     Raises:
         SettingError: a setting is outside what is allowed, or another station uses the folder.
@@ -101,8 +105,14 @@ class Station:
         DataError: the folder or the database cannot be used.
     """
 
-    def __init__(self, settings: StationSettings, links: Sequence[Link] = ()) -> None:
+    def __init__(
+        self,
+        settings: StationSettings,
+        links: Sequence[Link] = (),
+        read_serial: Callable[[bytes], str | None] | None = None,
+    ) -> None:
         self.settings = settings
+        self._read_serial = read_serial
         self.links = list(links)
         self.holds: dict[str, str] = {}  # why a model judges nothing at the moment, by its name
         self._closing = contextlib.ExitStack()
@@ -200,6 +210,7 @@ class Station:
         source: str = "api",
         job: str | None = None,
         product: str | None = None,
+        also: Callable[[Connection, Inspection], object] | None = None,
     ) -> "Future[Inspection]":
         """Let a picture wait to be judged.
 
@@ -212,6 +223,8 @@ class Station:
             source: where it came from: "api", "v2", "folder", "camera", "mqtt", "opcua", "golden", "study".
             job: key of the job that it belongs to.
             product: that it shows, whose recipe applies; by default the one that is made, if its model is asked for.
+            also: what is written in the transaction that holds the inspection, so that neither is there without the
+                other, whenever the process is killed.
 
         Returns:
             The inspection once it is committed. Of a picture that cannot be read, the `PictureError`; that is
@@ -232,6 +245,7 @@ class Station:
             source=source,
             job=job,
             recipe=self.recipes.for_picture(model, product),
+            also=also,
         )
         waiting, future = self._waiting(asked, model)
         self.inspector.submit(waiting)
@@ -267,6 +281,8 @@ class Station:
             outcome, loaded = judged.outcome, judged.loaded
             if loaded is None or not isinstance(outcome, (Result, PictureError)):
                 raise outcome if isinstance(outcome, TotalRecallError) else TotalRecallError("It was not judged.")
+            if self._read_serial is not None and asked.serial is None:
+                asked = replace(asked, serial=self._read_serial(asked.picture))
             if isinstance(outcome, Result) and self.settings.wrong_product and self.strangers.is_one(loaded, outcome):
                 outcome = replace(outcome, is_anomalous=None)
                 inspection = replace(
@@ -280,7 +296,7 @@ class Station:
                 inspection = replace(inspection, kept=self.kept.put(inspection, asked.picture, heat))
             bodies = ((link.name, link.body(inspection)) for link in self._told(asked))
             deliveries = [(name, body) for name, body in bodies if body is not None]
-            committed = self.history.add(inspection, deliveries)
+            committed = self.history.add(inspection, deliveries, asked.also)
             if isinstance(outcome, Result) and asked.is_production:
                 for alarm in self.drift.observe(loaded, outcome):
                     self.metrics.drifted(loaded.name, alarm.measure)

@@ -33,6 +33,7 @@ __all__ = [
     "golden_runs",
     "inspections",
     "jobs",
+    "messages",
     "outbox",
     "proposals",
     "sessions",
@@ -276,4 +277,14 @@ watched_files = Table(  # of a hot folder: which file of which size and time was
     Column("sha256", String(64), nullable=False),
     Column("inspection", String(32)),
     Column("at", UtcTime, nullable=False),
+    Index(None, "sha256"),
+)
+
+messages = Table(  # that came with an id of their sender's: which were inspected lately
+    "messages",
+    METADATA,
+    Column("digest", String(64), primary_key=True),  # SHA-256 of topic and id
+    Column("inspection", String(32), nullable=False),
+    Column("at", UtcTime, nullable=False),
+    Index(None, "at"),
 )

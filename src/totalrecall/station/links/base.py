@@ -1,0 +1,95 @@
+"""What the links share: patience while the station is busy, and lines for the log."""
+
+import logging
+import random
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TYPE_CHECKING
+
+from totalrecall.errors import BusyError, ConflictError, NotFoundError, TotalRecallError
+
+if TYPE_CHECKING:
+    from totalrecall.station.records import Inspection
+
+__all__ = ["CHECKS", "LOG", "PASSING", "Changes", "pause_before", "submit_patiently"]
+
+LOG = logging.getLogger("totalrecall.station")
+
+CHECKS = ("golden", "study")  # inspections of the station's own pictures: no line waits for their verdicts
+PASSING = (BusyError, ConflictError, NotFoundError)  # a full queue, a held model, a model that is not there yet
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0  # seconds between two tries at a station that is busy
+
+
+class Changes:
+    """Writes into the log what has changed: the same words about the same thing only once. Any thread may call it."""
+
+    def __init__(self, most: int = 1000) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._said: dict[object, str] = {}
+
+    def say(self, about: object, words: str) -> None:
+        """Write a line, unless it was the last one about this."""
+        with self._lock:
+            if self._said.get(about) == words:
+                return
+            if len(self._said) >= self._most:  # then the oldest may be said a second time
+                del self._said[next(iter(self._said))]
+            self._said[about] = words
+        LOG.warning("%s", words)
+
+    def once(self, about: object, words: str) -> None:
+        """Write a line, unless anything was said about this before."""
+        with self._lock:
+            known = about in self._said
+        if not known:
+            self.say(about, words)
+
+    def settled(self, about: object, words: str = "") -> None:
+        """Write that what was said about something is over, if anything was."""
+        with self._lock:
+            was = self._said.pop(about, None)
+        if was is not None and words:
+            LOG.warning("%s", words)
+
+
+def pause_before(attempt: int, first: float, longest: float) -> float:
+    """Return the seconds to wait before another try: doubling, with a fifth of chance, so that not all come at once.
+
+    Args:
+        attempt: 1 after the first failure.
+        first: seconds after it.
+        longest: the most seconds.
+    """
+    return float(min(first * 2 ** min(attempt - 1, 30), longest) * random.uniform(0.8, 1.2))
+
+
+def submit_patiently(
+    submit: "Callable[[], Future[Inspection]]",
+    closing: threading.Event,
+    say: Callable[[str], object] = lambda _: None,
+    passing: tuple[type[TotalRecallError], ...] = PASSING,
+) -> "Future[Inspection] | None":
+    """Submit a picture as soon as the station takes it; None once the link is closing.
+
+    Args:
+        submit: `Station.submit` with its arguments.
+        closing: set when the link stops.
+        say: told why it waits, where that is more than a full queue.
+        passing: refusals that pass, so that it is tried again.
+
+    Raises:
+        TotalRecallError: the picture is refused for good.
+    """
+    attempt, said = 0, ""
+    while not closing.is_set():
+        try:
+            return submit()
+        except passing as error:
+            attempt += 1
+            if not isinstance(error, BusyError) and str(error) != said:
+                said = str(error)
+                say(said)
+        closing.wait(pause_before(attempt, _FIRST_PAUSE, _LONGEST_PAUSE))
+    return None

@@ -1,0 +1,190 @@
+"""Deliveries that survive everything: they lie in the database, beside their inspection, until the target took them.
+
+A row comes into the outbox within the transaction that holds the inspection. One thread for each target takes what is
+due and delivers it. What the target does not take is tried again: after 1 s, then after twice as long each time, up to
+10 minutes; after 48 hours it is given up, and the row says so. A target that is dead delays no other. When the process
+is killed between a delivery and its mark, the target gets it twice, with the same id.
+"""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from totalrecall.errors import HistoryError
+from totalrecall.station.database import Database
+from totalrecall.station.links.base import Changes, pause_before
+from totalrecall.station.records import Inspection, finite
+from totalrecall.station.tables import inspections, outbox
+
+__all__ = ["Deliverer", "Patience", "put"]
+
+_AT_ONCE = 50  # rows of one look
+_LOOK = 60.0  # seconds at most between two looks
+_LONGEST_ERROR = 500  # characters
+_NEVER = datetime(9999, 1, 1, tzinfo=timezone.utc)  # when a row that was given up is due
+_KEPT = timedelta(days=7)  # that delivered rows stay, for people who ask what went out
+_SWEEP = timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a target is waited for, in seconds.
+
+    Attributes:
+        first: between the first failure and the second try; doubled after each.
+        longest: between two tries of one delivery.
+        target: between two tries at a target that took nothing lately.
+        give_up: after the inspection.
+    """
+
+    first: float = 1.0
+    longest: float = 600.0
+    target: float = 60.0
+    give_up: float = 48 * 3600.0
+
+
+@dataclass(frozen=True)
+class _Row:
+    id: int
+    inspection: str
+    body: dict[str, Any]
+    attempts: int
+    at: datetime
+
+
+def put(connection: Connection, inspection: Inspection, target: str, body: dict[str, Any]) -> None:
+    """Lay a delivery into the outbox, within a transaction."""
+    row = {"inspection": inspection.key, "target": target, "body": finite(body), "attempts": 0}
+    connection.execute(insert(outbox), {**row, "next_at": inspection.at})
+
+
+class Deliverer:
+    """Takes from the outbox what is due for one target, in a thread of its own.
+
+    Args:
+        database: that holds the outbox.
+        target: as in the rows.
+        deliver: called with body and id of a delivery; returns why the target did not take it, or None. The reason
+            goes into the log and the database: it must hold nothing that is secret.
+        patience: how often, and how long, it is tried.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        target: str,
+        deliver: Callable[[dict[str, Any], str], str | None],
+        patience: Patience | None = None,
+    ) -> None:
+        self._database, self._target, self._deliver = database, target, deliver
+        self._patience = patience or Patience()
+        self._changes = Changes()
+        self._due = threading.Event()
+        self._closing = threading.Event()
+        self._marking: dict[int, Future[None]] = {}
+        self._failures = 0  # since the target last took something
+        self._swept = datetime.min.replace(tzinfo=timezone.utc)
+        self._thread = threading.Thread(target=self._run, name=f"station-to-{target}"[:60], daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Look for what is due: something was just laid into the outbox. It does not wait."""
+        self._due.set()
+
+    def close(self) -> None:
+        """Stop after the delivery in hand; the rest stays in the outbox for the next start."""
+        self._closing.set()
+        self._due.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            self._due.clear()
+            try:
+                self._sweep()
+                rows, wait = self._look()
+            except HistoryError as error:
+                self._changes.say("database", f"Nothing can be delivered to {self._target}: {error}")
+                self._closing.wait(self._patience.first)
+                continue
+            self._changes.settled("database")
+            for row in rows:
+                if self._closing.is_set():
+                    break
+                if not self._try(row):
+                    self._closing.wait(pause_before(self._failures, self._patience.first, self._patience.target))
+            if self._marking:  # what follows must see them
+                self._finish_marking()
+            elif not rows:
+                self._due.wait(wait)
+
+    def _look(self) -> tuple[list[_Row], float]:
+        """Return the rows that are due, the oldest first, and the seconds until the next one is."""
+        now = datetime.now(timezone.utc)
+        open_ = (outbox.c.target == self._target, outbox.c.delivered_at.is_(None), outbox.c.id.not_in(self._marking))
+        columns = (outbox.c.id, outbox.c.inspection, outbox.c.body, outbox.c.attempts, inspections.c.at)
+        query = select(*columns).join(inspections, inspections.c.key == outbox.c.inspection)
+        query = query.where(*open_, outbox.c.next_at <= now).order_by(outbox.c.id).limit(_AT_ONCE)
+        with self._database.read() as connection:
+            rows = [_Row(*row) for row in connection.execute(query)]
+            next_at = None if rows else connection.execute(select(func.min(outbox.c.next_at)).where(*open_)).scalar()
+        return rows, _LOOK if next_at is None else min(max((next_at - now).total_seconds(), 0.01), _LOOK)
+
+    def _try(self, row: _Row) -> bool:
+        """Deliver one row and mark it; returns whether the target took it."""
+        try:
+            reason = self._deliver(row.body, row.inspection)
+        except Exception as error:  # a fault of the link: the thread lives on, and the row waits
+            reason = f"unexpected {type(error).__name__}"
+        now = datetime.now(timezone.utc)
+        if reason is None:
+            self._failures = 0
+            self._changes.settled("target", f"{self._target} takes deliveries again.")
+            self._mark(row, attempts=row.attempts + 1, delivered_at=now, error=None)
+            return True
+        self._failures += 1
+        reason = reason[:_LONGEST_ERROR]
+        self._changes.say("target", f"{self._target} did not take a delivery: {reason}. It is tried again.")
+        attempts = row.attempts + 1
+        next_at = now + timedelta(seconds=pause_before(attempts, self._patience.first, self._patience.longest))
+        if (now - row.at).total_seconds() > self._patience.give_up:
+            next_at, reason = _NEVER, f"given up: {reason}"
+            self._changes.say(row.id, f"The delivery of inspection {row.inspection} to {self._target} was {reason}.")
+        self._mark(row, attempts=attempts, next_at=next_at, error=reason)
+        return False
+
+    def _mark(self, row: _Row, **values: Any) -> None:
+        query = update(outbox).where(outbox.c.id == row.id).values(**values)
+
+        def write(connection: Connection) -> None:
+            connection.execute(query)
+
+        self._marking[row.id] = self._database.write(write)
+
+    def _finish_marking(self) -> None:
+        """Wait until the marks are on the disk. A row whose mark failed is delivered again, after a pause."""
+        wait_for(self._marking.values())
+        failed = [error for future in self._marking.values() if (error := future.exception()) is not None]
+        self._marking.clear()
+        if failed:
+            self._changes.say("marks", f"What was delivered to {self._target} cannot be marked: {failed[0]}")
+            self._closing.wait(self._patience.target)
+
+    def _sweep(self) -> None:
+        """Remove, once an hour, what was delivered long ago."""
+        now = datetime.now(timezone.utc)
+        if now - self._swept < _SWEEP:
+            return
+        self._swept = now
+        query = delete(outbox).where(outbox.c.target == self._target, outbox.c.delivered_at < now - _KEPT)
+
+        def write(connection: Connection) -> None:
+            connection.execute(query)
+
+        self._database.write(write).result()
