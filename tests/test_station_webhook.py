@@ -105,7 +105,7 @@ def test_deliveries_survive_kill_9(place, pictures, tmp_path):
 
 def test_a_dead_target_delays_no_other(place, pictures, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as silent, receiving() as receiver:
-        dead = Webhook(f"http://127.0.0.1:{silent.getsockname()[1]}/", SECRET, seconds=3600)
+        dead = Webhook(f"http://127.0.0.1:{silent.getsockname()[1]}/", SECRET, "webhook 2", seconds=3600)
         with started(tmp_path, place, links=[dead, webhook(receiver)]) as (station, _):
             inspections = [station.inspect(path.read_bytes()) for path in pictures]
             connection, _ = silent.accept()  # and never answers
@@ -269,13 +269,6 @@ def test_an_address_that_cannot_be_used_is_refused(address, words):
 def test_a_short_secret_is_refused():
     with pytest.raises(SettingError, match="at least 16 bytes, got 5"):
         Webhook("https://host/", b"short")
-
-
-def test_two_addresses_of_one_host_are_two_targets_and_tell_no_path():
-    one, two = (Webhook(f"https://host/{path}", SECRET).name for path in ("private-a", "private-b"))
-    assert one != two
-    assert "private" not in one + two
-    assert one.startswith("webhook host ")
 
 
 def test_unencrypted_addresses_elsewhere_are_told(place, tmp_path, caplog):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from totalrecall.cli.common import complain, say
+from totalrecall.cli.links import add_link_options, links_of, serial_reader
 from totalrecall.cli.options import add_running_options, duration, memory_size, running
 from totalrecall.cli.paths import INPUT, OUTPUT
 from totalrecall.errors import MissingExtraError
@@ -59,6 +60,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         action="store_true",
         help="a picture that is far from all good pictures as a whole gets `wrong product` instead of a verdict",
     )
+    add_link_options(parser)
     add_running_options(parser, precision=True)
     parser.add_argument("--quiet", "-q", action="store_true", help="print only errors and warnings")
     parser.set_defaults(run=run)
@@ -116,7 +118,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit code."""
     check_extra()
-    settings = _settings(args)
+    settings, links = _settings(args), links_of(args)
     from totalrecall.station.app import guarded
     from totalrecall.station.policy import check_exposure
     from totalrecall.station.serving import listen, serve
@@ -124,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
 
     with listen(settings) as sock:
         port = sock.getsockname()[1]
-        station = Station(settings)
+        station = Station(settings, links, serial_reader(args))
         try:
             for notice in check_exposure(settings.policy, station.users):
                 complain(f"warning: {notice}")

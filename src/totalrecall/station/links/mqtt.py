@@ -145,7 +145,7 @@ class Mqtt(Link):
             raise SettingError(f"--mqtt-prefix must be a topic without + and #, got {prefix!r}. Usual: totalrecall.")
         self._broker, self._prefix, self._client_id = broker, prefix.strip("/"), client_id
         self._window, self._limit, self._patience = window, limit, patience
-        self.name = f"mqtt {broker.host}:{broker.port} {self._prefix}"
+        self.name = "mqtt"
         self._changes = Changes()
         self._closing = threading.Event()
         self._triggers: queue.Queue[_Trigger] = queue.Queue(_QUEUE)

@@ -128,7 +128,7 @@ class OpcUa(Link):
 
     def __init__(self, endpoint: Endpoint, *, limit: int = 64 << 20) -> None:
         self._endpoint, self._limit = endpoint, limit
-        self.name = f"opcua {endpoint.host}:{endpoint.port}"
+        self.name = "opcua"
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._started: threading.Event = threading.Event()

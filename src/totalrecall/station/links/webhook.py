@@ -58,6 +58,7 @@ class Webhook(Link):
     Args:
         address: http or https, without name and password.
         secret: that the receiver knows, too.
+        name: by which recipes, the log and the outbox know it.
         when: "all", or "rejects": whatever was not found good.
         authorities: file of the certificates that are trusted instead of the system's.
         seconds: for one try.
@@ -71,6 +72,7 @@ class Webhook(Link):
         self,
         address: str,
         secret: bytes,
+        name: str = "webhook",
         *,
         when: str = "all",
         authorities: Path | None = None,
@@ -85,8 +87,7 @@ class Webhook(Link):
             )
         self._secret, self._when, self._seconds, self._patience = secret, when, seconds, patience
         self._tls = _tls(authorities) if self._address.tls else None
-        # two addresses on one host have two names, and neither tells what stands behind the host
-        self.name = f"webhook {self._address.host} {hashlib.sha256(address.encode()).hexdigest()[:8]}"
+        self.name = name  # and not the address: what stands behind its host may be secret
         self._deliverer: Deliverer | None = None
 
     def body(self, inspection: "Inspection") -> dict[str, Any] | None:
