@@ -1,6 +1,7 @@
 """What connects the station with a line: inputs that bring pictures, outputs that are told of verdicts.
 
-Read `base.py` first, then `outbox.py` (deliveries that survive everything), `ledger.py` (inspected exactly once), and
-the links: `webhook.py`, `mqtt.py`, `opcua.py`, `hot_folder.py`, `camera.py`; `codes.py` reads serial numbers from
-pictures.
+Read `base` first, then `outbox` (deliveries that survive everything), `ledger` (inspected exactly once) and
+`credentials` (secrets from files or the environment). The links: `webhook`; `mqtt`; `opcua` with its address space,
+`opcua_nodes`; `hot_folder` with `whole_files` (read whole, or not at all) and `filing` (moved by verdict); `camera`.
+`codes` reads serial numbers from pictures.
 """

@@ -1,23 +1,40 @@
 """What the links share: patience while the station is busy, and lines for the log."""
 
 import logging
-import random
+import secrets
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from totalrecall.errors import BusyError, ConflictError, NotFoundError, TotalRecallError
 
 if TYPE_CHECKING:
     from totalrecall.station.records import Inspection
 
-__all__ = ["CHECKS", "LOG", "PASSING", "Changes", "pause_before", "submit_patiently"]
+__all__ = ["CHECKS", "FAULTS", "LOG", "PASSING", "Changes", "pause_before", "submit_patiently"]
 
 LOG = logging.getLogger("totalrecall.station")
 
 CHECKS = ("golden", "study")  # inspections of the station's own pictures: no line waits for their verdicts
 PASSING = (BusyError, ConflictError, NotFoundError)  # a full queue, a held model, a model that is not there yet
+FAULTS = (  # of a picture, a target or ourselves: whatever it is, the link lives on and the next one is tried
+    TotalRecallError,
+    SQLAlchemyError,
+    CancelledError,
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+_CHANCE = secrets.SystemRandom()  # no seed: many stations must not come at the same moment
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0  # seconds between two tries at a station that is busy
 
 
@@ -62,7 +79,7 @@ def pause_before(attempt: int, first: float, longest: float) -> float:
         first: seconds after it.
         longest: the most seconds.
     """
-    return float(min(first * 2 ** min(attempt - 1, 30), longest) * random.uniform(0.8, 1.2))
+    return float(min(first * 2 ** min(attempt - 1, 30), longest) * _CHANCE.uniform(0.8, 1.2))
 
 
 def submit_patiently(

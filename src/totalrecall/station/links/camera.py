@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from totalrecall.errors import SettingError, TotalRecallError
 from totalrecall.station.link import Link
-from totalrecall.station.links.base import Changes, pause_before, submit_patiently
+from totalrecall.station.links.base import FAULTS, Changes, pause_before, submit_patiently
 from totalrecall.station.records import iso
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ class Camera(Link):
             began = time.monotonic()
             try:
                 self._submit(frame)
-            except Exception as error:  # whatever it is, the next frame is another
+            except FAULTS as error:  # whatever it is, the next frame is another
                 self._changes.say("refused", f"A frame of {self.name} was not inspected: {error}")
             self._closing.wait(max(began + self._interval - time.monotonic(), 0))
         self.ended.set()

@@ -30,7 +30,7 @@ from sqlalchemy.exc import IntegrityError
 
 from totalrecall.errors import BusyError, HistoryError, PictureError, SettingError, TotalRecallError
 from totalrecall.station.link import Link
-from totalrecall.station.links.base import CHECKS, LOG, Changes, pause_before, submit_patiently
+from totalrecall.station.links.base import CHECKS, FAULTS, LOG, Changes, pause_before, submit_patiently
 from totalrecall.station.links.credentials import Login
 from totalrecall.station.links.ledger import MessageLedger
 from totalrecall.station.links.outbox import Deliverer, Patience, put
@@ -259,7 +259,7 @@ class Mqtt(Link):
                 trigger = self._triggers.get(timeout=0.2)
                 try:
                     self._take(trigger)
-                except Exception as error:  # a fault of ours: the worker lives on, and the sender is told
+                except FAULTS as error:  # a fault of ours: the worker lives on, and the sender is told
                     self._refuse(trigger, None, f"unexpected {type(error).__name__}")
 
     def _take(self, trigger: _Trigger) -> None:

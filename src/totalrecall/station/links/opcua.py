@@ -34,7 +34,7 @@ from sqlalchemy import Connection
 
 from totalrecall.errors import BusyError, ConflictError, NotFoundError, PictureError, SettingError, TotalRecallError
 from totalrecall.station.link import Link
-from totalrecall.station.links.base import CHECKS, LOG
+from totalrecall.station.links.base import CHECKS, FAULTS, LOG
 from totalrecall.station.links.credentials import Login
 from totalrecall.station.links.opcua_nodes import NAMESPACE, make_nodes
 from totalrecall.station.policy import is_loopback
@@ -167,8 +167,8 @@ class OpcUa(Link):
         self._thread.start()
         if not self._started.wait(_START):
             raise SettingError(f"The OPC UA server at {self._endpoint.url} did not begin within {_START:.0f} s.")
-        if self._fault is not None:
-            reason = getattr(self._fault, "strerror", None) or self._fault
+        if self._loop is None:
+            reason = getattr(self._fault, "strerror", None) or self._fault or "it has stopped"
             raise SettingError(f"The OPC UA server cannot listen at {self._endpoint.url}: {reason}")
 
     def close(self) -> None:
@@ -185,7 +185,7 @@ class OpcUa(Link):
     def _run(self) -> None:
         try:
             asyncio.run(self._serve())
-        except Exception as error:
+        except FAULTS as error:
             self._fault = error
             if self._started.is_set():
                 LOG.warning("%s has stopped: %s", self.name, error)
@@ -304,7 +304,7 @@ class OpcUa(Link):
             await asyncio.wrap_future(waited)
         except PictureError as error:
             job.error = str(error)
-        except Exception as error:
+        except FAULTS as error:
             job.error, job.inspection = str(error), None  # it was not committed
         finally:
             if job.inspection is not None:

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from totalrecall.errors import HistoryError
 from totalrecall.station.database import Database
-from totalrecall.station.links.base import Changes, pause_before
+from totalrecall.station.links.base import FAULTS, Changes, pause_before
 from totalrecall.station.records import Inspection, finite
 from totalrecall.station.tables import inspections, outbox
 
@@ -140,13 +140,13 @@ class Deliverer:
         """Deliver one row and mark it; returns whether the target took it."""
         try:
             reason = self._deliver(row.body, row.inspection)
-        except Exception as error:  # a fault of the link: the thread lives on, and the row waits
+        except FAULTS as error:  # a fault of the link: the thread lives on, and the row waits
             reason = f"unexpected {type(error).__name__}"
         now = datetime.now(timezone.utc)
         if reason is None:
             self._failures = 0
             self._changes.settled("target", f"{self._target} takes deliveries again.")
-            self._mark(row, attempts=row.attempts + 1, delivered_at=now, error=None)
+            self._mark(row, {"attempts": row.attempts + 1, "delivered_at": now, "error": None})
             return True
         self._failures += 1
         reason = reason[:_LONGEST_ERROR]
@@ -156,11 +156,11 @@ class Deliverer:
         if (now - row.at).total_seconds() > self._patience.give_up:
             next_at, reason = _NEVER, f"given up: {reason}"
             self._changes.say(row.id, f"The delivery of inspection {row.inspection} to {self._target} was {reason}.")
-        self._mark(row, attempts=attempts, next_at=next_at, error=reason)
+        self._mark(row, {"attempts": attempts, "next_at": next_at, "error": reason})
         return False
 
-    def _mark(self, row: _Row, **values: Any) -> None:
-        query = update(outbox).where(outbox.c.id == row.id).values(**values)
+    def _mark(self, row: _Row, values: dict[str, Any]) -> None:
+        query = update(outbox).where(outbox.c.id == row.id).values(values)
 
         def write(connection: Connection) -> None:
             connection.execute(query)
