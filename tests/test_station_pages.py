@@ -253,6 +253,32 @@ def test_a_threshold_is_changed_in_the_file_and_in_the_trail(running, inspected)
     assert station.shelf.get("part").judge.calibration_.rate == pytest.approx(0.1)
 
 
+def test_a_recipe_at_a_rate_of_its_own_is_named_beside_the_threshold(place, tmp_path):
+    folder = tmp_path / "station"
+    folder.mkdir()
+    product = '[product."<b>Washer</b>"]\nmodel = "part"\nfalse_alarm_rate = 0.2\n'
+    (folder / "recipes.toml").write_text(product, encoding="utf-8")
+    with started(folder, place) as (station, client):
+        client.follow_redirects = False
+        assert "Washer" not in client.get("/threshold").text
+        page = client.get("/recipes").text
+        assert "&lt;b&gt;Washer&lt;/b&gt;" in page
+        assert client.post("/recipes", data={"product": "<b>Washer</b>"}).status_code == 303
+        assert station.recipes.current.product == "<b>Washer</b>"
+        told = text_of(client.get("/threshold"))
+        limit = station.recipes.loaded("part", 0.2).judge.threshold_
+        assert f"states 20\xa0% for this model, and so the threshold {limit:.4g} applies" in told
+        assert client.post("/recipes", data={"product": ""}).status_code == 303
+        assert station.recipes.current is None
+
+
+def test_a_watch_without_pictures_says_nothing_of_what_has_moved(place, tmp_path):
+    with started(tmp_path / "station", place) as (_, client):
+        page = client.get("/drift").text
+        assert "No picture watched yet" in page
+        assert "Nothing has moved" not in page
+
+
 def test_the_history_is_filtered_paged_and_downloaded(running, inspected):
     station, client = running
     defects = station.history.find(Filter(verdict="defect"))

@@ -16,7 +16,7 @@ __all__ = ["Panel", "ScoreDrawing", "score_drawing"]
 _BINS = 56
 _STEPS = 240  # thresholds of which the rate is worked out; between them it is interpolated
 _FARTHEST = 3.0  # thresholds: what lies farther is drawn in the last column
-_WIDTH, _HEIGHT, _LEFT, _TOP, _GAP = 960, 120, 44, 34, 30
+_WIDTH, _HEIGHT, _LEFT, _TOP, _GAP = 960, 120, 44, 54, 32
 
 
 @dataclass(frozen=True)

@@ -72,11 +72,21 @@ def _values(station: "Station", loaded: "Loaded") -> dict[str, Any]:
         "drawing": drawing,
         "in_use": in_use if math.isfinite(in_use) else None,
         "fixed": is_exported(loaded.path),
+        "recipe": _recipe(station, loaded),
         "levels": judge.promise_.levels(),
         "told": escape(json.dumps(told, allow_nan=False)),
         "defects": told["defects"],
         "fine": told["fine"],
     }
+
+
+def _recipe(station: "Station", loaded: "Loaded") -> dict[str, Any] | None:
+    """Return the product that is made at a rate of its own by this model: its threshold holds meanwhile."""
+    recipe = station.recipes.current
+    if recipe is None or recipe.model != loaded.name or recipe.false_alarm_rate is None:
+        return None
+    judge = station.recipes.loaded(loaded.name, recipe.false_alarm_rate).judge
+    return {"product": recipe.product, "rate": recipe.false_alarm_rate, "threshold": float(judge.threshold_)}
 
 
 def _share(text: str) -> float | None:
