@@ -8,6 +8,7 @@ import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 from tests.stations import started
 from totalrecall import load_detector
 from totalrecall.errors import BusyError
+from totalrecall.station.api_v2 import _OUTPUTS
 from totalrecall.station.records import Filter
 
 PICTURE = {"Content-Type": "image/png"}
@@ -305,7 +307,13 @@ def test_v2_binary_tensors_as_tritons_client_sends_them(running, pictures, expec
     assert scores == pytest.approx([expected[path].score for path in few], rel=1e-6)
     for path in few:
         assert rest.read(int.from_bytes(rest.read(4), "little")).decode() == expected[path].verdict
-    assert head["outputs"][2]["data"] == [expected[path].is_anomalous is True for path in few]
+    assert head["outputs"][2]["data"] == [int(expected[path].is_anomalous) for path in few]
+
+
+def test_v2_says_minus_one_where_there_is_no_verdict():
+    kind, read = _OUTPUTS["is_anomalous"]
+    told = [read(SimpleNamespace(is_anomalous=one)) for one in (True, False, None)]
+    assert (kind, told) == ("INT64", [1, 0, -1])
 
 
 def test_v2_takes_all_pictures_or_none(place, pictures, tmp_path):

@@ -36,8 +36,9 @@ _OUTPUTS: dict[str, tuple[str, Callable[[Inspection], Any]]] = {
     "score": ("FP32", lambda one: _number(one.score)),
     "threshold": ("FP32", lambda one: _number(one.threshold)),
     "p_value": ("FP32", lambda one: _number(one.p_value)),
-    "is_anomalous": ("BOOL", lambda one: one.is_anomalous is True),
-    "verdict": ("BYTES", lambda one: one.verdict),  # a missing verdict is no "good": `is_anomalous` cannot say so
+    # as of an exported graph: a missing verdict is no "good", and BOOL could not say so
+    "is_anomalous": ("INT64", lambda one: -1 if one.is_anomalous is None else int(one.is_anomalous)),
+    "verdict": ("BYTES", lambda one: one.verdict),
     "id": ("BYTES", lambda one: one.key),
 }
 _FAILURE = {"description": "why not", "content": {CONTENT_TYPE: {"schema": PROBLEM}}}
@@ -302,4 +303,4 @@ def _packed(kind: str, values: list[Any]) -> bytes:
     if kind == "BYTES":
         texts = [str(value).encode() for value in values]
         return b"".join(len(text).to_bytes(4, "little") + text for text in texts)
-    return np.array(values, np.dtype("<f4" if kind == "FP32" else "?")).tobytes()
+    return np.array(values, np.dtype("<f4" if kind == "FP32" else "<i8")).tobytes()
