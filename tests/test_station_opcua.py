@@ -13,6 +13,7 @@ from tests.line_ready import free_port, make_certificate
 from tests.stations import started
 from totalrecall import load_detector
 from totalrecall.errors import SettingError
+from totalrecall.station.records import ANYBODY
 
 asyncua = pytest.importorskip("asyncua", reason="needs asyncua (pip install 'totalrecall[opcua]')")
 from totalrecall.station.links.opcua import BUSY, NOT_READY, REFUSED, UNKNOWN, Endpoint, OpcUa  # noqa: E402
@@ -235,6 +236,30 @@ def test_of_several_recipes_one_is_chosen(place, pictures, tmp_path):
 
     with started(tmp_path / "station", place, other, links=[link]):
         asyncio.run(scenario())
+
+
+def test_a_product_is_chosen_by_its_recipe_here_and_elsewhere(place, pictures, tmp_path):
+    folder = tmp_path / "station"
+    folder.mkdir()
+    products = "".join(f'[product."Washer {size}"]\nmodel = "part"\n' for size in (5, 6))
+    (folder / "recipes.toml").write_text(products)
+    link = OpcUa(Endpoint("127.0.0.1", free_port()))
+
+    async def scenario(station):
+        async with machine_at(link) as machine:
+            assert await machine.read("RecipeManagement/Recipes") == ["Washer 5", "Washer 6", "part"]
+            assert await machine.prepare("Washer 5") == [0, ""]
+            assert station.recipes.current.product == "Washer 5"
+            job, error, message = await machine.start_single_job(pictures[0].read_bytes())
+            assert (error, message) == (0, "")
+            assert json.loads((await machine.finished(job))[1])["product"] == "Washer 5"
+            await asyncio.to_thread(station.recipes.select, "Washer 6", ANYBODY)
+            while await machine.read("RecipeManagement/ActiveRecipe") != "Washer 6":
+                await asyncio.sleep(0.02)
+
+    with started(folder, place, links=[link]) as (station, _):
+        asyncio.run(scenario(station))
+        assert station.trail.rows(1)[0].action == "recipe"
 
 
 def test_clients_change_nothing_but_by_methods(running):

@@ -38,8 +38,10 @@ from totalrecall.station.links.base import CHECKS, FAULTS, LOG
 from totalrecall.station.links.credentials import Login
 from totalrecall.station.links.opcua_nodes import NAMESPACE, make_nodes
 from totalrecall.station.policy import is_loopback
+from totalrecall.station.records import Actor
 
 if TYPE_CHECKING:
+    from totalrecall.station.recipes import Recipe
     from totalrecall.station.records import Inspection
     from totalrecall.station.station import Station
 
@@ -200,11 +202,13 @@ class OpcUa(Link):
         self._nodes = await make_nodes(server, self._start_single_job, self._prepare_recipe, self._result_by_job)
         names = self._recipes()
         await self._nodes.write("Recipes", names)
-        if len(names) == 1:
-            await self._activate(names[0])
+        current = self._station.recipes.current
+        if current is not None or len(names) == 1:
+            await self._activate(names[0] if current is None else current.product)
         async with server:
             await self._show_state()
             self._loop = asyncio.get_running_loop()
+            self._station.recipes.on_change(self._recipe_changed)
             self._started.set()
             await self._stop.wait()
             await self._nodes.write("VisionState", "Preoperational")
@@ -243,7 +247,23 @@ class OpcUa(Link):
     # ------------------------------------------------------------------ recipes
 
     def _recipes(self) -> list[str]:
-        return [loaded.name for loaded in self._station.shelf.all()]
+        """Return the products that have a recipe, and the models, by which jobs can be judged."""
+        products = [recipe.product for recipe in self._station.recipes.all()]
+        return list(dict.fromkeys([*products, *(loaded.name for loaded in self._station.shelf.all())]))
+
+    def _is_product(self, name: str) -> bool:
+        return any(recipe.product == name for recipe in self._station.recipes.all())
+
+    def _recipe_changed(self, recipe: "Recipe | None") -> None:
+        """Follow a product that was chosen elsewhere: on the page, by the API. Any thread may call it."""
+        loop = self._loop
+        if loop is not None and recipe is not None:
+            with contextlib.suppress(RuntimeError):  # it has stopped
+                loop.call_soon_threadsafe(lambda: self._in_background(self._follow(recipe.product)))
+
+    async def _follow(self, product: str) -> None:
+        await self._activate(product)
+        await self._show_state()
 
     async def _activate(self, name: str) -> None:
         self._recipe = name
@@ -255,6 +275,11 @@ class OpcUa(Link):
         await self._nodes.write("Recipes", names)
         if name not in names:
             return UNKNOWN, f"RecipeId must be one of {', '.join(names[:8])}."
+        if self._is_product(name):  # for the whole station, as on its page
+            try:
+                await asyncio.to_thread(self._station.recipes.select, name, Actor("opcua", "machine"))
+            except TotalRecallError as error:
+                return REFUSED, str(error)
         await self._activate(name)
         await self._show_state()
         return 0, ""
@@ -290,8 +315,16 @@ class OpcUa(Link):
         def also(_: Connection, inspection: "Inspection") -> None:
             job.inspection = inspection  # of a picture that cannot be read, too
 
+        product = self._recipe if self._is_product(self._recipe) else None
         submit = partial(
-            self._station.submit, picture, model=self._recipe, name=name, serial=serial, source="opcua", also=also
+            self._station.submit,
+            picture,
+            model=self._recipe if product is None else None,
+            product=product,
+            name=name,
+            serial=serial,
+            source="opcua",
+            also=also,
         )
         end = time.monotonic() + _BUSY_SECONDS
         while self._station.inspector.waiting >= self._station.inspector.limit and time.monotonic() < end:
