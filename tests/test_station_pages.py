@@ -253,6 +253,25 @@ def test_a_threshold_is_changed_in_the_file_and_in_the_trail(running, inspected)
     assert station.shelf.get("part").judge.calibration_.rate == pytest.approx(0.1)
 
 
+def test_a_change_of_the_threshold_is_taken_back_to_the_byte(running, inspected):
+    station, client = running
+    before = station.shelf.get("part").sha256
+    assert client.post("/threshold", data={"model": "part", "score": "2.5"}).status_code == 303
+    assert 'action="/threshold/undo"' in client.get("/threshold").text
+    answer = client.post("/threshold/undo", data={"model": "part"})
+    assert answer.headers["location"] == "/threshold?model=part&said=threshold_taken_back"
+    assert station.shelf.get("part").sha256 == before
+    assert station.trail.rows(limit=1)[0].action == "threshold taken back"
+
+
+def test_only_a_change_of_the_threshold_is_taken_back(model, tmp_path):
+    with started(tmp_path / "station", shutil.copy(model, tmp_path / "part.trecall")) as (_, client):
+        assert 'action="/threshold/undo"' not in client.get("/threshold").text
+        answer = client.post("/threshold/undo", data={"model": "part"})
+        assert answer.status_code == 409
+        assert "was not that of its threshold" in answer.text
+
+
 def test_a_recipe_at_a_rate_of_its_own_is_named_beside_the_threshold(place, tmp_path):
     folder = tmp_path / "station"
     folder.mkdir()

@@ -29,6 +29,7 @@ ONLY_ENGINEERS = {
     ("DELETE", "/v1/tokens/{key}"),
     ("POST", "/v1/models/{name}/reload"),
     ("POST", "/threshold"),
+    ("POST", "/threshold/undo"),
     ("POST", "/drift/reset"),
     ("POST", "/models/{name}/reload"),
     ("POST", "/models/{name}/teach"),

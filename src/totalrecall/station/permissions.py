@@ -88,6 +88,7 @@ PERMISSIONS: dict[tuple[str, str], frozenset[str]] = {
     ("POST", "/recipes"): _JUDGE,
     # the page: what changes how parts are judged
     ("POST", "/threshold"): _ENGINEER,
+    ("POST", "/threshold/undo"): _ENGINEER,
     ("POST", "/drift/reset"): _ENGINEER,
     ("POST", "/models/{name}/reload"): _ENGINEER,
     ("POST", "/models/{name}/teach"): _ENGINEER,

@@ -4,8 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from totalrecall.detectors.model_file import read_header
-from totalrecall.errors import SettingError
+from totalrecall.detectors.history import steps_of, undone
+from totalrecall.detectors.model_file import read_artifact, read_header, write_artifact
+from totalrecall.detectors.model_schema import check_layout_if_known
+from totalrecall.errors import ConflictError, SettingError
 from totalrecall.registry import is_exported, load_detector
 from totalrecall.system.files import exclusive
 
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from totalrecall.station.records import Actor
     from totalrecall.station.station import Station
 
-__all__ = ["set_threshold"]
+__all__ = ["can_take_back", "set_threshold", "take_back_threshold"]
 
 
 def set_threshold(
@@ -45,15 +47,46 @@ def set_threshold(
         detector.update(threshold=threshold, false_alarm_rate=rate)
         embedded = "backbone.graph" in read_header(before.path)["tensors"]
         detector.save(before.path, embed_backbone=embedded, replacing=sha256)
+    return _changed(station, before, sha256, actor, "threshold", {"false_alarm_rate": rate})
+
+
+def can_take_back(loaded: "Loaded") -> bool:
+    """Tell whether the last change of a model was that of its threshold."""
+    steps = loaded.judge.history_
+    return bool(steps) and steps[-1].what == "threshold"
+
+
+def take_back_threshold(station: "Station", name: str, actor: "Actor") -> "Loaded":
+    """Take back the last change of a model's threshold: its file is again what it was, to the byte.
+
+    Raises:
+        NotFoundError: there is no model of that name.
+        ConflictError: its last change was another one.
+        DataError: another program changes the file, or it cannot be written.
+    """
+    before = station.shelf.get(name)
+    with exclusive(before.path) as sha256:
+        contents = read_artifact(before.path, check_layout_if_known)
+        steps = steps_of(contents[0])
+        if not steps or steps[-1].what != "threshold":
+            raise ConflictError(f"The last change of model {before.name} was not that of its threshold.")
+        write_artifact(before.path, *undone(contents), replacing=sha256)
+    return _changed(station, before, sha256, actor, "threshold taken back", {})
+
+
+def _changed(
+    station: "Station", before: "Loaded", sha256: str, actor: "Actor", action: str, facts: dict[str, Any]
+) -> "Loaded":
+    """Use a changed file, and write it down."""
     loaded = station.shelf.reload(before.name)
-    details: dict[str, Any] = {
+    details = {
+        **facts,
         "threshold_before": _known(before.judge.threshold_),
         "threshold": _known(loaded.judge.threshold_),
-        "false_alarm_rate": rate,
         "sha256_before": sha256,
         "sha256": loaded.sha256,
     }
-    station.trail.append(actor, "threshold", loaded.name, details).result()
+    station.trail.append(actor, action, loaded.name, details).result()
     return loaded
 
 

@@ -12,7 +12,7 @@ from totalrecall.registry import is_exported
 from totalrecall.station.pages.histogram import score_drawing
 from totalrecall.station.pages.page import Page, actor_of, back_to, quoted
 from totalrecall.station.pages.promises import promise_words
-from totalrecall.station.thresholds import set_threshold
+from totalrecall.station.thresholds import can_take_back, set_threshold, take_back_threshold
 
 if TYPE_CHECKING:
     from totalrecall.station.models import Loaded
@@ -55,6 +55,12 @@ def add_threshold(routes: APIRouter, page: Page) -> None:
         loaded = set_threshold(station, model, actor, threshold=None if stated else score, rate=stated)
         return back_to(f"/threshold?model={quoted(loaded.name)}", "threshold_changed")
 
+    @routes.post("/threshold/undo")
+    def take_back(request: Request, model: Annotated[str, Form(max_length=300)]) -> Response:
+        """Take back the last change of the threshold."""
+        loaded = take_back_threshold(station, model, actor_of(request))
+        return back_to(f"/threshold?model={quoted(loaded.name)}", "threshold_taken_back")
+
 
 def _values(station: "Station", loaded: "Loaded") -> dict[str, Any]:
     judge = loaded.judge
@@ -72,6 +78,7 @@ def _values(station: "Station", loaded: "Loaded") -> dict[str, Any]:
         "drawing": drawing,
         "in_use": in_use if math.isfinite(in_use) else None,
         "fixed": is_exported(loaded.path),
+        "can_take_back": can_take_back(loaded),
         "recipe": _recipe(station, loaded),
         "levels": judge.promise_.levels(),
         "told": escape(json.dumps(told, allow_nan=False)),
