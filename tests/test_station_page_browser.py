@@ -113,6 +113,7 @@ def test_the_live_view_follows_the_line_by_itself(served, page, pictures):
 
 def test_the_slider_fades_the_heat_and_the_next_picture_keeps_it(served, page, pictures):
     station, url = served
+    station.inspect(pictures[-1].read_bytes(), name="first")
     page.goto(url)
     heat = page.locator(".stage img.heat")
     slider = page.get_by_role("slider", name="Heat map")
@@ -127,8 +128,10 @@ def test_the_slider_fades_the_heat_and_the_next_picture_keeps_it(served, page, p
     sync_api.expect(heat).to_have_css("opacity", "0")  # this tablet keeps it
 
 
-def test_a_queue_is_judged_by_the_keyboard_alone(served, page):
+def test_a_queue_is_judged_by_the_keyboard_alone(served, page, pictures):
     station, url = served
+    for path in pictures:
+        station.inspect(path.read_bytes(), name=path.name)
     queue = [one.key for one in station.history.find(Filter(to_judge=True))]
     assert len(queue) >= 3
     page.goto(f"{url}/judge")
