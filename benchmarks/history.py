@@ -20,10 +20,10 @@ import numpy as np
 from tests.databases import inspection, missing_postgresql, running_postgresql
 
 from benchmarks.common import record
-from totalrecall.station.addresses import address_of_file
-from totalrecall.station.database import Database
-from totalrecall.station.history import History
-from totalrecall.station.trail import Trail
+from totalrecall.station.store.addresses import address_of_file
+from totalrecall.station.store.database import Database
+from totalrecall.station.store.history import History
+from totalrecall.station.store.trail import Trail
 
 
 def syncs_per_second(folder: Path, seconds: float) -> float:

@@ -21,10 +21,10 @@ import numpy as np
 
 from benchmarks.common import record
 from benchmarks.station import answer, request, small
-from totalrecall.station.database import Database
-from totalrecall.station.history import History
-from totalrecall.station.records import Filter
-from totalrecall.station.trail import Trail
+from totalrecall.station.store.database import Database
+from totalrecall.station.store.history import History
+from totalrecall.station.store.records import Filter
+from totalrecall.station.store.trail import Trail
 
 
 def main() -> None:

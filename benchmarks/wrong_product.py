@@ -20,7 +20,7 @@ from totalrecall import PatchCore
 from totalrecall.errors import PictureError
 from totalrecall.pictures.files import find_pictures
 from totalrecall.pictures.loading import read_image
-from totalrecall.station.stranger import limit_of, quiet_level
+from totalrecall.station.judging.stranger import limit_of, quiet_level
 from totalrecall.system.text import csv_line
 
 EACH = 60  # pictures of another set

@@ -60,8 +60,8 @@ def settings_reference() -> str:
 def station_access() -> str:
     """Return reference/station-access.md: as it is, but for the table of who may call what."""
     try:
-        from totalrecall.station.permissions import ANYONE, PERMISSIONS
-        from totalrecall.station.records import ROLES
+        from totalrecall.station.access.permissions import ANYONE, PERMISSIONS
+        from totalrecall.station.store.records import ROLES
     except ImportError:  # without the extra [station]
         return STATION_ACCESS.read_text(encoding="utf-8")
     lines = [f"| route | {' | '.join(ROLES)} |", f"| --- |{' --- |' * len(ROLES)}"]

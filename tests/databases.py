@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from totalrecall.station.records import Inspection
+from totalrecall.station.store.records import Inspection
 
 BEGIN = datetime(2026, 11, 29, 16, 0, tzinfo=timezone.utc)
 

@@ -44,10 +44,10 @@ def make_docs_folder(root: Path, *, good: int = 8) -> Path:
 def _remember(folder: Path) -> None:
     """Make the history of a station with two inspections, of which one is judged."""
     from tests.databases import inspection
-    from totalrecall.station.addresses import address_of_file
-    from totalrecall.station.database import Database
-    from totalrecall.station.history import History
-    from totalrecall.station.records import Actor
+    from totalrecall.station.store.addresses import address_of_file
+    from totalrecall.station.store.database import Database
+    from totalrecall.station.store.history import History
+    from totalrecall.station.store.records import Actor
 
     with Database(address_of_file(folder / "history.db")) as database:
         history = History(database)

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from tests.databases import inspection
-from totalrecall.station.database import Database
-from totalrecall.station.history import History
-from totalrecall.station.kept import KeptPictures
-from totalrecall.station.records import Actor
+from totalrecall.station.store.database import Database
+from totalrecall.station.store.history import History
+from totalrecall.station.store.kept import KeptPictures
+from totalrecall.station.store.records import Actor
 
 ANNA = Actor("Anna", "operator")
 HEAT = np.arange(64, dtype=np.uint8).reshape(8, 8)

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import pytest
 
-from totalrecall.station.database import Database
-from totalrecall.station.history import History
-from totalrecall.station.records import Inspection
+from totalrecall.station.store.database import Database
+from totalrecall.station.store.history import History
+from totalrecall.station.store.records import Inspection
 
 SECRET = b"a secret that both sides know"
 MOSQUITTO = shutil.which("mosquitto", path=os.environ.get("PATH", "") + os.pathsep + "/usr/sbin")

@@ -5,11 +5,11 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from totalrecall.station.database import Database
-from totalrecall.station.passwords import PasswordHasher
-from totalrecall.station.records import ANYBODY
-from totalrecall.station.trail import Trail
-from totalrecall.station.users import Users
+from totalrecall.station.access.passwords import PasswordHasher
+from totalrecall.station.access.users import Users
+from totalrecall.station.store.database import Database
+from totalrecall.station.store.records import ANYBODY
+from totalrecall.station.store.trail import Trail
 
 PASSWORD = "four plain words here"
 

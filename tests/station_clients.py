@@ -11,12 +11,12 @@ from fastapi import FastAPI, Request
 from starlette.testclient import TestClient
 
 from tests.station_access import PASSWORD
-from totalrecall.station.api_users import user_routes
-from totalrecall.station.guard import Guard
-from totalrecall.station.permissions import PERMISSIONS
-from totalrecall.station.policy import Policy, server_options
-from totalrecall.station.problems import add_problems
-from totalrecall.station.users import Users
+from totalrecall.station.access.guard import Guard
+from totalrecall.station.access.permissions import PERMISSIONS
+from totalrecall.station.access.policy import Policy, server_options
+from totalrecall.station.access.users import Users
+from totalrecall.station.web.api_users import user_routes
+from totalrecall.station.web.problems import add_problems
 
 HERE = "http://127.0.0.1:8000"
 

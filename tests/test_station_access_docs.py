@@ -16,9 +16,9 @@ from totalrecall.station import (
     sessions,
     throttle,
 )
-from totalrecall.station.permissions import ANYONE, PERMISSIONS
-from totalrecall.station.records import ROLES
-from totalrecall.station.user_names import LONGEST_NAME
+from totalrecall.station.access.permissions import ANYONE, PERMISSIONS
+from totalrecall.station.access.user_names import LONGEST_NAME
+from totalrecall.station.store.records import ROLES
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE = (DOCS / "reference" / "station-access.md").read_text(encoding="utf-8")

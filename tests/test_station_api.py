@@ -17,8 +17,8 @@ import pytest
 from tests.stations import started
 from totalrecall import load_detector
 from totalrecall.errors import BusyError
-from totalrecall.station.api_v2 import _OUTPUTS
-from totalrecall.station.records import Filter
+from totalrecall.station.store.records import Filter
+from totalrecall.station.web.api_v2 import _OUTPUTS
 
 PICTURE = {"Content-Type": "image/png"}
 

@@ -16,7 +16,7 @@ from totalrecall.errors import SettingError
 from totalrecall.station.links import camera as cameras
 from totalrecall.station.links.camera import Camera, camera_source
 from totalrecall.station.links.codes import read_serial
-from totalrecall.station.records import Filter
+from totalrecall.station.store.records import Filter
 
 zxingcpp = pytest.importorskip("zxingcpp", reason="needs zxing-cpp (pip install 'totalrecall[codes]')")
 

@@ -12,10 +12,10 @@ from sqlalchemy import delete, update
 from tests.commands import in_fresh_python
 from tests.databases import inspection
 from totalrecall.cli import main
-from totalrecall.station.database import Database
-from totalrecall.station.history import History
-from totalrecall.station.records import Actor
-from totalrecall.station.tables import inspections, trail
+from totalrecall.station.store.database import Database
+from totalrecall.station.store.history import History
+from totalrecall.station.store.records import Actor
+from totalrecall.station.store.tables import inspections, trail
 
 ANNA = Actor("Anna", "operator")
 

@@ -13,9 +13,9 @@ from fastapi import FastAPI, Response
 
 from tests.station_access import PASSWORD, make_certificate, open_users, with_roles
 from tests.station_clients import guarded, served
-from totalrecall.station import connections
-from totalrecall.station.policy import Policy
-from totalrecall.station.records import ANYBODY
+from totalrecall.station.access import connections
+from totalrecall.station.access.policy import Policy
+from totalrecall.station.store.records import ANYBODY
 
 PREDICT = b"/v1/models/bottle/predict"
 
@@ -205,7 +205,7 @@ def test_what_programs_of_this_computer_claim_of_their_address_is_not_believed(t
 
 def test_the_event_loop_goes_on_while_passwords_are_checked(tmp_path):
     """Ten logins with the hash of a real station; meanwhile another request is answered before them."""
-    from totalrecall.station.passwords import PasswordHasher
+    from totalrecall.station.access.passwords import PasswordHasher
 
     policy, body = Policy(), json.dumps({"name": "operators-name", "password": "wrong"}).encode()
     with open_users(tmp_path) as users:

@@ -16,11 +16,11 @@ from sqlalchemy.exc import IntegrityError
 import totalrecall
 from tests.databases import inspection
 from totalrecall.errors import HistoryError, MissingExtraError, SettingError
-from totalrecall.station.addresses import address_of_file, parse_address, shown
-from totalrecall.station.database import Database
-from totalrecall.station.history import History
-from totalrecall.station.schema import current
-from totalrecall.station.tables import METADATA, VERSION_TABLE, values
+from totalrecall.station.store.addresses import address_of_file, parse_address, shown
+from totalrecall.station.store.database import Database
+from totalrecall.station.store.history import History
+from totalrecall.station.store.schema import current
+from totalrecall.station.store.tables import METADATA, VERSION_TABLE, values
 
 
 def put(key):
@@ -224,7 +224,7 @@ def test_the_migrations_are_in_a_wheel():
     """What has an `__init__.py` is a package, and setuptools packs every one."""
     folder = Path(totalrecall.__file__).parent / "station"
     assert [path for path in folder.rglob("*.py") if not (path.parent / "__init__.py").is_file()] == []
-    assert (folder / "migrations" / "versions" / "v0001.py").is_file()
+    assert (folder / "store" / "migrations" / "versions" / "v0001.py").is_file()
 
 
 def test_without_create_nothing_is_made(address, tmp_path):
@@ -301,7 +301,7 @@ def test_a_server_that_does_not_answer_is_said_without_the_password():
 def test_postgresql_without_psycopg_names_the_extra():
     script = (
         "import sys; sys.modules['psycopg'] = None\n"
-        "from totalrecall.station.database import Database\n"
+        "from totalrecall.station.store.database import Database\n"
         "from totalrecall.errors import MissingExtraError\n"
         "try: Database('postgresql://anna:SeCrEt@host/line')\n"
         "except MissingExtraError as error: print(error)\n"

@@ -10,8 +10,8 @@ from tests.parts import stripes
 from tests.striped import defect_picture, fit_striped, good_picture, png
 from totalrecall import load_detector
 from totalrecall.errors import DataError, SettingError
-from totalrecall.station.evidence import Criteria, evidence_html, gather_evidence
-from totalrecall.station.labelled import read_parts
+from totalrecall.station.quality.evidence import Criteria, evidence_html, gather_evidence
+from totalrecall.station.quality.labelled import read_parts
 from totalrecall.system.files import file_sha256, sha256
 
 

@@ -11,9 +11,9 @@ from tests.stations import started
 from tests.striped import defect_picture, fit_striped, good_picture, png
 from totalrecall import load_detector
 from totalrecall.errors import ConflictError, NotFoundError, SettingError
-from totalrecall.station.fitting import checked_name
-from totalrecall.station.records import Actor
-from totalrecall.station.sent import Sent
+from totalrecall.station.judging.sent import Sent
+from totalrecall.station.quality.fitting import checked_name
+from totalrecall.station.store.records import Actor
 
 ANNA = Actor("anna", "engineer")
 

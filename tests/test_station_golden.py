@@ -9,9 +9,9 @@ from tests.stations import started
 from tests.striped import defect_picture, fit_striped, good_picture, odd_picture
 from totalrecall import load_detector
 from totalrecall.errors import ConflictError, NotFoundError, PictureError, SettingError
-from totalrecall.station.golden import TOLERANCE
-from totalrecall.station.records import NOT_PRODUCTION, Actor, Filter
-from totalrecall.station.tables import golden
+from totalrecall.station.quality.golden import TOLERANCE
+from totalrecall.station.store.records import NOT_PRODUCTION, Actor, Filter
+from totalrecall.station.store.tables import golden
 
 ANNA = Actor("anna", "engineer")
 

@@ -10,10 +10,10 @@ from starlette.testclient import TestClient
 from tests.station_access import PASSWORD, open_users, with_roles
 from tests.station_clients import HERE, client_of, guarded, logged_in, small_app
 from totalrecall.errors import HistoryError
-from totalrecall.station.guard import Guard, actor_of, csrf_of, requires, safe_next
-from totalrecall.station.permissions import ANYONE
-from totalrecall.station.policy import Policy
-from totalrecall.station.records import ANYBODY, ROLES
+from totalrecall.station.access.guard import Guard, actor_of, csrf_of, requires, safe_next
+from totalrecall.station.access.permissions import ANYONE
+from totalrecall.station.access.policy import Policy
+from totalrecall.station.store.records import ANYBODY, ROLES
 
 PREDICT = "/v1/models/bottle/predict"
 ELSEWHERE = "https://evil.example"

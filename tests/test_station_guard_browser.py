@@ -11,8 +11,8 @@ from starlette.routing import Route
 
 from tests.station_access import PASSWORD, open_users, with_roles
 from tests.station_clients import guarded, served, small_app
-from totalrecall.station.policy import Policy
-from totalrecall.station.records import ANYBODY
+from totalrecall.station.access.policy import Policy
+from totalrecall.station.store.records import ANYBODY
 
 CHROMIUM = Path("/usr/bin/chromium")
 sync_api = pytest.importorskip("playwright.sync_api")

@@ -7,9 +7,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.station_access import open_users, with_roles
-from totalrecall.station.guard import Guard
-from totalrecall.station.permissions import ANYONE, PERMISSIONS, Permissions
-from totalrecall.station.policy import Policy
+from totalrecall.station.access.guard import Guard
+from totalrecall.station.access.permissions import ANYONE, PERMISSIONS, Permissions
+from totalrecall.station.access.policy import Policy
 
 NAMES = [
     b"host", b"content-length", b"transfer-encoding", b"content-type", b"authorization", b"cookie", b"origin",

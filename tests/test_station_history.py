@@ -11,11 +11,11 @@ from sqlalchemy import select
 
 from tests.databases import BEGIN, inspection
 from totalrecall.errors import ConflictError, NotFoundError, SettingError
-from totalrecall.station.database import Database
-from totalrecall.station.history import CSV_COLUMNS, History
-from totalrecall.station.records import Actor, Filter
-from totalrecall.station.tables import outbox
-from totalrecall.station.trail import Trail
+from totalrecall.station.store.database import Database
+from totalrecall.station.store.history import CSV_COLUMNS, History
+from totalrecall.station.store.records import Actor, Filter
+from totalrecall.station.store.tables import outbox
+from totalrecall.station.store.trail import Trail
 
 ANNA = Actor("Anna", "operator")
 

@@ -19,7 +19,7 @@ from totalrecall import load_detector
 from totalrecall.errors import BusyError, SettingError
 from totalrecall.station.links.hot_folder import HotFolder, Pace
 from totalrecall.station.links.whole_files import UnreadyError, look_at, read_whole, seems_whole
-from totalrecall.station.records import Filter
+from totalrecall.station.store.records import Filter
 
 SOON = Pace(rest=0.05, cut=1.0, search=0.5)
 

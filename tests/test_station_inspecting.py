@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from totalrecall.errors import BusyError, NotFoundError, PictureError, TotalRecallError
-from totalrecall.station.inspecting import Inspector, Waiting
+from totalrecall.station.judging.inspecting import Inspector, Waiting
 
 
 class Judge:

@@ -14,10 +14,10 @@ import pytest
 
 from tests.databases import inspection
 from totalrecall.errors import DataError
-from totalrecall.station.database import Database
-from totalrecall.station.history import History
-from totalrecall.station.kept import KeptPictures
-from totalrecall.station.records import Actor
+from totalrecall.station.store.database import Database
+from totalrecall.station.store.history import History
+from totalrecall.station.store.kept import KeptPictures
+from totalrecall.station.store.records import Actor
 
 BLOCK = 4096
 HEAT = np.arange(64, dtype=np.uint8).reshape(8, 8)
@@ -236,8 +236,8 @@ def test_a_folder_that_cannot_be_made_is_said_in_one_line(opened, tmp_path):
 FULL = """
 import resource, sys
 from tests.databases import inspection
-from totalrecall.station.database import Database
-from totalrecall.station.kept import KeptPictures
+from totalrecall.station.store.database import Database
+from totalrecall.station.store.kept import KeptPictures
 from pathlib import Path
 folder = Path(sys.argv[1])
 with Database(f"sqlite:///{folder / 'history.db'}") as database:

@@ -15,11 +15,11 @@ from sqlalchemy import func, select
 
 from tests.killed_station import BUDGET, HEAT
 from totalrecall.errors import HistoryError
-from totalrecall.station.database import Database
-from totalrecall.station.history import History
-from totalrecall.station.kept import KeptPictures
-from totalrecall.station.tables import inspections, outbox
-from totalrecall.station.trail import Trail
+from totalrecall.station.store.database import Database
+from totalrecall.station.store.history import History
+from totalrecall.station.store.kept import KeptPictures
+from totalrecall.station.store.tables import inspections, outbox
+from totalrecall.station.store.trail import Trail
 
 pytestmark = [
     pytest.mark.slow,

@@ -7,9 +7,9 @@ import pytest
 
 from tests.station_access import PASSWORD, open_users
 from totalrecall.errors import LoginError, SettingError, ThrottledError
-from totalrecall.station.logins import Logins
-from totalrecall.station.records import ANYBODY, Actor
-from totalrecall.station.throttle import LoginThrottle
+from totalrecall.station.access.logins import Logins
+from totalrecall.station.access.throttle import LoginThrottle
+from totalrecall.station.store.records import ANYBODY, Actor
 
 ANNA = Actor("anna", "engineer")
 

@@ -7,7 +7,7 @@ import pytest
 
 from totalrecall import load_detector
 from totalrecall.errors import ModelFileError, NotFoundError, SettingError
-from totalrecall.station.models import Shelf, model_name
+from totalrecall.station.judging.models import Shelf, model_name
 from totalrecall.station.settings import StationSettings
 
 

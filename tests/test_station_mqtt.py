@@ -23,7 +23,7 @@ from totalrecall.errors import SettingError
 from totalrecall.station.links.credentials import read_login
 from totalrecall.station.links.mqtt import Broker, Mqtt
 from totalrecall.station.links.outbox import Patience
-from totalrecall.station.records import Filter
+from totalrecall.station.store.records import Filter
 
 paho = pytest.importorskip("paho.mqtt.client", reason="needs paho-mqtt (pip install 'totalrecall[mqtt]')")
 SOON = Patience(first=0.05, longest=0.5, target=0.2)

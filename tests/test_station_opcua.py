@@ -13,7 +13,7 @@ from tests.line_ready import free_port, make_certificate
 from tests.stations import started
 from totalrecall import load_detector
 from totalrecall.errors import SettingError
-from totalrecall.station.records import ANYBODY
+from totalrecall.station.store.records import ANYBODY
 
 asyncua = pytest.importorskip("asyncua", reason="needs asyncua (pip install 'totalrecall[opcua]')")
 from totalrecall.station.links.opcua import BUSY, NOT_READY, REFUSED, UNKNOWN, Endpoint, OpcUa  # noqa: E402

@@ -11,9 +11,9 @@ import pytest
 
 from totalrecall.registry import load_detector
 from totalrecall.station.app import guarded
-from totalrecall.station.records import ANYBODY, Filter
 from totalrecall.station.settings import StationSettings
 from totalrecall.station.station import Station
+from totalrecall.station.store.records import ANYBODY, Filter
 
 CHROMIUM = Path("/usr/bin/chromium")
 sync_api = pytest.importorskip("playwright.sync_api")

@@ -10,7 +10,7 @@ import pytest
 from tests.stations import started
 from totalrecall.registry import load_detector
 from totalrecall.station.pages import texts
-from totalrecall.station.records import ANYBODY, Filter
+from totalrecall.station.store.records import ANYBODY, Filter
 
 NASTY = "<script>alert('x')</script>&\"'"
 

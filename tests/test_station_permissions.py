@@ -11,12 +11,12 @@ from starlette.websockets import WebSocketDisconnect
 from tests.station_access import open_users, with_roles
 from tests.station_clients import client_of, guarded, logged_in, small_app
 from tests.stations import started
-from totalrecall.station.api_users import user_routes
+from totalrecall.station.access.guard import Guard
+from totalrecall.station.access.permissions import ANYONE, PERMISSIONS, Permissions, routes_of, unlisted, unrouted
+from totalrecall.station.access.policy import Policy
 from totalrecall.station.app import build_app
-from totalrecall.station.guard import Guard
-from totalrecall.station.permissions import ANYONE, PERMISSIONS, Permissions, routes_of, unlisted, unrouted
-from totalrecall.station.policy import Policy
-from totalrecall.station.records import ANYBODY, ROLES
+from totalrecall.station.store.records import ANYBODY, ROLES
+from totalrecall.station.web.api_users import user_routes
 
 # Written by hand, apart from the table: what the roles are for. A change of the table must be a change here, too.
 ONLY_ENGINEERS = {

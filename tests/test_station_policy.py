@@ -7,8 +7,8 @@ import pytest
 
 from tests.station_access import PASSWORD, make_certificate, open_users
 from totalrecall.errors import DataError, SettingError
-from totalrecall.station.policy import Policy, check_exposure, check_tls, is_loopback, server_options
-from totalrecall.station.records import ANYBODY
+from totalrecall.station.access.policy import Policy, check_exposure, check_tls, is_loopback, server_options
+from totalrecall.station.store.records import ANYBODY
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from tests.parts import stripes
 from tests.stations import started
 from tests.striped import defect_picture, fit_striped, good_picture, odd_picture, png
-from totalrecall.station.records import ANYBODY
+from totalrecall.station.store.records import ANYBODY
 
 PICTURE = {"Content-Type": "image/png"}
 

@@ -13,10 +13,10 @@ from tests.stations import started
 from tests.striped import defect_picture, fit_striped, good_picture, other_product
 from totalrecall import load_detector
 from totalrecall.errors import NotFoundError, SettingError
-from totalrecall.station.link import Link
-from totalrecall.station.recipes import Recipe, parse_recipes
-from totalrecall.station.records import Actor
-from totalrecall.station.stranger import MARGIN, limit_of, quiet_level
+from totalrecall.station.judging.stranger import MARGIN, limit_of, quiet_level
+from totalrecall.station.quality.recipes import Recipe, parse_recipes
+from totalrecall.station.station import Link
+from totalrecall.station.store.records import Actor
 
 ANNA = Actor("anna", "operator")
 TWO = """

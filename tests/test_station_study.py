@@ -16,12 +16,12 @@ from tests.stations import started
 from tests.striped import defect_picture, fit_striped, good_picture
 from totalrecall import load_detector
 from totalrecall.errors import DataError, PictureError, SettingError
-from totalrecall.station.agreement import kappa_of, kappa_of_table, share_of
-from totalrecall.station.labelled import parse_table, read_parts
-from totalrecall.station.records import Actor
-from totalrecall.station.sent import Sent
-from totalrecall.station.study import JudgedPart, run_study, study_of
-from totalrecall.station.study_page import study_html, write_study
+from totalrecall.station.judging.sent import Sent
+from totalrecall.station.quality.agreement import kappa_of, kappa_of_table, share_of
+from totalrecall.station.quality.labelled import parse_table, read_parts
+from totalrecall.station.quality.study import JudgedPart, run_study, study_of
+from totalrecall.station.quality.study_page import study_html, write_study
+from totalrecall.station.store.records import Actor
 
 ANNA = Actor("anna", "engineer")
 

@@ -11,9 +11,9 @@ from tests.stations import started
 from tests.striped import defect_picture, fit_striped, good_picture, odd_picture
 from totalrecall import PaDiM, load_detector
 from totalrecall.errors import ConflictError, NotFoundError, SettingError
-from totalrecall.station.records import Actor
 from totalrecall.station.settings import StationSettings
 from totalrecall.station.station import Station
+from totalrecall.station.store.records import Actor
 
 ANNA = Actor("anna", "engineer")
 
@@ -279,7 +279,7 @@ def test_a_proposal_that_was_tampered_with_is_not_approved(running, place):
 
 
 def test_scores_are_counted_by_truth():
-    from totalrecall.station.comparing import tally
+    from totalrecall.station.quality.comparing import tally
 
     rows = [
         {"truth": truth, "new": {"verdict": verdict}}

@@ -11,7 +11,7 @@ from totalrecall.station import pages
 from totalrecall.station.pages.texts import languages, preferred, texts_of
 
 STATION = Path(pages.__file__).parents[1]
-TEMPLATES = sorted((STATION / "templates").glob("*.html"))
+TEMPLATES = sorted((STATION / "pages" / "templates").glob("*.html"))
 CODES = ("en", "de", "zh")
 NOT_WORDS = {"Total Recall", "UTC", "ms", "p", "part,path,truth"}  # names and units, the same in every language
 KEYS = {"D", "F", "U"}  # of the keyboard

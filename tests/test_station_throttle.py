@@ -2,7 +2,7 @@
 
 import pytest
 
-from totalrecall.station.throttle import LoginThrottle, network_of
+from totalrecall.station.access.throttle import LoginThrottle, network_of
 
 
 class Clock:

@@ -8,12 +8,12 @@ import pytest
 from sqlalchemy import delete, insert, select, update
 
 from tests.databases import inspection
-from totalrecall.station.chain import FIRST, row_hash
-from totalrecall.station.database import Database
-from totalrecall.station.history import History
-from totalrecall.station.records import Actor
-from totalrecall.station.tables import inspections, trail
-from totalrecall.station.trail import Trail
+from totalrecall.station.store.chain import FIRST, row_hash
+from totalrecall.station.store.database import Database
+from totalrecall.station.store.history import History
+from totalrecall.station.store.records import Actor
+from totalrecall.station.store.tables import inspections, trail
+from totalrecall.station.store.trail import Trail
 
 ANNA = Actor("Anna", "engineer")
 

@@ -8,10 +8,11 @@ from sqlalchemy import select, update
 
 from tests.station_access import PASSWORD, open_users, with_roles
 from totalrecall.errors import ConflictError, NotFoundError, SettingError
-from totalrecall.station import sessions, tables, tokens
-from totalrecall.station.passwords import PasswordHasher
-from totalrecall.station.records import ANYBODY, Actor
-from totalrecall.station.user_names import look, normal_name
+from totalrecall.station.access import sessions, tokens
+from totalrecall.station.access.passwords import PasswordHasher
+from totalrecall.station.access.user_names import look, normal_name
+from totalrecall.station.store import tables
+from totalrecall.station.store.records import ANYBODY, Actor
 
 ADMIN = Actor("anna", "engineer")
 

@@ -8,9 +8,9 @@ import pytest
 
 from tests.station_access import PASSWORD
 from totalrecall.cli import main
-from totalrecall.station.database import Database
-from totalrecall.station.trail import Trail
-from totalrecall.station.users import Users
+from totalrecall.station.access.users import Users
+from totalrecall.station.store.database import Database
+from totalrecall.station.store.trail import Trail
 
 
 @pytest.fixture

@@ -25,12 +25,12 @@ from tests.line_ready import (
 )
 from tests.stations import started
 from totalrecall.errors import PictureError, SettingError
-from totalrecall.station.database import Database
-from totalrecall.station.history import History
 from totalrecall.station.links.outbox import Deliverer, Patience
 from totalrecall.station.links.webhook import Webhook, signature
-from totalrecall.station.records import Inspection
-from totalrecall.station.tables import outbox
+from totalrecall.station.store.database import Database
+from totalrecall.station.store.history import History
+from totalrecall.station.store.records import Inspection
+from totalrecall.station.store.tables import outbox
 
 SOON = Patience(first=0.02, longest=0.1, target=0.05)
 

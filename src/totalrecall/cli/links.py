@@ -10,7 +10,7 @@ from totalrecall.cli.paths import INPUT
 from totalrecall.errors import MissingExtraError, SettingError
 
 if TYPE_CHECKING:
-    from totalrecall.station.link import Link
+    from totalrecall.station.station import Link
 
 __all__ = ["add_link_options", "links_of", "serial_reader"]
 

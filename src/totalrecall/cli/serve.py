@@ -119,8 +119,8 @@ def run(args: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit code."""
     check_extra()
     settings, links = _settings(args), links_of(args)
+    from totalrecall.station.access.policy import check_exposure
     from totalrecall.station.app import guarded
-    from totalrecall.station.policy import check_exposure
     from totalrecall.station.serving import listen, serve
     from totalrecall.station.station import Station
 
@@ -157,7 +157,7 @@ def check_extra() -> None:
 
 
 def _settings(args: argparse.Namespace) -> "StationSettings":
-    from totalrecall.station.policy import Policy, check_tls
+    from totalrecall.station.access.policy import Policy, check_tls
     from totalrecall.station.settings import StationSettings
 
     certificate, key = (None if file is None else Path(file) for file in (args.tls_cert, args.tls_key))

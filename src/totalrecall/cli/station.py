@@ -15,7 +15,7 @@ from totalrecall.system.files import refuse_overwriting, write_atomically
 from totalrecall.system.text import counted, listed, printable
 
 if TYPE_CHECKING:
-    from totalrecall.station.records import Filter
+    from totalrecall.station.store.records import Filter
 
 __all__ = ["add_parser"]
 
@@ -77,7 +77,7 @@ def _add_filter_options(parser: argparse.ArgumentParser) -> None:
 
 def run_verify(args: argparse.Namespace) -> int:
     """Look at every row of the trail; returns 1 if one is not what was written."""
-    from totalrecall.station.trail import Trail
+    from totalrecall.station.store.trail import Trail
 
     with open_database(args, create=False) as database:
         verified = Trail(database).verify(args.expect_head)
@@ -103,7 +103,7 @@ def run_verify(args: argparse.Namespace) -> int:
 def run_csv(args: argparse.Namespace) -> int:
     """Write the inspections."""
     check_target("--out", args.out)
-    from totalrecall.station.history import History
+    from totalrecall.station.store.history import History
 
     with open_database(args, create=False) as database:
         lines = History(database).csv(_filter(args))
@@ -127,7 +127,7 @@ def run_csv(args: argparse.Namespace) -> int:
 
 
 def _filter(args: argparse.Namespace) -> "Filter":
-    from totalrecall.station.records import Filter
+    from totalrecall.station.store.records import Filter
 
     return Filter(
         model=args.model,

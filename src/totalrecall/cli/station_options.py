@@ -11,7 +11,7 @@ from totalrecall.cli.paths import INPUT
 from totalrecall.errors import MissingExtraError, SettingError
 
 if TYPE_CHECKING:
-    from totalrecall.station.database import Database
+    from totalrecall.station.store.database import Database
 
 __all__ = ["FOLDER", "add_database_options", "open_database"]
 
@@ -52,8 +52,8 @@ def open_database(args: argparse.Namespace, *, create: bool) -> "Iterator[Databa
             f"The history of a station needs {' and '.join(missing)}, not installed here. "
             'Run: pip install "totalrecall[station]"'
         )
-    from totalrecall.station.addresses import address_of_file
-    from totalrecall.station.database import Database
+    from totalrecall.station.store.addresses import address_of_file
+    from totalrecall.station.store.database import Database
 
     address = args.database or address_of_file(Path(args.folder or FOLDER) / "history.db")
     with Database(address, create=create) as database:

@@ -20,7 +20,7 @@ from totalrecall.errors import SettingError
 from totalrecall.system.text import human_bytes
 
 if TYPE_CHECKING:
-    from totalrecall.station.study import Gauge
+    from totalrecall.station.quality.study import Gauge
 
 __all__ = ["add_quality_parsers"]
 
@@ -78,8 +78,8 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 def run_study_command(args: argparse.Namespace) -> int:
     """Judge, tell, write; returns the exit code."""
     from totalrecall.registry import load_judge
-    from totalrecall.station.labelled import read_parts
-    from totalrecall.station.study import run_study
+    from totalrecall.station.quality.labelled import read_parts
+    from totalrecall.station.quality.study import run_study
     from totalrecall.system.files import file_sha256
 
     _check_targets(args)
@@ -105,7 +105,7 @@ def _write_study(args: argparse.Namespace, gauge: "Gauge", digest: str, promise:
     from datetime import datetime, timezone
 
     from totalrecall._version import __version__
-    from totalrecall.station.study_page import write_study
+    from totalrecall.station.quality.study_page import write_study
 
     facts = {
         "model": Path(args.model).name,
@@ -119,8 +119,8 @@ def _write_study(args: argparse.Namespace, gauge: "Gauge", digest: str, promise:
 
 def run_evidence_command(args: argparse.Namespace) -> int:
     """Judge, compare, write; returns 0 if the criteria are met, 1 if not."""
-    from totalrecall.station.evidence import Criteria, gather_evidence, write_evidence
-    from totalrecall.station.labelled import read_parts
+    from totalrecall.station.quality.evidence import Criteria, gather_evidence, write_evidence
+    from totalrecall.station.quality.labelled import read_parts
 
     _check_targets(args)
     criteria = Criteria(max_false_alarms=args.max_false_alarms, min_found=args.min_found)

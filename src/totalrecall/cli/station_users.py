@@ -14,9 +14,9 @@ from totalrecall.cli.station_options import add_database_options, open_database
 from totalrecall.errors import SettingError
 
 if TYPE_CHECKING:
-    from totalrecall.station.records import Actor
-    from totalrecall.station.tokens import Token
-    from totalrecall.station.users import Users
+    from totalrecall.station.access.tokens import Token
+    from totalrecall.station.access.users import Users
+    from totalrecall.station.store.records import Actor
 
 __all__ = ["add_parsers"]
 
@@ -113,15 +113,15 @@ def _add_password(parser: argparse.ArgumentParser) -> None:
 @contextmanager
 def _users(args: argparse.Namespace, *, create: bool = False) -> "Iterator[Users]":
     with open_database(args, create=create) as database:
-        from totalrecall.station.trail import Trail
-        from totalrecall.station.users import Users
+        from totalrecall.station.access.users import Users
+        from totalrecall.station.store.trail import Trail
 
         yield Users(database, Trail(database))
 
 
 def _person() -> "Actor":
     """Return who types, for the trail: whoever may write the database may do everything."""
-    from totalrecall.station.records import Actor
+    from totalrecall.station.store.records import Actor
 
     try:
         name = getpass.getuser()
@@ -136,8 +136,8 @@ def _password(args: argparse.Namespace, name: str) -> str:
     Raises:
         SettingError: there is nobody to ask, or two different ones were typed.
     """
-    from totalrecall.station.passwords import check_password_rules
-    from totalrecall.station.user_names import normal_name
+    from totalrecall.station.access.passwords import check_password_rules
+    from totalrecall.station.access.user_names import normal_name
 
     if args.password_stdin:
         line = sys.stdin.readline(4096)
@@ -165,7 +165,7 @@ def run_add(args: argparse.Namespace) -> int:
 
 def run_list(args: argparse.Namespace) -> int:
     """Print the users."""
-    from totalrecall.station.records import iso
+    from totalrecall.station.store.records import iso
 
     check_target("--json", args.json)
     with _users(args) as users:
@@ -268,7 +268,7 @@ _TIMES = ("at", "expires_at", "revoked_at", "last_used_at")
 
 
 def _facts(token: "Token") -> dict[str, str | None]:
-    from totalrecall.station.records import iso
+    from totalrecall.station.store.records import iso
 
     times = (token.at, token.expires_at, token.revoked_at, token.last_used_at)
     facts: dict[str, str | None] = {"id": token.key, "name": token.name, "role": token.role}

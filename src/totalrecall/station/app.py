@@ -6,14 +6,14 @@ from fastapi import FastAPI, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from totalrecall._version import __version__
-from totalrecall.station import api_v1, api_v2
-from totalrecall.station.api_quality import quality_routes
-from totalrecall.station.api_users import user_routes
-from totalrecall.station.guard import Guard
-from totalrecall.station.logins import Logins
-from totalrecall.station.metrics import CONTENT_TYPE, Metrics
+from totalrecall.station.access.guard import Guard
+from totalrecall.station.access.logins import Logins
+from totalrecall.station.judging.metrics import CONTENT_TYPE, Metrics
 from totalrecall.station.pages import add_pages
-from totalrecall.station.problems import add_problems, problem
+from totalrecall.station.web import api_v1, api_v2
+from totalrecall.station.web.api_quality import quality_routes
+from totalrecall.station.web.api_users import user_routes
+from totalrecall.station.web.problems import add_problems, problem
 
 if TYPE_CHECKING:
     from totalrecall.station.station import Station

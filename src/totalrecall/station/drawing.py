@@ -12,8 +12,8 @@ from totalrecall.pictures.overlay import draw_overlay, encode_overlay, heat_colo
 from totalrecall.scoring import Region
 
 if TYPE_CHECKING:
-    from totalrecall.station.records import Inspection
     from totalrecall.station.station import Station
+    from totalrecall.station.store.records import Inspection
 
 __all__ = ["heat_layer", "overlay_png", "seen_of", "shown_picture", "thumbnail"]
 

@@ -11,7 +11,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from totalrecall.errors import SettingError
-from totalrecall.station.policy import server_options
+from totalrecall.station.access.policy import server_options
 from totalrecall.station.settings import StationSettings
 
 __all__ = ["listen", "serve"]

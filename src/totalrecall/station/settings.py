@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from totalrecall.errors import SettingError
-from totalrecall.station.policy import Policy
-from totalrecall.station.records import NEAR_MISS
+from totalrecall.station.access.policy import Policy
+from totalrecall.station.store.records import NEAR_MISS
 
 __all__ = ["StationSettings"]
 

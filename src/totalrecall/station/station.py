@@ -19,24 +19,24 @@ from sqlalchemy import Connection
 from totalrecall.errors import ConflictError, DataError, PictureError, SettingError, TotalRecallError
 from totalrecall.pictures.loading import FAILURES
 from totalrecall.scoring import Result
-from totalrecall.station.database import Database
-from totalrecall.station.fitting import Fits, models_of
-from totalrecall.station.golden import Golden
-from totalrecall.station.history import History
-from totalrecall.station.inspecting import Inspector, Judged, Waiting
-from totalrecall.station.kept import KeptPictures
-from totalrecall.station.metrics import Metrics
-from totalrecall.station.models import Loaded, Shelf
-from totalrecall.station.recent import Recent, Seen, heat_of
-from totalrecall.station.recipes import Recipe, Recipes
-from totalrecall.station.records import NOT_PRODUCTION, STATION, Inspection
+from totalrecall.station.access.users import Users
+from totalrecall.station.judging.inspecting import Inspector, Judged, Waiting
+from totalrecall.station.judging.metrics import Metrics
+from totalrecall.station.judging.models import Loaded, Shelf
+from totalrecall.station.judging.recent import Recent, Seen, heat_of
+from totalrecall.station.judging.stranger import Strangers
+from totalrecall.station.judging.watching import DriftWatch
+from totalrecall.station.quality.fitting import Fits, models_of
+from totalrecall.station.quality.golden import Golden
+from totalrecall.station.quality.recipes import Recipe, Recipes
+from totalrecall.station.quality.studies import Studies
+from totalrecall.station.quality.teaching import Teaching
 from totalrecall.station.settings import StationSettings
-from totalrecall.station.stranger import Strangers
-from totalrecall.station.studies import Studies
-from totalrecall.station.teaching import Teaching
-from totalrecall.station.trail import Trail
-from totalrecall.station.users import Users
-from totalrecall.station.watching import DriftWatch
+from totalrecall.station.store.database import Database
+from totalrecall.station.store.history import History
+from totalrecall.station.store.kept import KeptPictures
+from totalrecall.station.store.records import NOT_PRODUCTION, STATION, Inspection
+from totalrecall.station.store.trail import Trail
 
 __all__ = ["Link", "Station"]
 

@@ -12,9 +12,9 @@ from totalrecall.registry import is_exported, load_detector
 from totalrecall.system.files import exclusive
 
 if TYPE_CHECKING:
-    from totalrecall.station.models import Loaded
-    from totalrecall.station.records import Actor
+    from totalrecall.station.judging.models import Loaded
     from totalrecall.station.station import Station
+    from totalrecall.station.store.records import Actor
 
 __all__ = ["can_take_back", "set_threshold", "take_back_threshold"]
 

@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from totalrecall.errors import BusyError, ConflictError, NotFoundError, TotalRecallError
 
 if TYPE_CHECKING:
-    from totalrecall.station.records import Inspection
+    from totalrecall.station.store.records import Inspection
 
 __all__ = ["CHECKS", "FAULTS", "LOG", "PASSING", "Changes", "pause_before", "submit_patiently"]
 

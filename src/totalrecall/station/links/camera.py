@@ -20,9 +20,9 @@ import numpy as np
 import numpy.typing as npt
 
 from totalrecall.errors import SettingError, TotalRecallError
-from totalrecall.station.link import Link
 from totalrecall.station.links.base import FAULTS, Changes, pause_before, submit_patiently
-from totalrecall.station.records import iso
+from totalrecall.station.station import Link
+from totalrecall.station.store.records import iso
 
 if TYPE_CHECKING:
     from totalrecall.station.station import Station

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from totalrecall.station.links.ledger import WatchedFile
-from totalrecall.station.records import VERDICTS
+from totalrecall.station.store.records import VERDICTS
 
 __all__ = ["VERDICT_FOLDERS", "put_away"]
 

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING
 
 from totalrecall.errors import HistoryError, PictureError, SettingError, TotalRecallError
 from totalrecall.pictures.files import PICTURE_SUFFIXES
-from totalrecall.station.link import Link
 from totalrecall.station.links.base import Changes, pause_before, submit_patiently
 from totalrecall.station.links.filing import VERDICT_FOLDERS, put_away
 from totalrecall.station.links.ledger import Ledger, WatchedFile
@@ -32,7 +31,8 @@ from totalrecall.station.links.whole_files import (
     read_whole,
     seems_whole,
 )
-from totalrecall.station.records import Inspection
+from totalrecall.station.station import Link
+from totalrecall.station.store.records import Inspection
 from totalrecall.system.files import sha256
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from datetime import datetime, timedelta, timezone
 
 from sqlalchemy import Connection, delete, insert, select
 
-from totalrecall.station.database import Database
-from totalrecall.station.records import Inspection, storable
-from totalrecall.station.tables import inspections, messages, watched_files
+from totalrecall.station.store.database import Database
+from totalrecall.station.store.records import Inspection, storable
+from totalrecall.station.store.tables import inspections, messages, watched_files
 from totalrecall.system.files import sha256
 
 __all__ = ["Ledger", "MessageLedger", "WatchedFile"]

@@ -29,16 +29,16 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from totalrecall.errors import BusyError, HistoryError, PictureError, SettingError, TotalRecallError
-from totalrecall.station.link import Link
+from totalrecall.station.access.policy import is_loopback
 from totalrecall.station.links.base import CHECKS, FAULTS, LOG, Changes, pause_before, submit_patiently
 from totalrecall.station.links.credentials import Login
 from totalrecall.station.links.ledger import MessageLedger
 from totalrecall.station.links.outbox import Deliverer, Patience, put
-from totalrecall.station.policy import is_loopback
+from totalrecall.station.station import Link
 
 if TYPE_CHECKING:
-    from totalrecall.station.records import Inspection
     from totalrecall.station.station import Station
+    from totalrecall.station.store.records import Inspection
 
 __all__ = ["Broker", "Mqtt"]
 

@@ -33,17 +33,17 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection
 
 from totalrecall.errors import BusyError, ConflictError, NotFoundError, PictureError, SettingError, TotalRecallError
-from totalrecall.station.link import Link
+from totalrecall.station.access.policy import is_loopback
 from totalrecall.station.links.base import CHECKS, FAULTS, LOG
 from totalrecall.station.links.credentials import Login
 from totalrecall.station.links.opcua_nodes import NAMESPACE, make_nodes
-from totalrecall.station.policy import is_loopback
-from totalrecall.station.records import Actor
+from totalrecall.station.station import Link
+from totalrecall.station.store.records import Actor
 
 if TYPE_CHECKING:
-    from totalrecall.station.recipes import Recipe
-    from totalrecall.station.records import Inspection
+    from totalrecall.station.quality.recipes import Recipe
     from totalrecall.station.station import Station
+    from totalrecall.station.store.records import Inspection
 
 __all__ = ["Endpoint", "OpcUa"]
 

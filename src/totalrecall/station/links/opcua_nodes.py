@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from totalrecall.station.records import Inspection
+    from totalrecall.station.store.records import Inspection
 
 __all__ = ["NAMESPACE", "Nodes", "make_nodes"]
 

@@ -17,10 +17,10 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from totalrecall.errors import HistoryError
-from totalrecall.station.database import Database
 from totalrecall.station.links.base import FAULTS, Changes, pause_before
-from totalrecall.station.records import Inspection, finite
-from totalrecall.station.tables import inspections, outbox
+from totalrecall.station.store.database import Database
+from totalrecall.station.store.records import Inspection, finite
+from totalrecall.station.store.tables import inspections, outbox
 
 __all__ = ["Deliverer", "Patience", "put"]
 

@@ -26,14 +26,14 @@ from urllib.parse import urlsplit
 
 from totalrecall._version import __version__
 from totalrecall.errors import SettingError
-from totalrecall.station.link import Link
+from totalrecall.station.access.policy import is_loopback
 from totalrecall.station.links.base import CHECKS, LOG
 from totalrecall.station.links.outbox import Deliverer, Patience
-from totalrecall.station.policy import is_loopback
+from totalrecall.station.station import Link
 
 if TYPE_CHECKING:
-    from totalrecall.station.records import Inspection
     from totalrecall.station.station import Station
+    from totalrecall.station.store.records import Inspection
 
 __all__ = ["WHEN", "Webhook", "signature"]
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Form, Query, Request, Response
 from totalrecall.errors import NotFoundError, SettingError
 from totalrecall.station.pages.page import Page, actor_of, back_to, is_htmx
 from totalrecall.station.pages.views import Shown, inspection_of, is_key, shown
-from totalrecall.station.records import JUDGEMENTS, Filter
+from totalrecall.station.store.records import JUDGEMENTS, Filter
 
 if TYPE_CHECKING:
     from totalrecall.station.station import Station

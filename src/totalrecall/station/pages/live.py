@@ -7,9 +7,9 @@ from starlette.concurrency import run_in_threadpool
 
 from totalrecall.errors import PictureError
 from totalrecall.station.drawing import heat_layer, shown_picture
+from totalrecall.station.judging.sent import Sent, sent_pictures
 from totalrecall.station.pages.page import Page, back_to, is_htmx, quoted
 from totalrecall.station.pages.views import inspection_of, is_key, latest, shown
-from totalrecall.station.sent import Sent, sent_pictures
 
 if TYPE_CHECKING:
     from totalrecall.station.station import Station

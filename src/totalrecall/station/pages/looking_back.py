@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 from totalrecall.errors import SettingError
 from totalrecall.station.pages.page import Page, actor_of, back_to
 from totalrecall.station.pages.views import inspection_of, is_key, shown
-from totalrecall.station.records import JUDGEMENTS, VERDICTS, Filter
+from totalrecall.station.store.records import JUDGEMENTS, VERDICTS, Filter
 
 if TYPE_CHECKING:
     from totalrecall.station.station import Station

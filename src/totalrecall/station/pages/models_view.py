@@ -8,10 +8,10 @@ from totalrecall.registry import is_exported
 from totalrecall.station.pages.page import Page, actor_of, back_to, quoted
 from totalrecall.station.pages.promises import promise_words
 from totalrecall.station.pages.views import shown
-from totalrecall.station.records import Filter
+from totalrecall.station.store.records import Filter
 
 if TYPE_CHECKING:
-    from totalrecall.station.models import Loaded
+    from totalrecall.station.judging.models import Loaded
     from totalrecall.station.station import Station
 
 __all__ = ["add_models"]

@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 
 from totalrecall.errors import NotFoundError, TotalRecallError
 from totalrecall.station.pages.texts import Texts, languages, texts_of
-from totalrecall.station.records import ANYBODY, Actor
+from totalrecall.station.store.records import ANYBODY, Actor
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -160,7 +160,7 @@ def _environment() -> "Environment":
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     return Environment(
-        loader=FileSystemLoader(Path(__file__).parents[1] / "templates"),
+        loader=FileSystemLoader(Path(__file__).with_name("templates")),
         autoescape=True,
         undefined=StrictUndefined,  # a misspelt name is an error, not an empty place
         trim_blocks=True,

@@ -7,14 +7,14 @@ from fastapi import APIRouter, Form, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from totalrecall.errors import NotFoundError, SettingError, TotalRecallError
-from totalrecall.station.guard import safe_next
+from totalrecall.station.access.guard import safe_next
+from totalrecall.station.access.users import USER_ROLES
 from totalrecall.station.pages.page import COOKIE, Page, actor_of, back_to
 from totalrecall.station.pages.texts import languages
-from totalrecall.station.records import ROLES
-from totalrecall.station.users import USER_ROLES
+from totalrecall.station.store.records import ROLES
 
 if TYPE_CHECKING:
-    from totalrecall.station.logins import Logins
+    from totalrecall.station.access.logins import Logins
 
 __all__ = ["add_language", "add_login", "add_trail", "add_users"]
 

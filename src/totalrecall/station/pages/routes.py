@@ -19,12 +19,12 @@ from totalrecall.station.pages.teaching_view import add_golden, add_recipes, add
 from totalrecall.station.pages.threshold import add_threshold
 
 if TYPE_CHECKING:
-    from totalrecall.station.logins import Logins
+    from totalrecall.station.access.logins import Logins
     from totalrecall.station.station import Station
 
 __all__ = ["add_pages", "router"]
 
-_STATIC = Path(__file__).parents[1] / "static"
+_STATIC = Path(__file__).with_name("static")
 _KINDS = {
     ".css": "text/css; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",

@@ -7,9 +7,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
 from totalrecall.errors import DataError
+from totalrecall.station.judging.sent import Sent
 from totalrecall.station.pages.page import Page, actor_of, back_to, is_htmx
 from totalrecall.station.pages.views import is_key
-from totalrecall.station.sent import Sent
 
 if TYPE_CHECKING:
     from starlette.datastructures import FormData

@@ -14,7 +14,7 @@ from typing import Any
 __all__ = ["DEFAULT", "Texts", "languages", "preferred", "texts_of"]
 
 DEFAULT = "en"
-_FOLDER = Path(__file__).parents[1] / "texts"
+_FOLDER = Path(__file__).with_name("texts")
 _MOST_RANGES = 20  # of an Accept-Language header that are looked at
 _RANGE = re.compile(r"\s*([A-Za-z]{1,8})(?:-[A-Za-z0-9-]{1,64})?\s*(?:;\s*q=([01](?:\.\d{0,3})?))?\s*")
 

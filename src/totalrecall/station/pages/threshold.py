@@ -15,7 +15,7 @@ from totalrecall.station.pages.promises import promise_words
 from totalrecall.station.thresholds import can_take_back, set_threshold, take_back_threshold
 
 if TYPE_CHECKING:
-    from totalrecall.station.models import Loaded
+    from totalrecall.station.judging.models import Loaded
     from totalrecall.station.station import Station
 
 __all__ = ["add_threshold"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from totalrecall.errors import DataError, NotFoundError, PictureError
 from totalrecall.pictures.loading import picture_size
 from totalrecall.station.drawing import seen_of
-from totalrecall.station.records import Filter, Inspection
+from totalrecall.station.store.records import Filter, Inspection
 
 if TYPE_CHECKING:
     from totalrecall.station.station import Station

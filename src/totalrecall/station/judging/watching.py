@@ -1,0 +1,127 @@
+"""Drift at the station: has the light, the focus or the position moved? A monitor for each model that can tell.
+
+The state is written into the station's folder, so that a restart goes on where it ended. A model that was replaced
+begins anew: the good pictures that it compares with are others.
+"""
+
+import contextlib
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from totalrecall.drift.monitor import Alarm, Monitor
+from totalrecall.errors import DataError, SettingError
+from totalrecall.registry import is_exported
+
+if TYPE_CHECKING:
+    from totalrecall.scoring import Result
+    from totalrecall.station.judging.models import Loaded
+
+__all__ = ["DriftWatch"]
+
+_EVERY = 100  # pictures between two writes of the state
+_ALARMS = 100  # that are remembered
+
+
+@dataclass
+class _Watched:
+    sha256: str
+    monitor: Monitor | None  # None where the model cannot tell
+    path: Path
+    since: int = 0  # pictures since the state was written
+    alarms: deque[tuple[datetime, Alarm]] = field(default_factory=lambda: deque(maxlen=_ALARMS))
+
+
+class DriftWatch:
+    """A `Monitor` for each model. Any thread may call it.
+
+    Args:
+        folder: of the states; made if it is not there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._watched: dict[str, _Watched] = {}
+
+    def watches(self, loaded: "Loaded") -> bool:
+        """Tell whether a model can say anything of drift, so that its results need conditions."""
+        with self._lock:
+            return self._of(loaded).monitor is not None
+
+    def observe(self, loaded: "Loaded", result: "Result") -> list[Alarm]:
+        """Take in a result; returns the alarms that it raises."""
+        if result.conditions is None:
+            return []
+        with self._lock:
+            watched = self._of(loaded)
+            if watched.monitor is None:
+                return []
+            alarms = watched.monitor.observe(result.conditions, result.is_anomalous, result.path)
+            watched.alarms.extend((datetime.now(timezone.utc), alarm) for alarm in alarms)
+            watched.since += 1
+            if alarms or watched.since >= _EVERY:
+                self._save(watched)
+            return alarms
+
+    def facts(self, loaded: "Loaded") -> dict[str, Any]:
+        """Return what the page shows of a model: words, whether something has moved, and the last alarms."""
+        with self._lock:
+            watched = self._of(loaded)
+            if watched.monitor is None:
+                return {"watched": False, "moved": False, "words": ["This model cannot tell of drift."], "alarms": []}
+            return {
+                "watched": True,
+                "moved": any(alarm.ended is None for alarm in watched.monitor.alarms),
+                "words": watched.monitor.words(),
+                "pictures": watched.monitor.pictures,
+                "alarms": [
+                    {"at": at.isoformat(), "words": alarm.words, "measure": alarm.measure, "picture": alarm.path}
+                    for at, alarm in reversed(watched.alarms)
+                ],
+            }
+
+    def reset(self, loaded: "Loaded") -> None:
+        """Forget what was seen: the light was set right, or the change is meant to stay."""
+        with self._lock:
+            watched = self._of(loaded)
+            if watched.monitor is not None:
+                watched.monitor.reset()
+                watched.alarms.clear()
+                self._save(watched)
+
+    def close(self) -> None:
+        """Write all states."""
+        with self._lock:
+            for watched in self._watched.values():
+                self._save(watched)
+
+    def _of(self, loaded: "Loaded") -> _Watched:
+        watched = self._watched.get(loaded.name)
+        if watched is None or watched.sha256 != loaded.sha256:
+            path = self._folder / f"{loaded.sha256[:32]}.monitor"
+            watched = self._watched[loaded.name] = _Watched(loaded.sha256, _monitor(loaded, path), path)
+        return watched
+
+    def _save(self, watched: _Watched) -> None:
+        watched.since = 0
+        if watched.monitor is not None:
+            with contextlib.suppress(DataError):  # a full disk must not stop the line
+                watched.monitor.save(watched.path)
+
+
+def _monitor(loaded: "Loaded", path: Path) -> Monitor | None:
+    judge = loaded.judge
+    if is_exported(loaded.path):  # a graph does not look at conditions
+        return None
+    try:
+        reference, threshold = judge.drift_, judge.threshold_
+        try:
+            return Monitor.open(path, reference, threshold)
+        except DataError:  # damaged, or of another reference: begin anew
+            return Monitor(reference, threshold)
+    except SettingError:  # an older model, or one without calibration pictures
+        return None

@@ -1,0 +1,452 @@
+"""Teaching a model from what people judged: a proposed version, its comparison, approval, and one click back.
+
+    judged pictures -> a proposed version, made in a child process -> compared with the version in use -> a person
+    approves -> the model's file is replaced -> one click restores the file before, to the byte
+
+The version in use is never written but by `approve` and `undo`, and only if it is still the one that the proposal was
+made from. In the station's folder a proposal is `proposals/KEY.trecall`, and the file before `proposals/KEY.before`.
+"""
+
+import contextlib
+import secrets
+import shutil
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, insert, select, update
+
+from totalrecall.errors import ConflictError, DataError, NotFoundError, SettingError
+from totalrecall.registry import is_exported
+from totalrecall.station.quality import comparing
+from totalrecall.station.quality.golden import PICTURES as GOLDEN_PICTURES
+from totalrecall.station.quality.workers import Work, Workers
+from totalrecall.station.store.records import STATION, Actor, Filter, Inspection, storable
+from totalrecall.station.store.tables import golden, proposals
+from totalrecall.system.files import atomic_write, exclusive, sha256, write_atomically
+
+if TYPE_CHECKING:
+    from totalrecall.station.judging.models import Loaded
+    from totalrecall.station.quality.services import Services
+
+__all__ = ["Teaching"]
+
+_MOST_JUDGED = 500  # pictures of the frozen set beside the golden ones, the last that were inspected
+_MOST_TAUGHT = 200  # pictures of one proposal
+_LEARNS = ("patchcore", "joined")
+_BEFORE_KEPT = 10  # files of approved proposals of a model
+
+
+class Teaching:
+    """Proposals of a station. Any thread may call it.
+
+    Args:
+        station: whose models are taught.
+        on_change: called with the name of a model that was replaced.
+    """
+
+    def __init__(self, station: "Services", *, on_change: Callable[[str], object] = lambda _: None) -> None:
+        self._station, self._on_change = station, on_change
+        self._folder = station.settings.folder / "proposals"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._workers = Workers()
+        self._sweep()
+
+    # ------------------------------------------------------------------ proposing
+
+    def propose(self, model: str, *, fine: Sequence[str] = (), missed: Sequence[str] = (), actor: Actor) -> str:
+        """Begin to make a proposed version, and return the proposal's key.
+
+        Args:
+            model: its name.
+            fine: keys of inspections that a person judged "fine": the model learns their pictures.
+            missed: keys of inspections that passed and that a person judged "defect": the threshold is lowered until
+                it catches them. One of the two.
+            actor: who asks for it.
+
+        Raises:
+            SettingError: neither or both were given, or the model cannot learn.
+            NotFoundError: there is no such model or inspection.
+            ConflictError: a picture was judged otherwise or is not kept, or the model is being taught already.
+        """
+        if bool(fine) == bool(missed):
+            raise SettingError("A proposal needs pictures that are fine, or defects that were missed: one of the two.")
+        loaded = self._station.shelf.get(model)
+        keys = list(dict.fromkeys(fine or missed))
+        if len(keys) > _MOST_TAUGHT:
+            raise SettingError(f"A proposal takes at most {_MOST_TAUGHT} pictures, got {len(keys)}. Choose fewer.")
+        _check_kind(loaded, learns=bool(fine))
+        taught = [self._checked(loaded, key, "fine" if fine else "defect") for key in keys]
+        work = Work(secrets.token_hex(16), "learn" if fine else "catch", loaded.name, actor.name)
+        files = _Files(self._folder, work.key)
+        try:
+            arguments = self._written(files, loaded, taught, work.what)
+            self._workers.begin(
+                work,
+                loaded.name,
+                comparing.propose,
+                arguments,
+                finish=lambda result: self._made(work, loaded, taught, actor, result),
+                clean=lambda: files.clean(whole=work.result is None),
+            )
+        except BaseException:
+            files.clean(whole=True)
+            raise
+        return work.key
+
+    def cancel(self, key: str) -> None:
+        """End a proposal that is being made.
+
+        Raises:
+            NotFoundError: none of that key is.
+        """
+        self._workers.cancel(key)
+
+    def wait(self, key: str, seconds: float | None = None) -> None:
+        """Return when a proposal is made, or after some seconds."""
+        self._workers.wait(key, seconds)
+
+    def _checked(self, loaded: "Loaded", key: str, judgement: str) -> tuple[Inspection, bytes]:
+        """Return an inspection that can be taught, with its picture."""
+        inspection = self._station.history.get(key)
+        if inspection is None:
+            raise NotFoundError(f"There is no inspection {key}.")
+        if inspection.model != loaded.name:
+            raise ConflictError(f"Inspection {key} is of model {inspection.model}, not of {loaded.name}.")
+        if inspection.judgement != judgement:
+            said = "nobody has judged it" if inspection.judgement is None else f"it was judged {inspection.judgement}"
+            raise ConflictError(f"Inspection {key} must be judged {judgement} before the model is taught, but {said}.")
+        if judgement == "defect" and inspection.verdict == "defect":
+            raise ConflictError(f"Inspection {key} was found to be a defect, so there is nothing to teach by it.")
+        picture = self._station.kept.picture(key)
+        if picture is None:
+            raise ConflictError(f"The picture of inspection {key} is not kept any more. Leave it out.")
+        if sha256(picture) != inspection.picture_sha256:
+            raise ConflictError(f"The kept picture of inspection {key} is not the one that was judged. Leave it out.")
+        return inspection, picture
+
+    def _written(
+        self, files: "_Files", loaded: "Loaded", taught: Sequence[tuple[Inspection, bytes]], what: str
+    ) -> dict[str, Any]:
+        """Write what the child needs, and return its arguments."""
+        data = loaded.path.read_bytes()
+        if sha256(data) != loaded.sha256:
+            raise ConflictError(f"The file of model {loaded.name} was just replaced. Try again.")
+        atomic_write(files.before, data)
+        files.work.mkdir()
+        names = []
+        for inspection, picture in taught:
+            names.append(f"inspection-{inspection.key}")
+            (files.work / names[-1]).write_bytes(picture)
+        return {
+            "base": str(files.before.absolute()),
+            "proposal": str(files.proposal.absolute()),
+            "folder": str(files.work.absolute()),
+            "what": what,
+            "pictures": names,
+            "frozen": self._frozen(loaded.name, files.work),
+            "running": dict(self._station.settings.running),
+        }
+
+    def _frozen(self, model: str, folder: Path) -> list[dict[str, Any]]:
+        """Return the pictures whose truth is known: the golden ones, then the judged ones that are kept."""
+        rows: dict[str, dict[str, Any]] = {}
+        with self._station.database.read() as connection:
+            of_model = select(golden).where(golden.c.model == model).order_by(golden.c.id)
+            for one in connection.execute(of_model).mappings():
+                path = self._station.settings.folder / GOLDEN_PICTURES / f"{one['key']}.picture"
+                if path.is_file():
+                    facts = {"from": "golden", "id": one["key"], "name": one["name"], "truth": one["expected"]}
+                    rows[one["picture_sha256"]] = {
+                        **facts,
+                        "sha256": one["picture_sha256"],
+                        "file": str(path.absolute()),
+                    }
+        judged = [
+            inspection
+            for judgement in ("defect", "fine")
+            for inspection in self._station.history.find(Filter(model=model, judgement=judgement), limit=_MOST_JUDGED)
+            if inspection.kept
+        ]
+        for inspection in sorted(judged, key=lambda one: one.at, reverse=True)[:_MOST_JUDGED]:
+            picture = self._station.kept.picture(inspection.key)
+            if picture is None or inspection.picture_sha256 in rows:
+                continue
+            path = folder / f"frozen-{inspection.key}"
+            path.write_bytes(picture)
+            facts = {"from": "judged", "id": inspection.key, "name": inspection.name}
+            facts |= {"truth": "good" if inspection.judgement == "fine" else "defect", "file": path.name}
+            rows[inspection.picture_sha256] = {**facts, "sha256": inspection.picture_sha256}
+        return list(rows.values())
+
+    def _made(
+        self,
+        work: Work,
+        loaded: "Loaded",
+        taught: Sequence[tuple[Inspection, bytes]],
+        actor: Actor,
+        result: dict[str, Any],
+    ) -> dict[str, Any]:
+        """Write down a proposal that is complete."""
+        pictures = [{"inspection": one.key, "name": one.name, "sha256": one.picture_sha256} for one, _ in taught]
+        row = {
+            "key": work.key,
+            "model": loaded.name,
+            "at": datetime.now(timezone.utc),
+            "actor": actor.name,
+            "base_sha256": loaded.sha256,
+            "sha256": result["sha256"],
+            "state": "proposed",
+            "pictures": pictures,
+            "comparison": {**result["comparison"], "what": work.what, "lines": result["lines"]},
+        }
+        details = {"proposal": work.key, "what": work.what, "sha256": result["sha256"], "base_sha256": loaded.sha256}
+
+        def write(connection: Connection) -> None:
+            connection.execute(insert(proposals), row)
+            named = [one["inspection"] for one in pictures]
+            self._station.trail.append_in(connection, actor, "propose", loaded.name, {**details, "inspections": named})
+
+        self._station.database.write(write).result()
+        return result
+
+    # ------------------------------------------------------------------ looking
+
+    def facts(self, key: str) -> dict[str, Any]:
+        """Return what is known of a proposal: how far it is, or what it would change.
+
+        Raises:
+            NotFoundError: there is none of that key.
+        """
+        work = self._workers.get(key)
+        row = self._row(key)
+        if row is None:
+            if work is None:
+                raise NotFoundError(f"There is no proposal {key}.")
+            return {**work.to_json(), "state": "working" if work.state == "running" else work.state}
+        return self._told(row)
+
+    def all(self, model: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
+        """Return proposals, the newest first: those that are being made or failed, then those that are made."""
+        query = select(proposals).order_by(proposals.c.at.desc()).limit(limit)
+        if model is not None:
+            query = query.where(proposals.c.model == storable(model, 255))
+        with self._station.database.read() as connection:
+            made = [self._told(row) for row in connection.execute(query).mappings()]
+        keys = {one["id"] for one in made}
+        works = [one for one in self._workers.all() if one.key not in keys and model in (None, one.model)]
+        waiting = [one for one in works if one.state != "done"]
+        return [
+            *({**one.to_json(), "state": "working" if one.state == "running" else one.state} for one in waiting),
+            *made,
+        ]
+
+    def undoable(self, model: str) -> dict[str, Any] | None:
+        """Return the approved proposal that `undo` would take back; None if the model in use is not of one."""
+        loaded = self._station.shelf.get(model)
+        query = select(proposals).where(
+            proposals.c.model == loaded.name, proposals.c.state == "approved", proposals.c.sha256 == loaded.sha256
+        )
+        with self._station.database.read() as connection:
+            row = connection.execute(query.order_by(proposals.c.decided_at.desc()).limit(1)).mappings().first()
+        if row is None or not _Files(self._folder, row["key"]).before.is_file():
+            return None
+        return self._told(row)
+
+    def _row(self, key: str) -> Any:
+        with self._station.database.read() as connection:
+            return connection.execute(select(proposals).where(proposals.c.key == key)).mappings().one_or_none()
+
+    def _told(self, row: Any) -> dict[str, Any]:
+        comparison = dict(row["comparison"])
+        what, lines = comparison.pop("what", "learn"), comparison.pop("lines", [])
+        return {
+            "id": row["key"],
+            **{name: row[name] for name in ("model", "actor", "state", "base_sha256", "sha256", "pictures")},
+            "at": row["at"].isoformat(),
+            "what": what,
+            "lines": lines,
+            "comparison": comparison,
+            "decided_by": row["decided_by"],
+            "decided_at": None if row["decided_at"] is None else row["decided_at"].isoformat(),
+        }
+
+    # ------------------------------------------------------------------ deciding
+
+    def approve(self, key: str, actor: Actor) -> dict[str, Any]:
+        """Put a proposed version in the place of the model in use; the file before is kept.
+
+        Raises:
+            NotFoundError: there is no such proposal.
+            ConflictError: it was decided already, or the model has changed since it was made.
+            DataError: the model's file cannot be written.
+        """
+        row = self._undecided(key)
+        files = _Files(self._folder, key)
+        loaded = self._station.shelf.get(row["model"])
+        proposed = _read(files.proposal, row["sha256"])
+        self._replace(loaded.path, row["base_sha256"], proposed)
+        details = {"proposal": key, "sha256": row["sha256"], "base_sha256": row["base_sha256"]}
+        self._decide(key, "proposed", "approved", actor, "approve", loaded.name, details)
+        self._station.shelf.reload(loaded.name)
+        with contextlib.suppress(OSError):
+            files.proposal.unlink()  # the model's own file holds it now
+        self._forget_old(loaded.name)
+        self._on_change(loaded.name)
+        return self.facts(key)
+
+    def reject(self, key: str, actor: Actor) -> dict[str, Any]:
+        """Put a proposed version aside for good.
+
+        Raises:
+            NotFoundError: there is no such proposal.
+            ConflictError: it was decided already.
+        """
+        row = self._undecided(key)
+        self._decide(key, "proposed", "rejected", actor, "reject", row["model"], {"proposal": key})
+        _Files(self._folder, key).clean(whole=True)
+        return self.facts(key)
+
+    def undo(self, model: str, actor: Actor) -> dict[str, Any]:
+        """Restore the file before the last approved proposal, to the byte.
+
+        Raises:
+            NotFoundError: there is no such model.
+            ConflictError: the model in use is of no approved proposal, or its file has changed since.
+        """
+        loaded = self._station.shelf.get(model)
+        row = self.undoable(loaded.name)
+        if row is None:
+            raise ConflictError(
+                f"There is nothing to take back: model {loaded.name} as it is came from no approved proposal."
+            )
+        files = _Files(self._folder, row["id"])
+        before = _read(files.before, row["base_sha256"])
+        self._replace(loaded.path, row["sha256"], before)
+        details = {"proposal": row["id"], "sha256": row["base_sha256"], "undone_sha256": row["sha256"]}
+        self._decide(row["id"], "approved", "undone", actor, "undo", loaded.name, details)
+        self._station.shelf.reload(loaded.name)
+        files.clean(whole=True)
+        self._on_change(loaded.name)
+        return self.facts(row["id"])
+
+    def close(self) -> None:
+        """End what is being made; nothing of it is left."""
+        self._workers.close()
+
+    def _undecided(self, key: str) -> Any:
+        row = self._row(key)
+        if row is None:
+            if self._workers.get(key) is not None:
+                raise ConflictError(f"Proposal {key} is not complete. Look at it again when it is.")
+            raise NotFoundError(f"There is no proposal {key}.")
+        if row["state"] != "proposed":
+            raise ConflictError(f"Proposal {key} was {row['state']} by {row['decided_by']} already.")
+        return row
+
+    def _replace(self, path: Path, expected: str, data: bytes) -> None:
+        """Write a model's file anew if it is the one that is expected."""
+        with exclusive(path) as there:
+            if there == sha256(data):  # done before, and then the decision could not be written down
+                return
+            if there != expected:
+                raise ConflictError(
+                    f"The model's file {path.name} has changed since then (SHA-256 {there[:12]}, expected "
+                    f"{expected[:12]}). Make a new proposal from the model as it is now."
+                )
+            write_atomically(path, lambda file: file.write(data), replacing=expected)
+
+    def _decide(
+        self, key: str, before: str, after: str, actor: Actor, action: str, model: str, details: dict[str, Any]
+    ) -> None:
+        """Write down a decision, with its row of the trail."""
+        changes = {"state": after, "decided_by": actor.name, "decided_at": datetime.now(timezone.utc)}
+
+        def write(connection: Connection) -> None:
+            query = update(proposals).where(proposals.c.key == key, proposals.c.state == before).values(changes)
+            if connection.execute(query).rowcount != 1:
+                raise ConflictError(f"Proposal {key} was decided by somebody else meanwhile.")
+            self._station.trail.append_in(connection, actor, action, model, details)
+
+        self._station.database.write(write).result()
+
+    # ------------------------------------------------------------------ tidying up
+
+    def recover(self) -> None:
+        """Finish, at the start, an approval between whose two steps the station was killed; after the models are read.
+
+        The file was replaced, and the decision not written down. Who approved it is not known any more; the trail says
+        so.
+        """
+        with self._station.database.read() as connection:
+            rows = connection.execute(select(proposals).where(proposals.c.state == "proposed")).mappings().all()
+        for row in rows:
+            with contextlib.suppress(NotFoundError):  # a model that is not served now
+                if self._station.shelf.get(row["model"]).sha256 == row["sha256"]:
+                    details = {"proposal": row["key"], "sha256": row["sha256"], "note": "found in place at the start"}
+                    self._decide(row["key"], "proposed", "approved", STATION, "approve", row["model"], details)
+
+    def _sweep(self) -> None:
+        """Remove what a killed station left half made."""
+        for path in self._folder.glob("*.work"):
+            shutil.rmtree(path, ignore_errors=True)
+            files = _Files(self._folder, path.stem)
+            if self._row(path.stem) is None:
+                files.clean(whole=True)
+
+    def _forget_old(self, model: str) -> None:
+        """Keep the files before the last approved proposals alone."""
+        query = select(proposals.c.key).where(proposals.c.model == model, proposals.c.state == "approved")
+        with self._station.database.read() as connection:
+            keys = connection.execute(query.order_by(proposals.c.decided_at.desc())).scalars().all()
+        for key in keys[_BEFORE_KEPT:]:
+            _Files(self._folder, key).clean(whole=True)
+
+
+class _Files:
+    """The files of a proposal."""
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self.proposal, self.before, self.work = (folder / f"{key}.{end}" for end in ("trecall", "before", "work"))
+
+    def clean(self, *, whole: bool) -> None:
+        """Remove the pictures that the child was given, and with `whole` everything."""
+        shutil.rmtree(self.work, ignore_errors=True)
+        if whole:
+            for path in (self.proposal, self.before):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+
+def _check_kind(loaded: "Loaded", *, learns: bool) -> None:
+    """Refuse to teach what cannot learn.
+
+    Raises:
+        SettingError: the model cannot.
+    """
+    if is_exported(loaded.path):
+        raise SettingError(
+            f"Model {loaded.name} is an exported graph, which cannot be taught. Teach the model that it was exported "
+            "from, and export it again."
+        )
+    if learns and loaded.judge.kind not in _LEARNS:
+        raise SettingError(
+            f"Model {loaded.name} is of the kind {loaded.judge.kind}, which cannot learn pictures after its fit. Fit "
+            "it again with all good pictures."
+        )
+
+
+def _read(path: Path, expected: str) -> bytes:
+    """Return a file of ours if it is the one that was written.
+
+    Raises:
+        DataError: it is gone or was changed.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"Cannot read {path}: {error.strerror or error}. Make a new proposal.") from None
+    if sha256(data) != expected:
+        raise DataError(f"{path} is not the file that was written there. Make a new proposal.")
+    return data

@@ -1,0 +1,320 @@
+"""HTTP routes of what keeps an inspection good: teaching, golden check, recipes, gauge studies, fits."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
+
+from totalrecall.errors import SettingError
+from totalrecall.station.access.guard import actor_of
+from totalrecall.station.judging.sent import sent_pictures
+from totalrecall.station.web.api_v1 import answer
+from totalrecall.station.web.problems import CONTENT_TYPE, PROBLEM
+
+if TYPE_CHECKING:
+    from totalrecall.station.station import Station
+
+__all__ = ["quality_routes"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_DIGITS = "^[0-9a-f]{32}$"
+_NAME = Path(description="the stem of the model's file", min_length=1, max_length=300)
+_KEY = Path(description="the id of a proposal, golden picture, fit, study or inspection", pattern=_DIGITS)
+_MOST_PICTURES = 5000  # of a fit or study
+_FAILURES = (400, 401, 403, 404, 409, 413, 415, 422, 500, 503)
+_BINARY = {"type": "string", "format": "binary"}
+_FILES = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {"file": {"type": "array", "items": _BINARY}},
+                }
+            }
+        },
+    }
+}
+_PICTURE = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {"type": "object", "required": ["file"], "properties": {"file": _BINARY}}
+            },
+            "application/octet-stream": {"schema": _BINARY},
+            "image/*": {"schema": _BINARY},
+        },
+    }
+}
+
+
+def _answers(*names: str, status: int = 200, kind: str = "application/json") -> dict[int | str, dict[str, Any]]:
+    """Return what a route answers: an object that has some names, or a problem."""
+    schema: dict[str, Any] = {"type": "object", "required": list(names)} if kind == "application/json" else _BINARY
+    failure = {"description": "why not", "content": {CONTENT_TYPE: {"schema": PROBLEM}}}
+    done = {"description": "done", "content": {kind: {"schema": schema}}}
+    return {status: done, **dict.fromkeys(_FAILURES, failure)}
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+_Keys = Annotated[list[Annotated[str, Field(pattern=_DIGITS)]], Field(max_length=1000)]
+
+
+class _Proposal(_Body):
+    fine: _Keys = Field(default=[], description="inspections that a person judged fine: their pictures are learnt")
+    missed: _Keys = Field(default=[], description="missed defects: the threshold is lowered until they are caught")
+
+
+class _Reason(_Body):
+    reason: str = Field(max_length=1000)
+
+
+class _Choice(_Body):
+    product: str | None = Field(max_length=1000, description="null: none, models judge at their own rates")
+
+
+def quality_routes(station: "Station") -> APIRouter:
+    """Return the routes, bound to a station."""
+    routes = APIRouter(prefix="/v1", tags=["quality"])
+    _add_proposals(routes, station)
+    _add_decisions(routes, station)
+    _add_golden(routes, station)
+    _add_golden_checks(routes, station)
+    _add_recipes(routes, station)
+    _add_fits(routes, station)
+    _add_fit_studies(routes, station)
+    _add_studies(routes, station)
+    return routes
+
+
+async def _done(function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """Call what may wait for the database or the disk beside the event loop."""
+    return await run_in_threadpool(function, *arguments, **named)
+
+
+# ---------------------------------------------------------------------- teaching
+
+
+def _add_proposals(routes: APIRouter, station: "Station") -> None:
+    @routes.get("/proposals", responses=_answers("proposals"), summary="Proposed versions of models")
+    async def proposals(
+        model: Annotated[str | None, Query(max_length=300, description="of this model alone")] = None,
+    ) -> Response:
+        return answer({"proposals": await _done(station.teaching.all, model)})
+
+    @routes.get("/proposals/{key}", responses=_answers("id", "state"), summary="One proposal, with its comparison")
+    async def proposal(key: Annotated[str, _KEY]) -> Response:
+        return answer(await _done(station.teaching.facts, key))
+
+    @routes.post(
+        "/models/{name}/proposals",
+        status_code=202,
+        responses=_answers("id", status=202),
+        summary="Propose a version that learns from judged pictures",
+    )
+    async def propose(request: Request, name: Annotated[str, _NAME], body: _Proposal) -> Response:
+        """Begin to make a proposed version; `GET /v1/proposals/{id}` tells how far it is, and what it would change."""
+        actor = actor_of(request)
+        key = await _done(station.teaching.propose, name, fine=body.fine, missed=body.missed, actor=actor)
+        return answer({"id": key}, 202, {"Location": f"/v1/proposals/{key}"})
+
+
+def _add_decisions(routes: APIRouter, station: "Station") -> None:
+    @routes.post("/proposals/{key}/approve", responses=_answers("id", "state"), summary="Put it in use")
+    async def approve(request: Request, key: Annotated[str, _KEY]) -> Response:
+        return answer(await _done(station.teaching.approve, key, actor_of(request)))
+
+    @routes.post("/proposals/{key}/reject", responses=_answers("id", "state"), summary="Put it aside for good")
+    async def reject(request: Request, key: Annotated[str, _KEY]) -> Response:
+        return answer(await _done(station.teaching.reject, key, actor_of(request)))
+
+    @routes.post("/proposals/{key}/cancel", responses=_answers("id", "state"), summary="End one that is being made")
+    async def cancel(key: Annotated[str, _KEY]) -> Response:
+        await _done(station.teaching.cancel, key)
+        return answer(await _done(station.teaching.facts, key))
+
+    @routes.post(
+        "/models/{name}/undo", responses=_answers("id", "state"), summary="Restore the file before the last approval"
+    )
+    async def undo(request: Request, name: Annotated[str, _NAME]) -> Response:
+        return answer(await _done(station.teaching.undo, name, actor_of(request)))
+
+
+# ---------------------------------------------------------------------- golden check
+
+
+def _add_golden(routes: APIRouter, station: "Station") -> None:
+    @routes.get("/models/{name}/golden", responses=_answers("pictures", "runs"), summary="Golden pictures and checks")
+    async def pictures(name: Annotated[str, _NAME]) -> Response:
+        loaded = station.shelf.get(name)
+        shown, runs = await _done(station.golden.all, loaded.name), await _done(station.golden.runs, loaded.name)
+        return answer({"pictures": shown, "runs": runs, "held": station.holds.get(loaded.name)})
+
+    @routes.post(
+        "/models/{name}/golden",
+        status_code=201,
+        responses=_answers("id", status=201),
+        openapi_extra=_PICTURE,
+        summary="Add a picture whose truth is known",
+    )
+    async def add(
+        request: Request,
+        name: Annotated[str, _NAME],
+        expected: Annotated[str, Query(pattern="^(defect|good)$", description="defect or good")],
+    ) -> Response:
+        """Add a picture, as the multipart field `file` or as the body itself; the model must judge it as expected."""
+        (one,) = await sent_pictures(request, most=1)
+        actor = actor_of(request)
+        added = await _done(station.golden.add, name, one.picture, expected=expected, name=one.name, actor=actor)
+        return answer(added, 201)
+
+    @routes.post(
+        "/inspections/{key}/golden",
+        status_code=201,
+        responses=_answers("id", status=201),
+        summary="Add the picture of a judged inspection",
+    )
+    async def add_inspected(request: Request, key: Annotated[str, _KEY]) -> Response:
+        return answer(await _done(station.golden.add_inspected, key, actor_of(request)), 201)
+
+    @routes.delete("/golden/{key}", responses=_answers("id"), summary="Remove a golden picture")
+    async def remove(request: Request, key: Annotated[str, _KEY]) -> Response:
+        await _done(station.golden.remove, key, actor_of(request))
+        return answer({"id": key})
+
+
+def _add_golden_checks(routes: APIRouter, station: "Station") -> None:
+    @routes.post("/models/{name}/golden/check", responses=_answers("passed", "words"), summary="Judge them again")
+    async def check(request: Request, name: Annotated[str, _NAME]) -> Response:
+        return answer(await _done(station.golden.check, name, actor_of(request)))
+
+    @routes.post("/models/{name}/release", responses=_answers("name"), summary="Let a held model judge again")
+    async def release(request: Request, name: Annotated[str, _NAME], body: _Reason) -> Response:
+        await _done(station.golden.release, name, body.reason, actor_of(request))
+        return answer({"name": name, "held": None})
+
+
+# ---------------------------------------------------------------------- recipes
+
+
+def _add_recipes(routes: APIRouter, station: "Station") -> None:
+    @routes.get("/recipes", responses=_answers("product", "recipes", "fault"), summary="Recipes, and which is in use")
+    async def recipes() -> Response:
+        return answer(station.recipes.facts())
+
+    @routes.post("/recipes/select", responses=_answers("product", "recipes"), summary="Choose the product that is made")
+    async def select(request: Request, body: _Choice) -> Response:
+        await _done(station.recipes.select, body.product, actor_of(request))
+        return answer(station.recipes.facts())
+
+
+# ---------------------------------------------------------------------- fits
+
+
+def _add_fits(routes: APIRouter, station: "Station") -> None:
+    @routes.get("/fits", responses=_answers("fits"), summary="Fits, audits and capability studies")
+    async def fits() -> Response:
+        return answer({"fits": station.fits.all()})
+
+    @routes.post(
+        "/fits",
+        status_code=202,
+        responses=_answers("id", status=202),
+        openapi_extra=_FILES,
+        summary="Fit a model from good pictures",
+    )
+    async def fit(
+        request: Request,
+        name: Annotated[str, Query(min_length=1, max_length=300, description="of the model that is to be")],
+        false_alarm_rate: Annotated[float | None, Query(gt=0, lt=1)] = None,
+        size: Annotated[int | None, Query(ge=1, le=10_000)] = None,
+        backbone: Annotated[str | None, Query(max_length=100)] = None,
+    ) -> Response:
+        """Take good pictures as multipart fields `file`; `GET /v1/fits/{id}` tells how far the fit is."""
+        sent = await sent_pictures(request, most=_MOST_PICTURES)
+        given = {"false_alarm_rate": false_alarm_rate, "size": size, "backbone": backbone}
+        settings = {what: value for what, value in given.items() if value is not None}
+        key = await _done(station.fits.begin, name, sent, actor_of(request), settings)
+        return answer({"id": key}, 202, {"Location": f"/v1/fits/{key}"})
+
+    @routes.get("/fits/{key}", responses=_answers("id", "state"), summary="How far is it?")
+    async def facts(key: Annotated[str, _KEY]) -> Response:
+        return answer(await _done(station.fits.facts, key))
+
+    @routes.delete("/fits/{key}", responses=_answers("id", "state"), summary="End it")
+    async def cancel(key: Annotated[str, _KEY]) -> Response:
+        await _done(station.fits.cancel, key)
+        return answer(await _done(station.fits.facts, key))
+
+
+def _add_fit_studies(routes: APIRouter, station: "Station") -> None:
+    @routes.post(
+        "/fits/{key}/audit",
+        status_code=202,
+        responses=_answers("id", status=202),
+        summary="Look for odd pictures among those of a fit",
+    )
+    async def audit(request: Request, key: Annotated[str, _KEY]) -> Response:
+        begun = await _done(station.fits.begin_audit, key, actor_of(request))
+        return answer({"id": begun}, 202, {"Location": f"/v1/fits/{begun}"})
+
+    @routes.post(
+        "/fits/{key}/capability",
+        status_code=202,
+        responses=_answers("id", status=202),
+        summary="Plant defects on the pictures of a fit",
+    )
+    async def capability(request: Request, key: Annotated[str, _KEY]) -> Response:
+        begun = await _done(station.fits.begin_capability, key, actor_of(request))
+        return answer({"id": begun}, 202, {"Location": f"/v1/fits/{begun}"})
+
+
+# ---------------------------------------------------------------------- gauge studies
+
+
+def _add_studies(routes: APIRouter, station: "Station") -> None:
+    @routes.get("/studies", responses=_answers("studies"), summary="Gauge studies since the start")
+    async def studies() -> Response:
+        return answer({"studies": await _done(station.studies.all)})
+
+    @routes.post(
+        "/models/{name}/studies",
+        status_code=202,
+        responses=_answers("id", status=202),
+        openapi_extra=_FILES,
+        summary="Begin a gauge study",
+    )
+    async def begin(request: Request, name: Annotated[str, _NAME]) -> Response:
+        """Take a table (a `file` that ends in .csv: part,path,truth) and the pictures that it names as fields."""
+        station.shelf.get(name)
+        sent = await sent_pictures(request, most=_MOST_PICTURES)
+        tables = [one for one in sent if one.name.lower().endswith(".csv")]
+        if len(tables) != 1:
+            raise SettingError(f"A study needs one table, a file that ends in .csv, got {len(tables)}.")
+        try:
+            table = tables[0].picture.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            raise SettingError("The table of a study must be text in UTF-8.") from None
+        pictures = [one for one in sent if one is not tables[0]]
+        key = await _done(station.studies.begin, name, table, pictures, actor_of(request))
+        return answer({"id": key}, 202, {"Location": f"/v1/studies/{key}"})
+
+    @routes.get("/studies/{key}", responses=_answers("id", "state"), summary="How far is it, and what was found?")
+    async def facts(key: Annotated[str, _KEY]) -> Response:
+        return answer(await _done(station.studies.facts, key))
+
+    @routes.get("/studies/{key}/page", responses=_answers(kind="text/html"), summary="The page of a study, to print")
+    async def page(key: Annotated[str, _KEY]) -> Response:
+        text = await _done(station.studies.page, key)
+        headers = {"Content-Disposition": f'attachment; filename="gauge-study-{key[:8]}.html"'}
+        return Response(text, media_type="text/html", headers=headers)
