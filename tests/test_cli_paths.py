@@ -16,6 +16,7 @@ WORDS = {
     "--licence", "--precision", "--resize", "--save-as", "--scoring", "--sizes", "--source", "NAME",
     "--allow-host", "--database", "--expect-head", "--host", "--judgement", "--model", "--proxy", "--serial", "--since",
     "--until", "--verdict",
+    "--camera", "--mqtt", "--mqtt-prefix", "--opcua", "--watch", "--webhook",  # addresses, or a model before the folder
 }  # fmt: skip
 
 
