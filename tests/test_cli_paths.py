@@ -8,6 +8,7 @@ import pytest
 
 from tests.commands import complaint, run
 from totalrecall.cli import build_parser
+from totalrecall.cli.options import fraction
 from totalrecall.cli.paths import PathArgument, actions_of
 
 # what takes words, and no path; whoever adds an option says here or by its type what it is
@@ -91,7 +92,9 @@ def typed(parser, words, output, given, target, source):
     line = list(words)
     options = []
     for action in parser._actions:
-        value = source if action is given else target if action is output else "other"
+        value = (
+            source if action is given else target if action is output else "0.5" if action.type is fraction else "other"
+        )
         if action.choices and action.dest not in ("kinds",):
             value = next(iter(action.choices))
         needed = action.required or action in (given, output)
@@ -141,6 +144,7 @@ def test_every_command_that_writes_and_reads_is_in_that_loop():
     assert found == {
         "audit", "fit", "predict", "evaluate", "benchmark", "update", "teach", "info", "datasets", "demo",
         "capability", "export", "serve", "station csv", "station users list", "station tokens list",
+        "station evidence", "station study",
     }  # fmt: skip
 
 
