@@ -27,7 +27,8 @@ CHROMIUM = "/usr/bin/chromium"
 SIZES = {"tablet": (1024, 768), "upright": (768, 1024), "desktop": (1440, 900)}
 DOCS = {"live": "desktop", "judge": "desktop", "threshold": "desktop"}
 # subtle: a lazy picture far below is never decoded, and one would wait for it for ever
-LOADED = "Promise.all([...document.images].filter(one => one.loading !== 'lazy').map(one => one.decode().catch(() => 0)))"
+LOADED = """Promise.all([...document.images].filter(one => one.loading !== 'lazy')
+  .map(one => one.decode().catch(() => 0)))"""
 KINDS = ("good", "broken_large", "broken_small", "contamination")
 
 
