@@ -316,6 +316,27 @@ def test_v2_says_minus_one_where_there_is_no_verdict():
     assert (kind, told) == ("INT64", [1, 0, -1])
 
 
+def test_v2_names_the_version_that_judged_though_the_model_was_replaced_meanwhile(
+    place, pictures, tmp_path, monkeypatch
+):
+    own = shutil.copy(place, tmp_path / "part.trecall")
+    with started(tmp_path / "station", own) as (station, client):
+        submit_all = station.submit_all
+
+        def replaced(*args, **kwargs):
+            detector = load_detector(own)
+            detector.update(threshold=1e6)
+            detector.save(own)
+            station.shelf.look()
+            return submit_all(*args, **kwargs)
+
+        monkeypatch.setattr(station, "submit_all", replaced)
+        text = base64.b64encode(pictures[0].read_bytes()).decode()
+        answer = infer(client, {"inputs": [{"name": "picture", "datatype": "BYTES", "shape": [1], "data": [text]}]})
+        assert outputs(answer)["threshold"] == [1e6]
+        assert answer.json()["model_version"] == station.shelf.get("part").sha256[:16]
+
+
 def test_v2_takes_all_pictures_or_none(place, pictures, tmp_path):
     with started(tmp_path / "station", place, queue=2) as (station, client):
         texts = [base64.b64encode(path.read_bytes()).decode() for path in pictures[:3]]

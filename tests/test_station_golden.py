@@ -1,6 +1,8 @@
 """The golden check: known pictures must come out as recorded, else the station says so and can hold the model."""
 
 import shutil
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ import pytest
 from tests.stations import started
 from tests.striped import defect_picture, fit_striped, good_picture, odd_picture
 from totalrecall import load_detector
-from totalrecall.errors import ConflictError, NotFoundError, PictureError, SettingError
+from totalrecall.errors import ConflictError, HistoryError, NotFoundError, PictureError, SettingError
 from totalrecall.station.quality.golden import TOLERANCE
 from totalrecall.station.store.records import NOT_PRODUCTION, Actor, Filter
 from totalrecall.station.store.tables import golden
@@ -249,3 +251,54 @@ def test_golden_check_on_bottle(shared, tmp_path):
     detector.save(place)
     with started(tmp_path / "station", place, hold_on_golden_failure=True) as (station, _):
         assert "failed for 3 of" in station.holds["bottle"]
+
+
+def test_a_picture_that_waits_when_the_check_fails_gets_no_verdict(place, tmp_path):
+    entered, go = threading.Semaphore(0), threading.Event()
+
+    def busy(_):
+        entered.release()
+        go.wait()
+
+    with started(tmp_path / "station", place, read_serial=busy) as (station, _):
+        first = []
+        for _ in range(2):  # of the two threads that judge
+            first.append(station.submit(good_picture(0)))
+            entered.acquire()
+        waits = station.submit(good_picture(1))
+        station.holds["part"] = "its check failed"
+        go.set()
+        assert [future.result().verdict for future in first] == ["good", "good"]
+        with pytest.raises(ConflictError, match="Model part is held: its check failed"):
+            waits.result()
+        assert station.history.count() == 2
+
+
+def test_a_model_is_held_even_if_the_failure_cannot_be_written_down(station, monkeypatch):
+    with_pictures(station)
+    alter(station, score=123.0)
+    write = station.database.write
+
+    def refuse(function):
+        if "_concluded" in function.__qualname__:
+            raise HistoryError("the disk is full")
+        return write(function)
+
+    monkeypatch.setattr(station.database, "write", refuse)
+    with pytest.raises(HistoryError):
+        station.golden.check("part", ANNA)
+    with pytest.raises(ConflictError, match="is held"):
+        station.inspect(good_picture(0))
+
+
+def test_a_replaced_model_is_checked_by_itself(station, place):
+    with_pictures(station)
+    detector = load_detector(place)
+    detector.update(threshold=1e6)  # finds nothing any more
+    detector.save(place)
+    station.shelf.look()
+    end = time.monotonic() + 60
+    while "part" not in station.holds and time.monotonic() < end:
+        time.sleep(0.02)
+    with pytest.raises(ConflictError, match=r"bad\.png"):
+        station.inspect(defect_picture(0))

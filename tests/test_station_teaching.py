@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,11 @@ import pytest
 from tests.stations import started
 from tests.striped import defect_picture, fit_striped, good_picture, odd_picture
 from totalrecall import PaDiM, load_detector
-from totalrecall.errors import ConflictError, NotFoundError, SettingError
+from totalrecall.errors import ConflictError, HistoryError, NotFoundError, SettingError
 from totalrecall.station.settings import StationSettings
 from totalrecall.station.station import Station
 from totalrecall.station.store.records import Actor
+from totalrecall.system.files import write_atomically
 
 ANNA = Actor("anna", "engineer")
 
@@ -253,6 +255,68 @@ def test_an_approval_that_was_cut_off_is_finished_at_the_next_start(place, tmp_p
         station.teaching.undo("part", ANNA)
         assert place.read_bytes() == before
         assert digest(place) == facts["base_sha256"]
+
+
+def test_an_undo_that_was_cut_off_is_finished_at_the_next_start(place, tmp_path):
+    before = place.read_bytes()
+    with started(tmp_path / "station", place) as (station, _):
+        key = station.teaching.propose("part", fine=false_alarms(station), actor=ANNA)
+        made(station, key)
+        station.teaching.approve(key, ANNA)
+    place.write_bytes(before)  # the station was killed between the file and the decision
+    with started(tmp_path / "station", place) as (station, _):
+        assert station.teaching.facts(key)["state"] == "undone"
+        assert ("station", "undo", "part") in actions(station)
+        assert station.teaching.undoable("part") is None
+        assert list((station.settings.folder / "proposals").iterdir()) == []
+
+
+def test_of_two_people_who_decide_at_once_one_is_refused(running, place, monkeypatch):
+    station, refusals = running, []
+    key = station.teaching.propose("part", fine=false_alarms(station), actor=ANNA)
+    facts = made(station, key)
+
+    def reject():
+        try:
+            station.teaching.reject(key, Actor("bert", "engineer"))
+        except ConflictError as error:
+            refusals.append(str(error))
+
+    bert = threading.Thread(target=reject)
+
+    def written(*args, **kwargs):
+        write_atomically(*args, **kwargs)
+        bert.start()  # he says no as soon as her yes has changed the file
+        bert.join(1)
+
+    monkeypatch.setattr("totalrecall.station.quality.teaching.write_atomically", written)
+    station.teaching.approve(key, ANNA)
+    bert.join()
+    assert refusals == [f"Proposal {key} was approved by anna already."]
+    assert digest(place) == facts["sha256"]
+    monkeypatch.undo()
+    station.teaching.undo("part", ANNA)
+    assert digest(place) == facts["base_sha256"]
+
+
+def test_a_decision_that_cannot_be_written_down_changes_no_file(running, place, monkeypatch):
+    station = running
+    key = station.teaching.propose("part", fine=false_alarms(station), actor=ANNA)
+    facts = made(station, key)
+
+    def refuse(_):
+        raise HistoryError("the disk is full")
+
+    for decide, expected in ((station.teaching.approve, "base_sha256"), (station.teaching.undo, "sha256")):
+        with monkeypatch.context() as patched:
+            patched.setattr(station.database, "write", refuse)
+            with pytest.raises(HistoryError, match="the disk is full"):
+                decide(key if decide == station.teaching.approve else "part", ANNA)
+        assert digest(place) == facts[expected]
+        if expected == "base_sha256":
+            station.teaching.approve(key, ANNA)
+    station.teaching.undo("part", ANNA)
+    assert digest(place) == facts["base_sha256"]
 
 
 def test_what_a_killed_station_left_half_made_is_removed(place, tmp_path):

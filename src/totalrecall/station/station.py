@@ -146,7 +146,7 @@ class Station:
             opened.callback(self.inspector.close)
             self.golden = Golden(self, every=settings.golden_every, hold=settings.hold_on_golden_failure)
             opened.callback(self.golden.close)
-            self.teaching = Teaching(self, on_change=self.golden.check_soon)
+            self.teaching = Teaching(self)
             opened.callback(self.teaching.close)
             self.fits = Fits(self)
             opened.callback(self.fits.close)
@@ -267,13 +267,18 @@ class Station:
         """Return a picture as it waits, and what will hold its inspection."""
         recipe, source = asked.recipe, asked.source
         loaded = self.shelf.get(model if recipe is None else recipe.model)
-        if loaded.name in self.holds and source != "golden":
-            raise ConflictError(f"Model {loaded.name} is held: {self.holds[loaded.name]}")
+        self._check_held(loaded.name, source)
         future: Future[Inspection] = Future()
         done = partial(self._judged, asked, future)
         conditions = self.drift.watches(loaded) and asked.is_production
         rate = None if recipe is None else recipe.false_alarm_rate
         return Waiting(asked.picture, asked.name, loaded.name, conditions, done, rate), future
+
+    def _check_held(self, model: str, source: str) -> None:
+        """Raise ConflictError if a model is held; its golden pictures are judged all the same."""
+        held = self.holds.get(model)
+        if held is not None and source != "golden":
+            raise ConflictError(f"Model {model} is held: {held}")
 
     def _judged(self, asked: _Asked, future: "Future[Inspection]", judged: Judged) -> None:
         """Write down what came of a picture, and answer once it is committed."""
@@ -281,6 +286,7 @@ class Station:
             outcome, loaded = judged.outcome, judged.loaded
             if loaded is None or not isinstance(outcome, (Result, PictureError)):
                 raise outcome if isinstance(outcome, TotalRecallError) else TotalRecallError("It was not judged.")
+            self._check_held(loaded.name, asked.source)  # the check may have failed while it waited
             if self._read_serial is not None and asked.serial is None:
                 asked = replace(asked, serial=self._read_serial(asked.picture))
             if isinstance(outcome, Result) and self.settings.wrong_product and self.strangers.is_one(loaded, outcome):
@@ -348,6 +354,7 @@ class Station:
 
     def _replaced(self, loaded: Loaded) -> None:
         self.trail.append(STATION, "model replaced", loaded.name, {"sha256": loaded.sha256, "file": loaded.path.name})
+        self.golden.check_soon(loaded.name)
 
 
 def _inspection(asked: _Asked, loaded: Loaded, outcome: "Result | PictureError", milliseconds: float) -> Inspection:

@@ -322,11 +322,11 @@ class Golden:
             assert number is not None
             return int(number[0])
 
-        number = self._station.database.write(write).result()
-        if holds:
+        if holds:  # first of all: whatever becomes of the row, no part may pass
             self._held.add(loaded.name)
             self._station.holds[loaded.name] = words
-        elif passed and loaded.name in self._held:
+        number = self._station.database.write(write).result()
+        if passed and loaded.name in self._held:
             self._held.discard(loaded.name)
             self._station.holds.pop(loaded.name, None)
         return _run_told({"id": number, **run})

@@ -10,14 +10,15 @@ made from. In the station's folder a proposal is `proposals/KEY.trecall`, and th
 import contextlib
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, insert, select, update
 
-from totalrecall.errors import ConflictError, DataError, NotFoundError, SettingError
+from totalrecall.errors import ConflictError, DataError, NotFoundError, SettingError, TotalRecallError
 from totalrecall.registry import is_exported
 from totalrecall.station.quality import comparing
 from totalrecall.station.quality.golden import PICTURES as GOLDEN_PICTURES
@@ -43,11 +44,11 @@ class Teaching:
 
     Args:
         station: whose models are taught.
-        on_change: called with the name of a model that was replaced.
     """
 
-    def __init__(self, station: "Services", *, on_change: Callable[[str], object] = lambda _: None) -> None:
-        self._station, self._on_change = station, on_change
+    def __init__(self, station: "Services") -> None:
+        self._station = station
+        self._deciding = threading.Lock()  # a file and the word on it change together, by one person at a time
         self._folder = station.settings.folder / "proposals"
         self._folder.mkdir(parents=True, exist_ok=True)
         self._workers = Workers()
@@ -282,18 +283,18 @@ class Teaching:
             ConflictError: it was decided already, or the model has changed since it was made.
             DataError: the model's file cannot be written.
         """
-        row = self._undecided(key)
-        files = _Files(self._folder, key)
-        loaded = self._station.shelf.get(row["model"])
-        proposed = _read(files.proposal, row["sha256"])
-        self._replace(loaded.path, row["base_sha256"], proposed)
-        details = {"proposal": key, "sha256": row["sha256"], "base_sha256": row["base_sha256"]}
-        self._decide(key, "proposed", "approved", actor, "approve", loaded.name, details)
-        self._station.shelf.reload(loaded.name)
-        with contextlib.suppress(OSError):
-            files.proposal.unlink()  # the model's own file holds it now
-        self._forget_old(loaded.name)
-        self._on_change(loaded.name)
+        with self._deciding:
+            row = self._undecided(key)
+            files = _Files(self._folder, key)
+            loaded = self._station.shelf.get(row["model"])
+            proposed = _read(files.proposal, row["sha256"])
+            details = {"proposal": key, "sha256": row["sha256"], "base_sha256": row["base_sha256"]}
+            with self._in_place(loaded.path, row["base_sha256"], proposed):
+                self._decide(key, "proposed", "approved", actor, "approve", loaded.name, details)
+            self._station.shelf.reload(loaded.name)
+            with contextlib.suppress(OSError):
+                files.proposal.unlink()  # the model's own file holds it now
+            self._forget_old(loaded.name)
         return self.facts(key)
 
     def reject(self, key: str, actor: Actor) -> dict[str, Any]:
@@ -303,9 +304,10 @@ class Teaching:
             NotFoundError: there is no such proposal.
             ConflictError: it was decided already.
         """
-        row = self._undecided(key)
-        self._decide(key, "proposed", "rejected", actor, "reject", row["model"], {"proposal": key})
-        _Files(self._folder, key).clean(whole=True)
+        with self._deciding:
+            row = self._undecided(key)
+            self._decide(key, "proposed", "rejected", actor, "reject", row["model"], {"proposal": key})
+            _Files(self._folder, key).clean(whole=True)
         return self.facts(key)
 
     def undo(self, model: str, actor: Actor) -> dict[str, Any]:
@@ -315,20 +317,20 @@ class Teaching:
             NotFoundError: there is no such model.
             ConflictError: the model in use is of no approved proposal, or its file has changed since.
         """
-        loaded = self._station.shelf.get(model)
-        row = self.undoable(loaded.name)
-        if row is None:
-            raise ConflictError(
-                f"There is nothing to take back: model {loaded.name} as it is came from no approved proposal."
-            )
-        files = _Files(self._folder, row["id"])
-        before = _read(files.before, row["base_sha256"])
-        self._replace(loaded.path, row["sha256"], before)
-        details = {"proposal": row["id"], "sha256": row["base_sha256"], "undone_sha256": row["sha256"]}
-        self._decide(row["id"], "approved", "undone", actor, "undo", loaded.name, details)
-        self._station.shelf.reload(loaded.name)
-        files.clean(whole=True)
-        self._on_change(loaded.name)
+        with self._deciding:
+            loaded = self._station.shelf.get(model)
+            row = self.undoable(loaded.name)
+            if row is None:
+                raise ConflictError(
+                    f"There is nothing to take back: model {loaded.name} as it is came from no approved proposal."
+                )
+            files = _Files(self._folder, row["id"])
+            before = _read(files.before, row["base_sha256"])
+            details = {"proposal": row["id"], "sha256": row["base_sha256"], "undone_sha256": row["sha256"]}
+            with self._in_place(loaded.path, row["sha256"], before):
+                self._decide(row["id"], "approved", "undone", actor, "undo", loaded.name, details)
+            self._station.shelf.reload(loaded.name)
+            files.clean(whole=True)
         return self.facts(row["id"])
 
     def close(self) -> None:
@@ -345,17 +347,30 @@ class Teaching:
             raise ConflictError(f"Proposal {key} was {row['state']} by {row['decided_by']} already.")
         return row
 
-    def _replace(self, path: Path, expected: str, data: bytes) -> None:
-        """Write a model's file anew if it is the one that is expected."""
+    @contextlib.contextmanager
+    def _in_place(self, path: Path, expected: str, data: bytes) -> Iterator[None]:
+        """Put a model's file in place while that is written down; if it cannot be written down, take it back."""
+        before = self._replace(path, expected, data)
+        try:
+            yield
+        except TotalRecallError:
+            with contextlib.suppress(TotalRecallError):  # the first reason is the one to tell
+                self._replace(path, sha256(data), before)
+            raise
+
+    def _replace(self, path: Path, expected: str, data: bytes) -> bytes:
+        """Write a model's file anew if it is the one that is expected; returns what was there."""
         with exclusive(path) as there:
+            before = path.read_bytes()
             if there == sha256(data):  # done before, and then the decision could not be written down
-                return
+                return before
             if there != expected:
                 raise ConflictError(
                     f"The model's file {path.name} has changed since then (SHA-256 {there[:12]}, expected "
                     f"{expected[:12]}). Make a new proposal from the model as it is now."
                 )
             write_atomically(path, lambda file: file.write(data), replacing=expected)
+            return before
 
     def _decide(
         self, key: str, before: str, after: str, actor: Actor, action: str, model: str, details: dict[str, Any]
@@ -374,18 +389,30 @@ class Teaching:
     # ------------------------------------------------------------------ tidying up
 
     def recover(self) -> None:
-        """Finish, at the start, an approval between whose two steps the station was killed; after the models are read.
+        """Finish, at the start, what was cut off between its two steps; after the models are read.
 
-        The file was replaced, and the decision not written down. Who approved it is not known any more; the trail says
-        so.
+        The file was replaced, and the decision not written down. Who approved it, or took it back, is not known any
+        more; the trail says so.
         """
         with self._station.database.read() as connection:
             rows = connection.execute(select(proposals).where(proposals.c.state == "proposed")).mappings().all()
-        for row in rows:
-            with contextlib.suppress(NotFoundError):  # a model that is not served now
-                if self._station.shelf.get(row["model"]).sha256 == row["sha256"]:
-                    details = {"proposal": row["key"], "sha256": row["sha256"], "note": "found in place at the start"}
-                    self._decide(row["key"], "proposed", "approved", STATION, "approve", row["model"], details)
+        for loaded in self._station.shelf.all():
+            for row in rows:
+                if (row["model"], row["sha256"]) == (loaded.name, loaded.sha256):
+                    self._found(row, "proposed", "approved", "approve", row["sha256"])
+            last = self._last_approved(loaded.name)
+            if last is not None and last["base_sha256"] == loaded.sha256:
+                self._found(last, "approved", "undone", "undo", last["base_sha256"])
+                _Files(self._folder, last["key"]).clean(whole=True)
+
+    def _found(self, row: Any, before: str, after: str, action: str, digest: str) -> None:
+        details = {"proposal": row["key"], "sha256": digest, "note": "found in place at the start"}
+        self._decide(row["key"], before, after, STATION, action, row["model"], details)
+
+    def _last_approved(self, model: str) -> Any:
+        query = select(proposals).where(proposals.c.model == model, proposals.c.state == "approved")
+        with self._station.database.read() as connection:
+            return connection.execute(query.order_by(proposals.c.decided_at.desc()).limit(1)).mappings().first()
 
     def _sweep(self) -> None:
         """Remove what a killed station left half made."""

@@ -107,7 +107,7 @@ def router(station: "Station") -> APIRouter:
 
     @routes.post("/models/{name}/infer", summary="Judge pictures", openapi_extra=_INFER, responses=_ANSWERS)
     async def infer(request: Request, name: Annotated[str, _NAME]) -> Response:
-        loaded = station.shelf.get(name)
+        station.shelf.get(name)
         head, rest = _parts(await request.body(), request.headers.get(_LENGTH))
         wanted = _wanted(head)
         pictures = await run_in_threadpool(_pictures, head, rest, station.settings.batch)
@@ -119,7 +119,7 @@ def router(station: "Station") -> APIRouter:
             if isinstance(outcome, BaseException):
                 raise outcome
             inspections.append(outcome)
-        return _answer(head, loaded.sha256[:16], name, wanted, inspections)
+        return _answer(head, inspections[0].model_sha256[:16], name, wanted, inspections)  # it may have been replaced
 
     return routes
 
