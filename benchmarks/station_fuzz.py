@@ -33,6 +33,7 @@ from benchmarks.common import record
 from benchmarks.fuzz import mutate
 
 _SECONDS = 20.0  # for an answer
+_PATIENCE = 0.5  # seconds before a request is taken for one without an end
 _GROWTH = 1.1
 Rng = np.random.Generator
 _PATHS = (
@@ -276,10 +277,15 @@ def _send(port: int, request: bytes, rng: Rng) -> int:
     with socket.create_connection(("127.0.0.1", port), timeout=_SECONDS) as connection:
         try:
             connection.sendall(request)
-            connection.shutdown(socket.SHUT_WR)
             if rng.random() < 0.05:
                 return 0  # a client that goes away
-            answer = connection.recv(64)
+            connection.settimeout(_PATIENCE)
+            try:
+                answer = connection.recv(64)
+            except TimeoutError:  # the station waits for more: there is none
+                connection.settimeout(_SECONDS)
+                connection.shutdown(socket.SHUT_WR)
+                answer = connection.recv(64)
         except (ConnectionError, BrokenPipeError):
             return 0
     found = re.match(rb"HTTP/1\.[01] (\d{3})", answer)

@@ -75,7 +75,7 @@ def test_too_little_memory_is_refused_with_what_would_do(capsys, added, parts, t
     )
     assert code == 2
     assert re.fullmatch(
-        r"--memory must be at least \d+MB to build and search a bank of \d+ vectors of 384 numbers, got 50MB\.",
+        r"--memory must be at least [\d.]+[MG]B to build and search a bank of \d+ vectors of 384 numbers, got 50MB\.",
         message,
     )
 

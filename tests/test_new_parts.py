@@ -103,7 +103,7 @@ def test_fewer_than_three_parts_cannot_tell_of_others(tiny_backbone):
 def test_in_chunks_parts_cannot_be_told_apart_and_the_fit_says_what_it_needs(tiny_backbone, photographs, monkeypatch):
     monkeypatch.setattr("totalrecall.patchcore.plan._LEAST", 16)
     detector = make(tiny_backbone, new_parts=True)
-    with pytest.raises(SettingError, match=r"new_parts needs all patches at once, \d+MB of memory, got"):
+    with pytest.raises(SettingError, match=r"new_parts needs all patches at once, [\d.]+[MG]B of memory, got"):
         detector.fit(photographs, memory=enough_for(detector, photographs, 8))
 
 

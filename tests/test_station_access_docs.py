@@ -5,7 +5,7 @@ import runpy
 from pathlib import Path
 
 from totalrecall.cli import build_parser
-from totalrecall.station import (
+from totalrecall.station.access import (
     connections,
     guard,
     guard_body,

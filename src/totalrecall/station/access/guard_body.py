@@ -1,11 +1,12 @@
 """The body of a request: so many bytes, in so much time; and what the guard answers of itself."""
 
-import html
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
+from functools import cache
 from http import HTTPStatus
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 import anyio
@@ -13,6 +14,9 @@ import anyio
 from totalrecall.station.access.guard_head import Head, RefusedError
 from totalrecall.station.access.policy import Policy
 from totalrecall.system.text import printable
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 __all__ = ["Answer", "Body", "Message", "Receive", "Send", "Traffic", "refuse"]
 
@@ -204,15 +208,19 @@ class Answer:
         await self._send(message)
 
 
+@cache
+def _page() -> "Template":
+    from jinja2 import Template
+
+    return Template(Path(__file__).with_name("refused.html").read_text(encoding="utf-8"), autoescape=True)
+
+
 async def refuse(answer: Answer, refusal: RefusedError, head: Head | None) -> None:
     """Answer a request that is refused: with a page where a browser goes, else with problem JSON (RFC 9457)."""
     title = HTTPStatus(refusal.status).phrase
     detail = printable(" ".join(refusal.detail.split()))
     if head is not None and head.wants_page:
-        said = f"<h1>{html.escape(title)}</h1><p>{html.escape(detail)}</p><p><a href='/'>Back to the station</a></p>"
-        link = "<link rel='stylesheet' href='/static/station.css'>"
-        text = f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{html.escape(title)}</title>{link}{said}"
-        kind = "text/html; charset=utf-8"
+        text, kind = _page().render(title=title, detail=detail), "text/html; charset=utf-8"
     else:
         problem = {"type": "about:blank", "title": title, "status": refusal.status, "detail": detail}
         text, kind = json.dumps(problem) + "\n", "application/problem+json"

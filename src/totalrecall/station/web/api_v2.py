@@ -37,7 +37,7 @@ _OUTPUTS: dict[str, tuple[str, Callable[[Inspection], Any]]] = {
     "threshold": ("FP32", lambda one: _number(one.threshold)),
     "p_value": ("FP32", lambda one: _number(one.p_value)),
     # as of an exported graph: a missing verdict is no "good", and BOOL could not say so
-    "is_anomalous": ("INT64", lambda one: -1 if one.is_anomalous is None else int(one.is_anomalous)),
+    "is_anomalous": ("INT64", lambda one: {None: -1, False: 0, True: 1}[one.is_anomalous]),
     "verdict": ("BYTES", lambda one: one.verdict),
     "id": ("BYTES", lambda one: one.key),
 }

@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from totalrecall.errors import BusyError, TotalRecallError
 from totalrecall.system.text import printable
@@ -76,7 +77,12 @@ def add_problems(app: FastAPI) -> None:
         print(f"totalrecall: unexpected fault {number}: {what}", file=sys.stderr)
         return problem(500, f"unexpected fault {number}; the station's log names it")
 
+    async def gone(_: Request, error: Exception) -> Response:
+        assert isinstance(error, ClientDisconnect)
+        return problem(400, "The client went away before its request was whole.")  # nobody reads it; it is counted
+
     app.add_exception_handler(TotalRecallError, known)
+    app.add_exception_handler(ClientDisconnect, gone)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(Exception, unexpected)
