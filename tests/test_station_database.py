@@ -326,3 +326,18 @@ def test_a_lost_server_is_one_line_and_the_writer_goes_on_when_it_is_back(postgr
         assert "\n" not in str(failure)
         assert database.write(put("after")).result() == 1
         assert keys(database) == ["after", "before"]
+
+
+def test_nothing_is_acknowledged_into_a_file_that_was_removed_or_replaced(tmp_path):
+    file, away = tmp_path / "history.db", tmp_path / "away.db"
+    with Database(address_of_file(file)) as database:
+        assert database.write(put("a")).result() == 1
+        file.rename(away)
+        with pytest.raises(HistoryError, match="was removed or replaced"):
+            database.write(put("b")).result()
+        file.write_bytes(away.read_bytes())  # another one in its place
+        with pytest.raises(HistoryError, match="was removed or replaced"):
+            database.write(put("b")).result()
+        away.replace(file)
+        assert database.write(put("c")).result() == 1
+        assert keys(database) == ["a", "c"]

@@ -10,7 +10,7 @@ from tests.parts import damaged, stripes
 from tests.stations import started
 from tests.striped import defect_picture, fit_striped, good_picture, png
 from totalrecall import load_detector
-from totalrecall.errors import ConflictError, NotFoundError, SettingError
+from totalrecall.errors import ConflictError, DataError, NotFoundError, SettingError
 from totalrecall.station.judging.sent import Sent
 from totalrecall.station.quality.fitting import checked_name
 from totalrecall.station.store.records import Actor
@@ -165,3 +165,13 @@ def test_what_is_no_setting_is_refused(station, uploads, settings, fault):
 def test_too_few_pictures_are_refused(station, uploads):
     with pytest.raises(SettingError, match="A fit takes 3 to 5,000 pictures, got 2"):
         station.fits.begin("new", uploads[:2], ANNA)
+
+
+def test_pictures_that_cannot_be_written_are_refused_in_a_line(station, uploads):
+    folder = station.settings.folder / "fits"
+    folder.rmdir()
+    folder.write_bytes(b"a file stands where the folder was")
+    with pytest.raises(DataError, match="The pictures cannot be written to"):
+        station.fits.begin("new-part", uploads[:3], ANNA)
+    folder.unlink()
+    assert finished(station, station.fits.begin("new-part", uploads[:3], ANNA))["state"] == "done"

@@ -96,9 +96,13 @@ def test_a_damaged_file_leaves_the_model_in_use_and_the_reason_is_told(place, ot
 
 def test_a_file_that_went_away_leaves_the_model_in_use(place):
     shelf = Shelf([place])
-    place.unlink()
+    away = place.rename(place.with_suffix(".away"))
     shelf.look()
     assert shelf.get("part").name == "part"
+    assert "is gone" in shelf.faults["part"]
+    away.rename(place)
+    shelf.look()
+    assert not shelf.faults
 
 
 def test_the_watch_takes_a_replaced_file_by_itself(place, other):

@@ -1,5 +1,6 @@
 """policy: a station serves other computers only with users, and with TLS files only if they work."""
 
+import math
 import os
 from pathlib import Path
 
@@ -73,6 +74,13 @@ def test_insecure_is_said_aloud_and_so_are_passwords_without_tls(users):
 def test_a_further_name_must_be_a_name(name):
     with pytest.raises(SettingError, match="allow_host must be a name"):
         Policy(allow_hosts=(name,))
+
+
+@pytest.mark.parametrize("limits", [{"timeout": one} for one in (-1, 0, math.nan, math.inf)] + [{"max_body": 0}])
+def test_a_limit_that_would_let_nobody_in_is_refused(limits):
+    (name,) = limits
+    with pytest.raises(SettingError, match=f"{name} must be from"):
+        Policy(**limits)
 
 
 @pytest.mark.parametrize("proxy", ["", "*", "proxy.factory", "10.0.0.0/99"])

@@ -11,7 +11,7 @@ import pytest
 from tests.stations import started
 from tests.striped import defect_picture, fit_striped, good_picture, odd_picture
 from totalrecall import PaDiM, load_detector
-from totalrecall.errors import ConflictError, HistoryError, NotFoundError, SettingError
+from totalrecall.errors import ConflictError, DataError, HistoryError, NotFoundError, SettingError
 from totalrecall.station.settings import StationSettings
 from totalrecall.station.station import Station
 from totalrecall.station.store.records import Actor
@@ -317,6 +317,19 @@ def test_a_decision_that_cannot_be_written_down_changes_no_file(running, place, 
             station.teaching.approve(key, ANNA)
     station.teaching.undo("part", ANNA)
     assert digest(place) == facts["base_sha256"]
+
+
+def test_a_proposal_that_cannot_be_begun_says_why_in_a_line(running, place):
+    station, folder = running, running.settings.folder / "proposals"
+    keys, away = false_alarms(station), place.with_suffix(".away")
+    place.rename(away)
+    with pytest.raises(DataError, match="The file of model part cannot be read"):
+        station.teaching.propose("part", fine=keys, actor=ANNA)
+    away.rename(place)
+    folder.rmdir()
+    folder.write_bytes(b"a file stands where the folder was")
+    with pytest.raises(DataError, match="proposals"):
+        station.teaching.propose("part", fine=keys, actor=ANNA)
 
 
 def test_what_a_killed_station_left_half_made_is_removed(place, tmp_path):

@@ -48,7 +48,7 @@ class Policy:
         slowest: bytes per second that a client must send of a large request.
 
     Raises:
-        SettingError: a name or an address is none.
+        SettingError: a name or an address is none, or a limit would let nobody in.
     """
 
     host: str = "127.0.0.1"
@@ -69,6 +69,10 @@ class Policy:
                 )
         for proxy in self.proxies:
             _network(proxy)
+        for limit, least, most in (("max_body", 1, 1 << 40), ("timeout", 0.01, 86_400)):
+            value = getattr(self, limit)
+            if not least <= value <= most:  # subtle: nan is refused, too
+                raise SettingError(f"{limit} must be from {least:,} to {most:,}, got {value}.", limit)
 
     @property
     def is_local(self) -> bool:

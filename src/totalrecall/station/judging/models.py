@@ -152,7 +152,11 @@ class Shelf:
         """Read those models again whose files were replaced."""
         for loaded in self.all():
             stamp = _stamp(loaded.path)
-            if stamp is None or stamp == self._stamps[loaded.name]:
+            if stamp == self._stamps[loaded.name]:
+                continue
+            if stamp is None:
+                self._stamps[loaded.name] = None  # if it comes back, it is read
+                self.faults[loaded.name] = f"{loaded.path} is gone; the model stays in use until the station ends."
                 continue
             try:
                 self.reload(loaded.name)

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from totalrecall.errors import ConflictError, NotFoundError, SettingError
+from totalrecall.errors import ConflictError, DataError, NotFoundError, SettingError
 from totalrecall.station.judging.sent import Sent
 from totalrecall.station.quality.workers import Progress, Work, Workers
 from totalrecall.station.store.records import Actor
@@ -90,6 +90,7 @@ class Fits:
         Raises:
             SettingError: the name or a setting is not allowed, or there are too few or too many pictures.
             ConflictError: there is a model of that name, or another fit is running.
+            DataError: the pictures cannot be written.
         """
         name, settings = checked_name(name), dict(settings or {})
         unknown = sorted(set(settings) - set(_SETTINGS))
@@ -105,7 +106,7 @@ class Fits:
             self._check_free(name)
             if any(one.state == "running" for one in self._workers.all()):
                 raise ConflictError("Another fit is running. Wait until it is done, or cancel it.")
-            for old in self._folder.iterdir():
+            for old in self._folder.glob("*"):
                 shutil.rmtree(old, ignore_errors=True)
             return self._begin(Work(secrets.token_hex(16), "fit", name, actor.name), pictures, actor, settings)
 
@@ -131,6 +132,11 @@ class Fits:
                 finish=lambda result: self._fitted(work, actor, result),
                 clean=lambda: None if work.result is not None else shutil.rmtree(folder, ignore_errors=True),
             )
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise DataError(
+                f"The pictures cannot be written to {folder}: {error.strerror or error}. Free some space on its disk."
+            ) from None
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise

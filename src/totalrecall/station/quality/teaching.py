@@ -70,6 +70,7 @@ class Teaching:
             SettingError: neither or both were given, or the model cannot learn.
             NotFoundError: there is no such model or inspection.
             ConflictError: a picture was judged otherwise or is not kept, or the model is being taught already.
+            DataError: the model's file is gone, or the pictures cannot be written.
         """
         if bool(fine) == bool(missed):
             raise SettingError("A proposal needs pictures that are fine, or defects that were missed: one of the two.")
@@ -91,6 +92,12 @@ class Teaching:
                 finish=lambda result: self._made(work, loaded, taught, actor, result),
                 clean=lambda: files.clean(whole=work.result is None),
             )
+        except OSError as error:
+            files.clean(whole=True)
+            raise DataError(
+                f"The proposal cannot be written to {self._folder}: {error.strerror or error}. Free some space on its "
+                "disk."
+            ) from None
         except BaseException:
             files.clean(whole=True)
             raise
@@ -131,7 +138,12 @@ class Teaching:
         self, files: "_Files", loaded: "Loaded", taught: Sequence[tuple[Inspection, bytes]], what: str
     ) -> dict[str, Any]:
         """Write what the child needs, and return its arguments."""
-        data = loaded.path.read_bytes()
+        try:
+            data = loaded.path.read_bytes()
+        except OSError as error:
+            raise DataError(
+                f"The file of model {loaded.name} cannot be read: {error.strerror or error}. Put it back, try again."
+            ) from None
         if sha256(data) != loaded.sha256:
             raise ConflictError(f"The file of model {loaded.name} was just replaced. Try again.")
         atomic_write(files.before, data)

@@ -73,6 +73,7 @@ class Database:
             except BaseException:
                 self._writing.dispose()
                 raise
+        self._identity = _identity(file_of(self._url))
         self._queue: SimpleQueue[_Write[Any] | None] = SimpleQueue()
         self._closing = threading.Lock()
         self._closed = False
@@ -202,6 +203,7 @@ class Database:
         try:
             with self._speaking(), self._writing.begin() as connection:
                 outcomes = [_run(write.function, connection) for write in writes]
+                self._check_in_place()
         except BaseException as error:
             for write in writes:
                 write.future.set_exception(error)
@@ -213,6 +215,14 @@ class Database:
                 write.future.set_result(result)
             else:
                 write.future.set_exception(self._in_words(failure))
+
+    def _check_in_place(self) -> None:
+        """Refuse to write into a file that was removed or replaced: SQLite would, and all of it would be lost."""
+        if _identity(file_of(self._url)) != self._identity:
+            raise HistoryError(
+                f"The database {self.place} was removed or replaced while the station uses it. Put the file back, or "
+                "start the station again."
+            )
 
     def _in_words(self, error: Exception) -> Exception:
         if isinstance(error, SQLAlchemyError) and not _is_about_rows(error):
@@ -240,6 +250,17 @@ def _run(function: Callable[[Connection], T], connection: Connection) -> tuple[T
 def _is_about_rows(error: SQLAlchemyError) -> bool:
     """Tell a rule that was broken, or a wrong statement, from a database that cannot be used."""
     return isinstance(error, IntegrityError) or not isinstance(error, (DBAPIError, PoolTimeoutError))
+
+
+def _identity(file: Path | None) -> tuple[int, int] | None:
+    """Return by what the system knows a file; None where there is none."""
+    if file is None:
+        return None
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _holds_something(file: Path) -> bool:
