@@ -12,7 +12,7 @@ import pytest
 from tests.stations import started
 from tests.striped import defect_picture, fit_striped, good_picture, other_product
 from totalrecall import load_detector
-from totalrecall.errors import NotFoundError, SettingError
+from totalrecall.errors import HistoryError, NotFoundError, SettingError
 from totalrecall.station.judging.stranger import MARGIN, limit_of, quiet_level
 from totalrecall.station.quality.recipes import Recipe, parse_recipes
 from totalrecall.station.station import Link
@@ -213,6 +213,29 @@ def test_a_model_that_was_replaced_is_judged_at_the_rate_too(places, tmp_path):
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):
     return fit_striped(tmp_path_factory.mktemp("large"), size=256)
+
+
+def test_a_product_is_not_chosen_where_the_trail_cannot_tell_of_it(places, tmp_path, monkeypatch):
+    write(tmp_path / "station", '[product.plain]\nmodel = "part"\n')
+
+    def refuse(*_):
+        raise HistoryError("the disk is full")
+
+    with started(tmp_path / "station", *places) as (station, _):
+        with monkeypatch.context() as patched:
+            patched.setattr(station.trail, "append_in", refuse)
+            with pytest.raises(HistoryError):
+                station.recipes.select("plain", ANNA)
+        assert station.recipes.current is None
+        assert station.history.value("product") is None  # a restart chooses none either
+        station.recipes.select("plain", ANNA)
+        row = station.trail.rows(limit=1)[0]
+        assert (row.actor, row.action, row.subject, station.history.value("product")) == (
+            "anna",
+            "recipe",
+            "plain",
+            "plain",
+        )
 
 
 def test_another_product_gets_no_verdict(large, tmp_path):

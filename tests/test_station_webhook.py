@@ -215,6 +215,16 @@ def test_a_delivery_is_given_up_after_its_time_and_the_others_go_on(tmp_path, ca
     assert "given up: it answered 500" in caplog.text
 
 
+def test_a_clock_that_was_set_back_delays_no_delivery(tmp_path):
+    took = []
+    with contextlib.closing(Database(f"sqlite:///{tmp_path / 'history.db'}")) as database:
+        tomorrow = datetime.now(timezone.utc) + timedelta(days=1)
+        History(database).add(inspection("1" * 32, tomorrow), [("t", {})]).result()
+        with contextlib.closing(Deliverer(database, "t", lambda _, key: took.append(key), SOON)):
+            wait_until(lambda: rows(database)[0].delivered_at)
+    assert took == ["1" * 32]
+
+
 def test_a_fault_of_the_target_code_ends_no_thread(tmp_path):
     seen = []
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select, update
 
 from totalrecall.errors import HistoryError
 from totalrecall.station.links.base import FAULTS, Changes, pause_before
@@ -130,11 +130,20 @@ class Deliverer:
         open_ = (outbox.c.target == self._target, outbox.c.delivered_at.is_(None), outbox.c.id.not_in(self._marking))
         columns = (outbox.c.id, outbox.c.inspection, outbox.c.body, outbox.c.attempts, inspections.c.at)
         query = select(*columns).join(inspections, inspections.c.key == outbox.c.inspection)
-        query = query.where(*open_, outbox.c.next_at <= now).order_by(outbox.c.id).limit(_AT_ONCE)
+        query = (
+            query.where(*open_, or_(outbox.c.next_at <= now, self._is_of_a_later_clock(now)))
+            .order_by(outbox.c.id)
+            .limit(_AT_ONCE)
+        )
         with self._database.read() as connection:
             rows = [_Row(*row) for row in connection.execute(query)]
             next_at = None if rows else connection.execute(select(func.min(outbox.c.next_at)).where(*open_)).scalar()
         return rows, _LOOK if next_at is None else min(max((next_at - now).total_seconds(), 0.01), _LOOK)
+
+    def _is_of_a_later_clock(self, now: datetime) -> ColumnElement[bool]:
+        """Whether a row is due later than any pause lasts: the clock was set back, and it would wait until then."""
+        longest = timedelta(seconds=max(self._patience.longest, _LOOK))
+        return and_(outbox.c.next_at > now + longest, outbox.c.next_at < _NEVER)
 
     def _try(self, row: _Row) -> bool:
         """Deliver one row and mark it; returns whether the target took it."""

@@ -22,6 +22,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import Connection
+
 from totalrecall.errors import NotFoundError, SettingError, TotalRecallError
 from totalrecall.station.store.records import STATION, Actor
 from totalrecall.system.files import read_regular, sha256
@@ -205,8 +207,11 @@ class Recipes:
                 "model": None if recipe is None else recipe.model,
                 "false_alarm_rate": None if recipe is None else recipe.false_alarm_rate,
             }
-            self._station.history.set_value(_VALUE, product).result()
-            self._station.trail.append(actor, "recipe", product or "", details).result()
+
+            def told(connection: Connection) -> None:
+                self._station.trail.append_in(connection, actor, "recipe", product or "", details)
+
+            self._station.history.set_value(_VALUE, product, told).result()
             self._current, self.fault = recipe, None
         self._tell(recipe)
         return recipe

@@ -279,13 +279,15 @@ class History:
             row = connection.execute(select(values.c.value).where(values.c.key == key)).one_or_none()
         return default if row is None else row.value
 
-    def set_value(self, key: str, value: Any) -> "Future[None]":
-        """Remember a value of JSON types; None forgets it."""
+    def set_value(self, key: str, value: Any, also: Callable[[Connection], object] | None = None) -> "Future[None]":
+        """Remember a value of JSON types; None forgets it. With `also`, what else is written in the transaction."""
 
         def write(connection: Connection) -> None:
             connection.execute(delete(values).where(values.c.key == key))
             if value is not None:
                 connection.execute(insert(values), {"key": key, "value": finite(value)})
+            if also is not None:
+                also(connection)
 
         return self._database.write(write)
 
