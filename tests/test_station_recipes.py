@@ -12,7 +12,7 @@ import pytest
 from tests.stations import started
 from tests.striped import defect_picture, fit_striped, good_picture, other_product
 from totalrecall import load_detector
-from totalrecall.errors import HistoryError, NotFoundError, SettingError
+from totalrecall.errors import ConflictError, HistoryError, NotFoundError, SettingError
 from totalrecall.station.judging.stranger import MARGIN, limit_of, quiet_level
 from totalrecall.station.quality.recipes import Recipe, parse_recipes
 from totalrecall.station.station import Link
@@ -158,6 +158,16 @@ def test_the_choice_survives_a_restart_and_is_in_the_trail(places, tmp_path):
     with started(tmp_path / "station", *places, links=[line]) as (station, _):
         assert station.recipes.current is None
         assert "has it no longer" in station.recipes.facts()["fault"]
+        with pytest.raises(ConflictError, match="Nothing is judged until a product is chosen"):
+            station.inspect(good_picture(0), model="part")
+        write(tmp_path / "station", TWO)
+        station.recipes.look()
+        assert station.recipes.current.product == "plain"
+        assert station.inspect(good_picture(0)).product == "plain"
+    write(tmp_path / "station", '[product.a]\nmodel = "part"\n')
+    with started(tmp_path / "station", *places, links=[line]) as (station, _):
+        station.recipes.select(None, ANNA)
+        assert station.inspect(good_picture(0), model="part").product is None
 
 
 def test_a_changed_file_is_read_and_a_faulty_one_changes_nothing(places, tmp_path):

@@ -37,7 +37,7 @@ CLIENT = """
 
 
 def test_tritons_client_gets_the_score_of_predict(model, parts, tmp_path):
-    pytest.importorskip("tritonclient.http", reason="tritonclient[http] is not installed", exc_type=ImportError)
+    pytest.importorskip("tritonclient.http", reason="tritonclient[http] is not installed")
     (tmp_path / "client.py").write_text(textwrap.dedent(CLIENT))
     place = tmp_path / "part.trecall"
     place.write_bytes(model.read_bytes())

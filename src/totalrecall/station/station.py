@@ -268,6 +268,8 @@ class Station:
         recipe, source = asked.recipe, asked.source
         loaded = self.shelf.get(model if recipe is None else recipe.model)
         self._check_held(loaded.name, source)
+        if self.recipes.lost is not None and asked.is_production:
+            raise ConflictError(str(self.recipes.fault))
         future: Future[Inspection] = Future()
         done = partial(self._judged, asked, future)
         conditions = self.drift.watches(loaded) and asked.is_production

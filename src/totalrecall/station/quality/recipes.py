@@ -153,6 +153,7 @@ class Recipes:
         self._station = station
         self.path = station.settings.folder / FILE
         self.fault: str | None = None  # why a changed file is not in use
+        self.lost: str | None = None  # the product that was made before a restart, if its recipe is gone
         self._lock = threading.RLock()
         self._recipes: dict[str, Recipe] = {}
         self._current: Recipe | None = None
@@ -167,7 +168,11 @@ class Recipes:
         if isinstance(product, str):
             self._current = self._recipes.get(product)
             if self._current is None:
-                self.fault = f"Product {product!r} was made when the station stopped, and {FILE} has it no longer."
+                self.lost = product  # at the model's own rate parts could pass that the recipe would reject
+                self.fault = (
+                    f"Product {product!r} was made when the station stopped, and {FILE} has it no longer. "
+                    "Nothing is judged until a product is chosen."
+                )
 
     @property
     def current(self) -> Recipe | None:
@@ -212,7 +217,7 @@ class Recipes:
                 self._station.trail.append_in(connection, actor, "recipe", product or "", details)
 
             self._station.history.set_value(_VALUE, product, told).result()
-            self._current, self.fault = recipe, None
+            self._current, self.fault, self.lost = recipe, None, None
         self._tell(recipe)
         return recipe
 
@@ -293,13 +298,16 @@ class Recipes:
                     raise SettingError(
                         f"Product {before.product!r} is being made, and {FILE} has it no longer. Choose another first."
                     )
-                new = None if before is None else recipes[before.product]
+                new = recipes.get(self.lost) if self.lost is not None else None
+                new = new if before is None else recipes[before.product]
                 if new is not None:
                     self.loaded(new.model, new.false_alarm_rate)
             except TotalRecallError as error:
                 self.fault = str(error)
                 return
-            self._recipes, self._current, self.fault = recipes, new, None
+            self._recipes, self._current = recipes, new
+            if new is not None or self.lost is None:
+                self.fault = self.lost = None
         self._station.trail.append(STATION, "recipes read", FILE, {"sha256": self._digest, "products": list(recipes)})
         if new != before:
             self._tell(new)
