@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -135,7 +136,9 @@ def run(args: argparse.Namespace) -> int:
             names = ", ".join(loaded.name for loaded in station.shelf.all())
             host, scheme = settings.policy.host, "http" if settings.policy.tls is None else "https"
             address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
-            serve(app, settings, sock, lambda: say(args, f"Serving {names} at {address} (Ctrl-C stops)"))
+            say(args, f"Serving {names} at {address} (Ctrl-C stops)")
+            sys.stdout.flush()  # into a pipe or a log, too: the process stays for months
+            serve(app, settings, sock)
         finally:
             station.close()
     say(args, "Stopped. Everything that was answered is in the history.")

@@ -4,7 +4,7 @@ import contextlib
 import signal
 import socket
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import FrameType
 
 import uvicorn
@@ -55,14 +55,13 @@ def listen(settings: StationSettings) -> socket.socket:
         ) from None
 
 
-def serve(app: ASGIApp, settings: StationSettings, sock: socket.socket, started: Callable[[], None]) -> None:
+def serve(app: ASGIApp, settings: StationSettings, sock: socket.socket) -> None:
     """Answer requests until SIGINT or SIGTERM.
 
     Args:
         app: to serve.
         settings: of the station.
         sock: that listens.
-        started: called once requests are answered.
     """
     warnings.simplefilter("ignore")  # of single pictures: each is told in its answer, not in the log
     config = uvicorn.Config(
@@ -73,5 +72,4 @@ def serve(app: ASGIApp, settings: StationSettings, sock: socket.socket, started:
         timeout_graceful_shutdown=_GRACE,
         **server_options(settings.policy),
     )
-    started()
     _Server(config).run(sockets=[sock])
