@@ -5,6 +5,7 @@ interval, and waits until it is inspected before it takes the next. A camera tha
 and longer pauses. A video file plays as fast as it was taken, once.
 """
 
+import contextlib
 import os
 import threading
 import time
@@ -124,10 +125,9 @@ class Camera(Link):
         while not self._closing.is_set():
             capture = _opened(self._source)
             try:
-                if capture.isOpened() and self._read_frames(capture):
-                    attempt = 0
-            except cv2.error:
-                pass  # as a camera that gives no frame
+                with contextlib.suppress(cv2.error):  # that is a camera that gives no frame
+                    if capture.isOpened() and self._read_frames(capture):
+                        attempt = 0
             finally:
                 capture.release()
             if self._source.is_file:

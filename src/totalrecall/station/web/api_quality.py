@@ -1,7 +1,6 @@
 """HTTP routes of what keeps an inspection good: teaching, golden check, recipes, gauge studies, fits."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["quality_routes"]
 
-P = ParamSpec("P")
-T = TypeVar("T")
 
 _DIGITS = "^[0-9a-f]{32}$"
 _NAME = Path(description="the stem of the model's file", min_length=1, max_length=300)
@@ -97,11 +94,6 @@ def quality_routes(station: "Station") -> APIRouter:
     return routes
 
 
-async def _done(function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-    """Call what may wait for the database or the disk beside the event loop."""
-    return await run_in_threadpool(function, *arguments, **named)
-
-
 # ---------------------------------------------------------------------- teaching
 
 
@@ -110,11 +102,11 @@ def _add_proposals(routes: APIRouter, station: "Station") -> None:
     async def proposals(
         model: Annotated[str | None, Query(max_length=300, description="of this model alone")] = None,
     ) -> Response:
-        return answer({"proposals": await _done(station.teaching.all, model)})
+        return answer({"proposals": await run_in_threadpool(station.teaching.all, model)})
 
     @routes.get("/proposals/{key}", responses=_answers("id", "state"), summary="One proposal, with its comparison")
     async def proposal(key: Annotated[str, _KEY]) -> Response:
-        return answer(await _done(station.teaching.facts, key))
+        return answer(await run_in_threadpool(station.teaching.facts, key))
 
     @routes.post(
         "/models/{name}/proposals",
@@ -125,29 +117,29 @@ def _add_proposals(routes: APIRouter, station: "Station") -> None:
     async def propose(request: Request, name: Annotated[str, _NAME], body: _Proposal) -> Response:
         """Begin to make a proposed version; `GET /v1/proposals/{id}` tells how far it is, and what it would change."""
         actor = actor_of(request)
-        key = await _done(station.teaching.propose, name, fine=body.fine, missed=body.missed, actor=actor)
+        key = await run_in_threadpool(station.teaching.propose, name, fine=body.fine, missed=body.missed, actor=actor)
         return answer({"id": key}, 202, {"Location": f"/v1/proposals/{key}"})
 
 
 def _add_decisions(routes: APIRouter, station: "Station") -> None:
     @routes.post("/proposals/{key}/approve", responses=_answers("id", "state"), summary="Put it in use")
     async def approve(request: Request, key: Annotated[str, _KEY]) -> Response:
-        return answer(await _done(station.teaching.approve, key, actor_of(request)))
+        return answer(await run_in_threadpool(station.teaching.approve, key, actor_of(request)))
 
     @routes.post("/proposals/{key}/reject", responses=_answers("id", "state"), summary="Put it aside for good")
     async def reject(request: Request, key: Annotated[str, _KEY]) -> Response:
-        return answer(await _done(station.teaching.reject, key, actor_of(request)))
+        return answer(await run_in_threadpool(station.teaching.reject, key, actor_of(request)))
 
     @routes.post("/proposals/{key}/cancel", responses=_answers("id", "state"), summary="End one that is being made")
     async def cancel(key: Annotated[str, _KEY]) -> Response:
-        await _done(station.teaching.cancel, key)
-        return answer(await _done(station.teaching.facts, key))
+        await run_in_threadpool(station.teaching.cancel, key)
+        return answer(await run_in_threadpool(station.teaching.facts, key))
 
     @routes.post(
         "/models/{name}/undo", responses=_answers("id", "state"), summary="Restore the file before the last approval"
     )
     async def undo(request: Request, name: Annotated[str, _NAME]) -> Response:
-        return answer(await _done(station.teaching.undo, name, actor_of(request)))
+        return answer(await run_in_threadpool(station.teaching.undo, name, actor_of(request)))
 
 
 # ---------------------------------------------------------------------- golden check
@@ -157,7 +149,10 @@ def _add_golden(routes: APIRouter, station: "Station") -> None:
     @routes.get("/models/{name}/golden", responses=_answers("pictures", "runs"), summary="Golden pictures and checks")
     async def pictures(name: Annotated[str, _NAME]) -> Response:
         loaded = station.shelf.get(name)
-        shown, runs = await _done(station.golden.all, loaded.name), await _done(station.golden.runs, loaded.name)
+        shown, runs = (
+            await run_in_threadpool(station.golden.all, loaded.name),
+            await run_in_threadpool(station.golden.runs, loaded.name),
+        )
         return answer({"pictures": shown, "runs": runs, "held": station.holds.get(loaded.name)})
 
     @routes.post(
@@ -175,7 +170,9 @@ def _add_golden(routes: APIRouter, station: "Station") -> None:
         """Add a picture, as the multipart field `file` or as the body itself; the model must judge it as expected."""
         (one,) = await sent_pictures(request, most=1)
         actor = actor_of(request)
-        added = await _done(station.golden.add, name, one.picture, expected=expected, name=one.name, actor=actor)
+        added = await run_in_threadpool(
+            station.golden.add, name, one.picture, expected=expected, name=one.name, actor=actor
+        )
         return answer(added, 201)
 
     @routes.post(
@@ -185,22 +182,22 @@ def _add_golden(routes: APIRouter, station: "Station") -> None:
         summary="Add the picture of a judged inspection",
     )
     async def add_inspected(request: Request, key: Annotated[str, _KEY]) -> Response:
-        return answer(await _done(station.golden.add_inspected, key, actor_of(request)), 201)
+        return answer(await run_in_threadpool(station.golden.add_inspected, key, actor_of(request)), 201)
 
     @routes.delete("/golden/{key}", responses=_answers("id"), summary="Remove a golden picture")
     async def remove(request: Request, key: Annotated[str, _KEY]) -> Response:
-        await _done(station.golden.remove, key, actor_of(request))
+        await run_in_threadpool(station.golden.remove, key, actor_of(request))
         return answer({"id": key})
 
 
 def _add_golden_checks(routes: APIRouter, station: "Station") -> None:
     @routes.post("/models/{name}/golden/check", responses=_answers("passed", "words"), summary="Judge them again")
     async def check(request: Request, name: Annotated[str, _NAME]) -> Response:
-        return answer(await _done(station.golden.check, name, actor_of(request)))
+        return answer(await run_in_threadpool(station.golden.check, name, actor_of(request)))
 
     @routes.post("/models/{name}/release", responses=_answers("name"), summary="Let a held model judge again")
     async def release(request: Request, name: Annotated[str, _NAME], body: _Reason) -> Response:
-        await _done(station.golden.release, name, body.reason, actor_of(request))
+        await run_in_threadpool(station.golden.release, name, body.reason, actor_of(request))
         return answer({"name": name, "held": None})
 
 
@@ -214,7 +211,7 @@ def _add_recipes(routes: APIRouter, station: "Station") -> None:
 
     @routes.post("/recipes/select", responses=_answers("product", "recipes"), summary="Choose the product that is made")
     async def select(request: Request, body: _Choice) -> Response:
-        await _done(station.recipes.select, body.product, actor_of(request))
+        await run_in_threadpool(station.recipes.select, body.product, actor_of(request))
         return answer(station.recipes.facts())
 
 
@@ -244,17 +241,17 @@ def _add_fits(routes: APIRouter, station: "Station") -> None:
         sent = await sent_pictures(request, most=_MOST_PICTURES)
         given = {"false_alarm_rate": false_alarm_rate, "size": size, "backbone": backbone}
         settings = {what: value for what, value in given.items() if value is not None}
-        key = await _done(station.fits.begin, name, sent, actor_of(request), settings)
+        key = await run_in_threadpool(station.fits.begin, name, sent, actor_of(request), settings)
         return answer({"id": key}, 202, {"Location": f"/v1/fits/{key}"})
 
     @routes.get("/fits/{key}", responses=_answers("id", "state"), summary="How far is it?")
     async def facts(key: Annotated[str, _KEY]) -> Response:
-        return answer(await _done(station.fits.facts, key))
+        return answer(await run_in_threadpool(station.fits.facts, key))
 
     @routes.delete("/fits/{key}", responses=_answers("id", "state"), summary="End it")
     async def cancel(key: Annotated[str, _KEY]) -> Response:
-        await _done(station.fits.cancel, key)
-        return answer(await _done(station.fits.facts, key))
+        await run_in_threadpool(station.fits.cancel, key)
+        return answer(await run_in_threadpool(station.fits.facts, key))
 
 
 def _add_fit_studies(routes: APIRouter, station: "Station") -> None:
@@ -265,7 +262,7 @@ def _add_fit_studies(routes: APIRouter, station: "Station") -> None:
         summary="Look for odd pictures among those of a fit",
     )
     async def audit(request: Request, key: Annotated[str, _KEY]) -> Response:
-        begun = await _done(station.fits.begin_audit, key, actor_of(request))
+        begun = await run_in_threadpool(station.fits.begin_audit, key, actor_of(request))
         return answer({"id": begun}, 202, {"Location": f"/v1/fits/{begun}"})
 
     @routes.post(
@@ -275,7 +272,7 @@ def _add_fit_studies(routes: APIRouter, station: "Station") -> None:
         summary="Plant defects on the pictures of a fit",
     )
     async def capability(request: Request, key: Annotated[str, _KEY]) -> Response:
-        begun = await _done(station.fits.begin_capability, key, actor_of(request))
+        begun = await run_in_threadpool(station.fits.begin_capability, key, actor_of(request))
         return answer({"id": begun}, 202, {"Location": f"/v1/fits/{begun}"})
 
 
@@ -285,7 +282,7 @@ def _add_fit_studies(routes: APIRouter, station: "Station") -> None:
 def _add_studies(routes: APIRouter, station: "Station") -> None:
     @routes.get("/studies", responses=_answers("studies"), summary="Gauge studies since the start")
     async def studies() -> Response:
-        return answer({"studies": await _done(station.studies.all)})
+        return answer({"studies": await run_in_threadpool(station.studies.all)})
 
     @routes.post(
         "/models/{name}/studies",
@@ -306,15 +303,15 @@ def _add_studies(routes: APIRouter, station: "Station") -> None:
         except UnicodeDecodeError:
             raise SettingError("The table of a study must be text in UTF-8.") from None
         pictures = [one for one in sent if one is not tables[0]]
-        key = await _done(station.studies.begin, name, table, pictures, actor_of(request))
+        key = await run_in_threadpool(station.studies.begin, name, table, pictures, actor_of(request))
         return answer({"id": key}, 202, {"Location": f"/v1/studies/{key}"})
 
     @routes.get("/studies/{key}", responses=_answers("id", "state"), summary="How far is it, and what was found?")
     async def facts(key: Annotated[str, _KEY]) -> Response:
-        return answer(await _done(station.studies.facts, key))
+        return answer(await run_in_threadpool(station.studies.facts, key))
 
     @routes.get("/studies/{key}/page", responses=_answers(kind="text/html"), summary="The page of a study, to print")
     async def page(key: Annotated[str, _KEY]) -> Response:
-        text = await _done(station.studies.page, key)
+        text = await run_in_threadpool(station.studies.page, key)
         headers = {"Content-Disposition": f'attachment; filename="gauge-study-{key[:8]}.html"'}
         return Response(text, media_type="text/html", headers=headers)
