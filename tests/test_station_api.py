@@ -218,6 +218,13 @@ def test_a_full_queue_is_503_with_retry_after(place, pictures, tmp_path):
         assert len({future.result(60).key for future in waiting}) == len(waiting)
 
 
+def test_a_request_that_is_given_up_takes_no_verdict_away(running, pictures):
+    station, _ = running
+    future = station.submit(pictures[0].read_bytes(), model="part", name="given up")
+    assert not future.cancel()
+    assert station.history.get(future.result(60).key).name == "given up"
+
+
 def test_a_held_model_judges_nothing(running, pictures):
     station, client = running
     station.holds["part"] = "its golden check failed."
@@ -380,11 +387,24 @@ PIXELS = {"name": "pixels", "datatype": "UINT8", "shape": [1, 1, 3], "data": [1,
         {"inputs": [{"name": "picture", "datatype": "BYTES", "shape": [17], "data": ["aGk="] * 17}]},
         {"inputs": [PIXELS], "outputs": [{"name": "temperature"}]},
         {"inputs": [PIXELS], "outputs": {"name": "score"}},
+        {"inputs": [PIXELS], "outputs": [{"name": ["score"]}]},
     ],
     ids=repr,
 )
 def test_v2_refuses_what_is_not_as_it_says(running, body):
     is_problem(infer(running[1], body), 422)
+
+
+def test_v2_reads_no_more_elements_than_it_was_told_of(running):
+    count = 4_000_000  # empty ones: each is its length alone
+    tensor = {"name": "picture", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": 4 * count}}
+    head = json.dumps({"inputs": [tensor]}).encode()
+    answer = running[1].post(
+        "/v2/models/part/infer",
+        content=head + bytes(4 * count),
+        headers={"Inference-Header-Content-Length": str(len(head))},
+    )
+    assert is_problem(answer, 422) == "The shape says 1 pictures, and the data holds more."
 
 
 def test_v2_refuses_a_wrong_length(running):

@@ -230,6 +230,7 @@ FOREIGN = [
     {"Origin": f"{HERE}.evil.example"},
     {"Referer": f"{ELSEWHERE}/page"},
     {"Referer": f"{HERE}@evil.example/"},
+    {"Referer": "http://[::1"},  # no address at all
     {"Sec-Fetch-Site": "something new"},
 ]
 FORMS = [

@@ -271,6 +271,8 @@ class Station:
         if self.recipes.lost is not None and asked.is_production:
             raise ConflictError(str(self.recipes.fault))
         future: Future[Inspection] = Future()
+        # subtle: a request that is given up would cancel it, and then the inspection could not be told any more
+        future.set_running_or_notify_cancel()
         done = partial(self._judged, asked, future)
         conditions = self.drift.watches(loaded) and asked.is_production
         rate = None if recipe is None else recipe.false_alarm_rate

@@ -162,14 +162,22 @@ def check_cross_site(head: Head, *, public: bool) -> None:
         if origin.lower() != head.origin and (site, origin) != ("same-origin", "null"):
             raise foreign
     elif referer:
-        parts = urlsplit(referer)
-        if f"{parts.scheme}://{parts.netloc}".lower() != head.origin:
+        if _origin_of(referer) != head.origin:
             raise foreign
     elif not site and public and head.content_type in _FORM_TYPES:
         # an old browser may send a form so; a program can send JSON
         raise RefusedError(
             403, "A form must say by the header Origin where it comes from. Programs send application/json."
         )
+
+
+def _origin_of(address: str) -> str:
+    """Return the origin of an address as `Head.origin` writes it; an empty text for what is no address."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:  # a bracket that does not close
+        return ""
+    return f"{parts.scheme}://{parts.netloc}".lower()
 
 
 def _caller(scope: dict[str, Any], headers: dict[bytes, list[bytes]], policy: Policy) -> tuple[str, str]:

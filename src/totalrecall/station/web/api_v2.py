@@ -165,11 +165,11 @@ def _wanted(head: dict[str, Any]) -> list[_Wanted]:
     wanted = []
     for one in asked:
         name = one.get("name") if isinstance(one, dict) else None
-        if name not in _OUTPUTS:
+        if not isinstance(name, str) or name not in _OUTPUTS:
             raise SettingError(f"An output must be one of {', '.join(_OUTPUTS)}, got {str(name)[:80]!r}.")
         parameters = one.get("parameters")
         binary = parameters.get("binary_data", every) if isinstance(parameters, dict) else every
-        wanted.append(_Wanted(str(name), binary is True))
+        wanted.append(_Wanted(name, binary is True))
     return wanted
 
 
@@ -226,13 +226,16 @@ def _check_count(count: int, most: int) -> None:
 def _files(data: Any, count: int) -> list[bytes]:
     """Return the elements of a BYTES tensor: binary, each behind its length; or as JSON, base64."""
     if isinstance(data, bytes):
-        files = []
-        while data:
-            size = int.from_bytes(data[:4], "little")
-            if len(data) < 4 + size:
+        files: list[bytes] = []
+        at = 0
+        while at < len(data):
+            begin = at + 4
+            at = begin + int.from_bytes(data[at:begin], "little")
+            if at > len(data):
                 raise SettingError("An element of the BYTES tensor is longer than the tensor.")
-            files.append(data[4 : 4 + size])
-            data = data[4 + size :]
+            if len(files) == count:  # millions of empty ones may follow
+                raise SettingError(f"The shape says {count} pictures, and the data holds more.")
+            files.append(data[begin:at])
     else:
         if not isinstance(data, list) or not all(isinstance(one, str) for one in data):
             raise SettingError("The data of BYTES in JSON must be a list of texts, base64 of picture files.")
