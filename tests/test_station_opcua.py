@@ -109,7 +109,7 @@ def test_a_job_gets_the_score_of_predict(running, place, pictures):
                 assert error == 0
                 facts = json.loads(text)
                 assert facts == station.history.get(facts["id"]).to_json()
-                assert facts["score"] == pytest.approx(expected.score, rel=1e-6)
+                assert facts["score"] == expected.score
                 assert (facts["source"], facts["serial"], facts["path"]) == ("opcua", "A-7", path.name)
                 assert await machine.result("Score") == facts["score"]
                 assert await machine.result("Threshold") == facts["threshold"]

@@ -47,4 +47,4 @@ def test_tritons_client_gets_the_score_of_predict(model, parts, tmp_path):
         lines = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
     detector = load_detector(place)
     expected = [score for path in paths for score in [detector.predict(path).score] * 3]
-    assert [float(line.split()[0]) for line in lines] == pytest.approx(expected, rel=1e-6)
+    assert [float(line.split()[0]) for line in lines] == expected  # to the last bit

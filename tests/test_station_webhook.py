@@ -24,6 +24,7 @@ from tests.line_ready import (
     wait_until,
 )
 from tests.stations import started
+from totalrecall import load_detector
 from totalrecall.errors import PictureError, SettingError
 from totalrecall.station.links.outbox import Deliverer, Patience
 from totalrecall.station.links.webhook import Webhook, signature
@@ -67,6 +68,9 @@ def test_a_receiver_that_fails_twice_gets_each_verdict_once_by_its_id(place, pic
         inspections = [station.inspect(path.read_bytes(), name=path.name, serial="A-7") for path in pictures]
         wait_until(lambda: not undelivered(station))
         assert receiver.taken == {one.key: one.to_json() for one in inspections}
+        detector = load_detector(place)
+        for one, path in zip(inspections, pictures, strict=True):
+            assert receiver.taken[one.key]["score"] == detector.predict(path).score
         assert receiver.doubles == 0
         assert len(receiver.tries) == len(pictures) + 2
         first = receiver.tries[0][0]

@@ -33,9 +33,9 @@ __all__ = ["router"]
 _NAME = Path(description="the stem of the model's file", min_length=1, max_length=300)
 _LENGTH = "inference-header-content-length"
 _OUTPUTS: dict[str, tuple[str, Callable[[Inspection], Any]]] = {
-    "score": ("FP32", lambda one: _number(one.score)),
-    "threshold": ("FP32", lambda one: _number(one.threshold)),
-    "p_value": ("FP32", lambda one: _number(one.p_value)),
+    "score": ("FP64", lambda one: _number(one.score)),
+    "threshold": ("FP64", lambda one: _number(one.threshold)),
+    "p_value": ("FP64", lambda one: _number(one.p_value)),
     # as of an exported graph: a missing verdict is no "good", and BOOL could not say so
     "is_anomalous": ("INT64", lambda one: {None: -1, False: 0, True: 1}[one.is_anomalous]),
     "verdict": ("BYTES", lambda one: one.verdict),
@@ -306,4 +306,4 @@ def _packed(kind: str, values: list[Any]) -> bytes:
     if kind == "BYTES":
         texts = [str(value).encode() for value in values]
         return b"".join(len(text).to_bytes(4, "little") + text for text in texts)
-    return np.array(values, np.dtype("<f4" if kind == "FP32" else "<i8")).tobytes()
+    return np.array(values, np.dtype("<f8" if kind == "FP64" else "<i8")).tobytes()
