@@ -1,29 +1,25 @@
 """The station's page in a real browser: what people do at the line, from the first picture to the way back."""
 
 import re
-import shutil
-import socket
-import threading
-from pathlib import Path
 
-import numpy as np
 import pytest
 
-from totalrecall.registry import load_detector
-from totalrecall.station.app import guarded
-from totalrecall.station.settings import StationSettings
-from totalrecall.station.station import Station
+from tests.station_browser import (
+    LONG,
+    NEEDS_CHROMIUM,
+    PASSWORD,
+    log_in,
+    opened_browser,
+    opened_page,
+    rejecting_half,
+    served_station,
+    upload,
+)
 from totalrecall.station.store.records import ANYBODY, Filter
 
-CHROMIUM = Path("/usr/bin/chromium")
 sync_api = pytest.importorskip("playwright.sync_api")
-uvicorn = pytest.importorskip("uvicorn")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not CHROMIUM.is_file(), reason="chromium is not installed (Debian: apt-get install chromium)"),
-]
-LONG = 120_000  # milliseconds for what a child process does
-PASSWORD = "a long password 7"
+pytest.importorskip("uvicorn")
+pytestmark = [pytest.mark.slow, NEEDS_CHROMIUM]
 
 
 @pytest.fixture(scope="module")
@@ -32,37 +28,30 @@ def pictures(parts):
 
 
 @pytest.fixture(scope="module")
-def served(model, parts, pictures, tmp_path_factory):
-    """A station behind its guard at an address of this computer; its model rejects half of the test pictures."""
-    path = shutil.copy(model, tmp_path_factory.mktemp("models") / "part.trecall")
-    detector = load_detector(path)
-    detector.update(threshold=float(np.median([detector.predict(picture).score for picture in pictures])))
-    detector.save(path)
-    station = Station(
-        StationSettings(
-            models=(path,), folder=tmp_path_factory.mktemp("station"), watch_seconds=0, keep_good=1.0, near_miss=1.0
-        )
-    )
-    station.start()
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        config = uvicorn.Config(guarded(station), log_level="error", lifespan="off", ws="none")
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
-        thread.start()
-        try:
-            yield station, f"http://127.0.0.1:{sock.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join(30)
-            station.close()
+def rejecting(model, pictures, tmp_path_factory):
+    """A model that rejects half of the test pictures."""
+    return rejecting_half(model, pictures, tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def served(rejecting, tmp_path_factory):
+    with served_station(rejecting, tmp_path_factory.mktemp("station")) as (station, url):
+        yield station, url
+
+
+@pytest.fixture
+def own_station(rejecting, tmp_path):
+    """A station of one test alone: with users everybody must log in, a second model must be chosen."""
+    copy = tmp_path / rejecting.name
+    copy.write_bytes(rejecting.read_bytes())
+    with served_station(copy, tmp_path / "station") as (station, url):
+        yield station, url
 
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_api.sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-gpu"])
+    with opened_browser() as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture
@@ -74,24 +63,14 @@ def lonely_page(browser):
 
 
 @pytest.fixture
-def page(lonely_page):
-    """A page on a tablet; a complaint of the browser, such as a refusal of the security policy, fails the test."""
-    opened = lonely_page
-    said: list[str] = []
-    opened.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
-    opened.on("pageerror", lambda error: said.append(str(error)))
-    yield opened
-    assert said == []
-
-
-def upload(page, *paths):
-    page.locator("input[name=file]").set_input_files([str(path) for path in paths])
+def page(browser):
+    with opened_page(browser) as opened:
+        yield opened
 
 
 def test_a_picture_is_uploaded_and_its_verdict_stands_there_at_once(served, page, pictures):
     station, url = served
     page.goto(url)
-    sync_api.expect(page.locator(".verdict")).to_contain_text("Waiting")
     page.locator("input[name=serial]").fill("A-1")
     upload(page, pictures[0])
     sync_api.expect(page.locator(".now .facts")).to_contain_text("A-1")
@@ -159,8 +138,8 @@ def test_a_queue_is_judged_by_the_keyboard_alone(served, page, pictures):
     assert page.locator("tbody tr").first.inner_text().split("\t")[3] == "judge"
 
 
-def test_the_handle_of_the_threshold_tells_the_false_alarms_and_is_applied(served, page):
-    station, url = served
+def test_the_handle_of_the_threshold_tells_the_false_alarms_and_is_applied(own_station, page):
+    station, url = own_station
     page.goto(f"{url}/threshold")
     before = station.shelf.get("part").judge.threshold_
     page.get_by_label("Good parts per day").fill("10000")
@@ -223,8 +202,8 @@ def test_a_golden_picture_is_added_and_checked_by_a_button(served, page, picture
     assert station.golden.runs("part", 1)[0]["passed"]
 
 
-def test_a_model_is_fitted_from_pictures_that_were_chosen(served, page, parts):
-    station, url = served
+def test_a_model_is_fitted_from_pictures_that_were_chosen(own_station, page, parts):
+    station, url = own_station
     page.goto(f"{url}/fit")
     upload(page, *sorted((parts / "train" / "good").glob("*.png")))
     page.get_by_label("Name of the model").fill("second")
@@ -313,9 +292,17 @@ def test_a_station_that_is_gone_is_told(served, lonely_page):
     sync_api.expect(lonely_page.locator("#lost")).to_be_hidden()
 
 
-def test_people_log_in_and_see_what_they_may_do(served, page):
-    """The last test of the file: from here on everybody must log in."""
-    station, url = served
+def test_the_first_picture_takes_the_place_of_waiting(own_station, page, pictures):
+    station, url = own_station
+    page.goto(url)
+    sync_api.expect(page.locator(".verdict")).to_contain_text("Waiting")
+    station.inspect(pictures[0].read_bytes(), name="first", serial="W-1")
+    sync_api.expect(page.locator(".now .facts")).to_contain_text("W-1")
+    sync_api.expect(page.locator(".verdict")).not_to_contain_text("Waiting")
+
+
+def test_people_log_in_and_see_what_they_may_do(own_station, page):
+    station, url = own_station
     page.goto(f"{url}/users")
     form = page.locator("form[action='/users']")
     form.get_by_label("Name").fill("Eva")
@@ -323,20 +310,14 @@ def test_people_log_in_and_see_what_they_may_do(served, page):
     form.get_by_role("button").click()
     page.wait_for_url("**/login**")
     station.users.add("Ada", "auditor", PASSWORD, ANYBODY)
-
-    def log_in(name, password):
-        page.get_by_label("Name").fill(name)
-        page.get_by_label("Password").fill(password)
-        page.get_by_role("button", name="Log in").click()
-
-    log_in("Eva", "not this one")
+    log_in(page, "Eva", "not this one")
     sync_api.expect(page.locator(".refused")).to_have_text("The name or the password is wrong.")
-    log_in("Eva", PASSWORD)
+    log_in(page, "Eva")
     sync_api.expect(page.locator("h1")).to_have_text("Users")
     page.goto(f"{url}/judge")
     page.get_by_role("button", name="Log out").click()
     page.wait_for_url("**/login**")
-    log_in("Ada", PASSWORD)
+    log_in(page, "Ada")
     page.wait_for_url(f"{url}/")
     sync_api.expect(page.locator("nav")).to_contain_text("Trail")
     sync_api.expect(page.locator("nav")).not_to_contain_text("Judge")

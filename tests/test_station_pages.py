@@ -3,12 +3,12 @@
 import re
 import shutil
 from html import unescape
+from pathlib import Path
 
-import numpy as np
 import pytest
 
+from tests.station_browser import rejecting_half
 from tests.stations import started
-from totalrecall.registry import load_detector
 from totalrecall.station.pages import texts
 from totalrecall.station.store.records import ANYBODY, Filter
 
@@ -18,11 +18,7 @@ NASTY = "<script>alert('x')</script>&\"'"
 @pytest.fixture(scope="module")
 def place(model, pictures, tmp_path_factory):
     """A model that rejects half of the test pictures."""
-    path = shutil.copy(model, tmp_path_factory.mktemp("models") / "part.trecall")
-    detector = load_detector(path)
-    detector.update(threshold=float(np.median([detector.predict(picture).score for picture in pictures])))
-    detector.save(path)
-    return path
+    return rejecting_half(model, pictures, tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +41,14 @@ def inspected(running, pictures):
         station.inspect(path.read_bytes(), name=f"{NASTY}{number}", serial=f"S-{number}", line="line 1")
         for number, path in enumerate(pictures)
     ]
+
+
+@pytest.fixture
+def newest(running, inspected, pictures):
+    """An inspection after all others, whichever tests ran before: a reject with an odd name."""
+    station, _ = running
+    reject = next(path for path, one in zip(pictures, inspected, strict=True) if one.verdict == "defect")
+    return station.inspect(reject.read_bytes(), name=NASTY, serial="NEWEST", line="line 1")
 
 
 def text_of(answer):
@@ -70,9 +74,9 @@ def test_a_view_answers_in_the_language_that_the_browser_asks_for(running, inspe
 
 
 @pytest.mark.parametrize("path", [*VIEWS, "INSPECTION"])
-def test_what_clients_send_is_printed_as_text(running, inspected, path):
+def test_what_clients_send_is_printed_as_text(running, newest, path):
     _, client = running
-    path = path.replace("INSPECTION", f"/history/{inspected[0].key}")
+    path = path.replace("INSPECTION", f"/history/{newest.key}")
     page = client.get(path).text
     assert "<script>alert" not in page
     if path in ("/", "/judge", "/history") or "history/" in path:
@@ -100,13 +104,12 @@ def test_every_picture_has_an_alternative_text_and_every_drawing_a_role(running,
         assert all("aria-hidden" in one or 'role="img"' in one for one in re.findall(r"<svg[^>]*>", page))
 
 
-def test_the_live_view_shows_the_last_inspection_and_tells_when_nothing_is_new(running, inspected):
+def test_the_live_view_shows_the_last_inspection_and_tells_when_nothing_is_new(running, inspected, newest):
     _, client = running
-    last = inspected[-1]
     page = client.get("/").text
-    assert f'src="/pictures/{last.key}/picture.jpg"' in page
-    assert f"S-{len(inspected) - 1}" in page
-    assert client.get(f"/live/now?seen={last.key}").status_code == 204
+    assert f'src="/pictures/{newest.key}/picture.jpg"' in page
+    assert "NEWEST" in page
+    assert client.get(f"/live/now?seen={newest.key}").status_code == 204
     assert client.get("/live/now?model=part&seen=" + inspected[0].key).status_code == 200
     assert client.get("/live/now?model=nothing&seen=").status_code in (204, 404)
 
@@ -158,9 +161,9 @@ def test_pictures_are_given_as_a_browser_shows_them(running, inspected):
     assert client.get("/pictures/..%2e/picture.jpg").status_code in (400, 404)
 
 
-def test_a_judgement_is_written_down_with_the_trail_and_taken_back(running, inspected):
+def test_a_judgement_is_written_down_with_the_trail_and_taken_back(running, newest):
     station, client = running
-    key = next(one.key for one in inspected if one.verdict == "defect")
+    key = newest.key
     queue = station.history.count(Filter(to_judge=True))
     answer = client.post(f"/judge/{key}", data={"judgement": "fine"}, headers={"HX-Request": "true"})
     assert answer.status_code == 200
@@ -236,8 +239,16 @@ def test_the_threshold_view_knows_the_share_above_every_threshold(running, inspe
         assert f'data-level="{level.threshold}"' in page
 
 
-def test_a_threshold_is_changed_in_the_file_and_in_the_trail(running, inspected):
-    station, client = running
+@pytest.fixture
+def tuned(place, tmp_path):
+    """A station of one test alone, which may change the threshold."""
+    with started(tmp_path / "station", Path(shutil.copy(place, tmp_path)), keep_good=1.0) as (station, client):
+        client.follow_redirects = False
+        yield station, client
+
+
+def test_a_threshold_is_changed_in_the_file_and_in_the_trail(tuned):
+    station, client = tuned
     before = station.shelf.get("part")
     wanted = 1.1 * before.judge.threshold_
     answer = client.post("/threshold", data={"model": "part", "score": repr(wanted), "rate": ""})
@@ -253,8 +264,8 @@ def test_a_threshold_is_changed_in_the_file_and_in_the_trail(running, inspected)
     assert station.shelf.get("part").judge.calibration_.rate == pytest.approx(0.1)
 
 
-def test_a_change_of_the_threshold_is_taken_back_to_the_byte(running, inspected):
-    station, client = running
+def test_a_change_of_the_threshold_is_taken_back_to_the_byte(tuned):
+    station, client = tuned
     before = station.shelf.get("part").sha256
     assert client.post("/threshold", data={"model": "part", "score": "2.5"}).status_code == 303
     assert 'action="/threshold/undo"' in client.get("/threshold").text
