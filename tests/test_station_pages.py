@@ -218,6 +218,22 @@ def test_a_refusal_is_a_page_that_says_why(running, inspected, path, data, statu
     assert "<html" not in piece.text or status == 404
 
 
+@pytest.mark.parametrize(
+    ("language", "words"), [("en", "This did not work"), ("de", "Zur Live-Ansicht"), ("zh", "返回实时视图")]
+)
+def test_what_the_guard_refuses_is_told_by_the_page_in_the_language_of_the_browser(running, language, words):
+    _, client = running
+    headers = {"Accept": "text/html", "Accept-Language": language}
+    for answer in (client.get("/nothing-here", headers=headers), client.post("/history", headers=headers)):
+        assert answer.status_code in (404, 405)
+        assert f'<html lang="{language}">' in answer.text
+        assert words in answer.text
+        assert 'class="top"' in answer.text
+    piece = client.post("/nothing-here", headers={"HX-Request": "true", "Accept-Language": language})
+    assert (piece.status_code, piece.headers["hx-retarget"]) == (404, "#message")
+    assert "<html" not in piece.text
+
+
 def test_no_page_leads_out_of_the_station(running):
     _, client = running
     for back in ("//evil.example/", "https://evil.example/", "/\\evil.example", "javascript:alert(1)", "/a\nb"):

@@ -23,7 +23,8 @@ __all__ = ["build_app", "guarded"]
 
 def guarded(station: "Station") -> ASGIApp:
     """Return the application of a station behind its guard, as it is served; what the guard refuses is counted, too."""
-    guard = Guard(build_app(station), policy=station.settings.policy, users=station.users)
+    app = build_app(station)
+    guard = Guard(app, policy=station.settings.policy, users=station.users, page=app.state.page.refusal)
     return _Counting(guard, station.metrics)
 
 

@@ -20,7 +20,7 @@ from fastapi import Request
 from starlette.routing import compile_path
 
 from totalrecall.errors import ForbiddenError, HistoryError, LoginError
-from totalrecall.station.access.guard_body import Answer, Body, Receive, Send, Traffic, refuse
+from totalrecall.station.access.guard_body import Answer, Body, Receive, RefusalPage, Send, Traffic, refuse
 from totalrecall.station.access.guard_head import Head, RefusedError, check_cross_site, check_host, read_head
 from totalrecall.station.access.permissions import ANYONE, PERMISSIONS, Permissions, unlisted
 from totalrecall.station.access.policy import Policy, is_loopback
@@ -34,6 +34,7 @@ Scope = MutableMapping[str, Any]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _BELIEVED = 0.5  # seconds for which it is believed that there is no user
+_FIRST_PART = 1024  # bytes of a form with files that may hold the hidden text
 _LOOKUPS = 8  # callers that are looked up at the same time
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="Total Recall"'}
 
@@ -63,6 +64,7 @@ class Guard:
         policy: from where the station may be called.
         users: people and machines that may call; None lets everybody in where the policy does.
         permissions: who may call what.
+        page: gives the page that says why a request is refused, for a person who looks at it.
     """
 
     def __init__(
@@ -72,8 +74,10 @@ class Guard:
         policy: Policy,
         users: Users | None = None,
         permissions: Mapping[tuple[str, str], frozenset[str]] = PERMISSIONS,
+        page: RefusalPage | None = None,
     ) -> None:
         self.app = app
+        self._page = page
         self._policy = policy
         self._users = users
         self._table = permissions
@@ -104,7 +108,7 @@ class Guard:
             answer.body = None
             if head is None or not head.is_safe:
                 await body.drain()
-            await refuse(answer, refusal, head)
+            await refuse(answer, refusal, head, None if self._page is None else partial(self._page, scope))
         finally:
             body.end()
 
@@ -123,6 +127,8 @@ class Guard:
         caller = None if public else await self._caller(head)
         if public:
             body.limit(self._policy.max_form, head.length)
+        state = scope.setdefault("state", {})
+        state["caller"], state["actor"] = caller, None if caller is None else caller.actor
         if caller is not None:
             self._check_permission(caller, methods, method)
             if caller.session is not None and not head.is_safe:
@@ -130,8 +136,6 @@ class Guard:
         self._check_listed(scope, head, method)
         scope["client"] = (head.client, (scope.get("client") or ("", 0))[1])
         scope["scheme"] = head.scheme
-        state = scope.setdefault("state", {})
-        state["caller"], state["actor"] = caller, None if caller is None else caller.actor
         answer.body = body
         try:
             await self.app(scope, body, answer)
@@ -236,6 +240,9 @@ class Guard:
         if not text and head.content_type == "application/x-www-form-urlencoded":
             values = (await body.form(self._policy.max_form)).get("csrf", [])
             text = values[0] if len(values) == 1 else ""
+        elif not text and head.boundary:  # a form with files: the hidden text stands first in it
+            name, value = await body.first_field(head.boundary, _FIRST_PART)
+            text = value if name == "csrf" else ""
         if not is_csrf(session, text):
             raise RefusedError(
                 403, "The form has expired. Load the page again. (Programs send the header X-CSRF-Token.)"
@@ -310,6 +317,8 @@ def _log_in_first(head: Head) -> RefusedError:
         ways = {} if safe_next(target) == "/" else {"next": target}
         query = "".join(f"?{name}={quote(value, safe='')}" for name, value in ways.items())
         return RefusedError(303, "Log in first.", {"Location": f"/login{query}"})
+    if head.shows_page and b"hx-request" not in head.headers:  # a form of a page whose session has ended
+        return RefusedError(303, "Log in first.", {"Location": "/login"})
     headers = dict(_CHALLENGE)
     if head.headers.get(b"hx-request"):
         headers["HX-Redirect"] = "/login"

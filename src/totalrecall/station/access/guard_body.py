@@ -1,6 +1,7 @@
 """The body of a request: so many bytes, in so much time; and what the guard answers of itself."""
 
 import json
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from functools import cache
@@ -18,11 +19,12 @@ from totalrecall.system.text import printable
 if TYPE_CHECKING:
     from jinja2 import Template
 
-__all__ = ["Answer", "Body", "Message", "Receive", "Send", "Traffic", "refuse"]
+__all__ = ["Answer", "Body", "Message", "Receive", "RefusalPage", "Send", "Traffic", "refuse"]
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+RefusalPage = Callable[[MutableMapping[str, Any], int, str], tuple[str, dict[str, str]]]  # (scope, status, detail)
 
 _DRAIN_BYTES, _DRAIN_SECONDS = 1 << 20, 1.0
 _TOGETHER = 8  # largest bodies that may be on their way at the same time
@@ -138,6 +140,29 @@ class Body:
         except ValueError:
             raise RefusedError(400, "A form may have at most 1000 fields.") from None
 
+    async def first_field(self, boundary: str, most: int) -> tuple[str, str]:
+        """Return name and value of the first part of a multipart body, whose handler gets all of it all the same.
+
+        Both are empty where the first part is a file, or is not whole within so many bytes.
+
+        Args:
+            boundary: that the head names.
+            most: bytes that are looked at.
+
+        Raises:
+            RefusedError: the body is too large, or comes too slowly.
+        """
+        parts, start = [], b""
+        while not self._done and len(start) < most:
+            message = await self()
+            parts.append(message)
+            start += message.get("body", b"")
+        self._held = parts
+        mark = re.escape(b"--" + boundary.encode("latin-1"))
+        head = rb'\r\nContent-Disposition: form-data; name="(\w+)"\r\n\r\n'
+        field = re.match(mark + head + rb"([\x20-\x7e]*)\r\n" + mark, start[:most], re.IGNORECASE)
+        return ("", "") if field is None else (field[1].decode("ascii", "replace"), field[2].decode("ascii"))
+
     async def drain(self) -> None:
         """Take in a little of a body that nobody wants: a client that is still sending may not read the answer."""
         count = 0
@@ -215,18 +240,34 @@ def _page() -> "Template":
     return Template(Path(__file__).with_name("refused.html").read_text(encoding="utf-8"), autoescape=True)
 
 
-async def refuse(answer: Answer, refusal: RefusedError, head: Head | None) -> None:
-    """Answer a request that is refused: with a page where a browser goes, else with problem JSON (RFC 9457)."""
+async def refuse(
+    answer: Answer,
+    refusal: RefusedError,
+    head: Head | None,
+    page: Callable[[int, str], tuple[str, dict[str, str]]] | None = None,
+) -> None:
+    """Answer a request that is refused: with a page where a person looks, else with problem JSON (RFC 9457).
+
+    Args:
+        answer: to send it by.
+        refusal: why.
+        head: of the request; None if it cannot be read.
+        page: gives the page and its headers for (status, detail); by default a plain one in English.
+    """
     title = HTTPStatus(refusal.status).phrase
     detail = printable(" ".join(refusal.detail.split()))
-    if head is not None and head.wants_page:
+    more = dict(refusal.headers)
+    if head is not None and page is not None and head.shows_page:
+        text, given = page(refusal.status, detail)
+        kind, more = "text/html; charset=utf-8", given | more
+    elif head is not None and head.wants_page:
         text, kind = _page().render(title=title, detail=detail), "text/html; charset=utf-8"
     else:
         problem = {"type": "about:blank", "title": title, "status": refusal.status, "detail": detail}
         text, kind = json.dumps(problem) + "\n", "application/problem+json"
     content = b"" if head is not None and head.method == "HEAD" else text.encode()
     headers = [(b"content-type", kind.encode()), (b"content-length", str(len(text.encode())).encode())]
-    headers += [(name.lower().encode(), value.encode("latin-1")) for name, value in refusal.headers.items()]
+    headers += [(name.lower().encode(), value.encode("latin-1")) for name, value in more.items()]
     if head is None or not head.is_safe:
         headers.append((b"connection", b"close"))  # what is left of the body is not read
     await answer({"type": "http.response.start", "status": refusal.status, "headers": headers})

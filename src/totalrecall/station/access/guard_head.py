@@ -1,5 +1,6 @@
 """The head of a request, before anything is believed: what an attacker can write into it is refused here."""
 
+import re
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -15,6 +16,7 @@ _LONGEST_QUERY = 8 << 10
 _SECRETS = frozenset(
     {"token", "access_token", "auth_token", "api_key", "apikey", "authorization", "bearer", "password", "session"}
 )
+_BOUNDARY = re.compile(r';\s*boundary=(?:"([^"]{1,70})"|([^\s;"]{1,70}))', re.IGNORECASE)
 _FORWARDING = (b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-proto", b"x-real-ip", b"via")
 # What a form of any other site can send without asking the browser for leave
 _FORM_TYPES = frozenset({"", "application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
@@ -91,6 +93,19 @@ class Head:
         return (
             self.method in ("GET", "HEAD") and "text/html" in self.get(b"accept") and b"hx-request" not in self.headers
         )
+
+    @property
+    def shows_page(self) -> bool:
+        """Whether a person looks at the answer: a browser goes to it, sends a form, or a script of our pages asks."""
+        return "text/html" in self.get(b"accept") or b"hx-request" in self.headers
+
+    @property
+    def boundary(self) -> str:
+        """What stands between the parts of a multipart body; empty if it is none."""
+        if self.content_type != "multipart/form-data":
+            return ""
+        given = _BOUNDARY.search(self.get(b"content-type"))
+        return "" if given is None else given[1] or given[2]
 
     @property
     def came_through_proxy(self) -> bool:

@@ -94,6 +94,7 @@ PERMISSIONS: dict[tuple[str, str], frozenset[str]] = {
     ("POST", "/models/{name}/teach"): _ENGINEER,
     ("POST", "/models/{name}/undo"): _ENGINEER,
     ("POST", "/models/{name}/golden/release"): _ENGINEER,
+    ("POST", "/models/{name}/golden"): _ENGINEER,
     ("POST", "/golden/add/{key}"): _ENGINEER,
     ("POST", "/golden/{key}/remove"): _ENGINEER,
     ("POST", "/proposals/{key}/approve"): _ENGINEER,

@@ -1,7 +1,7 @@
 """How a view becomes a page: templates, and what each of them knows of the station, the person and the language."""
 
 import re
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, MutableMapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ _SEEN_BY = {
     "trail": ("engineer", "auditor"),
     "users": ("engineer",),
 }
+_LIVES_SHORT = {"Cache-Control": "no-store", "Vary": "Cookie, Accept-Language"}
 _VIEWS = ("live", "judge", "threshold", "history", "drift", "models", "fit", "recipes", "trail", "users")
 
 
@@ -50,8 +51,20 @@ class Page:
         self, request: Request, template: str, values: Mapping[str, object] | None = None, *, status: int = 200
     ) -> HTMLResponse:
         """Return a view, or a part of one, as HTML."""
-        text = _environment().get_template(template).render({**self._common(request), **(values or {})})
-        return HTMLResponse(text, status, {"Cache-Control": "no-store", "Vary": "Cookie, Accept-Language"})
+        return HTMLResponse(self._text(request, template, values or {}), status, _LIVES_SHORT)
+
+    def refusal(self, scope: MutableMapping[str, Any], status: int, detail: str) -> tuple[str, dict[str, str]]:
+        """Return the page, or the piece of one, that says why a request is refused, and its headers."""
+        request = Request(scope)
+        known = isinstance(request.scope.get("state", {}).get("actor"), Actor)
+        values = {"status": status, "detail": detail, **({} if known else {"views": []})}
+        if not is_htmx(request):
+            return self._text(request, "refused.html", values), _LIVES_SHORT
+        shown_where_messages_are = {"HX-Retarget": "#message", "HX-Reswap": "innerHTML"}
+        return self._text(request, "refused_piece.html", values), {**_LIVES_SHORT, **shown_where_messages_are}
+
+    def _text(self, request: Request, template: str, values: Mapping[str, object]) -> str:
+        return _environment().get_template(template).render({**self._common(request), **values})
 
     def _common(self, request: Request) -> dict[str, object]:
         state, actor, t = request.scope.get("state", {}), actor_of(request), self.texts(request)
@@ -110,13 +123,9 @@ class PageRoute(APIRoute):
 
 
 def _refusal(request: Request, status: int, detail: str) -> Response:
-    """Return why not, as a page; for htmx as a piece that is shown where messages are."""
     page: Page = request.app.state.page
-    template = "refused_piece.html" if is_htmx(request) else "refused.html"
-    answer = page.render(request, template, {"status": status, "detail": detail}, status=status)
-    if is_htmx(request):
-        answer.headers["HX-Retarget"], answer.headers["HX-Reswap"] = "#message", "innerHTML"
-    return answer
+    text, headers = page.refusal(request.scope, status, detail)
+    return HTMLResponse(text, status, headers)
 
 
 def actor_of(request: Request) -> Actor:

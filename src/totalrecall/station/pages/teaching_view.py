@@ -1,16 +1,22 @@
 """What changes a model: golden pictures and their check, teaching, proposed versions, recipes."""
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Form, Path, Request, Response
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
 
-from totalrecall.errors import NotFoundError
+from totalrecall.errors import NotFoundError, SettingError
 from totalrecall.station.drawing import thumbnail
 from totalrecall.station.pages.page import Page, actor_of, back_to, is_htmx, quoted
 from totalrecall.station.pages.views import is_key
 
 __all__ = ["add_golden", "add_recipes", "add_teaching"]
 
+_MOST = 50  # golden pictures of one form
+_FIELDS = 4
+_LONGEST_FIELD = 4096
 _REASON = Form(max_length=500)
 _NAME = Path(max_length=300)
 
@@ -28,6 +34,23 @@ def add_golden(routes: APIRouter, page: Page) -> None:
     def release(request: Request, name: Annotated[str, _NAME], reason: Annotated[str, _REASON]) -> Response:
         station.golden.release(name, reason, actor_of(request))
         return back_to(f"/models/{quoted(name)}", "released")
+
+    @routes.post("/models/{name}/golden")
+    async def upload(request: Request, name: Annotated[str, _NAME]) -> Response:
+        """Make pictures golden that a person sends, whose truth that person knows."""
+        async with request.form(max_files=_MOST, max_fields=_FIELDS, max_part_size=_LONGEST_FIELD) as form:
+            expected = str(form.get("expected") or "")
+            sent = [
+                (await value.read(), value.filename or "")
+                for field, value in form.multi_items()
+                if field == "file" and isinstance(value, UploadFile)
+            ]
+        if not sent or not all(picture for picture, _ in sent):
+            raise SettingError("The form holds no picture. Send it as the field file, with a file name.")
+        for picture, file in sent:
+            add_one = partial(station.golden.add, name, picture, expected=expected, name=file, actor=actor_of(request))
+            await run_in_threadpool(add_one)
+        return back_to(f"/models/{quoted(name)}", "golden_added")
 
     @routes.post("/golden/add/{key}")
     def add(request: Request, key: str) -> Response:
