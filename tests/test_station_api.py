@@ -17,6 +17,7 @@ import pytest
 from tests.stations import started
 from totalrecall import load_detector
 from totalrecall.errors import BusyError
+from totalrecall.station.judging.caption import Caption
 from totalrecall.station.store.records import Filter
 from totalrecall.station.web.api_v2 import _OUTPUTS
 
@@ -187,7 +188,7 @@ def fill(station, data, waiting):
     """Submit pictures until both threads hold some and the queue is full."""
     for _ in range(200):
         try:
-            waiting.append(station.submit(data, model="part"))
+            waiting.append(station.submit(data, Caption(model="part")))
         except BusyError:
             if station.inspector.waiting == station.inspector.limit:
                 return
@@ -208,7 +209,7 @@ def test_a_full_queue_is_503_with_retry_after(place, pictures, tmp_path):
 
         station.inspector._model = held
         data = pictures[0].read_bytes()
-        waiting = [station.submit(data, model="part")]
+        waiting = [station.submit(data, Caption(model="part"))]
         assert entered.wait(30)
         fill(station, data, waiting)
         full = client.post("/v1/models/part/predict", content=data, headers=PICTURE)
@@ -220,7 +221,7 @@ def test_a_full_queue_is_503_with_retry_after(place, pictures, tmp_path):
 
 def test_a_request_that_is_given_up_takes_no_verdict_away(running, pictures):
     station, _ = running
-    future = station.submit(pictures[0].read_bytes(), model="part", name="given up")
+    future = station.submit(pictures[0].read_bytes(), Caption(model="part", name="given up"))
     assert not future.cancel()
     assert station.history.get(future.result(60).key).name == "given up"
 

@@ -13,6 +13,7 @@ from tests.line_ready import wait_until
 from tests.stations import started
 from totalrecall import load_detector
 from totalrecall.errors import SettingError
+from totalrecall.station.judging.caption import Caption
 from totalrecall.station.links import camera as cameras
 from totalrecall.station.links.camera import Camera, camera_source
 from totalrecall.station.links.codes import read_serial
@@ -98,10 +99,10 @@ def test_only_the_newest_frame_is_taken(place, tmp_path, monkeypatch):
         taken = []
         original = station.submit
 
-        def submit(png, **said):
+        def submit(png, caption):
             frame = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
             taken.append((int(frame[0, 0, 0]) * 256 + int(frame[-1, 0, 0]), fake.read_frames))
-            return original(png, **said)
+            return original(png, caption)
 
         station.submit = submit
         link.start(station)
@@ -217,7 +218,7 @@ def test_serials_are_read_only_where_asked_and_where_none_was_sent(place, pictur
     data = stuck_on(cv2.imread(str(pictures[0])), code("SN-7", "DataMatrix"))
     with started(tmp_path / "with", place, read_serial=read_serial) as (station, _):
         assert station.inspect(data).serial == "SN-7"
-        assert station.inspect(data, serial="by hand").serial == "by hand"
+        assert station.inspect(data, Caption(serial="by hand")).serial == "by hand"
         assert station.inspect(pictures[0].read_bytes()).serial is None
     with started(tmp_path / "without", place) as (station, _):
         assert station.inspect(data).serial is None

@@ -11,7 +11,7 @@ from tests.stations import started
 from tests.striped import defect_picture, fit_striped, good_picture, png
 from totalrecall import load_detector
 from totalrecall.errors import ConflictError, DataError, NotFoundError, SettingError
-from totalrecall.station.judging.sent import Sent
+from totalrecall.station.judging.caption import Caption, Upload
 from totalrecall.station.quality.fitting import checked_name
 from totalrecall.station.store.records import Actor
 
@@ -32,7 +32,10 @@ def station(fitted, tmp_path):
 @pytest.fixture(scope="module")
 def uploads():
     names = ["part 1.png", "../../etc/passwd", "C:\\pictures\\teil.png", "零件.png"]
-    return [Sent(png(stripes(seed)), names[seed] if seed < len(names) else f"{seed}.png") for seed in range(24)]
+    return [
+        Upload(png(stripes(seed)), Caption(name=names[seed] if seed < len(names) else f"{seed}.png"))
+        for seed in range(24)
+    ]
 
 
 def finished(station, key):
@@ -49,7 +52,7 @@ def test_uploaded_pictures_become_a_model_that_judges_and_stays(fitted, tmp_path
         result = facts["result"]
         assert (result["pictures"], result["skipped"], result["settings"]["size"]) == (24, [], 64)
         assert "false alarm" in result["promise"].lower() or "good pictures" in result["promise"].lower()
-        assert station.inspect(defect_picture(0), model="new-part").verdict == "defect"
+        assert station.inspect(defect_picture(0), Caption(model="new-part")).verdict == "defect"
         assert station.shelf.get("new-part").sha256 == result["sha256"]
         names = [picture.path for picture in load_detector(folder / "models" / "new-part.trecall").pictures_]
         assert names[:4] == ["0000 part 1.png", "0001 passwd", "0002 teil.png", "0003 零件.png"]
@@ -63,7 +66,7 @@ def test_uploaded_pictures_become_a_model_that_judges_and_stays(fitted, tmp_path
 
 
 def test_an_audit_and_a_capability_study_of_the_pictures(station, uploads):
-    dirty = [*uploads, Sent(png(damaged(50)), "dirty.png")]
+    dirty = [*uploads, Upload(png(damaged(50)), Caption(name="dirty.png"))]
     key = station.fits.begin("new", dirty, ANNA, {"size": 64})
     assert finished(station, key)["state"] == "done"
     audit = finished(station, station.fits.begin_audit(key, ANNA))
@@ -77,7 +80,7 @@ def test_an_audit_and_a_capability_study_of_the_pictures(station, uploads):
 
 
 def test_a_fit_that_fails_says_why_and_leaves_nothing(station):
-    key = station.fits.begin("bad", [Sent(b"no picture", f"{at}.png") for at in range(5)], ANNA)
+    key = station.fits.begin("bad", [Upload(b"no picture", Caption(name=f"{at}.png")) for at in range(5)], ANNA)
     facts = finished(station, key)
     assert facts["state"] == "failed"
     assert "0000 0.png" in facts["error"] or "readable" in facts["error"]

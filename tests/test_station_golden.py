@@ -11,6 +11,7 @@ from tests.stations import started
 from tests.striped import defect_picture, fit_striped, good_picture, odd_picture
 from totalrecall import load_detector
 from totalrecall.errors import ConflictError, HistoryError, NotFoundError, PictureError, SettingError
+from totalrecall.station.judging.caption import Caption
 from totalrecall.station.quality.golden import TOLERANCE
 from totalrecall.station.store.records import NOT_PRODUCTION, Actor, Filter
 from totalrecall.station.store.tables import golden
@@ -187,7 +188,7 @@ def test_what_is_judged_otherwise_cannot_be_golden(station):
 
 def test_a_judged_inspection_becomes_golden(place, tmp_path):
     with started(tmp_path / "station", place, keep_good=1.0) as (station, _):
-        inspection = station.inspect(good_picture(0), name="from the line")
+        inspection = station.inspect(good_picture(0), Caption(name="from the line"))
         with pytest.raises(ConflictError, match="must be judged by a person"):
             station.golden.add_inspected(inspection.key, ANNA)
         station.history.judge(inspection.key, "fine", ANNA)

@@ -240,11 +240,11 @@ def test_a_busy_or_held_station_drops_no_picture(place, watched, pictures, tmp_p
         refused = []
         original = station.submit
 
-        def submit(*arguments, **said):
+        def submit(*arguments, **also):
             if len(refused) < 3:
                 refused.append(1)
                 raise BusyError("busy")
-            return original(*arguments, **said)
+            return original(*arguments, **also)
 
         station.submit = submit
         link = HotFolder(watched, pace=SOON)

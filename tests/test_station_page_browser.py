@@ -15,6 +15,7 @@ from tests.station_browser import (
     served_station,
     upload,
 )
+from totalrecall.station.judging.caption import Caption
 from totalrecall.station.store.records import ANYBODY, Filter
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -85,20 +86,20 @@ def test_the_live_view_follows_the_line_by_itself(served, page, pictures):
     station, url = served
     page.goto(url)
     for number, path in enumerate(pictures):
-        station.inspect(path.read_bytes(), name=path.name, serial=f"L-{number}")
+        station.inspect(path.read_bytes(), Caption(name=path.name, serial=f"L-{number}"))
     sync_api.expect(page.locator(".now .facts")).to_contain_text(f"L-{len(pictures) - 1}")
     sync_api.expect(page.locator(".strip li")).to_have_count(min(len(station.recent.last(12)), 12))
 
 
 def test_the_slider_fades_the_heat_and_the_next_picture_keeps_it(served, page, pictures):
     station, url = served
-    station.inspect(pictures[-1].read_bytes(), name="first")
+    station.inspect(pictures[-1].read_bytes(), Caption(name="first"))
     page.goto(url)
     heat = page.locator(".stage img.heat")
     slider = page.get_by_role("slider", name="Heat map")
     slider.fill("20")
     sync_api.expect(heat).to_have_css("opacity", "0.2")
-    station.inspect(pictures[0].read_bytes(), name="again", serial="N-1")
+    station.inspect(pictures[0].read_bytes(), Caption(name="again", serial="N-1"))
     sync_api.expect(page.locator(".now .facts")).to_contain_text("N-1")
     sync_api.expect(heat).to_have_css("opacity", "0.2")
     page.get_by_role("button", name="On / off").click()
@@ -110,7 +111,7 @@ def test_the_slider_fades_the_heat_and_the_next_picture_keeps_it(served, page, p
 def test_a_queue_is_judged_by_the_keyboard_alone(served, page, pictures):
     station, url = served
     for path in pictures:
-        station.inspect(path.read_bytes(), name=path.name)
+        station.inspect(path.read_bytes(), Caption(name=path.name))
     queue = [one.key for one in station.history.find(Filter(to_judge=True))]
     assert len(queue) >= 3
     page.goto(f"{url}/judge")
@@ -164,7 +165,7 @@ def test_the_handle_of_the_threshold_tells_the_false_alarms_and_is_applied(own_s
 
 def judged(station, path, name, judgement):
     """An inspection that a person judged."""
-    key = station.inspect(path.read_bytes(), name=name).key
+    key = station.inspect(path.read_bytes(), Caption(name=name)).key
     return station.history.judge(key, judgement, ANYBODY)
 
 
@@ -191,7 +192,7 @@ def test_fine_parts_are_taught_compared_approved_and_taken_back(served, page, pa
 def test_a_golden_picture_is_added_and_checked_by_a_button(served, page, pictures):
     station, url = served
     for path in pictures:
-        inspection = station.inspect(path.read_bytes(), name=f"golden {path.name}")
+        inspection = station.inspect(path.read_bytes(), Caption(name=f"golden {path.name}"))
         right = {"defect": "defect", "good": "fine"}[inspection.verdict]
         station.history.judge(inspection.key, right, ANYBODY)
         page.goto(f"{url}/history/{inspection.key}")

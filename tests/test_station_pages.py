@@ -9,6 +9,7 @@ import pytest
 
 from tests.station_browser import rejecting_half
 from tests.stations import started
+from totalrecall.station.judging.caption import Caption
 from totalrecall.station.pages import texts
 from totalrecall.station.store.records import ANYBODY, Filter
 
@@ -38,7 +39,7 @@ def inspected(running, pictures):
     """The inspections of the test pictures, with odd names and serial numbers."""
     station, _ = running
     return [
-        station.inspect(path.read_bytes(), name=f"{NASTY}{number}", serial=f"S-{number}", line="line 1")
+        station.inspect(path.read_bytes(), Caption(name=f"{NASTY}{number}", serial=f"S-{number}", line="line 1"))
         for number, path in enumerate(pictures)
     ]
 
@@ -394,7 +395,7 @@ def test_a_station_without_pictures_waits_for_the_first(place, tmp_path):
 
 def test_after_a_restart_the_last_pictures_are_those_of_the_history(place, pictures, tmp_path):
     with started(tmp_path / "station", place, keep_good=1.0) as (station, _):
-        key = station.inspect(pictures[0].read_bytes(), name="before").key
+        key = station.inspect(pictures[0].read_bytes(), Caption(name="before")).key
     with started(tmp_path / "station", place, keep_good=1.0) as (_, client):
         page = client.get("/").text
         assert f"/pictures/{key}/picture.jpg" in page
@@ -405,7 +406,7 @@ def test_a_logged_in_person_sees_what_the_role_may_do(place, pictures, tmp_path)
     with started(tmp_path / "station", place, keep_good=1.0) as (station, client):
         for name, role in (("Eva", "engineer"), ("Olaf", "operator"), ("Ada", "auditor")):
             station.users.add(name, role, "a long password 7", ANYBODY)
-        key = station.inspect(pictures[-1].read_bytes(), name="one").key
+        key = station.inspect(pictures[-1].read_bytes(), Caption(name="one")).key
         client.follow_redirects = False
         origin = {"Origin": "http://127.0.0.1:8000", "Accept": "text/html", "Sec-Fetch-Site": "same-origin"}
         assert client.get("/", headers=origin).status_code in (303, 401)

@@ -13,6 +13,7 @@ from tests.stations import started
 from tests.striped import defect_picture, fit_striped, good_picture, other_product
 from totalrecall import load_detector
 from totalrecall.errors import ConflictError, HistoryError, NotFoundError, SettingError
+from totalrecall.station.judging.caption import Caption
 from totalrecall.station.judging.stranger import MARGIN, limit_of, quiet_level
 from totalrecall.station.quality.recipes import Recipe, parse_recipes
 from totalrecall.station.station import Link
@@ -112,31 +113,31 @@ def test_a_recipe_judges_at_its_rate_and_the_file_stays_as_it_is(places, tmp_pat
     before = places[0].read_bytes()
     line = Line("line")
     with started(tmp_path / "station", *places, links=[line]) as (station, _):
-        own = station.inspect(good_picture(0), model="part")
+        own = station.inspect(good_picture(0), Caption(model="part"))
         assert own.product is None
         station.recipes.select("Ring 5 mm", ANNA)
         expected = load_detector(places[0]).judging(false_alarm_rate=0.3)
         for asked in ({"model": "part"}, {}):  # whoever names no model gets the product's
-            inspection = station.inspect(good_picture(0), **asked)
+            inspection = station.inspect(good_picture(0), Caption(**asked))
             assert (inspection.model, inspection.product) == ("part", "Ring 5 mm")
             assert inspection.threshold == expected.threshold_ < own.threshold
             assert inspection.score == pytest.approx(own.score)
             assert inspection.model_sha256 == own.model_sha256
         assert station.history.get(inspection.key).product == "Ring 5 mm"
-        assert station.inspect(good_picture(0), model="other").product is None
+        assert station.inspect(good_picture(0), Caption(model="other")).product is None
         station.recipes.select(None, ANNA)
-        assert station.inspect(good_picture(0), model="part").threshold == own.threshold
+        assert station.inspect(good_picture(0), Caption(model="part")).threshold == own.threshold
     assert places[0].read_bytes() == before
 
 
 def test_a_client_may_name_the_product_of_a_picture(places, tmp_path):
     write(tmp_path / "station", TWO)
     with started(tmp_path / "station", *places, links=[Line("line")]) as (station, _):
-        assert station.inspect(good_picture(0), product="plain").model == "other"
+        assert station.inspect(good_picture(0), Caption(product="plain")).model == "other"
         with pytest.raises(NotFoundError, match="product must be one of Ring 5 mm, plain, got 'none'"):
-            station.submit(good_picture(0), product="none")
+            station.submit(good_picture(0), Caption(product="none"))
         with pytest.raises(SettingError, match="is judged by model other, got model 'part'"):
-            station.submit(good_picture(0), product="plain", model="part")
+            station.submit(good_picture(0), Caption(product="plain", model="part"))
 
 
 def test_the_choice_survives_a_restart_and_is_in_the_trail(places, tmp_path):
@@ -159,7 +160,7 @@ def test_the_choice_survives_a_restart_and_is_in_the_trail(places, tmp_path):
         assert station.recipes.current is None
         assert "has it no longer" in station.recipes.facts()["fault"]
         with pytest.raises(ConflictError, match="Nothing is judged until a product is chosen"):
-            station.inspect(good_picture(0), model="part")
+            station.inspect(good_picture(0), Caption(model="part"))
         write(tmp_path / "station", TWO)
         station.recipes.look()
         assert station.recipes.current.product == "plain"
@@ -167,7 +168,7 @@ def test_the_choice_survives_a_restart_and_is_in_the_trail(places, tmp_path):
     write(tmp_path / "station", '[product.a]\nmodel = "part"\n')
     with started(tmp_path / "station", *places, links=[line]) as (station, _):
         station.recipes.select(None, ANNA)
-        assert station.inspect(good_picture(0), model="part").product is None
+        assert station.inspect(good_picture(0), Caption(model="part")).product is None
 
 
 def test_a_changed_file_is_read_and_a_faulty_one_changes_nothing(places, tmp_path):
@@ -200,11 +201,11 @@ def test_a_recipe_tells_its_outputs_alone(places, tmp_path):
     write(tmp_path / "station", TWO)
     line, other = Line("line"), Line("other")
     with started(tmp_path / "station", *places, links=[line, other]) as (station, _):
-        station.inspect(good_picture(0), product="plain")
+        station.inspect(good_picture(0), Caption(product="plain"))
         assert (line.seen, other.seen) == (["good"], [])
-        station.inspect(defect_picture(0), product="Ring 5 mm")
+        station.inspect(defect_picture(0), Caption(product="Ring 5 mm"))
         assert (line.seen, other.seen) == (["good", "defect"], ["defect"])
-        station.inspect(good_picture(0), model="part", source="golden")
+        station.inspect(good_picture(0), Caption(model="part", source="golden"))
         assert len(line.seen) == 2  # what the station shows to itself stops no line
 
 

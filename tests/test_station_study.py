@@ -16,7 +16,7 @@ from tests.stations import started
 from tests.striped import defect_picture, fit_striped, good_picture
 from totalrecall import load_detector
 from totalrecall.errors import DataError, PictureError, SettingError
-from totalrecall.station.judging.sent import Sent
+from totalrecall.station.judging.caption import Caption, Upload
 from totalrecall.station.quality.agreement import kappa_of, kappa_of_table, share_of
 from totalrecall.station.quality.labelled import parse_table, read_parts
 from totalrecall.station.quality.study import JudgedPart, run_study, study_of
@@ -270,7 +270,9 @@ def test_scores_below_zero_are_drawn_on_a_plain_axis():
 
 def test_a_study_at_the_station_judges_as_the_line_does(fitted, gauge_parts, tmp_path):
     parts = read_parts(gauge_parts)
-    sent = [Sent(path.read_bytes(), f"{part.name}/{path.name}") for part in parts for path in part.pictures]
+    sent = [
+        Upload(path.read_bytes(), Caption(name=f"{part.name}/{path.name}")) for part in parts for path in part.pictures
+    ]
     lines = [f"{part.name},{part.name}/{path.name},{part.truth}" for part in parts for path in part.pictures]
     with started(tmp_path / "station", fitted) as (station, _):
         with pytest.raises(DataError, match=r"names the picture 'good/00/0\.png', which was not sent"):

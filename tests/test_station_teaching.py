@@ -12,6 +12,7 @@ from tests.stations import started
 from tests.striped import defect_picture, fit_striped, good_picture, odd_picture
 from totalrecall import PaDiM, load_detector
 from totalrecall.errors import ConflictError, DataError, HistoryError, NotFoundError, SettingError
+from totalrecall.station.judging.caption import Caption
 from totalrecall.station.settings import StationSettings
 from totalrecall.station.station import Station
 from totalrecall.station.store.records import Actor
@@ -45,7 +46,7 @@ def false_alarms(station, count=1):
     """Keys of inspections of good parts that were called defects, and that anna judged fine."""
     keys = []
     for seed in range(count):
-        inspection = station.inspect(odd_picture(seed), name=f"odd {seed}.png")
+        inspection = station.inspect(odd_picture(seed), Caption(name=f"odd {seed}.png"))
         assert inspection.verdict == "defect"
         station.history.judge(inspection.key, "fine", ANNA)
         keys.append(inspection.key)

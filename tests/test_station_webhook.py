@@ -26,6 +26,7 @@ from tests.line_ready import (
 from tests.stations import started
 from totalrecall import load_detector
 from totalrecall.errors import PictureError, SettingError
+from totalrecall.station.judging.caption import Caption
 from totalrecall.station.links.outbox import Deliverer, Patience
 from totalrecall.station.links.webhook import Webhook, signature
 from totalrecall.station.store.database import Database
@@ -65,7 +66,7 @@ def test_a_receiver_that_fails_twice_gets_each_verdict_once_by_its_id(place, pic
         receiving(500, None) as receiver,
         started(tmp_path, place, links=[webhook(receiver)]) as (station, _),
     ):
-        inspections = [station.inspect(path.read_bytes(), name=path.name, serial="A-7") for path in pictures]
+        inspections = [station.inspect(path.read_bytes(), Caption(name=path.name, serial="A-7")) for path in pictures]
         wait_until(lambda: not undelivered(station))
         assert receiver.taken == {one.key: one.to_json() for one in inspections}
         detector = load_detector(place)
@@ -181,7 +182,7 @@ def test_only_rejects_where_asked_and_never_the_stations_own_pictures(place, par
         assert [one.verdict for one in found] == ["good", "good"]
         for source in ("api", "golden"):
             with pytest.raises(PictureError):
-                station.inspect(b"no picture", source=source)
+                station.inspect(b"no picture", Caption(source=source))
         wait_until(lambda: receiver.taken)
         (body,) = receiver.taken.values()
         assert (body["verdict"], body["source"]) == ("unreadable", "api")

@@ -1,7 +1,6 @@
 """The station itself: every input comes through `Station.submit`, every output is told here."""
 
 import contextlib
-import hashlib
 import os
 import secrets
 import sys
@@ -20,6 +19,7 @@ from totalrecall.errors import ConflictError, DataError, PictureError, SettingEr
 from totalrecall.pictures.loading import FAILURES
 from totalrecall.scoring import Result
 from totalrecall.station.access.users import Users
+from totalrecall.station.judging.caption import UNSAID, Caption
 from totalrecall.station.judging.inspecting import Inspector, Judged, Waiting
 from totalrecall.station.judging.metrics import Metrics
 from totalrecall.station.judging.models import Loaded, Shelf
@@ -35,32 +35,22 @@ from totalrecall.station.settings import StationSettings
 from totalrecall.station.store.database import Database
 from totalrecall.station.store.history import History
 from totalrecall.station.store.kept import KeptPictures
-from totalrecall.station.store.records import NOT_PRODUCTION, STATION, Inspection
+from totalrecall.station.store.records import STATION, Inspection
 from totalrecall.station.store.trail import Trail
+from totalrecall.system.files import sha256
 
 __all__ = ["Link", "Station"]
-
-_LONGEST_NAME, _LONGEST_SERIAL = 300, 200
 
 
 @dataclass(frozen=True)
 class _Asked:
-    """What a client said of a picture."""
+    """A picture on its way to its inspection."""
 
     key: str
     picture: bytes
-    name: str
-    serial: str | None
-    line: str | None
-    source: str
-    job: str | None
+    caption: Caption
     recipe: Recipe | None
     also: Callable[[Connection, Inspection], object] | None = None
-
-    @property
-    def is_production(self) -> bool:
-        """Whether the line sent it, and not the station itself."""
-        return self.source not in NOT_PRODUCTION
 
 
 class Link:
@@ -180,49 +170,25 @@ class Station:
 
     # ------------------------------------------------------------------ judging
 
-    def inspect(
-        self,
-        picture: bytes,
-        *,
-        model: str | None = None,
-        name: str = "",
-        serial: str | None = None,
-        line: str | None = None,
-        source: str = "api",
-        product: str | None = None,
-    ) -> Inspection:
+    def inspect(self, picture: bytes, caption: Caption = UNSAID) -> Inspection:
         """Judge a picture and return its inspection once it is committed; arguments and errors as for `submit`.
 
         Raises:
             PictureError: it cannot be read.
         """
-        said = self.submit(picture, model=model, name=name, serial=serial, line=line, source=source, product=product)
-        return said.result()
+        return self.submit(picture, caption).result()
 
     def submit(
         self,
         picture: bytes,
-        *,
-        model: str | None = None,
-        name: str = "",
-        serial: str | None = None,
-        line: str | None = None,
-        source: str = "api",
-        job: str | None = None,
-        product: str | None = None,
+        caption: Caption = UNSAID,
         also: Callable[[Connection, Inspection], object] | None = None,
     ) -> "Future[Inspection]":
         """Let a picture wait to be judged.
 
         Args:
             picture: the bytes of its file.
-            model: name of the model; may be missing where there is only one.
-            name: of the picture, for people: a file's name as a client gave it. It is never opened.
-            serial: of the part.
-            line: of the production line, or of the camera.
-            source: where it came from: "api", "v2", "folder", "camera", "mqtt", "opcua", "golden", "study".
-            job: key of the job that it belongs to.
-            product: that it shows, whose recipe applies; by default the one that is made, if its model is asked for.
+            caption: what is said with it.
             also: what is written in the transaction that holds the inspection, so that neither is there without the
                 other, whenever the process is killed.
 
@@ -236,47 +202,33 @@ class Station:
             ConflictError: the model is held, since its golden check failed.
             SettingError: a text is too long, or holds control characters.
         """
-        asked = _Asked(
-            key=secrets.token_hex(16),
-            picture=picture,
-            name=_checked("name", name, _LONGEST_NAME) or "picture",
-            serial=_checked("serial", serial, _LONGEST_SERIAL),
-            line=_checked("line", line, _LONGEST_SERIAL),
-            source=source,
-            job=job,
-            recipe=self.recipes.for_picture(model, product),
-            also=also,
-        )
-        waiting, future = self._waiting(asked, model)
+        waiting, future = self._waiting(picture, caption.checked(), also)
         self.inspector.submit(waiting)
         return future
 
-    def submit_all(
-        self, pictures: Sequence[bytes], *, model: str | None = None, name: str = "", source: str = "api"
-    ) -> "list[Future[Inspection]]":
+    def submit_all(self, pictures: Sequence[bytes], caption: Caption = UNSAID) -> "list[Future[Inspection]]":
         """Let several pictures wait, all of them or none; arguments, result and errors as for `submit`."""
-        shown, recipe = _checked("name", name, _LONGEST_NAME) or "picture", self.recipes.for_picture(model, None)
-        both = [
-            self._waiting(_Asked(secrets.token_hex(16), picture, shown, None, None, source, None, recipe), model)
-            for picture in pictures
-        ]
+        caption = caption.checked()
+        both = [self._waiting(picture, caption) for picture in pictures]
         self.inspector.submit(*(waiting for waiting, _ in both))
         return [future for _, future in both]
 
-    def _waiting(self, asked: _Asked, model: str | None) -> "tuple[Waiting, Future[Inspection]]":
+    def _waiting(
+        self, picture: bytes, caption: Caption, also: Callable[[Connection, Inspection], object] | None = None
+    ) -> "tuple[Waiting, Future[Inspection]]":
         """Return a picture as it waits, and what will hold its inspection."""
-        recipe, source = asked.recipe, asked.source
-        loaded = self.shelf.get(model if recipe is None else recipe.model)
-        self._check_held(loaded.name, source)
-        if self.recipes.lost is not None and asked.is_production:
+        recipe = self.recipes.for_picture(caption.model, caption.product)
+        loaded = self.shelf.get(caption.model if recipe is None else recipe.model)
+        self._check_held(loaded.name, caption.source)
+        if self.recipes.lost is not None and caption.is_production:
             raise ConflictError(str(self.recipes.fault))
         future: Future[Inspection] = Future()
         # subtle: a request that is given up would cancel it, and then the inspection could not be told any more
         future.set_running_or_notify_cancel()
-        done = partial(self._judged, asked, future)
-        conditions = self.drift.watches(loaded) and asked.is_production
+        done = partial(self._judged, _Asked(secrets.token_hex(16), picture, caption, recipe, also), future)
+        conditions = self.drift.watches(loaded) and caption.is_production
         rate = None if recipe is None else recipe.false_alarm_rate
-        return Waiting(asked.picture, asked.name, loaded.name, conditions, done, rate), future
+        return Waiting(picture, caption.name, loaded.name, conditions, done, rate), future
 
     def _check_held(self, model: str, source: str) -> None:
         """Raise ConflictError if a model is held; its golden pictures are judged all the same."""
@@ -290,9 +242,10 @@ class Station:
             outcome, loaded = judged.outcome, judged.loaded
             if loaded is None or not isinstance(outcome, (Result, PictureError)):
                 raise outcome if isinstance(outcome, TotalRecallError) else TotalRecallError("It was not judged.")
-            self._check_held(loaded.name, asked.source)  # the check may have failed while it waited
-            if self._read_serial is not None and asked.serial is None:
-                asked = replace(asked, serial=self._read_serial(asked.picture))
+            self._check_held(loaded.name, asked.caption.source)  # the check may have failed while it waited
+            if self._read_serial is not None and asked.caption.serial is None:
+                serial = self._read_serial(asked.picture)
+                asked = replace(asked, caption=replace(asked.caption, serial=serial))
             if isinstance(outcome, Result) and self.settings.wrong_product and self.strangers.is_one(loaded, outcome):
                 outcome = replace(outcome, is_anomalous=None)
                 inspection = replace(
@@ -307,7 +260,7 @@ class Station:
             bodies = ((link.name, link.body(inspection)) for link in self._told(asked))
             deliveries = [(name, body) for name, body in bodies if body is not None]
             committed = self.history.add(inspection, deliveries, asked.also)
-            if isinstance(outcome, Result) and asked.is_production:
+            if isinstance(outcome, Result) and asked.caption.is_production:
                 for alarm in self.drift.observe(loaded, outcome):
                     self.metrics.drifted(loaded.name, alarm.measure)
         except (TotalRecallError, *FAILURES) as error:  # whatever it is, who asked must not wait for ever
@@ -319,7 +272,7 @@ class Station:
 
     def _told(self, asked: _Asked) -> list[Link]:
         """Return the links that are told of a picture: those of its recipe, and none of one that the station sent."""
-        if not asked.is_production:
+        if not asked.caption.is_production:
             return []
         outputs = None if asked.recipe is None else asked.recipe.outputs
         return [link for link in self.links if outputs is None or link.name in outputs]
@@ -337,7 +290,7 @@ class Station:
             self.metrics.failed(seen.inspection.model)
             future.set_exception(error)
             return
-        if asked.is_production:
+        if asked.caption.is_production:
             self.recent.add(seen)
         self.metrics.inspected(seen.inspection)
         for link in self._told(asked):
@@ -362,19 +315,16 @@ class Station:
 
 
 def _inspection(asked: _Asked, loaded: Loaded, outcome: "Result | PictureError", milliseconds: float) -> Inspection:
+    caption = asked.caption
     common: dict[str, Any] = {
         "key": asked.key,
         "at": datetime.now(timezone.utc),
         "model": loaded.name,
         "model_sha256": loaded.sha256,
-        "source": asked.source,
-        "name": asked.name,
-        "picture_sha256": hashlib.sha256(asked.picture).hexdigest(),
-        "serial": asked.serial,
-        "line": asked.line,
+        "picture_sha256": sha256(asked.picture),
         "product": None if asked.recipe is None else asked.recipe.product,
         "milliseconds": round(milliseconds, 3),
-        "job": asked.job,
+        **{name: getattr(caption, name) for name in ("source", "name", "serial", "line", "job")},
     }
     if isinstance(outcome, PictureError):
         nothing: dict[str, Any] = dict.fromkeys(("score", "threshold", "p_value", "is_anomalous", "nearest"))
@@ -382,22 +332,6 @@ def _inspection(asked: _Asked, loaded: Loaded, outcome: "Result | PictureError",
     values = outcome.to_json()
     names = ("score", "threshold", "p_value", "is_anomalous", "regions", "nearest")
     return Inspection(**common, **{name: values[name] for name in names}, verdict=outcome.verdict)
-
-
-def _checked(what: str, text: str | None, longest: int) -> str | None:
-    """Return a text that a client said, or None for an empty one.
-
-    Raises:
-        SettingError: it is too long, or holds control characters.
-    """
-    if text is None or not text.strip():
-        return None
-    text = text.strip()
-    if len(text) > longest or not text.isprintable():
-        raise SettingError(
-            f"{what} must be at most {longest} printable letters, got {len(text)}. Shorten it, or leave it out.", what
-        )
-    return text
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from totalrecall.errors import SettingError, TotalRecallError
+from totalrecall.station.judging.caption import Caption
 from totalrecall.station.links.base import FAULTS, Changes, pause_before, submit_patiently
 from totalrecall.station.station import Link
 from totalrecall.station.store.records import iso
@@ -186,14 +187,9 @@ class Camera(Link):
         good, png = cv2.imencode(".png", np.ascontiguousarray(frame), [cv2.IMWRITE_PNG_COMPRESSION, 1])
         if not good:
             raise TotalRecallError("it cannot be written as PNG.")
-        submit = partial(
-            self._station.submit,
-            png.tobytes(),
-            model=self._model,
-            name=f"frame {iso(datetime.now(timezone.utc))}",
-            line=self._source.label,
-            source="camera",
-        )
+        name = f"frame {iso(datetime.now(timezone.utc))}"
+        caption = Caption(model=self._model, name=name, line=self._source.label, source="camera")
+        submit = partial(self._station.submit, png.tobytes(), caption)
         waited = submit_patiently(submit, self._closing, self._say_why)
         if waited is not None:
             waited.result()

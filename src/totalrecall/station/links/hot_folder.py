@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from totalrecall.errors import HistoryError, PictureError, SettingError, TotalRecallError
 from totalrecall.pictures.files import PICTURE_SUFFIXES
+from totalrecall.station.judging.caption import LONGEST_NAME, Caption
 from totalrecall.station.links.base import Changes, pause_before, submit_patiently
 from totalrecall.station.links.filing import VERDICT_FOLDERS, put_away
 from totalrecall.station.links.ledger import Ledger, WatchedFile
@@ -43,7 +44,6 @@ __all__ = ["DONE", "HotFolder", "Pace"]
 DONE = ("leave", "move", "delete")
 _UNFINISHED = (".part", ".partial", ".tmp", ".temp", ".crdownload", ".filepart", "~")  # of files under way
 _AT_ONCE = 16  # pictures that are submitted and not yet inspected
-_LONGEST_NAME = 300
 _LONGEST_PAUSE = 60.0  # seconds between two tries of a file that failed
 
 
@@ -277,9 +277,7 @@ class HotFolder(Link):
         submit = partial(
             self._station.submit,
             content,
-            model=self._model,
-            name=self._shown(file.path),
-            source="folder",
+            Caption(model=self._model, name=self._shown(file.path), source="folder"),
             also=lambda connection, inspection: self._ledger.add(connection, file, digest, inspection.key),
         )
         waited = submit_patiently(submit, self._closing, self._say_why)
@@ -372,4 +370,4 @@ class HotFolder(Link):
         """Return a path inside the folder as every reader takes it."""
         name = os.path.relpath(path, self._folder).encode("utf-8", "replace").decode()
         name = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name)
-        return name if len(name) <= _LONGEST_NAME else "\N{HORIZONTAL ELLIPSIS}" + name[1 - _LONGEST_NAME :]
+        return name if len(name) <= LONGEST_NAME else "\N{HORIZONTAL ELLIPSIS}" + name[1 - LONGEST_NAME :]

@@ -30,6 +30,7 @@ from sqlalchemy.exc import IntegrityError
 
 from totalrecall.errors import BusyError, HistoryError, PictureError, SettingError, TotalRecallError
 from totalrecall.station.access.policy import is_loopback
+from totalrecall.station.judging.caption import Caption
 from totalrecall.station.links.base import CHECKS, FAULTS, LOG, Changes, pause_before, submit_patiently
 from totalrecall.station.links.credentials import Login
 from totalrecall.station.links.ledger import MessageLedger
@@ -278,7 +279,14 @@ class Mqtt(Link):
             if self._is_double(trigger, request):
                 self._acknowledge(trigger)
                 return
-            self._inspect(trigger, request, picture, {"name": request or "trigger", **said})
+            caption = Caption(
+                model=trigger.model,
+                name=said.get("name") or request or "trigger",
+                serial=said.get("serial"),
+                line=said.get("line"),
+                source="mqtt",
+            )
+            self._inspect(trigger, request, picture, caption)
         except TotalRecallError as error:
             self._refuse(trigger, request, str(error))
 
@@ -289,7 +297,7 @@ class Mqtt(Link):
         # subtle: two parts may give the same bytes; only what the broker sends again is the same part
         return bool(trigger.message.dup) and self._ledger.same_picture(trigger.model, trigger.message.payload)
 
-    def _inspect(self, trigger: _Trigger, request: str | None, picture: bytes, said: dict[str, str]) -> None:
+    def _inspect(self, trigger: _Trigger, request: str | None, picture: bytes, caption: Caption) -> None:
         """Inspect a picture and acknowledge its trigger once that is committed.
 
         Raises:
@@ -301,7 +309,7 @@ class Mqtt(Link):
                 self._ledger.add(connection, inspection, trigger.topic, request)
             put(connection, inspection, self.name, {**inspection.to_json(), "request": request})
 
-        submit = partial(self._station.submit, picture, model=trigger.model, source="mqtt", also=also, **said)
+        submit = partial(self._station.submit, picture, caption, also)
         attempt = 0
         while not self._closing.is_set():
             waited = submit_patiently(submit, self._closing, passing=(BusyError,))

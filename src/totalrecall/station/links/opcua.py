@@ -26,7 +26,6 @@ import time
 from collections import OrderedDict
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +33,7 @@ from sqlalchemy import Connection
 
 from totalrecall.errors import BusyError, ConflictError, NotFoundError, PictureError, SettingError, TotalRecallError
 from totalrecall.station.access.policy import is_loopback
+from totalrecall.station.judging.caption import Caption
 from totalrecall.station.links.base import CHECKS, FAULTS, LOG
 from totalrecall.station.links.credentials import Login
 from totalrecall.station.links.opcua_nodes import NAMESPACE, make_nodes
@@ -316,20 +316,12 @@ class OpcUa(Link):
             job.inspection = inspection  # of a picture that cannot be read, too
 
         product = self._recipe if self._is_product(self._recipe) else None
-        submit = partial(
-            self._station.submit,
-            picture,
-            model=self._recipe if product is None else None,
-            product=product,
-            name=name,
-            serial=serial,
-            source="opcua",
-            also=also,
-        )
+        model = self._recipe if product is None else None
+        caption = Caption(model=model, product=product, name=name, serial=serial, source="opcua")
         end = time.monotonic() + _BUSY_SECONDS
         while self._station.inspector.waiting >= self._station.inspector.limit and time.monotonic() < end:
             await asyncio.sleep(0.05)
-        return submit()
+        return self._station.submit(picture, caption, also)
 
     async def _finish_job(self, key: str, waited: "Future[Inspection]") -> None:
         job = self._jobs[key]

@@ -1,24 +1,20 @@
 """The fit view: good pictures are dropped, a model comes out, and what it would find is measured."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import UploadFile
 
 from totalrecall.errors import NotFoundError, SettingError
-from totalrecall.station.judging.sent import Sent
-from totalrecall.station.pages.page import Page, actor_of, back_to, is_htmx
+from totalrecall.station.pages.page import Page, actor_of, back_to, go_to
 from totalrecall.station.pages.views import is_key
-
-if TYPE_CHECKING:
-    from starlette.datastructures import FormData
+from totalrecall.station.web.uploads import read_form
 
 __all__ = ["add_fit"]
 
 _MOST = 5000  # pictures
-_FIELDS = 8
-_LONGEST_FIELD = 4096
+_SETTINGS: dict[str, Callable[[str], float]] = {"false_alarm_rate": float, "size": int}
 _RATES = ("0.01", "0.02", "0.05", "0.001")
 _SIZES = ("", "256", "320", "384", "512")
 
@@ -35,23 +31,16 @@ def add_fit(routes: APIRouter, page: Page) -> None:
     @routes.post("/fit")
     async def begin(request: Request) -> Response:
         """Take good pictures and begin to fit."""
-        async with request.form(max_files=_MOST, max_fields=_FIELDS, max_part_size=_LONGEST_FIELD) as form:
-            sent = [
-                Sent(await value.read(), value.filename or "")
-                for name, value in form.multi_items()
-                if name == "file" and isinstance(value, UploadFile)
-            ]
-            name, settings = _typed(form, "name"), _settings(form)
-        key = await run_in_threadpool(station.fits.begin, name, sent, actor_of(request), settings)
-        if is_htmx(request):
-            return Response(status_code=204, headers={"HX-Redirect": f"/fit/{key}"})
-        return back_to(f"/fit/{key}")
+        form = await read_form(request, most=_MOST, texts=("name", *_SETTINGS))
+        name, settings = form.texts.get("name", ""), _settings(form.texts)
+        key = await run_in_threadpool(station.fits.begin, name, form.uploads, actor_of(request), settings)
+        return go_to(request, f"/fit/{key}")
 
     @routes.get("/fit/{key}")
     def work(request: Request, key: str) -> Response:
         facts = station.fits.facts(key if is_key(key) else "?")
-        template = "fit_now.html" if is_htmx(request) else "fit_work.html"
-        return page.render(request, template, {"view": "fit", "facts": facts, "key": key})
+        values = {"view": "fit", "facts": facts, "key": key}
+        return page.render_part(request, "fit_work.html", "fit_now.html", values)
 
     @routes.post("/fit/{key}/cancel")
     def cancel(key: str) -> Response:
@@ -67,20 +56,15 @@ def add_fit(routes: APIRouter, page: Page) -> None:
         return back_to(f"/fit/{begin(key, actor_of(request))}")
 
 
-def _typed(form: "FormData", name: str) -> str:
-    value = form.get(name)
-    return value if isinstance(value, str) else ""
-
-
-def _settings(form: "FormData") -> dict[str, Any]:
+def _settings(texts: Mapping[str, str]) -> dict[str, Any]:
     """Return the settings of a fit that differ from the defaults.
 
     Raises:
         SettingError: one is no number.
     """
     settings: dict[str, Any] = {}
-    for name, kind in (("false_alarm_rate", float), ("size", int)):
-        text = _typed(form, name).strip()
+    for name, kind in _SETTINGS.items():
+        text = texts.get(name, "").strip()
         if not text:
             continue
         try:

@@ -48,8 +48,8 @@ def add_judging(routes: APIRouter, page: Page) -> None:
     ) -> Response:
         name = station.shelf.get(model).name if model else None
         sitting = Sitting(name, _keys(judged), count)
-        template = "judge_card.html" if is_htmx(request) else "judge.html"
-        return page.render(request, template, {"view": "judge", "model": name, **_card(station, sitting, at)})
+        values = {"view": "judge", "model": name, **_card(station, sitting, at)}
+        return page.render_part(request, "judge.html", "judge_card.html", values)
 
     @routes.post("/judge/{key}")
     def judged(

@@ -1,5 +1,6 @@
 """The live view: what the line's last part was, in letters that can be read at two metres."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -7,9 +8,10 @@ from starlette.concurrency import run_in_threadpool
 
 from totalrecall.errors import PictureError
 from totalrecall.station.drawing import heat_layer, shown_picture
-from totalrecall.station.judging.sent import Sent, sent_pictures
+from totalrecall.station.judging.caption import Upload
 from totalrecall.station.pages.page import Page, back_to, is_htmx, quoted
 from totalrecall.station.pages.views import inspection_of, is_key, latest, shown
+from totalrecall.station.web.uploads import uploads_of
 
 if TYPE_CHECKING:
     from totalrecall.station.station import Station
@@ -46,9 +48,9 @@ def add_live(routes: APIRouter, page: Page) -> None:
     @routes.post("/live/inspect")
     async def inspect(request: Request, model: Annotated[str | None, _MODEL] = None) -> Response:
         """Judge pictures that a person dropped or chose."""
-        sent = await sent_pictures(request, most=station.settings.batch)
+        uploads = await uploads_of(request, most=station.settings.batch)
         name = station.shelf.get(model).name if model else page.model_name(None)
-        refusals = [await run_in_threadpool(_inspect, station, one, name) for one in sent]
+        refusals = [await run_in_threadpool(_inspect, station, one, name) for one in uploads]
         failed = [refusal for refusal in refusals if refusal is not None]
         if not is_htmx(request):
             return back_to(f"/?model={quoted(name)}" if model else "/", "not_read" if failed else "")
@@ -77,10 +79,10 @@ def add_pictures(routes: APIRouter, page: Page) -> None:
         return Response(jpeg, headers=_UNCHANGING, media_type="image/jpeg")
 
 
-def _inspect(station: "Station", sent: Sent, model: str) -> str | None:
+def _inspect(station: "Station", upload: Upload, model: str) -> str | None:
     """Judge a picture that a person sent, and return why it cannot be read; None if it can."""
     try:
-        station.inspect(sent.picture, model=model, name=sent.name, serial=sent.serial, line=sent.line, source="page")
+        station.inspect(upload.picture, replace(upload.caption, model=model, source="page"))
     except PictureError as error:
         return str(error)
     return None

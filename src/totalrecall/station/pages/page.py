@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from totalrecall.station.station import Station
 
-__all__ = ["COOKIE", "Page", "PageRoute", "actor_of", "back_to", "is_htmx", "quoted", "safe_path"]
+__all__ = ["COOKIE", "Page", "PageRoute", "actor_of", "back_to", "go_to", "is_htmx", "quoted", "safe_path"]
 
 COOKIE = "totalrecall_language"
 _PATH = re.compile(r"/(?:[A-Za-z0-9_\-.~=&%+?][A-Za-z0-9_\-./~=&%+?]*)?")
@@ -65,6 +65,12 @@ class Page:
 
     def _text(self, request: Request, template: str, values: Mapping[str, object]) -> str:
         return _environment().get_template(template).render({**self._common(request), **values})
+
+    def render_part(
+        self, request: Request, whole: str, part: str, values: Mapping[str, object] | None = None
+    ) -> HTMLResponse:
+        """Return a view by the template of the whole page, or for htmx by that of the part which changes."""
+        return self.render(request, part if is_htmx(request) else whole, values)
 
     def _common(self, request: Request) -> dict[str, object]:
         state, actor, t = request.scope.get("state", {}), actor_of(request), self.texts(request)
@@ -146,6 +152,11 @@ def back_to(path: str, said: str = "") -> Response:
     if said:
         path += f"{'&' if '?' in path else '?'}said={said}"
     return RedirectResponse(path, 303)
+
+
+def go_to(request: Request, path: str) -> Response:
+    """Send the browser to the page of work that was begun."""
+    return Response(status_code=204, headers={"HX-Redirect": path}) if is_htmx(request) else back_to(path)
 
 
 def quoted(name: str) -> str:

@@ -5,18 +5,16 @@ from typing import Annotated
 
 from fastapi import APIRouter, Form, Path, Request, Response
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import UploadFile
 
-from totalrecall.errors import NotFoundError, SettingError
+from totalrecall.errors import NotFoundError
 from totalrecall.station.drawing import thumbnail
-from totalrecall.station.pages.page import Page, actor_of, back_to, is_htmx, quoted
+from totalrecall.station.pages.page import Page, actor_of, back_to, quoted
 from totalrecall.station.pages.views import is_key
+from totalrecall.station.web.uploads import read_form
 
 __all__ = ["add_golden", "add_recipes", "add_teaching"]
 
 _MOST = 50  # golden pictures of one form
-_FIELDS = 4
-_LONGEST_FIELD = 4096
 _REASON = Form(max_length=500)
 _NAME = Path(max_length=300)
 
@@ -38,17 +36,11 @@ def add_golden(routes: APIRouter, page: Page) -> None:
     @routes.post("/models/{name}/golden")
     async def upload(request: Request, name: Annotated[str, _NAME]) -> Response:
         """Make pictures golden that a person sends, whose truth that person knows."""
-        async with request.form(max_files=_MOST, max_fields=_FIELDS, max_part_size=_LONGEST_FIELD) as form:
-            expected = str(form.get("expected") or "")
-            sent = [
-                (await value.read(), value.filename or "")
-                for field, value in form.multi_items()
-                if field == "file" and isinstance(value, UploadFile)
-            ]
-        if not sent or not all(picture for picture, _ in sent):
-            raise SettingError("The form holds no picture. Send it as the field file, with a file name.")
-        for picture, file in sent:
-            add_one = partial(station.golden.add, name, picture, expected=expected, name=file, actor=actor_of(request))
+        form = await read_form(request, most=_MOST, texts=("expected",))
+        form.check_pictures()
+        expected, actor = form.texts.get("expected", ""), actor_of(request)
+        for one in form.uploads:
+            add_one = partial(station.golden.add, name, one.picture, expected=expected, name=one.name, actor=actor)
             await run_in_threadpool(add_one)
         return back_to(f"/models/{quoted(name)}", "golden_added")
 
@@ -99,7 +91,7 @@ def add_teaching(routes: APIRouter, page: Page) -> None:
             raise NotFoundError("There is no such proposal.")
         facts = station.teaching.facts(key)
         values = {"view": "models", "model": facts["model"], "facts": facts, "key": key}
-        return page.render(request, "proposal_now.html" if is_htmx(request) else "proposal.html", values)
+        return page.render_part(request, "proposal.html", "proposal_now.html", values)
 
     @routes.post("/proposals/{key}/approve")
     def approve(request: Request, key: str) -> Response:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from totalrecall.errors import ConflictError, DataError, NotFoundError, SettingError
-from totalrecall.station.judging.sent import Sent
+from totalrecall.station.judging.caption import Upload
 from totalrecall.station.quality.workers import Progress, Work, Workers
 from totalrecall.station.store.records import Actor
 from totalrecall.system.files import file_sha256
@@ -78,7 +78,7 @@ class Fits:
         self._folder.mkdir(parents=True)
         self._models.mkdir(parents=True, exist_ok=True)
 
-    def begin(self, name: str, pictures: Sequence[Sent], actor: Actor, settings: dict[str, Any] | None = None) -> str:
+    def begin(self, name: str, pictures: Sequence[Upload], actor: Actor, settings: dict[str, Any] | None = None) -> str:
         """Begin to fit a model, and return the key of the work.
 
         Args:
@@ -110,7 +110,7 @@ class Fits:
                 shutil.rmtree(old, ignore_errors=True)
             return self._begin(Work(secrets.token_hex(16), "fit", name, actor.name), pictures, actor, settings)
 
-    def _begin(self, work: Work, pictures: Sequence[Sent], actor: Actor, settings: dict[str, Any]) -> str:
+    def _begin(self, work: Work, pictures: Sequence[Upload], actor: Actor, settings: dict[str, Any]) -> str:
         """Write the pictures, and let a child fit."""
         folder = self._folder / work.key
         pictures_folder = folder / "pictures"

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, delete, insert, select, update
 
 from totalrecall.errors import BusyError, ConflictError, DataError, NotFoundError, SettingError, TotalRecallError
+from totalrecall.station.judging.caption import LONGEST_NAME, Caption
 from totalrecall.station.store.records import STATION, Actor, Inspection
 from totalrecall.station.store.tables import golden, golden_runs
 from totalrecall.system.files import atomic_write, sha256
@@ -38,7 +39,6 @@ TOLERANCE = 1e-3  # of a score, relative: another processor rounds otherwise, an
 _MOST = 200  # pictures of a model
 _PAUSE = 0.05  # seconds between two tries while the queue is full
 _NAMED = 3  # pictures in a sentence
-_LONGEST = 300
 _SHORTEST_REASON, _LONGEST_REASON = 3, 500
 
 
@@ -102,7 +102,7 @@ class Golden:
         row = {
             "model": loaded.name,
             "key": key,
-            "name": inspection.name[:_LONGEST],
+            "name": inspection.name[:LONGEST_NAME],
             "picture_sha256": digest,
             "expected": expected,
             "score": inspection.score,
@@ -266,8 +266,7 @@ class Golden:
                 self.check_all()
 
     def _judged(self, model: str, picture: bytes, name: str) -> Inspection:
-        waited = self._station.submit(picture, model=model, name=name[:_LONGEST], source=SOURCE)
-        return waited.result()
+        return self._station.submit(picture, Caption(model=model, name=name[:LONGEST_NAME], source=SOURCE)).result()
 
     def _submitted(self, model: str, row: Any) -> "Future[Inspection]":
         """Let a golden picture wait to be judged, as soon as there is room."""
@@ -284,7 +283,7 @@ class Golden:
             return failed
         while not self._closed:
             with contextlib.suppress(BusyError):
-                return self._station.submit(picture, model=model, name=row["name"], source=SOURCE)
+                return self._station.submit(picture, Caption(model=model, name=row["name"], source=SOURCE))
             time.sleep(_PAUSE)
         raise BusyError("The station is stopping.")
 

@@ -6,6 +6,8 @@ They are parts of the station and call it; this is the side of it that they see.
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Protocol
 
+from totalrecall.station.judging.caption import UNSAID, Caption
+
 if TYPE_CHECKING:
     from totalrecall.station.judging.inspecting import Inspector
     from totalrecall.station.judging.models import Shelf
@@ -32,17 +34,6 @@ class Services(Protocol):
     kept: "KeptPictures"
     inspector: "Inspector"
 
-    def submit(
-        self,
-        picture: bytes,
-        *,
-        model: str | None = None,
-        name: str = "",
-        serial: str | None = None,
-        line: str | None = None,
-        source: str = "api",
-        job: str | None = None,
-        product: str | None = None,
-    ) -> "Future[Inspection]":
+    def submit(self, picture: bytes, caption: Caption = UNSAID) -> "Future[Inspection]":
         """Let a picture wait to be judged; see `Station.submit`."""
         ...

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from totalrecall._version import __version__
 from totalrecall.errors import BusyError, ConflictError, DataError, NotFoundError, TotalRecallError
 from totalrecall.pictures.loading import FAILURES
-from totalrecall.station.judging.sent import Sent
+from totalrecall.station.judging.caption import LONGEST_NAME, Caption, Upload
 from totalrecall.station.quality.labelled import parse_table
 from totalrecall.station.quality.study import Gauge, JudgedPart, study_of
 from totalrecall.station.quality.study_page import study_html
@@ -60,13 +60,13 @@ class Studies:
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def begin(self, model: str, table: str, sent: Sequence[Sent], actor: Actor) -> str:
+    def begin(self, model: str, table: str, uploads: Sequence[Upload], actor: Actor) -> str:
         """Begin a study and return its key.
 
         Args:
             model: its name.
             table: CSV with the columns part, path and truth; a path is the name of a sent picture.
-            sent: the pictures.
+            uploads: the pictures.
             actor: who asks for it.
 
         Raises:
@@ -76,7 +76,7 @@ class Studies:
         """
         loaded = self._station.shelf.get(model)
         rows = parse_table(table)
-        pictures = {one.name: one.picture for one in sent}
+        pictures = {one.name: one.picture for one in uploads}
         missing = [name for _, name, _ in rows if name not in pictures]
         if missing:
             raise DataError(f"The table names the picture {missing[0][:200]!r}, which was not sent.")
@@ -183,9 +183,10 @@ class Studies:
         return study_of(judged, float("nan") if first.threshold is None else first.threshold, notes=notes)
 
     def _inspected(self, run: _Run, name: str, picture: bytes) -> Inspection:
+        caption = Caption(model=run.model, name=name[:LONGEST_NAME], source=_SOURCE)
         while not self._closed:
             if self._station.inspector.waiting == 0:  # the line's pictures go first
                 with contextlib.suppress(BusyError):
-                    return self._station.submit(picture, model=run.model, name=name[:300], source=_SOURCE).result()
+                    return self._station.submit(picture, caption).result()
             time.sleep(_PAUSE)
         raise BusyError("The station is stopping.")

@@ -8,9 +8,9 @@ from starlette.concurrency import run_in_threadpool
 
 from totalrecall.errors import SettingError
 from totalrecall.station.access.guard import actor_of
-from totalrecall.station.judging.sent import sent_pictures
 from totalrecall.station.web.api_v1 import answer
 from totalrecall.station.web.problems import CONTENT_TYPE, PROBLEM
+from totalrecall.station.web.uploads import uploads_of
 
 if TYPE_CHECKING:
     from totalrecall.station.station import Station
@@ -168,7 +168,7 @@ def _add_golden(routes: APIRouter, station: "Station") -> None:
         expected: Annotated[str, Query(pattern="^(defect|good)$", description="defect or good")],
     ) -> Response:
         """Add a picture, as the multipart field `file` or as the body itself; the model must judge it as expected."""
-        (one,) = await sent_pictures(request, most=1)
+        (one,) = await uploads_of(request, most=1)
         actor = actor_of(request)
         added = await run_in_threadpool(
             station.golden.add, name, one.picture, expected=expected, name=one.name, actor=actor
@@ -238,10 +238,10 @@ def _add_fits(routes: APIRouter, station: "Station") -> None:
         backbone: Annotated[str | None, Query(max_length=100)] = None,
     ) -> Response:
         """Take good pictures as multipart fields `file`; `GET /v1/fits/{id}` tells how far the fit is."""
-        sent = await sent_pictures(request, most=_MOST_PICTURES)
+        uploads = await uploads_of(request, most=_MOST_PICTURES)
         given = {"false_alarm_rate": false_alarm_rate, "size": size, "backbone": backbone}
         settings = {what: value for what, value in given.items() if value is not None}
-        key = await run_in_threadpool(station.fits.begin, name, sent, actor_of(request), settings)
+        key = await run_in_threadpool(station.fits.begin, name, uploads, actor_of(request), settings)
         return answer({"id": key}, 202, {"Location": f"/v1/fits/{key}"})
 
     @routes.get("/fits/{key}", responses=_answers("id", "state"), summary="How far is it?")
@@ -294,15 +294,15 @@ def _add_studies(routes: APIRouter, station: "Station") -> None:
     async def begin(request: Request, name: Annotated[str, _NAME]) -> Response:
         """Take a table (a `file` that ends in .csv: part,path,truth) and the pictures that it names as fields."""
         station.shelf.get(name)
-        sent = await sent_pictures(request, most=_MOST_PICTURES)
-        tables = [one for one in sent if one.name.lower().endswith(".csv")]
+        uploads = await uploads_of(request, most=_MOST_PICTURES)
+        tables = [one for one in uploads if one.name.lower().endswith(".csv")]
         if len(tables) != 1:
             raise SettingError(f"A study needs one table, a file that ends in .csv, got {len(tables)}.")
         try:
             table = tables[0].picture.decode("utf-8-sig")
         except UnicodeDecodeError:
             raise SettingError("The table of a study must be text in UTF-8.") from None
-        pictures = [one for one in sent if one is not tables[0]]
+        pictures = [one for one in uploads if one is not tables[0]]
         key = await run_in_threadpool(station.studies.begin, name, table, pictures, actor_of(request))
         return answer({"id": key}, 202, {"Location": f"/v1/studies/{key}"})
 

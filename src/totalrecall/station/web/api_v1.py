@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -11,10 +12,11 @@ from starlette.concurrency import run_in_threadpool
 from totalrecall.errors import NotFoundError, TotalRecallError
 from totalrecall.station.access.guard import actor_of
 from totalrecall.station.drawing import overlay_png
-from totalrecall.station.judging.sent import Sent, sent_pictures
+from totalrecall.station.judging.caption import Upload
 from totalrecall.station.store.records import Inspection
 from totalrecall.station.web.jobs import Jobs
 from totalrecall.station.web.problems import CONTENT_TYPE, PROBLEM
+from totalrecall.station.web.uploads import uploads_of
 
 if TYPE_CHECKING:
     from totalrecall.station.station import Station
@@ -130,8 +132,8 @@ def _add_judging(routes: APIRouter, station: "Station") -> None:
 
         With `Accept: image/png` the answer is the overlay; the header `X-Inspection-Id` names the inspection.
         """
-        sent = await sent_pictures(request, most=1)
-        inspection = await _judge(station, name, sent[0])
+        (upload,) = await uploads_of(request, most=1)
+        inspection = await _judge(station, name, upload)
         if "image/png" in request.headers.get("accept", ""):
             png = await run_in_threadpool(overlay_png, station, inspection)
             return Response(png, media_type="image/png", headers={"X-Inspection-Id": inspection.key})
@@ -150,9 +152,9 @@ def _add_judging(routes: APIRouter, station: "Station") -> None:
     async def batch(request: Request, name: Annotated[str, _NAME]) -> Response:
         """Judge several multipart fields `file`; a picture that cannot be read has `error` and no score."""
         station.shelf.get(name)
-        sent = await sent_pictures(request, most=station.settings.batch)
-        outcomes = await asyncio.gather(*(_judge(station, name, one) for one in sent), return_exceptions=True)
-        return answer({"results": [_told(one, outcome) for one, outcome in zip(sent, outcomes, strict=True)]})
+        uploads = await uploads_of(request, most=station.settings.batch)
+        outcomes = await asyncio.gather(*(_judge(station, name, one) for one in uploads), return_exceptions=True)
+        return answer({"results": [_told(one, outcome) for one, outcome in zip(uploads, outcomes, strict=True)]})
 
 
 def _add_jobs(routes: APIRouter, station: "Station") -> None:
@@ -169,9 +171,9 @@ def _add_jobs(routes: APIRouter, station: "Station") -> None:
     async def begin(request: Request, name: Annotated[str, _NAME]) -> Response:
         """Take several pictures and answer at once; `GET /v1/jobs/{id}` tells how far it is, and the results."""
         loaded = station.shelf.get(name)
-        sent = await sent_pictures(request, most=station.settings.batch * 16)
-        key = await run_in_threadpool(jobs.begin, loaded.name, sent, actor_of(request))
-        return answer({"id": key, "total": len(sent)}, 202, {"Location": f"/v1/jobs/{key}"})
+        uploads = await uploads_of(request, most=station.settings.batch * 16)
+        key = await run_in_threadpool(jobs.begin, loaded.name, uploads, actor_of(request))
+        return answer({"id": key, "total": len(uploads)}, 202, {"Location": f"/v1/jobs/{key}"})
 
     @routes.get("/jobs/{key}", responses=_answers(_OBJECT), summary="How far is a job?")
     async def job(key: Annotated[str, _KEY]) -> Response:
@@ -200,17 +202,16 @@ def answer(body: dict[str, Any], status: int = 200, headers: dict[str, str] | No
     return Response(json.dumps(body, ensure_ascii=False, allow_nan=False), status, headers, "application/json")
 
 
-async def _judge(station: "Station", model: str, sent: Sent) -> Inspection:
-    waited = station.submit(sent.picture, model=model, name=sent.name, serial=sent.serial, line=sent.line)
-    return await asyncio.wrap_future(waited)
+async def _judge(station: "Station", model: str, upload: Upload) -> Inspection:
+    return await asyncio.wrap_future(station.submit(upload.picture, replace(upload.caption, model=model)))
 
 
-def _told(sent: Sent, outcome: Inspection | BaseException) -> dict[str, Any]:
+def _told(upload: Upload, outcome: Inspection | BaseException) -> dict[str, Any]:
     """Return the result of one picture of several; a fault of one is told in its place."""
     if isinstance(outcome, Inspection):
         return outcome.to_json()
     if isinstance(outcome, TotalRecallError):
-        return {"path": sent.name, "score": None, "error": str(outcome), "status": outcome.http_status}
+        return {"path": upload.name, "score": None, "error": str(outcome), "status": outcome.http_status}
     raise outcome
 
 

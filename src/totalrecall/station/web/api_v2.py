@@ -22,6 +22,7 @@ from starlette.concurrency import run_in_threadpool
 
 from totalrecall._version import __version__
 from totalrecall.errors import SettingError
+from totalrecall.station.judging.caption import LONGEST_NAME, Caption
 from totalrecall.station.store.records import Inspection
 from totalrecall.station.web.problems import CONTENT_TYPE, PROBLEM, problem
 
@@ -111,8 +112,8 @@ def router(station: "Station") -> APIRouter:
         head, rest = _parts(await request.body(), request.headers.get(_LENGTH))
         wanted = _wanted(head)
         pictures = await run_in_threadpool(_pictures, head, rest, station.settings.batch)
-        named = str(head.get("id") or "")[:300] or "v2"
-        waited = station.submit_all(pictures, model=name, name=named, source="v2")
+        named = str(head.get("id") or "v2")[:LONGEST_NAME]
+        waited = station.submit_all(pictures, Caption(model=name, name=named, source="v2"))
         outcomes = await asyncio.gather(*map(asyncio.wrap_future, waited), return_exceptions=True)
         inspections: list[Inspection] = []
         for outcome in outcomes:  # the protocol answers all of them, or none

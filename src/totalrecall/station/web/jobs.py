@@ -5,10 +5,11 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from totalrecall.errors import BusyError, NotFoundError, TotalRecallError
-from totalrecall.station.judging.sent import Sent
+from totalrecall.station.judging.caption import Upload
 from totalrecall.station.store.records import Actor, Filter, Inspection
 
 if TYPE_CHECKING:
@@ -26,14 +27,14 @@ class Jobs:
 
     def __init__(self, station: "Station") -> None:
         self._station = station
-        self._jobs: deque[tuple[str, str, list[Sent]]] = deque()
+        self._jobs: deque[tuple[str, str, list[Upload]]] = deque()
         self._changed = threading.Condition()
         self._closed = False
         self._running: str | None = None
         self._thread = threading.Thread(target=self._run, name="station-jobs", daemon=True)
         self._thread.start()
 
-    def begin(self, model: str, sent: list[Sent], actor: Actor) -> str:
+    def begin(self, model: str, uploads: list[Upload], actor: Actor) -> str:
         """Take a job and return its key.
 
         Raises:
@@ -43,8 +44,8 @@ class Jobs:
         with self._changed:
             if self._closed or len(self._jobs) + (self._running is not None) >= _AT_ONCE:
                 raise BusyError(f"{_AT_ONCE} jobs wait already, and no more are allowed. Send it again later.")
-            self._station.history.begin_job(key, model, len(sent), actor).result()
-            self._jobs.append((key, model, sent))
+            self._station.history.begin_job(key, model, len(uploads), actor).result()
+            self._jobs.append((key, model, uploads))
             self._changed.notify()
         return key
 
@@ -76,39 +77,38 @@ class Jobs:
                     for key, _, _ in self._jobs:
                         self._station.history.end_job(key, "interrupted")
                     return
-                key, model, sent = self._jobs.popleft()
+                key, model, uploads = self._jobs.popleft()
                 self._running = key
-            done = self._judge(key, model, sent)
+            done = self._judge(key, model, uploads)
             self._station.history.end_job(key, "done" if done else "interrupted")
             with self._changed:
                 self._running = None
 
-    def _judge(self, key: str, model: str, sent: list[Sent]) -> bool:
+    def _judge(self, key: str, model: str, uploads: list[Upload]) -> bool:
         """Judge a job's pictures; returns whether all of them were."""
         under_way: deque[Future[Inspection]] = deque()
-        for number, one in enumerate(sent):
+        for number, one in enumerate(uploads):
             waited = self._submitted(key, model, one)
             if waited is None:
                 for rest in under_way:
                     self._step(key, rest)
                 return False
             under_way.append(waited)
-            sent[number] = Sent(b"", one.name)  # its bytes are wanted no longer
+            uploads[number] = Upload(b"", one.caption)  # its bytes are wanted no longer
             while under_way and (under_way[0].done() or len(under_way) > self._station.settings.queue):
                 self._step(key, under_way.popleft())
         for rest in under_way:
             self._step(key, rest)
         return True
 
-    def _submitted(self, key: str, model: str, one: Sent) -> "Future[Inspection] | None":
+    def _submitted(self, key: str, model: str, one: Upload) -> "Future[Inspection] | None":
         """Let a picture wait as soon as there is room; None once the station stops."""
+        caption = replace(one.caption, model=model, job=key)
         while not self._closed:
             inspector = self._station.inspector
             if inspector.waiting < max(inspector.limit // 2, 1):  # half of the queue is for clients that wait
                 try:
-                    return self._station.submit(
-                        one.picture, model=model, name=one.name, serial=one.serial, line=one.line, job=key
-                    )
+                    return self._station.submit(one.picture, caption)
                 except BusyError:
                     pass
                 except TotalRecallError as error:
