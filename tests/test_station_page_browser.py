@@ -297,7 +297,7 @@ def test_the_first_picture_takes_the_place_of_waiting(own_station, page, picture
     station, url = own_station
     page.goto(url)
     sync_api.expect(page.locator(".verdict")).to_contain_text("Waiting")
-    station.inspect(pictures[0].read_bytes(), name="first", serial="W-1")
+    station.inspect(pictures[0].read_bytes(), Caption(name="first", serial="W-1"))
     sync_api.expect(page.locator(".now .facts")).to_contain_text("W-1")
     sync_api.expect(page.locator(".verdict")).not_to_contain_text("Waiting")
 

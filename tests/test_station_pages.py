@@ -49,7 +49,7 @@ def newest(running, inspected, pictures):
     """An inspection after all others, whichever tests ran before: a reject with an odd name."""
     station, _ = running
     reject = next(path for path, one in zip(pictures, inspected, strict=True) if one.verdict == "defect")
-    return station.inspect(reject.read_bytes(), name=NASTY, serial="NEWEST", line="line 1")
+    return station.inspect(reject.read_bytes(), Caption(name=NASTY, serial="NEWEST", line="line 1"))
 
 
 def text_of(answer):
