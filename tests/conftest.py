@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -191,3 +192,23 @@ def address(request, tmp_path) -> str:
     if request.param == "postgresql":
         return request.getfixturevalue("postgresql").address()
     return f"sqlite:///{tmp_path / 'history.db'}"
+
+
+@pytest.fixture(scope="session")
+def place(model, tmp_path_factory) -> Path:
+    """A copy of `model` for stations that leave it as it is."""
+    return Path(shutil.copy(model, tmp_path_factory.mktemp("models") / "part.trecall"))
+
+
+@pytest.fixture(scope="session")
+def pictures(parts) -> list[Path]:
+    """The test pictures of `parts`, good and damaged."""
+    return sorted((parts / "test").rglob("*.png"))
+
+
+@pytest.fixture(scope="session")
+def fitted(tmp_path_factory) -> Path:
+    """A model of striped parts, for stations that leave it as it is."""
+    from tests.striped import fit_striped
+
+    return fit_striped(tmp_path_factory.mktemp("striped"))

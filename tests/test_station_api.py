@@ -25,21 +25,9 @@ PICTURE = {"Content-Type": "image/png"}
 
 
 @pytest.fixture(scope="module")
-def place(model, tmp_path_factory):
-    """The model in a folder of its own."""
-    return shutil.copy(model, tmp_path_factory.mktemp("models") / "part.trecall")
-
-
-@pytest.fixture(scope="module")
 def running(place, tmp_path_factory):
     with started(tmp_path_factory.mktemp("station"), place, batch=16) as (station, client):
         yield station, client
-
-
-@pytest.fixture(scope="module")
-def pictures(parts):
-    """The files of the test pictures, good and damaged."""
-    return sorted((parts / "test").rglob("*.png"))
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import shutil
 import threading
 
 import cv2
@@ -20,16 +19,6 @@ from totalrecall.station.links.codes import read_serial
 from totalrecall.station.store.records import Filter
 
 zxingcpp = pytest.importorskip("zxingcpp", reason="needs zxing-cpp (pip install 'totalrecall[codes]')")
-
-
-@pytest.fixture(scope="module")
-def place(model, tmp_path_factory):
-    return shutil.copy(model, tmp_path_factory.mktemp("models") / "part.trecall")
-
-
-@pytest.fixture(scope="module")
-def pictures(parts):
-    return sorted((parts / "test").rglob("*.png"))
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 
 from tests.commands import complaint, run
 from tests.parts import stripes
-from tests.striped import defect_picture, fit_striped, good_picture, png
+from tests.striped import good_picture, png, write_parts
 from totalrecall import load_detector
 from totalrecall.errors import DataError, SettingError
 from totalrecall.station.quality.evidence import Criteria, evidence_html, gather_evidence
@@ -16,21 +16,9 @@ from totalrecall.system.files import file_sha256, sha256
 
 
 @pytest.fixture(scope="module")
-def fitted(tmp_path_factory):
-    return fit_striped(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="module")
 def labelled(tmp_path_factory):
     """Six good parts, of which three are called defects, and five damaged ones, two pictures each."""
-    root = tmp_path_factory.mktemp("labelled")
-    for truth, count, picture in (("good", 6, good_picture), ("dent", 5, defect_picture)):
-        for number in range(count):
-            folder = root / truth / f"{number}"
-            folder.mkdir(parents=True)
-            for at in range(2):
-                (folder / f"{at}.png").write_bytes(picture(number))
-    return root
+    return write_parts(tmp_path_factory.mktemp("labelled"), good=6, dented=5, runs=2)
 
 
 def test_a_sheet_names_what_was_tested_and_judges_by_the_criteria(fitted, labelled):

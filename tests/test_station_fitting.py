@@ -8,7 +8,7 @@ import pytest
 
 from tests.parts import damaged, stripes
 from tests.stations import started
-from tests.striped import defect_picture, fit_striped, good_picture, png
+from tests.striped import defect_picture, good_picture, png
 from totalrecall import load_detector
 from totalrecall.errors import ConflictError, DataError, NotFoundError, SettingError
 from totalrecall.station.judging.caption import Caption, Upload
@@ -16,11 +16,6 @@ from totalrecall.station.quality.fitting import checked_name
 from totalrecall.station.store.records import Actor
 
 ANNA = Actor("anna", "engineer")
-
-
-@pytest.fixture(scope="module")
-def fitted(tmp_path_factory):
-    return fit_striped(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.stations import started
-from tests.striped import defect_picture, fit_striped, good_picture, odd_picture
+from tests.striped import defect_picture, good_picture, odd_picture
 from totalrecall import load_detector
 from totalrecall.errors import ConflictError, HistoryError, NotFoundError, PictureError, SettingError
 from totalrecall.station.judging.caption import Caption
@@ -17,11 +17,6 @@ from totalrecall.station.store.records import NOT_PRODUCTION, Actor, Filter
 from totalrecall.station.store.tables import golden
 
 ANNA = Actor("anna", "engineer")
-
-
-@pytest.fixture(scope="module")
-def fitted(tmp_path_factory):
-    return fit_striped(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture

@@ -24,16 +24,6 @@ from totalrecall.station.store.records import Filter
 SOON = Pace(rest=0.05, cut=1.0, search=0.5)
 
 
-@pytest.fixture(scope="module")
-def place(model, tmp_path_factory):
-    return shutil.copy(model, tmp_path_factory.mktemp("models") / "part.trecall")
-
-
-@pytest.fixture(scope="module")
-def pictures(parts):
-    return sorted((parts / "test").rglob("*.png"))
-
-
 @pytest.fixture
 def watched(tmp_path):
     folder = tmp_path / "watched"

@@ -3,7 +3,6 @@
 import base64
 import contextlib
 import json
-import shutil
 import threading
 from collections.abc import Iterator
 
@@ -28,16 +27,6 @@ from totalrecall.station.store.records import Filter
 paho = pytest.importorskip("paho.mqtt.client", reason="needs paho-mqtt (pip install 'totalrecall[mqtt]')")
 SOON = Patience(first=0.05, longest=0.5, target=0.2)
 TRIGGER = "totalrecall/part/trigger"
-
-
-@pytest.fixture(scope="module")
-def place(model, tmp_path_factory):
-    return shutil.copy(model, tmp_path_factory.mktemp("models") / "part.trecall")
-
-
-@pytest.fixture(scope="module")
-def pictures(parts):
-    return sorted((parts / "test").rglob("*.png"))
 
 
 @pytest.fixture

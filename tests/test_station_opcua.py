@@ -23,16 +23,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::R
 
 
 @pytest.fixture(scope="module")
-def place(model, tmp_path_factory):
-    return shutil.copy(model, tmp_path_factory.mktemp("models") / "part.trecall")
-
-
-@pytest.fixture(scope="module")
-def pictures(parts):
-    return sorted((parts / "test").rglob("*.png"))
-
-
-@pytest.fixture(scope="module")
 def running(place, tmp_path_factory):
     link = OpcUa(Endpoint("127.0.0.1", free_port()), limit=2_000_000)
     with started(tmp_path_factory.mktemp("station"), place, links=[link]) as (station, http):

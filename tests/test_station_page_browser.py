@@ -24,11 +24,6 @@ pytestmark = [pytest.mark.slow, NEEDS_CHROMIUM]
 
 
 @pytest.fixture(scope="module")
-def pictures(parts):
-    return sorted((parts / "test").rglob("*.png"))
-
-
-@pytest.fixture(scope="module")
 def rejecting(model, pictures, tmp_path_factory):
     """A model that rejects half of the test pictures."""
     return rejecting_half(model, pictures, tmp_path_factory.mktemp("models"))

@@ -30,11 +30,6 @@ def running(place, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pictures(parts):
-    return sorted((parts / "test").rglob("*.png"))
-
-
-@pytest.fixture(scope="module")
 def inspected(running, pictures):
     """The inspections of the test pictures, with odd names and serial numbers."""
     station, _ = running

@@ -8,15 +8,10 @@ import pytest
 
 from tests.parts import stripes
 from tests.stations import started
-from tests.striped import defect_picture, fit_striped, good_picture, odd_picture, png
+from tests.striped import defect_picture, good_picture, odd_picture, png
 from totalrecall.station.store.records import ANYBODY
 
 PICTURE = {"Content-Type": "image/png"}
-
-
-@pytest.fixture(scope="module")
-def fitted(tmp_path_factory):
-    return fit_striped(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture

@@ -51,11 +51,6 @@ class Line(Link):
         pass
 
 
-@pytest.fixture(scope="module")
-def fitted(tmp_path_factory):
-    return fit_striped(tmp_path_factory.mktemp("models"))
-
-
 @pytest.fixture
 def places(fitted, tmp_path):
     return [Path(shutil.copy(fitted, tmp_path / f"{name}.trecall")) for name in ("part", "other")]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
 from tests.stations import started
-from tests.striped import defect_picture, fit_striped, good_picture
+from tests.striped import write_parts
 from totalrecall import load_detector
 from totalrecall.errors import DataError, PictureError, SettingError
 from totalrecall.station.judging.caption import Caption, Upload
@@ -27,23 +27,9 @@ ANNA = Actor("anna", "engineer")
 
 
 @pytest.fixture(scope="module")
-def fitted(tmp_path_factory):
-    return fit_striped(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="module")
 def gauge_parts(tmp_path_factory):
     """12 good and 9 damaged parts, three pictures each: the same part with the noise of another exposure."""
-    root = tmp_path_factory.mktemp("gauge")
-    for truth, count, picture in (("good", 12, good_picture), ("dent", 9, defect_picture)):
-        for number in range(count):
-            folder = root / truth / f"{number:02}"
-            folder.mkdir(parents=True)
-            image = cv2.imdecode(np.frombuffer(picture(number), np.uint8), cv2.IMREAD_COLOR)
-            for run in range(3):
-                noise = np.random.default_rng(100 * number + run).normal(0, 1, image.shape)
-                cv2.imwrite(str(folder / f"{run}.png"), np.clip(image + noise, 0, 255).astype(np.uint8))
-    return root
+    return write_parts(tmp_path_factory.mktemp("gauge"), good=12, dented=9, runs=3, noise=1)
 
 
 # ---------------------------------------------------------------------- figures

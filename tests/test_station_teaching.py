@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.stations import started
-from tests.striped import defect_picture, fit_striped, good_picture, odd_picture
+from tests.striped import defect_picture, good_picture, odd_picture
 from totalrecall import PaDiM, load_detector
 from totalrecall.errors import ConflictError, DataError, HistoryError, NotFoundError, SettingError
 from totalrecall.station.judging.caption import Caption
@@ -23,11 +23,6 @@ ANNA = Actor("anna", "engineer")
 
 def digest(path):
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-
-
-@pytest.fixture(scope="module")
-def fitted(tmp_path_factory):
-    return fit_striped(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import hmac
 import logging
-import shutil
 import socket
 import threading
 from datetime import datetime, timedelta, timezone
@@ -35,16 +34,6 @@ from totalrecall.station.store.records import Inspection
 from totalrecall.station.store.tables import outbox
 
 SOON = Patience(first=0.02, longest=0.1, target=0.05)
-
-
-@pytest.fixture(scope="module")
-def place(model, tmp_path_factory):
-    return shutil.copy(model, tmp_path_factory.mktemp("models") / "part.trecall")
-
-
-@pytest.fixture(scope="module")
-def pictures(parts):
-    return sorted((parts / "test").rglob("*.png"))
 
 
 def webhook(receiver, path="/verdicts", **options):
