@@ -1,6 +1,6 @@
 """HTTP routes of what keeps an inspection good: teaching, golden check, recipes, gauge studies, fits."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -8,8 +8,7 @@ from starlette.concurrency import run_in_threadpool
 
 from totalrecall.errors import SettingError
 from totalrecall.station.access.guard import actor_of
-from totalrecall.station.web.api_v1 import answer
-from totalrecall.station.web.problems import CONTENT_TYPE, PROBLEM
+from totalrecall.station.web.answers import DIGITS, NAME, answer, answers, having, many_pictures, one_picture
 from totalrecall.station.web.uploads import uploads_of
 
 if TYPE_CHECKING:
@@ -17,54 +16,15 @@ if TYPE_CHECKING:
 
 __all__ = ["quality_routes"]
 
-
-_DIGITS = "^[0-9a-f]{32}$"
-_NAME = Path(description="the stem of the model's file", min_length=1, max_length=300)
-_KEY = Path(description="the id of a proposal, golden picture, fit, study or inspection", pattern=_DIGITS)
+_KEY = Path(description="the id of a proposal, golden picture, fit, study or inspection", pattern=DIGITS)
 _MOST_PICTURES = 5000  # of a fit or study
-_FAILURES = (400, 401, 403, 404, 409, 413, 415, 422, 500, 503)
-_BINARY = {"type": "string", "format": "binary"}
-_FILES = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["file"],
-                    "properties": {"file": {"type": "array", "items": _BINARY}},
-                }
-            }
-        },
-    }
-}
-_PICTURE = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {"type": "object", "required": ["file"], "properties": {"file": _BINARY}}
-            },
-            "application/octet-stream": {"schema": _BINARY},
-            "image/*": {"schema": _BINARY},
-        },
-    }
-}
-
-
-def _answers(*names: str, status: int = 200, kind: str = "application/json") -> dict[int | str, dict[str, Any]]:
-    """Return what a route answers: an object that has some names, or a problem."""
-    schema: dict[str, Any] = {"type": "object", "required": list(names)} if kind == "application/json" else _BINARY
-    failure = {"description": "why not", "content": {CONTENT_TYPE: {"schema": PROBLEM}}}
-    done = {"description": "done", "content": {kind: {"schema": schema}}}
-    return {status: done, **dict.fromkeys(_FAILURES, failure)}
 
 
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-_Keys = Annotated[list[Annotated[str, Field(pattern=_DIGITS)]], Field(max_length=1000)]
+_Keys = Annotated[list[Annotated[str, Field(pattern=DIGITS)]], Field(max_length=1000)]
 
 
 class _Proposal(_Body):
@@ -98,23 +58,25 @@ def quality_routes(station: "Station") -> APIRouter:
 
 
 def _add_proposals(routes: APIRouter, station: "Station") -> None:
-    @routes.get("/proposals", responses=_answers("proposals"), summary="Proposed versions of models")
+    @routes.get("/proposals", responses=answers(having("proposals")), summary="Proposed versions of models")
     async def proposals(
         model: Annotated[str | None, Query(max_length=300, description="of this model alone")] = None,
     ) -> Response:
         return answer({"proposals": await run_in_threadpool(station.teaching.all, model)})
 
-    @routes.get("/proposals/{key}", responses=_answers("id", "state"), summary="One proposal, with its comparison")
+    @routes.get(
+        "/proposals/{key}", responses=answers(having("id", "state")), summary="One proposal, with its comparison"
+    )
     async def proposal(key: Annotated[str, _KEY]) -> Response:
         return answer(await run_in_threadpool(station.teaching.facts, key))
 
     @routes.post(
         "/models/{name}/proposals",
         status_code=202,
-        responses=_answers("id", status=202),
+        responses=answers(having("id"), status=202),
         summary="Propose a version that learns from judged pictures",
     )
-    async def propose(request: Request, name: Annotated[str, _NAME], body: _Proposal) -> Response:
+    async def propose(request: Request, name: Annotated[str, NAME], body: _Proposal) -> Response:
         """Begin to make a proposed version; `GET /v1/proposals/{id}` tells how far it is, and what it would change."""
         actor = actor_of(request)
         key = await run_in_threadpool(station.teaching.propose, name, fine=body.fine, missed=body.missed, actor=actor)
@@ -122,23 +84,27 @@ def _add_proposals(routes: APIRouter, station: "Station") -> None:
 
 
 def _add_decisions(routes: APIRouter, station: "Station") -> None:
-    @routes.post("/proposals/{key}/approve", responses=_answers("id", "state"), summary="Put it in use")
+    @routes.post("/proposals/{key}/approve", responses=answers(having("id", "state")), summary="Put it in use")
     async def approve(request: Request, key: Annotated[str, _KEY]) -> Response:
         return answer(await run_in_threadpool(station.teaching.approve, key, actor_of(request)))
 
-    @routes.post("/proposals/{key}/reject", responses=_answers("id", "state"), summary="Put it aside for good")
+    @routes.post("/proposals/{key}/reject", responses=answers(having("id", "state")), summary="Put it aside for good")
     async def reject(request: Request, key: Annotated[str, _KEY]) -> Response:
         return answer(await run_in_threadpool(station.teaching.reject, key, actor_of(request)))
 
-    @routes.post("/proposals/{key}/cancel", responses=_answers("id", "state"), summary="End one that is being made")
+    @routes.post(
+        "/proposals/{key}/cancel", responses=answers(having("id", "state")), summary="End one that is being made"
+    )
     async def cancel(key: Annotated[str, _KEY]) -> Response:
         await run_in_threadpool(station.teaching.cancel, key)
         return answer(await run_in_threadpool(station.teaching.facts, key))
 
     @routes.post(
-        "/models/{name}/undo", responses=_answers("id", "state"), summary="Restore the file before the last approval"
+        "/models/{name}/undo",
+        responses=answers(having("id", "state")),
+        summary="Restore the file before the last approval",
     )
-    async def undo(request: Request, name: Annotated[str, _NAME]) -> Response:
+    async def undo(request: Request, name: Annotated[str, NAME]) -> Response:
         return answer(await run_in_threadpool(station.teaching.undo, name, actor_of(request)))
 
 
@@ -146,8 +112,10 @@ def _add_decisions(routes: APIRouter, station: "Station") -> None:
 
 
 def _add_golden(routes: APIRouter, station: "Station") -> None:
-    @routes.get("/models/{name}/golden", responses=_answers("pictures", "runs"), summary="Golden pictures and checks")
-    async def pictures(name: Annotated[str, _NAME]) -> Response:
+    @routes.get(
+        "/models/{name}/golden", responses=answers(having("pictures", "runs")), summary="Golden pictures and checks"
+    )
+    async def pictures(name: Annotated[str, NAME]) -> Response:
         loaded = station.shelf.get(name)
         shown, runs = (
             await run_in_threadpool(station.golden.all, loaded.name),
@@ -158,13 +126,13 @@ def _add_golden(routes: APIRouter, station: "Station") -> None:
     @routes.post(
         "/models/{name}/golden",
         status_code=201,
-        responses=_answers("id", status=201),
-        openapi_extra=_PICTURE,
+        responses=answers(having("id"), status=201),
+        openapi_extra=one_picture(),
         summary="Add a picture whose truth is known",
     )
     async def add(
         request: Request,
-        name: Annotated[str, _NAME],
+        name: Annotated[str, NAME],
         expected: Annotated[str, Query(pattern="^(defect|good)$", description="defect or good")],
     ) -> Response:
         """Add a picture, as the multipart field `file` or as the body itself; the model must judge it as expected."""
@@ -178,25 +146,27 @@ def _add_golden(routes: APIRouter, station: "Station") -> None:
     @routes.post(
         "/inspections/{key}/golden",
         status_code=201,
-        responses=_answers("id", status=201),
+        responses=answers(having("id"), status=201),
         summary="Add the picture of a judged inspection",
     )
     async def add_inspected(request: Request, key: Annotated[str, _KEY]) -> Response:
         return answer(await run_in_threadpool(station.golden.add_inspected, key, actor_of(request)), 201)
 
-    @routes.delete("/golden/{key}", responses=_answers("id"), summary="Remove a golden picture")
+    @routes.delete("/golden/{key}", responses=answers(having("id")), summary="Remove a golden picture")
     async def remove(request: Request, key: Annotated[str, _KEY]) -> Response:
         await run_in_threadpool(station.golden.remove, key, actor_of(request))
         return answer({"id": key})
 
 
 def _add_golden_checks(routes: APIRouter, station: "Station") -> None:
-    @routes.post("/models/{name}/golden/check", responses=_answers("passed", "words"), summary="Judge them again")
-    async def check(request: Request, name: Annotated[str, _NAME]) -> Response:
+    @routes.post(
+        "/models/{name}/golden/check", responses=answers(having("passed", "words")), summary="Judge them again"
+    )
+    async def check(request: Request, name: Annotated[str, NAME]) -> Response:
         return answer(await run_in_threadpool(station.golden.check, name, actor_of(request)))
 
-    @routes.post("/models/{name}/release", responses=_answers("name"), summary="Let a held model judge again")
-    async def release(request: Request, name: Annotated[str, _NAME], body: _Reason) -> Response:
+    @routes.post("/models/{name}/release", responses=answers(having("name")), summary="Let a held model judge again")
+    async def release(request: Request, name: Annotated[str, NAME], body: _Reason) -> Response:
         await run_in_threadpool(station.golden.release, name, body.reason, actor_of(request))
         return answer({"name": name, "held": None})
 
@@ -205,11 +175,15 @@ def _add_golden_checks(routes: APIRouter, station: "Station") -> None:
 
 
 def _add_recipes(routes: APIRouter, station: "Station") -> None:
-    @routes.get("/recipes", responses=_answers("product", "recipes", "fault"), summary="Recipes, and which is in use")
+    @routes.get(
+        "/recipes", responses=answers(having("product", "recipes", "fault")), summary="Recipes, and which is in use"
+    )
     async def recipes() -> Response:
         return answer(station.recipes.facts())
 
-    @routes.post("/recipes/select", responses=_answers("product", "recipes"), summary="Choose the product that is made")
+    @routes.post(
+        "/recipes/select", responses=answers(having("product", "recipes")), summary="Choose the product that is made"
+    )
     async def select(request: Request, body: _Choice) -> Response:
         await run_in_threadpool(station.recipes.select, body.product, actor_of(request))
         return answer(station.recipes.facts())
@@ -219,15 +193,15 @@ def _add_recipes(routes: APIRouter, station: "Station") -> None:
 
 
 def _add_fits(routes: APIRouter, station: "Station") -> None:
-    @routes.get("/fits", responses=_answers("fits"), summary="Fits, audits and capability studies")
+    @routes.get("/fits", responses=answers(having("fits")), summary="Fits, audits and capability studies")
     async def fits() -> Response:
         return answer({"fits": station.fits.all()})
 
     @routes.post(
         "/fits",
         status_code=202,
-        responses=_answers("id", status=202),
-        openapi_extra=_FILES,
+        responses=answers(having("id"), status=202),
+        openapi_extra=many_pictures(),
         summary="Fit a model from good pictures",
     )
     async def fit(
@@ -244,11 +218,11 @@ def _add_fits(routes: APIRouter, station: "Station") -> None:
         key = await run_in_threadpool(station.fits.begin, name, uploads, actor_of(request), settings)
         return answer({"id": key}, 202, {"Location": f"/v1/fits/{key}"})
 
-    @routes.get("/fits/{key}", responses=_answers("id", "state"), summary="How far is it?")
+    @routes.get("/fits/{key}", responses=answers(having("id", "state")), summary="How far is it?")
     async def facts(key: Annotated[str, _KEY]) -> Response:
         return answer(await run_in_threadpool(station.fits.facts, key))
 
-    @routes.delete("/fits/{key}", responses=_answers("id", "state"), summary="End it")
+    @routes.delete("/fits/{key}", responses=answers(having("id", "state")), summary="End it")
     async def cancel(key: Annotated[str, _KEY]) -> Response:
         await run_in_threadpool(station.fits.cancel, key)
         return answer(await run_in_threadpool(station.fits.facts, key))
@@ -258,7 +232,7 @@ def _add_fit_studies(routes: APIRouter, station: "Station") -> None:
     @routes.post(
         "/fits/{key}/audit",
         status_code=202,
-        responses=_answers("id", status=202),
+        responses=answers(having("id"), status=202),
         summary="Look for odd pictures among those of a fit",
     )
     async def audit(request: Request, key: Annotated[str, _KEY]) -> Response:
@@ -268,7 +242,7 @@ def _add_fit_studies(routes: APIRouter, station: "Station") -> None:
     @routes.post(
         "/fits/{key}/capability",
         status_code=202,
-        responses=_answers("id", status=202),
+        responses=answers(having("id"), status=202),
         summary="Plant defects on the pictures of a fit",
     )
     async def capability(request: Request, key: Annotated[str, _KEY]) -> Response:
@@ -280,18 +254,18 @@ def _add_fit_studies(routes: APIRouter, station: "Station") -> None:
 
 
 def _add_studies(routes: APIRouter, station: "Station") -> None:
-    @routes.get("/studies", responses=_answers("studies"), summary="Gauge studies since the start")
+    @routes.get("/studies", responses=answers(having("studies")), summary="Gauge studies since the start")
     async def studies() -> Response:
         return answer({"studies": await run_in_threadpool(station.studies.all)})
 
     @routes.post(
         "/models/{name}/studies",
         status_code=202,
-        responses=_answers("id", status=202),
-        openapi_extra=_FILES,
+        responses=answers(having("id"), status=202),
+        openapi_extra=many_pictures(),
         summary="Begin a gauge study",
     )
-    async def begin(request: Request, name: Annotated[str, _NAME]) -> Response:
+    async def begin(request: Request, name: Annotated[str, NAME]) -> Response:
         """Take a table (a `file` that ends in .csv: part,path,truth) and the pictures that it names as fields."""
         station.shelf.get(name)
         uploads = await uploads_of(request, most=_MOST_PICTURES)
@@ -306,11 +280,17 @@ def _add_studies(routes: APIRouter, station: "Station") -> None:
         key = await run_in_threadpool(station.studies.begin, name, table, pictures, actor_of(request))
         return answer({"id": key}, 202, {"Location": f"/v1/studies/{key}"})
 
-    @routes.get("/studies/{key}", responses=_answers("id", "state"), summary="How far is it, and what was found?")
+    @routes.get(
+        "/studies/{key}", responses=answers(having("id", "state")), summary="How far is it, and what was found?"
+    )
     async def facts(key: Annotated[str, _KEY]) -> Response:
         return answer(await run_in_threadpool(station.studies.facts, key))
 
-    @routes.get("/studies/{key}/page", responses=_answers(kind="text/html"), summary="The page of a study, to print")
+    @routes.get(
+        "/studies/{key}/page",
+        responses=answers({"type": "string"}, kind="text/html"),
+        summary="The page of a study, to print",
+    )
     async def page(key: Annotated[str, _KEY]) -> Response:
         text = await run_in_threadpool(station.studies.page, key)
         headers = {"Content-Disposition": f'attachment; filename="gauge-study-{key[:8]}.html"'}

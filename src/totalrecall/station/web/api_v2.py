@@ -17,21 +17,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import cv2
 import numpy as np
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from totalrecall._version import __version__
 from totalrecall.errors import SettingError
 from totalrecall.station.judging.caption import LONGEST_NAME, Caption
 from totalrecall.station.store.records import Inspection
-from totalrecall.station.web.problems import CONTENT_TYPE, PROBLEM, problem
+from totalrecall.station.web.answers import BINARY, NAME, REFUSALS
+from totalrecall.station.web.problems import problem
 
 if TYPE_CHECKING:
     from totalrecall.station.station import Station
 
 __all__ = ["router"]
 
-_NAME = Path(description="the stem of the model's file", min_length=1, max_length=300)
 _LENGTH = "inference-header-content-length"
 _OUTPUTS: dict[str, tuple[str, Callable[[Inspection], Any]]] = {
     "score": ("FP64", lambda one: _number(one.score)),
@@ -42,8 +42,6 @@ _OUTPUTS: dict[str, tuple[str, Callable[[Inspection], Any]]] = {
     "verdict": ("BYTES", lambda one: one.verdict),
     "id": ("BYTES", lambda one: one.key),
 }
-_FAILURE = {"description": "why not", "content": {CONTENT_TYPE: {"schema": PROBLEM}}}
-_ANSWERS: dict[int | str, dict[str, Any]] = dict.fromkeys((400, 401, 403, 404, 409, 413, 415, 422, 500, 503), _FAILURE)
 _INFER = {
     "requestBody": {
         "required": True,
@@ -59,7 +57,7 @@ _INFER = {
                     },
                 }
             },
-            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            "application/octet-stream": {"schema": BINARY},
         },
     }
 }
@@ -75,20 +73,20 @@ def router(station: "Station") -> APIRouter:
     """Return the routes, bound to a station."""
     routes = APIRouter(prefix="/v2", tags=["v2"])
 
-    @routes.get("", summary="The server", responses=_ANSWERS)
+    @routes.get("", summary="The server", responses=REFUSALS)
     async def server() -> dict[str, Any]:
         return {"name": "totalrecall", "version": __version__, "extensions": ["binary_tensor_data"]}
 
-    @routes.get("/health/live", summary="Does it run?", responses=_ANSWERS)
+    @routes.get("/health/live", summary="Does it run?", responses=REFUSALS)
     async def live() -> dict[str, bool]:
         return {"live": True}
 
-    @routes.get("/health/ready", summary="Can it judge?", responses=_ANSWERS)
+    @routes.get("/health/ready", summary="Can it judge?", responses=REFUSALS)
     async def ready() -> Response:
         return _readiness(station.ready.is_set())
 
-    @routes.get("/models/{name}", summary="What a model takes and gives", responses=_ANSWERS)
-    async def model(name: Annotated[str, _NAME]) -> dict[str, Any]:
+    @routes.get("/models/{name}", summary="What a model takes and gives", responses=REFUSALS)
+    async def model(name: Annotated[str, NAME]) -> dict[str, Any]:
         loaded = station.shelf.get(name)
         return {
             "name": loaded.name,
@@ -101,13 +99,13 @@ def router(station: "Station") -> APIRouter:
             "outputs": [{"name": name, "datatype": kind, "shape": [-1]} for name, (kind, _) in _OUTPUTS.items()],
         }
 
-    @routes.get("/models/{name}/ready", summary="Can a model judge?", responses=_ANSWERS)
-    async def model_ready(name: Annotated[str, _NAME]) -> Response:
+    @routes.get("/models/{name}/ready", summary="Can a model judge?", responses=REFUSALS)
+    async def model_ready(name: Annotated[str, NAME]) -> Response:
         loaded = station.shelf.get(name)
         return _readiness(station.ready.is_set() and loaded.name not in station.holds)
 
-    @routes.post("/models/{name}/infer", summary="Judge pictures", openapi_extra=_INFER, responses=_ANSWERS)
-    async def infer(request: Request, name: Annotated[str, _NAME]) -> Response:
+    @routes.post("/models/{name}/infer", summary="Judge pictures", openapi_extra=_INFER, responses=REFUSALS)
+    async def infer(request: Request, name: Annotated[str, NAME]) -> Response:
         station.shelf.get(name)
         head, rest = _parts(await request.body(), request.headers.get(_LENGTH))
         wanted = _wanted(head)
