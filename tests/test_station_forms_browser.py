@@ -13,6 +13,7 @@ from tests.station_browser import (
     served_station,
     upload,
 )
+from totalrecall.station.judging.caption import Caption
 from totalrecall.station.store.records import ANYBODY, Filter
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -62,7 +63,7 @@ def test_a_picture_is_uploaded_and_judged(plain, pictures):
     inspection = station.history.find(limit=1)[0]
     assert (inspection.serial, inspection.source) == ("P-1", "page")
     for path in pictures:
-        station.inspect(path.read_bytes(), name=path.name)
+        station.inspect(path.read_bytes(), Caption(name=path.name))
     key = station.history.find(Filter(to_judge=True))[0].key
     page.goto(f"{url}/judge")
     page.get_by_role("button", name="Defect").click()
@@ -72,7 +73,7 @@ def test_a_picture_is_uploaded_and_judged(plain, pictures):
 
 def test_a_golden_picture_is_uploaded_and_checked(plain, pictures):
     station, url, page = plain
-    verdict = station.inspect(pictures[-1].read_bytes(), name="first").verdict
+    verdict = station.inspect(pictures[-1].read_bytes(), Caption(name="first")).verdict
     page.goto(f"{url}/models/part")
     upload(page, pictures[-1])
     page.get_by_label("They must come out as").select_option(verdict)
