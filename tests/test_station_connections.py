@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 import re
 import socket
 import ssl
+import struct
 import time
 
 import pytest
@@ -242,3 +244,20 @@ def test_tls_is_spoken_with_the_files_and_nothing_is_served_without(tmp_path):
         with connected(address) as plain:
             plain.sendall(b"GET /v1/me HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert b"200" not in read(plain)
+
+
+def test_a_connection_that_the_client_resets_leaves_nothing_in_memory(station):
+    for _ in range(5):
+        with connected(station) as connection:
+            connection.sendall(b"GET /v1/me HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert connection.recv(4) == b"HTTP"
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close by a reset
+
+    def left():
+        gc.collect()
+        return sum(isinstance(one, connections.PatientProtocol) for one in gc.get_objects())
+
+    end = time.monotonic() + 10  # a connection that is kept alive is let go after 15 s
+    while left() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert left() == 0

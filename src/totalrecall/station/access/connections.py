@@ -40,6 +40,11 @@ class PatientProtocol(H11Protocol):
         self._stop_waiting()
         self._stop_stall()
         super().connection_lost(exc)
+        # subtle: uvicorn lets this timer run on where the client reset the connection, and with it all that belongs to
+        # the connection stays in memory for as long
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
 
     def pause_writing(self) -> None:
         """Begin to wait for a client that does not read."""
