@@ -49,8 +49,11 @@ class DriftWatch:
 
     def watches(self, loaded: "Loaded") -> bool:
         """Tell whether a model can say anything of drift, so that its results need conditions."""
-        with self._lock:
-            return self._of(loaded).monitor is not None
+        watched = self._watched.get(loaded.name)
+        if watched is None or watched.sha256 != loaded.sha256:  # else who sends pictures would wait for what is saved
+            with self._lock:
+                watched = self._of(loaded)
+        return watched.monitor is not None
 
     def observe(self, loaded: "Loaded", result: "Result") -> list[Alarm]:
         """Take in a result; returns the alarms that it raises."""
