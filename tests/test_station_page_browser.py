@@ -153,6 +153,10 @@ def test_the_handle_of_the_threshold_tells_the_false_alarms_and_is_applied(own_s
     page.get_by_role("button", name="10 %").click()
     sync_api.expect(page.locator('[data-shows="rate"]')).to_have_text("10%")
     sync_api.expect(alarms).to_have_text("1,000")
+    page.get_by_role("button", name="Compare with the one in use").click()
+    assert station.shelf.get("part").judge.threshold_ == before  # what it would change is shown first
+    row = page.locator("tr", has_text="Expected false alarms in 10000 good parts")
+    sync_api.expect(row.locator("td").last).to_contain_text("1000")
     page.get_by_role("button", name="Use this threshold").click()
     sync_api.expect(page.locator(".said")).to_have_text("The new threshold is in use.")
     assert station.shelf.get("part").judge.calibration_.rate == pytest.approx(0.1)
@@ -318,3 +322,35 @@ def test_people_log_in_and_see_what_they_may_do(own_station, page):
     sync_api.expect(page.locator("nav")).to_contain_text("Trail")
     sync_api.expect(page.locator("nav")).not_to_contain_text("Judge")
     assert page.locator("input[type=file]").count() == 0
+
+
+def test_an_operator_proposes_a_threshold_and_an_engineer_decides(own_station, page, pictures):
+    station, url = own_station
+    for name, role in (("Eva", "engineer"), ("Olaf", "operator")):
+        station.users.add(name, role, PASSWORD, ANYBODY)
+    inspections = [station.inspect(path.read_bytes(), name=path.name) for path in pictures]
+    for one in inspections:
+        station.history.judge(one.key, "defect", ANYBODY)
+    before = station.shelf.get("part").judge.threshold_
+    wanted = min(one.score for one in inspections) - 1
+    page.goto(f"{url}/threshold/compare?model=part&score={wanted}&parts=1000")
+    log_in(page, "Olaf")
+    row = page.locator("tr", has_text="Judged defects that are found")
+    found = sum(one.score > before for one in inspections)
+    sync_api.expect(row.locator("td").first).to_have_text(f"{found} of {len(inspections)}")
+    sync_api.expect(row.locator("td").last).to_contain_text(f"{len(inspections)} of {len(inspections)} ▲ better")
+    assert page.get_by_role("button", name="Use this threshold").count() == 0
+    page.get_by_role("button", name="Propose it to an engineer").click()
+    sync_api.expect(page.locator(".said")).to_contain_text("An engineer decides.")
+    assert station.shelf.get("part").judge.threshold_ == before
+    page.get_by_role("button", name="Log out").click()
+    log_in(page, "Eva")
+    page.goto(f"{url}/threshold")
+    sync_api.expect(page.locator(".asked")).to_contain_text("olaf proposes the threshold")
+    page.locator(".asked a").click()
+    page.get_by_role("button", name="Use this threshold").click()
+    sync_api.expect(page.locator(".said")).to_have_text("The new threshold is in use.")
+    assert station.shelf.get("part").judge.threshold_ == pytest.approx(wanted)
+    sync_api.expect(page.locator(".asked")).to_have_count(0)
+    row = next(row for row in station.trail.rows() if row.action == "threshold")
+    assert (row.actor, '"proposed_by":"olaf"' in row.details.replace(" ", "")) == ("eva", True)

@@ -287,6 +287,46 @@ def test_a_change_of_the_threshold_is_taken_back_to_the_byte(tuned):
     assert station.trail.rows(limit=1)[0].action == "threshold taken back"
 
 
+def test_a_proposed_threshold_changes_nothing_until_an_engineer_decides(tuned):
+    station, client = tuned
+    before = station.shelf.get("part")
+    wanted = 1.2 * before.judge.threshold_
+    form = {"model": "part", "score": repr(wanted), "rate": ""}
+    assert client.post("/threshold/propose", data=form).headers["location"].endswith("said=threshold_proposed")
+    assert station.shelf.get("part").sha256 == before.sha256
+    assert f"local proposes the threshold {wanted:.4g}." in text_of(client.get("/threshold"))
+    assert 'action="/threshold/reject"' in client.get("/threshold/compare", params=form).text
+    answer = client.post("/threshold/reject", data={"model": "part"})
+    assert answer.headers["location"].endswith("said=threshold_rejected")
+    assert "proposes the threshold" not in text_of(client.get("/threshold"))
+    assert client.post("/threshold/reject", data={"model": "part"}).status_code == 409
+    actions = [row.action for row in station.trail.rows(limit=2)]
+    assert actions == ["threshold rejected", "threshold proposed"]
+    for score in ("nan", "-1", "0"):
+        assert client.post("/threshold/propose", data={**form, "score": score}).status_code == 422
+
+
+def test_a_proposal_is_gone_once_the_model_has_changed(tuned):
+    station, client = tuned
+    client.post("/threshold/propose", data={"model": "part", "score": "2.5", "rate": ""})
+    client.post("/threshold", data={"model": "part", "score": "3.5"})
+    assert "proposes the threshold" not in text_of(client.get("/threshold"))
+    details = next(row.details for row in station.trail.rows() if row.action == "threshold")
+    assert "proposed_by" not in details  # it is another one that is in use now
+
+
+def test_the_comparison_tells_what_a_stated_rate_changes(tuned):
+    station, client = tuned
+    judge = station.shelf.get("part").judge
+    level = judge.promise_.levels()[-1]
+    page = text_of(client.get("/threshold/compare?model=part&score=1&rate=0.1&parts=500"))
+    assert f"{level.threshold:.4g}" in page
+    assert "in 500 good parts" in page
+    assert "Nobody has judged a defect yet" in page
+    assert client.get("/threshold/compare?model=part&score=nan").status_code == 422
+    assert client.get("/threshold/compare?model=nothing&score=1").status_code == 404
+
+
 def test_only_a_change_of_the_threshold_is_taken_back(model, tmp_path):
     with started(tmp_path / "station", shutil.copy(model, tmp_path / "part.trecall")) as (_, client):
         assert 'action="/threshold/undo"' not in client.get("/threshold").text
@@ -418,7 +458,9 @@ def test_a_logged_in_person_sees_what_the_role_may_do(place, pictures, tmp_path)
             assert without.status_code == 403
             answer = client.post(f"/judge/{key}", data={"judgement": "fine", "csrf": token}, headers=origin)
             assert answer.status_code == (403 if name == "Ada" else 303)
-            assert ("Use this threshold" in client.get("/threshold").text) == (name == "Eva")
+            assert ("Compare with the one in use" in client.get("/threshold").text) == (name != "Ada")
+            compared = client.get("/threshold/compare?model=part&score=1").text
+            assert ("Use this threshold" in compared, "Propose it" in compared) == (name == "Eva", name == "Olaf")
             assert client.get("/users").status_code == (200 if name == "Eva" else 403)
             assert client.get("/trail").status_code == (403 if name == "Olaf" else 200)
         assert "/users" in seen["Eva"]

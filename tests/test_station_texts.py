@@ -115,6 +115,7 @@ def test_what_a_person_chose_goes_before_what_the_browser_asks_for():
 
 def test_numbers_have_the_decimal_mark_of_the_language():
     german, english = languages()["de"], languages()["en"]
+    assert (english.number(1000, 2), english.number(1234.5, 3), english.number(12.34, 2)) == ("1000", "1234", "12")
     assert (german.number(1.4738, 4), english.number(1.4738, 4)) == ("1,474", "1.474")
     assert (english.percent(0.01), english.percent(0.00207)) == ("1\xa0%", "0.21\xa0%")
     assert german.percent(0.0144) == "1,4\xa0%"

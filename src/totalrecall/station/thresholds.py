@@ -1,8 +1,14 @@
-"""A model's threshold, changed by a person: in its file by `update`, so that it can be taken back, and in the trail."""
+"""A model's threshold, changed by a person: in its file by `update`, so that it can be taken back, and in the trail.
 
+Whoever stands at the line may propose another one; an engineer decides. A proposal is of the model as it was: once the
+model has changed, the proposal is gone.
+"""
+
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from sqlalchemy import Connection
 
 from totalrecall.detectors.history import steps_of, undone
 from totalrecall.detectors.model_file import read_artifact, read_header, write_artifact
@@ -16,7 +22,16 @@ if TYPE_CHECKING:
     from totalrecall.station.station import Station
     from totalrecall.station.store.records import Actor
 
-__all__ = ["can_take_back", "set_threshold", "take_back_threshold"]
+__all__ = [
+    "can_take_back",
+    "propose_threshold",
+    "proposed_threshold",
+    "reject_threshold",
+    "set_threshold",
+    "take_back_threshold",
+]
+
+_PROPOSED = "threshold proposed: "  # and a model's name: the key of the proposal among the values
 
 
 def set_threshold(
@@ -42,12 +57,64 @@ def set_threshold(
     before = station.shelf.get(name)
     if is_exported(before.path):
         raise SettingError(f"{before.name} is an exported graph, which keeps its threshold. Export it again.")
+    proposal = proposed_threshold(station, before)
     with exclusive(before.path) as sha256:
         detector = load_detector(before.path, **station.settings.running)
         detector.update(threshold=threshold, false_alarm_rate=rate)
         embedded = "backbone.graph" in read_header(before.path)["tensors"]
         detector.save(before.path, embed_backbone=embedded, replacing=sha256)
-    return _changed(station, before, sha256, actor, "threshold", {"false_alarm_rate": rate})
+    asked = (threshold, rate)
+    is_proposed = proposal is not None and (proposal["threshold"], proposal["false_alarm_rate"]) == asked
+    facts = {"false_alarm_rate": rate, **({"proposed_by": proposal["by"]} if proposal and is_proposed else {})}
+    return _changed(station, before, sha256, actor, "threshold", facts)
+
+
+def propose_threshold(
+    station: "Station", name: str, actor: "Actor", *, threshold: float | None = None, rate: float | None = None
+) -> None:
+    """Let an engineer decide whether a model judges by another threshold; it takes the place of a proposal before.
+
+    Raises:
+        NotFoundError: there is no model of that name.
+        SettingError: the model is an exported graph, or the value is outside what is allowed.
+    """
+    loaded = station.shelf.get(name)
+    if is_exported(loaded.path):
+        raise SettingError(f"{loaded.name} is an exported graph, which keeps its threshold. Export it again.")
+    if threshold is not None and not (np.isfinite(threshold) and threshold > 0):
+        raise SettingError(f"A threshold must be a number over 0, got {threshold:g}.")
+    facts = {"threshold": threshold, "false_alarm_rate": rate}
+    proposal = {**facts, "by": actor.name, "at": datetime.now(timezone.utc).isoformat(), "sha256": loaded.sha256}
+
+    def told(connection: Connection) -> None:
+        station.trail.append_in(connection, actor, "threshold proposed", loaded.name, facts)
+
+    station.history.set_value(_PROPOSED + loaded.name, proposal, told).result()
+
+
+def proposed_threshold(station: "Station", loaded: "Loaded") -> dict[str, Any] | None:
+    """Return what is proposed for a model as it is: a threshold or a rate, by whom and when; None if nothing is."""
+    proposal: dict[str, Any] | None = station.history.value(_PROPOSED + loaded.name)
+    return proposal if proposal is not None and proposal["sha256"] == loaded.sha256 else None
+
+
+def reject_threshold(station: "Station", name: str, actor: "Actor") -> None:
+    """Put the proposal for a model aside.
+
+    Raises:
+        NotFoundError: there is no model of that name.
+        ConflictError: nothing is proposed for it.
+    """
+    loaded = station.shelf.get(name)
+    proposal = proposed_threshold(station, loaded)
+    if proposal is None:
+        raise ConflictError(f"No threshold is proposed for model {loaded.name}.")
+    facts = {name: proposal[name] for name in ("threshold", "false_alarm_rate", "by")}
+
+    def told(connection: Connection) -> None:
+        station.trail.append_in(connection, actor, "threshold rejected", loaded.name, facts)
+
+    station.history.set_value(_PROPOSED + loaded.name, None, told).result()
 
 
 def can_take_back(loaded: "Loaded") -> bool:

@@ -84,10 +84,13 @@ PERMISSIONS: dict[tuple[str, str], frozenset[str]] = {
     ("POST", "/live/inspect"): _JUDGE,
     ("GET", "/judge"): _JUDGE,
     ("POST", "/judge/{key}"): _JUDGE,
+    ("GET", "/threshold/compare"): _JUDGE,
+    ("POST", "/threshold/propose"): _JUDGE,
     ("POST", "/models/{name}/golden/check"): _JUDGE,
     ("POST", "/recipes"): _JUDGE,
     # the page: what changes how parts are judged
     ("POST", "/threshold"): _ENGINEER,
+    ("POST", "/threshold/reject"): _ENGINEER,
     ("POST", "/threshold/undo"): _ENGINEER,
     ("POST", "/drift/reset"): _ENGINEER,
     ("POST", "/models/{name}/reload"): _ENGINEER,

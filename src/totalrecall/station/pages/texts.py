@@ -44,6 +44,8 @@ class Texts:
         """Return a number in significant digits, with the language's decimal mark; a dash for none."""
         if value is None or value != value or abs(value) == float("inf"):
             return "–"
+        if 10**digits <= abs(value) < 1e6:
+            return f"{value:.0f}"  # subtle: the format g would write 1000 in two digits as 1e+03
         return self._marked(f"{value:.{digits}g}" if 1e-4 <= abs(value) < 1e6 or value == 0 else f"{value:.2e}")
 
     def percent(self, share: float | None) -> str:

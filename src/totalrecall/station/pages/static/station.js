@@ -102,7 +102,7 @@
   // ---------------------------------------------------------------- the threshold's handle
   function tune(form) {
     const told = JSON.parse(form.dataset.tuner);
-    const field = form.elements.score, rate = form.elements.rate, parts = form.querySelector("[data-parts]");
+    const field = form.elements.score, rate = form.querySelector('input[name="rate"]'), parts = form.querySelector("[data-parts]");
     const drawing = document.getElementById("scores"), handle = drawing.querySelector("[data-handle]");
     const left = Number(drawing.dataset.left), width = Number(drawing.dataset.width);
     const inUse = form.dataset.inUse === "" ? null : Number(form.dataset.inUse);
@@ -140,7 +140,8 @@
     function move(score) { rate.value = ""; field.value = String(score); show(); }
     field.addEventListener("input", () => { rate.value = ""; show(); });
     parts.addEventListener("input", show);
-    all("[data-level]", form).forEach(button => button.addEventListener("click", () => {
+    all("[data-level]", form).forEach(button => button.addEventListener("click", event => {
+      event.preventDefault(); // without scripts it leads to the comparison at once
       field.value = button.dataset.level; rate.value = button.dataset.rate; show();
     }));
     form.querySelector("[data-reset]")?.addEventListener("click", () => move(inUse));
