@@ -211,6 +211,21 @@ def test_the_streams_of_the_program_around_us_are_given_back(capsys, model):
     assert (sys.stdout, sys.stderr) == before
 
 
+def test_a_signal_that_compiled_code_turns_into_an_error_of_its_own_ends_the_command(monkeypatch, capsys, tmp_path):
+    """pydantic's core does so where SIGTERM strikes while `serve` starts: its SchemaError does not name the cause."""
+
+    def interrupted(args):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt:
+            error = RuntimeError("Error building a validator")
+        raise error
+
+    monkeypatch.setattr("totalrecall.cli.info.run", interrupted)
+    assert main(["info", str(tmp_path / "part.trecall")]) == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == "totalrecall: ended by SIGTERM.\n"
+
+
 def test_a_signal_that_strikes_an_import_ends_the_command_as_any_other(monkeypatch, capsys, tmp_path):
     """A compiled module whose start is interrupted raises ImportError, with the interrupt as its cause."""
 

@@ -1,6 +1,7 @@
 """Fitting from the page: uploaded pictures become a model of the station; what fails or is cancelled leaves nothing."""
 
 import os
+import shutil
 import signal
 import time
 
@@ -123,6 +124,16 @@ def test_what_a_killed_station_left_is_removed_at_the_next_start(fitted, tmp_pat
     with started(tmp_path / "station", fitted) as (station, _):
         assert list((tmp_path / "station" / "fits").iterdir()) == []
         assert station.fits.all() == []
+
+
+def test_a_model_of_the_stations_own_folder_may_be_named_on_the_command_line_too(fitted, tmp_path):
+    models = tmp_path / "station" / "models"
+    models.mkdir(parents=True)
+    for name in ("part", "second"):
+        shutil.copy(fitted, models / f"{name}.trecall")
+    with started(tmp_path / "station", models / "part.trecall") as (station, _):
+        assert [loaded.name for loaded in station.shelf.all()] == ["part", "second"]
+        assert station.shelf.faults == {}
 
 
 def test_a_damaged_model_of_a_fit_keeps_no_station_from_starting(fitted, tmp_path):

@@ -104,7 +104,7 @@ def test_an_address_that_is_taken_is_named(served, place, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["--host", "0.0.0.0"], 2, "has no users"),
+        (["--host", "0.0.0.0"], 2, "users add NAME --role engineer --folder /"),
         (["--queue", "0"], 2, "--queue must be from 1"),
         (["--database", "mysql+nothing://x"], 2, "database"),
         (["--tls-cert", "none.pem"], 2, "--tls-key"),

@@ -145,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     # OpenCV's own warnings about a damaged file would only double our one line; set before cv2 is imported
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-    with standard_streams() as (stdout, _), ending_signals():
+    with standard_streams() as (stdout, _), ending_signals() as came:
         args = argparse.Namespace()
         try:
             return _run(arguments, args, stdout)
@@ -164,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             complain("out of memory. Use a smaller --coreset or --size, or fewer pictures.")
             return 1
         except Exception as error:
-            signal = _signal_behind(error)
+            signal = next(iter(came), None) or _signal_behind(error)  # compiled code may hide what interrupted it
             if signal is not None:
                 complain(signal.words if isinstance(signal, EndedBySignal) else "interrupted.")
                 return signal.exit_code if isinstance(signal, EndedBySignal) else 130

@@ -33,25 +33,28 @@ class EndedBySignal(KeyboardInterrupt):
 
 
 @contextlib.contextmanager
-def ending_signals() -> Iterator[None]:
-    """Let SIGTERM, and SIGHUP where there is one, end what runs here as Ctrl-C does.
+def ending_signals() -> Iterator[list[EndedBySignal]]:
+    """Let SIGTERM, and SIGHUP where there is one, end what runs here as Ctrl-C does; give a list of those that came.
 
     A signal that the program around us handles or ignores (`nohup`) is left alone.
     """
     if threading.current_thread() is not threading.main_thread():  # only there may handlers be set
-        yield
+        yield []
         return
+
+    came: list[EndedBySignal] = []
 
     def end(number: int, _frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_IGN)  # the second one must not stop what the first one has kept
-        raise EndedBySignal(number)
+        came.append(EndedBySignal(number))
+        raise came[-1]
 
     numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     ours = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]
     for number in ours:
         signal.signal(number, end)
     try:
-        yield
+        yield came
     finally:
         for number in ours:
             signal.signal(number, signal.SIG_DFL)

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -129,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
         port = sock.getsockname()[1]
         station = Station(settings, links, serial_reader(args))
         try:
-            for notice in check_exposure(settings.policy, station.users):
+            for notice in check_exposure(settings.policy, station.users, _place(args)):
                 complain(f"warning: {notice}")
             app = guarded(station)
             station.start()
@@ -157,6 +158,11 @@ def check_extra() -> None:
             f"The station needs {', '.join(missing)}, which this environment has not. "
             "Install it: pip install 'totalrecall[station]'"
         )
+
+
+def _place(args: argparse.Namespace) -> str:
+    """Return the options by which `totalrecall station` finds the history; an address may hold a password."""
+    return "--database URL" if args.database is not None else f"--folder {shlex.quote(args.folder)}"
 
 
 def _settings(args: argparse.Namespace) -> "StationSettings":

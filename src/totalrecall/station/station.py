@@ -303,10 +303,13 @@ class Station:
 
     def _add_fitted(self) -> None:
         """Offer the models that were fitted from the page; one that cannot be used must not keep the line waiting."""
+        named = {loaded.path.resolve() for loaded in self.shelf.all()}  # on the command line, as the systemd unit does
         for path in models_of(self.settings.folder):
+            if path.resolve() in named:
+                continue
             try:
                 self.shelf.add(path)
-            except TotalRecallError as error:  # noqa: PERF203
+            except TotalRecallError as error:
                 self.shelf.faults[path.stem] = str(error)
 
     def _replaced(self, loaded: Loaded) -> None:

@@ -111,8 +111,13 @@ class Policy:
         return any(ip in _network(proxy) for proxy in self.proxies)
 
 
-def check_exposure(policy: Policy, users: "Users") -> list[str]:
+def check_exposure(policy: Policy, users: "Users", place: str = "") -> list[str]:
     """Refuse to serve other computers without users; return what the person at the terminal must be told.
+
+    Args:
+        policy: of the station.
+        users: of the station.
+        place: the options by which `totalrecall station` finds its history.
 
     Raises:
         SettingError: calls may come from elsewhere, and there is neither a user nor a token, nor `--insecure`.
@@ -124,7 +129,7 @@ def check_exposure(policy: Policy, users: "Users") -> list[str]:
     if not protected and not policy.insecure:
         raise SettingError(
             f"This station would be called from other computers ({_why(policy)}) and has no users. "
-            "Add one: totalrecall station users add NAME --role engineer. "
+            f"Add one: totalrecall station users add NAME --role engineer{place and f' {place}'}. "
             "Or let everybody in the network do everything: --insecure.",
             "insecure",
         )
