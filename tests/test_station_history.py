@@ -99,7 +99,7 @@ def test_pages_follow_each_other_from_the_newest_even_at_one_time(history):
 
 
 def test_a_page_after_an_unknown_inspection_is_refused(history):
-    with pytest.raises(NotFoundError, match="no inspection 'ffff'"):
+    with pytest.raises(NotFoundError, match="no inspection ffff"):
         history.find(before="ffff")
 
 

@@ -8,7 +8,7 @@ from starlette.concurrency import run_in_threadpool
 
 from totalrecall.errors import NotFoundError, SettingError
 from totalrecall.station.pages.page import Page, actor_of, back_to, go_to
-from totalrecall.station.pages.views import is_key
+from totalrecall.station.pages.views import Key
 from totalrecall.station.web.uploads import read_form
 
 __all__ = ["add_fit"]
@@ -37,21 +37,21 @@ def add_fit(routes: APIRouter, page: Page) -> None:
         return go_to(request, f"/fit/{key}")
 
     @routes.get("/fit/{key}")
-    def work(request: Request, key: str) -> Response:
-        facts = station.fits.facts(key if is_key(key) else "?")
+    def work(request: Request, key: Key) -> Response:
+        facts = station.fits.facts(key)
         values = {"view": "fit", "facts": facts, "key": key}
         return page.render_part(request, "fit_work.html", "fit_now.html", values)
 
     @routes.post("/fit/{key}/cancel")
-    def cancel(key: str) -> Response:
-        station.fits.cancel(key if is_key(key) else "?")
+    def cancel(key: Key) -> Response:
+        station.fits.cancel(key)
         return back_to("/fit", "cancelled")
 
     @routes.post("/fit/{key}/{what}")
-    def more(request: Request, key: str, what: Annotated[str, "audit or capability"]) -> Response:
+    def more(request: Request, key: Key, what: Annotated[str, "audit or capability"]) -> Response:
         """Look for odd pictures among those of a fit, or plant defects on them."""
         begin: Any = {"audit": station.fits.begin_audit, "capability": station.fits.begin_capability}.get(what)
-        if begin is None or not is_key(key):
+        if begin is None:
             raise NotFoundError("There is no such page.")
         return back_to(f"/fit/{begin(key, actor_of(request))}")
 

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Form, Query, Request, Response
 
-from totalrecall.errors import NotFoundError, SettingError
+from totalrecall.errors import SettingError
 from totalrecall.station.pages.page import Page, actor_of, back_to, is_htmx
-from totalrecall.station.pages.views import Shown, inspection_of, is_key, shown
+from totalrecall.station.pages.views import Key, Shown, checked_key, shown
 from totalrecall.station.store.records import JUDGEMENTS, Filter
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def add_judging(routes: APIRouter, page: Page) -> None:
     @routes.post("/judge/{key}")
     def judged(
         request: Request,
-        key: str,
+        key: Key,
         judgement: Annotated[str, Form(max_length=20)] = "",
         model: Annotated[str, Form(max_length=300)] = "",
         done: Annotated[str, Form(max_length=_UNDOABLE * 33)] = "",
@@ -64,7 +64,7 @@ def add_judging(routes: APIRouter, page: Page) -> None:
         """Write down what a person says; an empty judgement takes it back."""
         if judgement not in ("", *JUDGEMENTS):
             raise SettingError(f"judgement must be one of {', '.join(JUDGEMENTS)}, or empty, got {judgement!r}.")
-        inspection = inspection_of(station, key if is_key(key) else "?")
+        inspection = station.history.inspection(key)
         name = station.shelf.get(model).name if model else None
         after = _after(station, name, key) if judgement else key
         said = station.history.judge(inspection.key, judgement or None, actor_of(request))
@@ -89,7 +89,7 @@ def _card(station: "Station", sitting: Sitting, at: str | None) -> dict[str, Any
     place = keys.index(at) if at in keys else 0
     current: Shown | None = None
     if keys:
-        current = shown(station, inspection_of(station, keys[place]), outlines=True)
+        current = shown(station, station.history.inspection(keys[place]), outlines=True)
     following = keys[place + 1] if place + 1 < len(keys) else None
     return {
         "current": current,
@@ -99,7 +99,7 @@ def _card(station: "Station", sitting: Sitting, at: str | None) -> dict[str, Any
         "place": place + 1,
         "before": keys[place - 1] if place > 0 else None,
         "after": following,
-        "upcoming": None if following is None else shown(station, inspection_of(station, following)),
+        "upcoming": None if following is None else shown(station, station.history.inspection(following)),
     }
 
 
@@ -113,7 +113,4 @@ def _after(station: "Station", model: str | None, key: str) -> str | None:
 
 
 def _keys(text: str) -> tuple[str, ...]:
-    keys = tuple(part for part in text.split(".") if part)
-    if not all(map(is_key, keys)):
-        raise NotFoundError("There is no such inspection.")
-    return keys[:_UNDOABLE]
+    return tuple(checked_key(part) for part in text.split(".") if part)[:_UNDOABLE]

@@ -10,7 +10,7 @@ from totalrecall.errors import PictureError
 from totalrecall.station.drawing import heat_layer, shown_picture
 from totalrecall.station.judging.caption import Upload
 from totalrecall.station.pages.page import Page, back_to, is_htmx, quoted
-from totalrecall.station.pages.views import inspection_of, is_key, latest, shown
+from totalrecall.station.pages.views import Key, latest, shown
 from totalrecall.station.web.uploads import uploads_of
 
 if TYPE_CHECKING:
@@ -65,9 +65,9 @@ def add_pictures(routes: APIRouter, page: Page) -> None:
     station = page.station
 
     @routes.get("/pictures/{key}/{what}")
-    def picture(key: str, what: str) -> Response:
+    def picture(key: Key, what: str) -> Response:
         """Return an inspection's picture, its thumbnail or its heat layer."""
-        inspection = inspection_of(station, key if is_key(key) else "?")
+        inspection = station.history.inspection(key)
         if what == "heat.png":
             return Response(heat_layer(station, inspection), headers=_UNCHANGING, media_type="image/png")
         if what == "small.jpg":

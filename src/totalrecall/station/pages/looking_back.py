@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 
 from totalrecall.errors import SettingError
 from totalrecall.station.pages.page import Page, actor_of, back_to
-from totalrecall.station.pages.views import inspection_of, is_key, shown
+from totalrecall.station.pages.views import Key, checked_key, shown
 from totalrecall.station.store.records import JUDGEMENTS, VERDICTS, Filter
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def add_history(routes: APIRouter, page: Page) -> None:
         request: Request, asked: _Asked, before: Annotated[str | None, Query(max_length=40)] = None
     ) -> Response:
         wanted = asked.filter()
-        found = station.history.find(wanted, _PAGE + 1, inspection_of(station, before).key if before else None)
+        found = station.history.find(wanted, _PAGE + 1, checked_key(before) if before else None)
         more = found[_PAGE - 1].key if len(found) > _PAGE else None
         values = {
             "view": "history",
@@ -113,8 +113,8 @@ def add_history(routes: APIRouter, page: Page) -> None:
         return StreamingResponse(_encoded(lines), headers=headers, media_type="text/csv; charset=utf-8")
 
     @routes.get("/history/{key}")
-    def inspection(request: Request, key: str) -> Response:
-        current = inspection_of(station, key if is_key(key) else "?")
+    def inspection(request: Request, key: Key) -> Response:
+        current = station.history.inspection(key)
         values = {"view": "history", "model": current.model, "current": shown(station, current, outlines=True)}
         return page.render(request, "inspection.html", values)
 

@@ -5,7 +5,7 @@ from starlette.concurrency import run_in_threadpool
 
 from totalrecall.errors import DataError
 from totalrecall.station.pages.page import Page, actor_of, go_to
-from totalrecall.station.pages.views import is_key
+from totalrecall.station.pages.views import Key
 from totalrecall.station.web.uploads import read_form
 
 __all__ = ["add_study"]
@@ -31,15 +31,15 @@ def add_study(routes: APIRouter, page: Page) -> None:
         return go_to(request, f"/study/{key}")
 
     @routes.get("/study/{key}")
-    def run(request: Request, key: str) -> Response:
-        facts = station.studies.facts(key if is_key(key) else "?")
+    def run(request: Request, key: Key) -> Response:
+        facts = station.studies.facts(key)
         values = {"view": "models", "facts": facts, "key": key}
         return page.render_part(request, "study_run.html", "study_now.html", values)
 
     @routes.get("/study/{key}/page.html")
-    def saved(key: str) -> Response:
+    def saved(key: Key) -> Response:
         """Return the study as one file to save or print; it holds its own style, so it is not shown within the page."""
-        html = station.studies.page(key if is_key(key) else "?")
+        html = station.studies.page(key)
         headers = {"Content-Disposition": f'attachment; filename="study-{key[:8]}.html"'}
         return Response(html, headers=headers, media_type="text/html; charset=utf-8")
 

@@ -6,10 +6,9 @@ from typing import Annotated
 from fastapi import APIRouter, Form, Path, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from totalrecall.errors import NotFoundError
 from totalrecall.station.drawing import thumbnail
 from totalrecall.station.pages.page import Page, actor_of, back_to, quoted
-from totalrecall.station.pages.views import is_key
+from totalrecall.station.pages.views import Key, checked_key
 from totalrecall.station.web.uploads import read_form
 
 __all__ = ["add_golden", "add_recipes", "add_teaching"]
@@ -45,24 +44,18 @@ def add_golden(routes: APIRouter, page: Page) -> None:
         return back_to(f"/models/{quoted(name)}", "golden_added")
 
     @routes.post("/golden/add/{key}")
-    def add(request: Request, key: str) -> Response:
+    def add(request: Request, key: Key) -> Response:
         """Make the picture of a judged inspection a golden one."""
-        if not is_key(key):
-            raise NotFoundError("There is no such inspection.")
         added = station.golden.add_inspected(key, actor_of(request))
         return back_to(f"/models/{quoted(added['model'])}", "golden_added")
 
     @routes.post("/golden/{key}/remove")
-    def remove(request: Request, key: str, model: Annotated[str, Form(max_length=300)]) -> Response:
-        if not is_key(key):
-            raise NotFoundError("There is no such golden picture.")
+    def remove(request: Request, key: Key, model: Annotated[str, Form(max_length=300)]) -> Response:
         station.golden.remove(key, actor_of(request))
         return back_to(f"/models/{quoted(station.shelf.get(model).name)}", "golden_removed")
 
     @routes.get("/golden/{key}/small.jpg")
-    def picture(key: str) -> Response:
-        if not is_key(key):
-            raise NotFoundError("There is no such golden picture.")
+    def picture(key: Key) -> Response:
         headers = {"Cache-Control": "private, max-age=86400, immutable"}
         return Response(thumbnail(station.golden.picture(key)), headers=headers, media_type="image/jpeg")
 
@@ -79,33 +72,29 @@ def add_teaching(routes: APIRouter, page: Page) -> None:
         what: Annotated[str, Form(max_length=20)] = "fine",
     ) -> Response:
         """Begin to make a proposed version from pictures that people judged."""
-        if not all(map(is_key, key)):
-            raise NotFoundError("There is no such inspection.")
-        chosen = {"missed": key} if what == "missed" else {"fine": key}
+        chosen = {"missed" if what == "missed" else "fine": list(map(checked_key, key))}
         begun = station.teaching.propose(name, actor=actor_of(request), **chosen)
         return back_to(f"/proposals/{begun}")
 
     @routes.get("/proposals/{key}")
-    def proposal(request: Request, key: str) -> Response:
-        if not is_key(key):
-            raise NotFoundError("There is no such proposal.")
+    def proposal(request: Request, key: Key) -> Response:
         facts = station.teaching.facts(key)
         values = {"view": "models", "model": facts["model"], "facts": facts, "key": key}
         return page.render_part(request, "proposal.html", "proposal_now.html", values)
 
     @routes.post("/proposals/{key}/approve")
-    def approve(request: Request, key: str) -> Response:
-        facts = station.teaching.approve(key if is_key(key) else "?", actor_of(request))
+    def approve(request: Request, key: Key) -> Response:
+        facts = station.teaching.approve(key, actor_of(request))
         return back_to(f"/models/{quoted(facts['model'])}", "approved")
 
     @routes.post("/proposals/{key}/reject")
-    def reject(request: Request, key: str) -> Response:
-        facts = station.teaching.reject(key if is_key(key) else "?", actor_of(request))
+    def reject(request: Request, key: Key) -> Response:
+        facts = station.teaching.reject(key, actor_of(request))
         return back_to(f"/models/{quoted(facts['model'])}", "rejected")
 
     @routes.post("/proposals/{key}/cancel")
-    def cancel(key: str) -> Response:
-        facts = station.teaching.facts(key if is_key(key) else "?")
+    def cancel(key: Key) -> Response:
+        facts = station.teaching.facts(key)
         station.teaching.cancel(key)
         return back_to(f"/models/{quoted(facts['model'])}", "cancelled")
 

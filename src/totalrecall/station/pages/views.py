@@ -2,17 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
-from totalrecall.errors import DataError, NotFoundError, PictureError
+from fastapi import Depends
+
+from totalrecall.errors import NotFoundError, PictureError
 from totalrecall.pictures.loading import picture_size
 from totalrecall.station.drawing import seen_of
-from totalrecall.station.store.records import Filter, Inspection
+from totalrecall.station.store.records import NOT_PRODUCTION, Filter, Inspection
 
 if TYPE_CHECKING:
     from totalrecall.station.station import Station
 
-__all__ = ["LOOKS", "Bar", "Shown", "inspection_of", "is_key", "latest", "shown"]
+__all__ = ["LOOKS", "Bar", "Key", "Shown", "checked_key", "latest", "shown"]
 
 # of each verdict the name of its shape, word and colour in the templates and the style sheet
 LOOKS = {"good": "ok", "defect": "ng", "no verdict": "none", "wrong product": "wrong", "unreadable": "unreadable"}
@@ -20,7 +22,6 @@ _STRIP = 12
 _KEY_LENGTH = 32
 _BAR = 1000  # units of a score bar's length
 _FULL = 2.0  # a bar ends at so many thresholds
-_NOT_OF_THE_LINE = ("golden", "study")  # sources whose pictures the live view does not show
 
 
 @dataclass(frozen=True)
@@ -72,28 +73,25 @@ def latest(station: "Station", model: str | None) -> list[Inspection]:
     """Return the last dozen inspections of a line, the newest first: from memory, or after a start from the history."""
     held = [seen.inspection for seen in station.recent.last(4 * _STRIP, model)]
     found: Sequence[Inspection] = held or station.history.find(Filter(model=model), limit=4 * _STRIP)
-    return [one for one in found if one.source not in _NOT_OF_THE_LINE][:_STRIP]
+    return [one for one in found if one.source not in NOT_PRODUCTION][:_STRIP]
 
 
-def inspection_of(station: "Station", key: str) -> Inspection:
-    """Return an inspection of the history.
+def checked_key(text: str) -> str:
+    """Return a key that came from outside: what has not its form asks no database.
 
     Raises:
-        NotFoundError: there is none of this key.
+        NotFoundError: it has not the form of a key.
     """
-    try:
-        found: Any = station.history.get(key)
-    except DataError:
-        found = None
-    if found is None:
-        raise NotFoundError(f"There is no inspection {key}.")
-    inspection: Inspection = found
-    return inspection
+    if len(text) != _KEY_LENGTH or not all(letter in "0123456789abcdef" for letter in text):
+        raise NotFoundError("There is nothing of that key.")
+    return text
 
 
-def is_key(text: str | None) -> bool:
-    """Tell whether a text has the form of a key."""
-    return text is not None and len(text) == _KEY_LENGTH and all(letter in "0123456789abcdef" for letter in text)
+async def _key(key: str) -> str:
+    return checked_key(key)
+
+
+Key = Annotated[str, Depends(_key)]  # the part {key} of an address
 
 
 def _bar(inspection: Inspection) -> Bar | None:

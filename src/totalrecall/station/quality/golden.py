@@ -126,9 +126,7 @@ class Golden:
             NotFoundError: there is no such inspection, or its picture is not kept.
             ConflictError: nobody has judged it.
         """
-        inspection = self._station.history.get(key)
-        if inspection is None:
-            raise NotFoundError(f"There is no inspection {key}.")
+        inspection = self._station.history.inspection(key)
         if inspection.judgement is None:
             raise ConflictError(f"Inspection {key} must be judged by a person before its picture can be golden.")
         picture = self._station.kept.picture(key)

@@ -117,9 +117,7 @@ class Teaching:
 
     def _checked(self, loaded: "Loaded", key: str, judgement: str) -> tuple[Inspection, bytes]:
         """Return an inspection that can be taught, with its picture."""
-        inspection = self._station.history.get(key)
-        if inspection is None:
-            raise NotFoundError(f"There is no inspection {key}.")
+        inspection = self._station.history.inspection(key)
         if inspection.model != loaded.name:
             raise ConflictError(f"Inspection {key} is of model {inspection.model}, not of {loaded.name}.")
         if inspection.judgement != judgement:

@@ -118,6 +118,15 @@ class History:
         with self._database.read() as connection:
             return _get(connection, key)
 
+    def inspection(self, key: str) -> Inspection:
+        """Return an inspection.
+
+        Raises:
+            NotFoundError: there is none of this key.
+        """
+        with self._database.read() as connection:
+            return _there(connection, key)
+
     def among(self, keys: Sequence[str]) -> list[Inspection]:
         """Return the inspections of some keys, at most a few hundred, in any order; unknown keys are passed over."""
         query = select(*_COLUMNS).where(inspections.c.key.in_(keys))
@@ -327,7 +336,7 @@ def _get(connection: Connection, key: str) -> Inspection | None:
 def _there(connection: Connection, key: str) -> Inspection:
     inspection = _get(connection, key)
     if inspection is None:
-        raise NotFoundError(f"There is no inspection {key!r} in the history.")
+        raise NotFoundError(f"There is no inspection {key[:80]}.")
     return inspection
 
 

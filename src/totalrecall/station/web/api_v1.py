@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from totalrecall.errors import NotFoundError, TotalRecallError
+from totalrecall.errors import TotalRecallError
 from totalrecall.station.access.guard import actor_of
 from totalrecall.station.drawing import overlay_png
 from totalrecall.station.judging.caption import Upload
@@ -150,16 +150,12 @@ def _add_jobs(routes: APIRouter, station: "Station") -> None:
 def _add_inspections(routes: APIRouter, station: "Station") -> None:
     @routes.get("/inspections/{key}", responses=answers(_INSPECTION), summary="One inspection")
     async def inspection_of(key: Annotated[str, _KEY]) -> Response:
-        inspection = await run_in_threadpool(station.history.get, key)
-        if inspection is None:
-            raise NotFoundError(f"There is no inspection {key}.")
+        inspection = await run_in_threadpool(station.history.inspection, key)
         return answer(inspection.to_json())
 
     @routes.get("/inspections/{key}/overlay.png", responses=answers(BINARY, kind="image/png"), summary="Its overlay")
     async def overlay(key: Annotated[str, _KEY]) -> Response:
-        inspection = await run_in_threadpool(station.history.get, key)
-        if inspection is None:
-            raise NotFoundError(f"There is no inspection {key}.")
+        inspection = await run_in_threadpool(station.history.inspection, key)
         png = await run_in_threadpool(overlay_png, station, inspection)
         return Response(png, media_type="image/png")
 
