@@ -127,6 +127,7 @@ def test_a_sqlite_database_is_durable_and_only_this_user_reads_it(tmp_path):
         modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in file.parent.iterdir()}
     assert file.name in modes
     assert set(modes.values()) == {0o600}
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
 
 
 def test_a_postgresql_database_is_durable_whatever_its_server_says(postgresql):

@@ -10,7 +10,7 @@ from tests.parts import stripes
 from tests.striped import good_picture, png, write_parts
 from totalrecall import load_detector
 from totalrecall.errors import DataError, SettingError
-from totalrecall.station.quality.evidence import Criteria, evidence_html, gather_evidence
+from totalrecall.station.quality.evidence import Criteria, gather_evidence, write_evidence
 from totalrecall.station.quality.labelled import read_parts
 from totalrecall.system.files import file_sha256, sha256
 
@@ -21,7 +21,7 @@ def labelled(tmp_path_factory):
     return write_parts(tmp_path_factory.mktemp("labelled"), good=6, dented=5, runs=2)
 
 
-def test_a_sheet_names_what_was_tested_and_judges_by_the_criteria(fitted, labelled):
+def test_a_sheet_names_what_was_tested_and_judges_by_the_criteria(fitted, labelled, tmp_path):
     parts = read_parts(labelled)
     detector = load_detector(fitted)
     alarms = sum(detector.predict(good_picture(at)).verdict != "good" for at in range(6))
@@ -37,7 +37,7 @@ def test_a_sheet_names_what_was_tested_and_judges_by_the_criteria(fitted, labell
     assert facts["threshold"] == detector.threshold_
     assert facts["versions"]["openvino"][0].isdigit()
     assert facts["facts"]["settings"]["false_alarm_rate"] == 0.1
-    page = evidence_html(evidence)
+    page = write_evidence(tmp_path / "sheet.html", evidence).read_text()
     assert "FAILED" in page
     assert evidence.model_sha256 in page
     assert page.count("(score ") == 2 * alarms

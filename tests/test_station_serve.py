@@ -97,7 +97,7 @@ def test_an_address_that_is_taken_is_named(served, place, tmp_path, capsys):
     port = served.address.rpartition(":")[2]
     assert main(["serve", str(place), "--port", port, "--folder", str(tmp_path / "other")]) == 2
     err = capsys.readouterr().err
-    assert f"port {port}" in err
+    assert f" 127.0.0.1:{port}: Address already in use. Stop what uses it, or name another --port." in err
     assert err.count("\n") == 1
 
 
@@ -105,6 +105,7 @@ def test_an_address_that_is_taken_is_named(served, place, tmp_path, capsys):
     ("words", "code", "said"),
     [
         (["--host", "0.0.0.0"], 2, "users add NAME --role engineer --folder /"),
+        (["--host", "no.such.host.invalid"], 2, "no.such.host.invalid:0: "),
         (["--queue", "0"], 2, "--queue must be from 1"),
         (["--database", "mysql+nothing://x"], 2, "database"),
         (["--tls-cert", "none.pem"], 2, "--tls-key"),

@@ -1,6 +1,7 @@
 """The process of a station: a socket, a server, and signals that let it finish what is in flight."""
 
 import contextlib
+import os
 import signal
 import socket
 import warnings
@@ -46,11 +47,12 @@ def listen(settings: StationSettings) -> socket.socket:
     try:
         return socket.create_server((settings.policy.host.strip("[]"), settings.port), family=family, backlog=256)
     except (OSError, OverflowError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or error
+        number = getattr(error, "errno", None) or 0
+        # of a number, since the error's own words repeat the address in Python's form; of a name, by its own words
+        reason = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or error
         raise SettingError(
-            f"Cannot listen on {settings.policy.host} port {settings.port}: {reason}. "
+            f"Cannot listen on {settings.policy.host}:{settings.port}: {reason}. "
             "Stop what uses it, or name another port.",
-            "host",
             "port",
         ) from None
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["CONFIDENCE", "Kappa", "Share", "kappa_of", "kappa_of_table", "share_of"]
+__all__ = ["CONFIDENCE", "Kappa", "Share", "kappa_of", "kappa_of_table", "percent", "share_of"]
 
 CONFIDENCE = 0.95
 _NORMAL = 1.959963984540054  # standard deviations around the mean of a normal variable that hold 95 %
@@ -57,7 +57,7 @@ class Share:
         """Say it: `3 of 60, 5.0 % (1.0 % to 13.9 %)`."""
         if not self.total:
             return "none"
-        return f"{self.count} of {self.total}, {_percent(self.value)} ({_percent(self.low)} to {_percent(self.high)})"
+        return f"{self.count} of {self.total}, {percent(self.value)} ({percent(self.low)} to {percent(self.high)})"
 
 
 def share_of(count: int, total: int) -> Share:
@@ -178,5 +178,6 @@ def _error(shares: npt.NDArray[np.float64], kappa: float, expected: float, total
     return math.sqrt(max(first + second - third, 0.0) / total) / (1 - expected)
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+def percent(share: float) -> str:
+    """Return a share as percent with one digit after the point."""
+    return f"{100 * share:.1f} %" if math.isfinite(share) else "not known"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from totalrecall.errors import DataError, PictureError, SettingError
 from totalrecall.registry import load_detector
 from totalrecall.station.quality.workers import Progress
+from totalrecall.station.store.records import finite
 from totalrecall.system.files import file_sha256, sha256
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def _compared(
         rows.append(row)
     new_rows = [row for row in rows if not row["learnt"]]
     return {
-        "threshold": {"before": _number(before.threshold_), "after": _number(after.threshold_)},
+        "threshold": finite({"before": before.threshold_, "after": after.threshold_}),
         "pictures": len(rows),
         "learnt": len(rows) - len(new_rows),
         "set_sha256": sha256("".join(sorted(f"{row['sha256']} {row['truth']}\n" for row in rows)).encode()),
@@ -114,7 +115,3 @@ def tally(rows: Sequence[dict[str, Any]], version: str) -> dict[str, int]:
         "false_alarms": verdicts["good"].count("defect"),
         "good": len(verdicts["good"]),
     }
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -6,12 +6,11 @@ are left out of the figures and named.
 """
 
 import contextlib
-import math
 import os
 import platform
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -21,18 +20,18 @@ from typing import TYPE_CHECKING, Any
 from totalrecall._version import __version__
 from totalrecall.errors import DataError, PictureError, SettingError
 from totalrecall.registry import load_judge
-from totalrecall.reports.page import number, render, write_page
+from totalrecall.reports.page import number, write_page
 from totalrecall.station.quality.agreement import Share, share_of
-from totalrecall.station.quality.labelled import Part
+from totalrecall.station.quality.labelled import Part, digest_of
+from totalrecall.station.quality.workers import Progress
+from totalrecall.station.store.records import finite
 from totalrecall.system.files import file_sha256, sha256
 from totalrecall.system.text import counted
 
 if TYPE_CHECKING:
     from totalrecall.registry import AnyJudge
 
-__all__ = ["Criteria", "Evidence", "evidence_html", "gather_evidence", "write_evidence"]
-
-Progress = Callable[[str, int, int], None]
+__all__ = ["Criteria", "Evidence", "gather_evidence", "write_evidence"]
 
 _PACKAGES = ("numpy", "openvino", "opencv-python-headless", "safetensors")
 _TEMPLATE = "evidence.html"
@@ -144,7 +143,7 @@ class Evidence:
             "criteria": asdict(self.criteria),
             "false_alarms": self.false_alarms.to_json(),
             "found": self.found.to_json(),
-            "threshold": self.threshold if math.isfinite(self.threshold) else None,
+            "threshold": finite(self.threshold),
             "facts": self.facts,
             "versions": self.versions,
             "machine": self.machine,
@@ -181,7 +180,7 @@ def gather_evidence(
     if file_sha256(path) != digest:
         raise DataError(f"{path} was replaced meanwhile. Run the command again.")
     known = {picture.sha256 for picture in judge.pictures_}
-    given = [(part.truth, str(picture), _digest(picture)) for part in parts for picture in part.pictures]
+    given = [(part.truth, str(picture), digest_of(picture)) for part in parts for picture in part.pictures]
     learnt = [name for _, name, hashed in given if hashed in known]
     counting = [one for one in given if one[2] not in known]
     for truth, what in (("good", "good"), ("defect", "defective")):
@@ -220,11 +219,6 @@ def write_evidence(path: str | Path, evidence: Evidence) -> Path:
         DataError: the folder cannot be made or written.
     """
     return write_page(path, _TEMPLATE, _values(evidence))
-
-
-def evidence_html(evidence: Evidence) -> str:
-    """Return the sheet as a page."""
-    return str(render(_TEMPLATE, _values(evidence)))
 
 
 def _values(evidence: Evidence) -> dict[str, object]:
@@ -314,10 +308,3 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def _digest(picture: Any) -> str:
-    try:
-        return sha256(picture) if isinstance(picture, bytes) else file_sha256(str(picture))
-    except OSError as error:
-        raise PictureError(f"{picture}: it cannot be read: {error.strerror or error}.") from None

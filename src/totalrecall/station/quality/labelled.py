@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from totalrecall.errors import DataError
+from totalrecall.errors import DataError, PictureError
 from totalrecall.pictures.files import PICTURE_SUFFIXES
 from totalrecall.pictures.loading import Source
-from totalrecall.system.files import LARGEST, read_regular
+from totalrecall.system.files import LARGEST, file_sha256, read_regular, sha256
 
-__all__ = ["TRUTHS", "Part", "parse_table", "read_parts"]
+__all__ = ["TRUTHS", "Part", "digest_of", "grouped", "parse_table", "read_parts"]
 
 TRUTHS = ("good", "defect")
 _COLUMNS = ("part", "path", "truth")
@@ -84,7 +84,7 @@ def _of_table(path: Path) -> list[Part]:
     except UnicodeDecodeError:
         raise DataError(f"{path} must be text in UTF-8. Name a folder or a CSV file.") from None
     rows = parse_table(text, path.name)
-    return _grouped([(part, path.parent / name, truth) for part, name, truth in rows], path.name)
+    return grouped([(part, path.parent / name, truth) for part, name, truth in rows], path.name)
 
 
 def parse_table(text: str, name: str = "The table") -> list[tuple[str, str, str]]:
@@ -124,8 +124,12 @@ def parse_table(text: str, name: str = "The table") -> list[tuple[str, str, str]
     return rows
 
 
-def _grouped(rows: Sequence[tuple[str, Source, str]], name: str) -> list[Part]:
+def grouped(rows: Sequence[tuple[str, Source, str]], name: str = "The table") -> list[Part]:
     """Return the parts of lines, whose pictures stay in their order.
+
+    Args:
+        rows: part, picture and truth of each line.
+        name: of the table's file, for messages.
 
     Raises:
         DataError: a part is said to be good and defective.
@@ -137,3 +141,17 @@ def _grouped(rows: Sequence[tuple[str, Source, str]], name: str) -> list[Part]:
             raise DataError(f"{name}: part {part!r} is good in one line and a defect in another.")
         pictures.setdefault(part, []).append(picture)
     return [Part(part, truths[part], tuple(mine)) for part, mine in pictures.items()]
+
+
+def digest_of(picture: Source) -> str:
+    """Return the SHA-256 of a picture's file.
+
+    Raises:
+        PictureError: it cannot be read.
+    """
+    if isinstance(picture, bytes):
+        return sha256(picture)
+    try:
+        return file_sha256(str(picture))
+    except OSError as error:
+        raise PictureError(f"{picture}: it cannot be read: {error.strerror or error}.") from None

@@ -18,7 +18,7 @@ from totalrecall._version import __version__
 from totalrecall.errors import BusyError, ConflictError, DataError, NotFoundError, TotalRecallError
 from totalrecall.pictures.loading import FAILURES
 from totalrecall.station.judging.caption import LONGEST_NAME, Caption, Upload
-from totalrecall.station.quality.labelled import parse_table
+from totalrecall.station.quality.labelled import Part, grouped, parse_table
 from totalrecall.station.quality.study import Gauge, JudgedPart, study_of
 from totalrecall.station.quality.study_page import study_html
 from totalrecall.station.store.records import Actor, Inspection
@@ -48,6 +48,11 @@ class _Run:
     error: str | None = None
     gauge: Gauge | None = None
     facts: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what people are told of it, but the result."""
+        names = ("model", "actor", "state", "done", "total", "error")
+        return {"id": self.key, "at": self.at.isoformat(), **{name: getattr(self, name) for name in names}}
 
 
 class Studies:
@@ -80,10 +85,7 @@ class Studies:
         missing = [name for _, name, _ in rows if name not in pictures]
         if missing:
             raise DataError(f"The table names the picture {missing[0][:200]!r}, which was not sent.")
-        truths: dict[str, str] = {}
-        for part, _, truth in rows:
-            if truths.setdefault(part, truth) != truth:
-                raise DataError(f"Part {part[:200]!r} is good in one line and a defect in another.")
+        parts = grouped(rows)
         run = _Run(secrets.token_hex(16), loaded.name, actor.name, len(rows))
         with self._lock:
             if any(one.state == "running" for one in self._runs.values()):
@@ -92,7 +94,7 @@ class Studies:
             while len(self._runs) > _REMEMBERED:
                 self._runs.popitem(last=False)
             self._thread = threading.Thread(
-                target=self._run, args=(run, rows, pictures), name="station-study", daemon=True
+                target=self._run, args=(run, parts, pictures), name="station-study", daemon=True
             )
             self._thread.start()
         return run.key
@@ -104,13 +106,12 @@ class Studies:
             NotFoundError: there is none of that key.
         """
         run = self._get(key)
-        names = ("model", "actor", "state", "done", "total", "error")
-        result = None if run.gauge is None else run.gauge.to_json()
-        return {"id": key, "at": run.at.isoformat(), **{name: getattr(run, name) for name in names}, "result": result}
+        return {**run.to_json(), "result": None if run.gauge is None else run.gauge.to_json()}
 
     def all(self) -> list[dict[str, Any]]:
         """Return them without results, the newest first."""
-        return [{**self.facts(key), "result": None} for key in reversed(list(self._runs))]
+        with self._lock:
+            return [{**run.to_json(), "result": None} for run in reversed(self._runs.values())]
 
     def page(self, key: str) -> str:
         """Return the page of a study that is done, as HTML.
@@ -142,28 +143,26 @@ class Studies:
             raise NotFoundError(f"There is no study {key}.")
         return run
 
-    def _run(self, run: _Run, rows: Sequence[tuple[str, str, str]], pictures: Mapping[str, bytes]) -> None:
+    def _run(self, run: _Run, parts: Sequence[Part], pictures: Mapping[str, bytes]) -> None:
         try:
-            run.gauge = self._judged(run, rows, pictures)
+            run.gauge = self._judged(run, parts, pictures)
             run.state = "done"
         except TotalRecallError as error:
             run.error, run.state = str(error), "failed"
         except FAILURES as error:
             run.error, run.state = f"unexpected {type(error).__name__}: {str(error)[:300]}", "failed"
 
-    def _judged(self, run: _Run, rows: Sequence[tuple[str, str, str]], pictures: Mapping[str, bytes]) -> Gauge:
-        truths: dict[str, str] = {}
-        seen: dict[str, list[Inspection]] = {}
-        for part, name, truth in rows:
-            truths[part] = truth
-            seen.setdefault(part, []).append(self._inspected(run, name, pictures[name]))
-            run.done += 1
-        every = [one for mine in seen.values() for one in mine]
+    def _judged(self, run: _Run, parts: Sequence[Part], pictures: Mapping[str, bytes]) -> Gauge:
+        inspections = [
+            [self._inspected(run, name, pictures[name]) for name in map(str, part.pictures)] for part in parts
+        ]
+        every = [one for mine in inspections for one in mine]
         if any(one.score is None for one in every):
             raise DataError("A picture of the study got no score.")
         if len({(one.model_sha256, one.threshold) for one in every}) > 1:
             raise DataError("The model or its recipe was changed during the study. Repeat it.")
-        repeated = [part for part, mine in seen.items() if len({one.picture_sha256 for one in mine}) < len(mine)]
+        both = list(zip(parts, inspections, strict=True))
+        repeated = [part.name for part, mine in both if len({one.picture_sha256 for one in mine}) < len(mine)]
         notes = [f"These parts have the same picture in several runs: {listed(repeated, 5)}."] if repeated else []
         first = every[0]
         run.facts = {
@@ -173,12 +172,12 @@ class Studies:
         }
         judged = [
             JudgedPart(
-                part,
-                truths[part],
+                part.name,
+                part.truth,
                 tuple(one.verdict for one in mine),
                 tuple(float(one.score) for one in mine if one.score is not None),
             )
-            for part, mine in seen.items()
+            for part, mine in both
         ]
         return study_of(judged, float("nan") if first.threshold is None else first.threshold, notes=notes)
 
@@ -187,6 +186,8 @@ class Studies:
         while not self._closed:
             if self._station.inspector.waiting == 0:  # the line's pictures go first
                 with contextlib.suppress(BusyError):
-                    return self._station.submit(picture, caption).result()
+                    inspection = self._station.submit(picture, caption).result()
+                    run.done += 1
+                    return inspection
             time.sleep(_PAUSE)
         raise BusyError("The station is stopping.")

@@ -10,25 +10,23 @@ of a person who inspects: effectiveness, miss rate, false alarm rate, and kappa.
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from totalrecall.errors import DataError, PictureError, SettingError
-from totalrecall.pictures.loading import Source
-from totalrecall.station.quality.agreement import Kappa, Share, kappa_of, share_of
-from totalrecall.station.quality.labelled import Part
-from totalrecall.system.files import file_sha256, sha256
+from totalrecall.station.quality.agreement import Kappa, Share, kappa_of, percent, share_of
+from totalrecall.station.quality.labelled import Part, digest_of
+from totalrecall.station.quality.workers import Progress
+from totalrecall.station.store.records import finite
 from totalrecall.system.text import counted, listed
 
 if TYPE_CHECKING:
     from totalrecall.registry import AnyJudge
 
 __all__ = ["Gauge", "JudgedPart", "Rating", "run_study", "study_of"]
-
-Progress = Callable[[str, int, int], None]
 
 _FEWEST_PARTS, _MOST_PARTS = 20, 80  # that a study should have
 _FEWEST_RUNS = 2
@@ -183,7 +181,7 @@ class Gauge:
 
     def sentences(self) -> list[str]:
         """Say what was found, a sentence each."""
-        lines = [f"{rating.name.capitalize()}: {_percent(rating.value)}, {rating.word}." for rating in self.ratings()]
+        lines = [f"{rating.name.capitalize()}: {percent(rating.value)}, {rating.word}." for rating in self.ratings()]
         worst = min((kappa for kappa in self.kappa_of_truth()), key=_value)
         if math.isfinite(worst.value):
             word = "good" if worst.value > _KAPPA_GOOD else "poor" if worst.value < _KAPPA_POOR else "fair"
@@ -205,7 +203,7 @@ class Gauge:
             "good": len(self.of("good")),
             "defects": len(self.of("defect")),
             "runs": self.runs,
-            "threshold": _number(self.threshold),
+            "threshold": finite(self.threshold),
             "steady": self.steady.to_json(),
             "effectiveness": self.effectiveness.to_json(),
             "misses": self.decisions("defect").to_json(),
@@ -214,9 +212,9 @@ class Gauge:
             "parts_rejected": self.parts_wrong("good").to_json(),
             "kappa_of_runs": [{"runs": [one, other], **kappa.to_json()} for one, other, kappa in pairs],
             "kappa_of_truth": [kappa.to_json() for kappa in self.kappa_of_truth()],
-            "repeatability": _number(self.repeatability),
-            "spread_of_good": _number(self.spread_of_good),
-            "ratings": [{"name": one.name, "value": _number(one.value), "word": one.word} for one in self.ratings()],
+            "repeatability": finite(self.repeatability),
+            "spread_of_good": finite(self.spread_of_good),
+            "ratings": [{"name": one.name, "value": finite(one.value), "word": one.word} for one in self.ratings()],
             "sentences": self.sentences(),
             "notes": list(self.notes),
             "results": [
@@ -320,9 +318,8 @@ def _repeated(parts: Sequence[Part], runs: int) -> list[str]:
     """Say where a part has the same picture twice: that repeats nothing."""
     names = []
     for part in parts:
-        digests = [_digest(picture) for picture in part.pictures[:runs]]
-        known = [digest for digest in digests if digest is not None]
-        if len(set(known)) < len(known):
+        digests = [digest_of(picture) for picture in part.pictures[:runs]]
+        if len(set(digests)) < len(digests):
             names.append(part.name)
     if not names:
         return []
@@ -332,20 +329,5 @@ def _repeated(parts: Sequence[Part], runs: int) -> list[str]:
     ]
 
 
-def _digest(picture: Source) -> str | None:
-    try:
-        return sha256(picture) if isinstance(picture, bytes) else file_sha256(str(picture))
-    except OSError:  # said when it is judged
-        return None
-
-
 def _value(kappa: Kappa) -> float:
     return kappa.value if math.isfinite(kappa.value) else math.inf
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %" if math.isfinite(share) else "not known"

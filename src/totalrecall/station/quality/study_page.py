@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from totalrecall.reports.page import number, render, write_page
-from totalrecall.station.quality.agreement import Share
+from totalrecall.station.quality.agreement import Share, percent
 from totalrecall.station.quality.study import Gauge, JudgedPart
 
 __all__ = ["study_html", "write_study"]
@@ -149,8 +149,8 @@ def _cells(share: Share) -> list[str]:
     if not share.total:
         return ["–", "–"]
     return [
-        f"{share.count} of {share.total}, {100 * share.value:.1f} %",
-        f"{100 * share.low:.1f} % to {100 * share.high:.1f} %",
+        f"{share.count} of {share.total}, {percent(share.value)}",
+        f"{percent(share.low)} to {percent(share.high)}",
     ]
 
 

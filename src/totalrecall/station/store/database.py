@@ -152,9 +152,9 @@ class Database:
             raise HistoryError(f"The database {self.place} {what}. Start the station once: totalrecall serve.")
 
     def _make(self, file: Path) -> None:
-        """Make an empty file that only this user may read: hashes of passwords will be in it."""
+        """Make an empty file that only this user may read, and its folder: hashes of passwords will be in it."""
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
+            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))
         except (OSError, ValueError) as error:
             raise HistoryError(
