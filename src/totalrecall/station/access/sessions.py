@@ -8,7 +8,7 @@ from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Connection, Executable, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from totalrecall.station.store import chain, tables
 from totalrecall.station.store.records import Actor
@@ -102,13 +102,13 @@ class Sessions:
             return None
         if now - row.seen_at > _SEEN_EVERY:
             seen = update(tables.sessions).where(tables.sessions.c.digest == digest).values(seen_at=now)
-            self._database.write(partial(_execute, seen))
+            self._database.write(partial(chain.execute_alone, seen))
         return Session(Actor(row.user, row.role), row.expires_at, digest, _csrf(secret))
 
     def end(self, digest: str) -> None:
         """End a session."""
         gone = delete(tables.sessions).where(tables.sessions.c.digest == digest)
-        self._database.write(partial(_execute, gone)).result()
+        self._database.write(partial(chain.execute_alone, gone)).result()
 
 
 def end_sessions(connection: Connection, user: str) -> None:
@@ -171,8 +171,3 @@ def _digest(secret: str) -> str:
 
 def _now() -> datetime:
     return datetime.now(timezone.utc)
-
-
-def _execute(statement: Executable, connection: Connection) -> None:
-    chain.lock(connection)
-    connection.execute(statement)

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Executable, insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from totalrecall.errors import ConflictError, NotFoundError, SettingError
 from totalrecall.station.access.user_names import normal_name
@@ -150,7 +150,7 @@ class Tokens:
             return None
         if token.last_used_at is None or now - token.last_used_at > _USED_EVERY:
             used = update(tables.tokens).where(tables.tokens.c.id == token.key).values(last_used_at=now)
-            self._database.write(partial(_execute, used))
+            self._database.write(partial(chain.execute_alone, used))
         return token
 
 
@@ -164,8 +164,3 @@ def _digest(secret: str) -> str:
 
 def _now() -> datetime:
     return datetime.now(timezone.utc)
-
-
-def _execute(statement: Executable, connection: Connection) -> None:
-    chain.lock(connection)
-    connection.execute(statement)

@@ -31,6 +31,7 @@ class _Watched:
     sha256: str
     monitor: Monitor | None  # None where the model cannot tell
     path: Path
+    read_at: datetime  # when the model was read
     since: int = 0  # pictures since the state was written
     alarms: deque[tuple[datetime, Alarm]] = field(default_factory=lambda: deque(maxlen=_ALARMS))
 
@@ -60,6 +61,9 @@ class DriftWatch:
         if result.conditions is None:
             return []
         with self._lock:
+            known = self._watched.get(loaded.name)
+            if known is not None and known.read_at > loaded.at:
+                return []  # by a model that was replaced while the picture waited
             watched = self._of(loaded)
             if watched.monitor is None:
                 return []
@@ -106,7 +110,7 @@ class DriftWatch:
         watched = self._watched.get(loaded.name)
         if watched is None or watched.sha256 != loaded.sha256:
             path = self._folder / f"{loaded.sha256[:32]}.monitor"
-            watched = self._watched[loaded.name] = _Watched(loaded.sha256, _monitor(loaded, path), path)
+            watched = self._watched[loaded.name] = _Watched(loaded.sha256, _monitor(loaded, path), path, loaded.at)
         return watched
 
     def _save(self, watched: _Watched) -> None:

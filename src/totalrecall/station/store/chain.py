@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, text
+from sqlalchemy import Connection, Executable, insert, select, text
 
 from totalrecall.station.store.records import Actor, finite, storable
 from totalrecall.station.store.tables import trail
 from totalrecall.system.files import sha256
 
-__all__ = ["FIRST", "LOCK", "Entry", "append", "checked", "lock", "row_hash"]
+__all__ = ["FIRST", "LOCK", "Entry", "append", "checked", "execute_alone", "lock", "row_hash"]
 
 FIRST = "0" * 64  # stands for the hash before the first row
 LOCK = 0x7265_6361_6C6C  # "recall": PostgreSQL's advisory lock of the trail and of the migrations
@@ -72,6 +72,12 @@ def lock(connection: Connection) -> None:
     """
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})
+
+
+def execute_alone(statement: Executable, connection: Connection) -> None:
+    """Run a statement after whoever appends, or changes who may do what, has ended."""
+    lock(connection)
+    connection.execute(statement)
 
 
 def append(connection: Connection, actor: Actor, action: str, subject: str, details: Mapping[str, Any]) -> int:

@@ -1,0 +1,52 @@
+"""Drift at the station: a slow disk keeps nobody waiting, and a model that was replaced disturbs no watch."""
+
+import threading
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from tests.striped import good_picture
+from totalrecall.drift.monitor import Monitor
+from totalrecall.station.judging.models import Shelf
+from totalrecall.station.judging.watching import DriftWatch
+
+
+@pytest.fixture
+def loaded(fitted):
+    shelf = Shelf([fitted])
+    yield shelf.get()
+    shelf.close()
+
+
+def test_while_the_state_is_written_it_is_known_who_is_watched(loaded, tmp_path, monkeypatch):
+    watch = DriftWatch(tmp_path)
+    assert watch.watches(loaded)
+    writing, written = threading.Event(), threading.Event()
+
+    def slow(monitor, path):
+        writing.set()
+        assert written.wait(60)
+
+    monkeypatch.setattr(Monitor, "save", slow)
+    closing = threading.Thread(target=watch.close)
+    closing.start()
+    assert writing.wait(60)
+    asking = threading.Thread(target=watch.watches, args=(loaded,), daemon=True)
+    asking.start()
+    asking.join(60)
+    was_answered = not asking.is_alive()
+    written.set()
+    closing.join(60)
+    assert was_answered
+
+
+def test_a_result_of_a_model_that_was_replaced_leaves_the_new_ones_watch_alone(loaded, tmp_path):
+    watch = DriftWatch(tmp_path)
+    new = replace(loaded, sha256="f" * 64, at=loaded.at + timedelta(seconds=1))
+    result = loaded.judge.predict(good_picture(0), conditions=True)
+    watch.observe(loaded, result)
+    watch.observe(new, result)
+    watch.observe(loaded, result)
+    watch.observe(new, result)
+    assert watch.facts(new)["pictures"] == 2
