@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.line_ready import wait_until
 from tests.stations import started
 from tests.striped import defect_picture, good_picture, odd_picture
 from totalrecall import load_detector
@@ -203,6 +204,21 @@ def test_removing_one_leaves_no_file_and_a_row_in_the_trail(station):
         station.golden.remove(one["id"], ANNA)
     with pytest.raises(NotFoundError):
         station.golden.picture(one["id"])
+
+
+def test_a_check_that_cannot_be_done_is_said_and_the_next_one_is_done(station, monkeypatch, caplog):
+    with_pictures(station)
+
+    def broken(picture, caption):
+        raise RuntimeError("out of order")
+
+    monkeypatch.setattr(station, "submit", broken)
+    station.golden.check_soon("part")
+    wait_until(lambda: "The golden check of model part could not be done: out of order" in caplog.text)
+    monkeypatch.undo()
+    assert station.golden.runs("part") == []
+    station.golden.check_soon("part")
+    wait_until(lambda: station.golden.runs("part"))
 
 
 def test_a_model_without_golden_pictures_cannot_be_checked(station):

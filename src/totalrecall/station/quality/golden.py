@@ -9,6 +9,7 @@ right: then the verdict alone counts, and the scores are recorded anew.
 """
 
 import contextlib
+import logging
 import secrets
 import threading
 import time
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, delete, insert, select, update
 
 from totalrecall.errors import BusyError, ConflictError, DataError, NotFoundError, SettingError, TotalRecallError
+from totalrecall.pictures.loading import FAILURES
 from totalrecall.station.judging.caption import LONGEST_NAME, Caption
 from totalrecall.station.store.records import STATION, Actor, Inspection
 from totalrecall.station.store.tables import golden, golden_runs
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EXPECTED", "PICTURES", "SOURCE", "TOLERANCE", "Golden"]
 
+_LOG = logging.getLogger("totalrecall.station")
 EXPECTED = ("defect", "good")
 PICTURES = "golden"  # folder of the pictures, in the station's
 SOURCE = "golden"  # of the inspections
@@ -193,9 +196,7 @@ class Golden:
     def check_all(self) -> None:
         """Check every model that has golden pictures."""
         for loaded in self._station.shelf.all():
-            with contextlib.suppress(TotalRecallError):  # removed meanwhile, or the station stops
-                if self._rows(loaded.name):
-                    self.check(loaded.name)
+            self._check_unasked(loaded.name)
 
     def check_soon(self, model: str) -> None:
         """Check a model in the background, if it has golden pictures."""
@@ -257,11 +258,19 @@ class Golden:
                     return
                 soon, self._soon = sorted(self._soon), set()
             for model in soon:
-                with contextlib.suppress(TotalRecallError):
-                    self.check(model)
+                self._check_unasked(model)
             if self._every > 0 and time.monotonic() >= due:
                 due = time.monotonic() + self._every
                 self.check_all()
+
+    def _check_unasked(self, model: str) -> None:
+        """Check a model that has golden pictures; nobody waits for it, so the log says if that cannot be done."""
+        try:
+            if self._rows(model):
+                self.check(model)
+        except (TotalRecallError, *FAILURES) as error:
+            if not self._closed:
+                _LOG.warning("The golden check of model %s could not be done: %s", model, error)
 
     def _judged(self, model: str, picture: bytes, name: str) -> Inspection:
         return self._station.submit(picture, Caption(model=model, name=name[:LONGEST_NAME], source=SOURCE)).result()
@@ -348,7 +357,7 @@ def _outcome(row: Any, waited: "Future[Inspection]") -> dict[str, Any]:
     facts = {"id": row["key"], "name": row["name"], "expected": row["expected"], "recorded": row["score"]}
     try:
         inspection = waited.result()
-    except TotalRecallError as error:
+    except (TotalRecallError, *FAILURES) as error:
         nothing = {"verdict": None, "score": None, "model_sha256": None, "passed": False}
         return {**facts, **nothing, "why": f"it was not judged: {error}"}
     why = ""
