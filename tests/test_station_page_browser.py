@@ -328,7 +328,7 @@ def test_an_operator_proposes_a_threshold_and_an_engineer_decides(own_station, p
     station, url = own_station
     for name, role in (("Eva", "engineer"), ("Olaf", "operator")):
         station.users.add(name, role, PASSWORD, ANYBODY)
-    inspections = [station.inspect(path.read_bytes(), name=path.name) for path in pictures]
+    inspections = [station.inspect(path.read_bytes(), Caption(name=path.name)) for path in pictures]
     for one in inspections:
         station.history.judge(one.key, "defect", ANYBODY)
     before = station.shelf.get("part").judge.threshold_
