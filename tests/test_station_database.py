@@ -329,6 +329,28 @@ def test_a_lost_server_is_one_line_and_the_writer_goes_on_when_it_is_back(postgr
         assert keys(database) == ["after", "before"]
 
 
+def test_a_server_that_is_lost_within_a_transaction_is_one_line_to_all_who_share_it(postgresql):
+    with Database(postgresql.address()) as database:
+        gate = threading.Event()
+        first = database.write(lambda _: gate.wait(60))
+
+        def lose(connection):
+            connection.execute(text("select pg_terminate_backend(pg_backend_pid())"))
+
+        for together in ([put("a"), lose], [put("a"), lose, put("b")]):
+            promises = [database.write(function) for function in together]
+            gate.set()
+            for promise in promises:
+                with pytest.raises(HistoryError, match="does not answer"):
+                    promise.result()
+            gate.clear()
+            first = database.write(lambda _: gate.wait(60))
+        gate.set()
+        assert first.result()
+        assert database.write(put("after")).result() == 1
+        assert keys(database) == ["after"]
+
+
 def test_nothing_is_acknowledged_into_a_file_that_was_removed_or_replaced(tmp_path):
     file, away = tmp_path / "history.db", tmp_path / "away.db"
     with Database(address_of_file(file)) as database:

@@ -244,7 +244,8 @@ def _run(function: Callable[[Connection], T], connection: Connection) -> tuple[T
             savepoint.rollback()
         except SQLAlchemyError:  # the transaction itself is gone: a full disk, a lost server
             raise error from None
-        if not isinstance(error, Exception):
+        # subtle: SQLAlchemy rolls a lost connection's savepoint back without a word, and fails at whatever comes next
+        if not isinstance(error, Exception) or connection.invalidated:
             raise
         return None, error
     return result, None
