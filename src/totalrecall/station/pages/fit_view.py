@@ -8,6 +8,7 @@ from starlette.concurrency import run_in_threadpool
 
 from totalrecall.errors import NotFoundError, SettingError
 from totalrecall.station.pages.page import Page, actor_of, back_to, go_to
+from totalrecall.station.pages.promises import promise_words
 from totalrecall.station.pages.views import Key
 from totalrecall.station.web.uploads import read_form
 
@@ -39,7 +40,7 @@ def add_fit(routes: APIRouter, page: Page) -> None:
     @routes.get("/fit/{key}")
     def work(request: Request, key: Key) -> Response:
         facts = station.fits.facts(key)
-        values = {"view": "fit", "facts": facts, "key": key}
+        values = {"view": "fit", "facts": facts, "key": key, "promise": _promise(page, request, facts)}
         return page.render_part(request, "fit_work.html", "fit_now.html", values)
 
     @routes.post("/fit/{key}/cancel")
@@ -54,6 +55,15 @@ def add_fit(routes: APIRouter, page: Page) -> None:
         if begin is None:
             raise NotFoundError("There is no such page.")
         return back_to(f"/fit/{begin(key, actor_of(request))}")
+
+
+def _promise(page: Page, request: Request, facts: dict[str, Any]) -> str:
+    """Return in the reader's language what a fitted model's threshold promises; nothing once it is another model."""
+    every = {loaded.name: loaded for loaded in page.station.shelf.all()}
+    loaded, result = every.get(facts["model"]), facts["result"]
+    if facts["what"] != "fit" or result is None or loaded is None or loaded.sha256 != result["sha256"]:
+        return ""
+    return promise_words(loaded.judge.promise_, page.texts(request))
 
 
 def _settings(texts: Mapping[str, str]) -> dict[str, Any]:

@@ -171,15 +171,17 @@ def _told(row: Any) -> dict[str, Any]:
     return {**{name: getattr(row, name) for name in names}, "pairs": pairs}
 
 
-def _short(value: object) -> str:
+def _short(value: object) -> str | bool:
     if value is None:
         return "–"
+    if isinstance(value, bool):
+        return value  # yes or no, in the reader's language
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, (list, dict)):
         if len(value) > _FEW or isinstance(value, dict):
             return f"{len(value)} ×"
-        return ", ".join(map(_short, value)) or "–"
+        return ", ".join(str(_short(one)) for one in value) or "–"
     text = str(value)
     is_hash = len(text) in (32, 64) and all(letter in "0123456789abcdef" for letter in text)
     return f"{text[:12]}…" if is_hash else text

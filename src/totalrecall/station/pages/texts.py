@@ -1,15 +1,18 @@
 """What the page says, in several languages: a dictionary file for each, and which of them a browser asks for.
 
-`texts/en.toml` and its neighbours hold the same keys; a test compares them. Another language is another file.
+`texts/en.toml` and its neighbours hold the same keys; a test compares them. Another language is another file. What the
+library says is in `texts/sentences`; see `sentences`.
 """
 
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
+
+from totalrecall.station.pages.sentences import Sentences
 
 __all__ = ["DEFAULT", "Texts", "languages", "preferred", "texts_of"]
 
@@ -26,10 +29,12 @@ class Texts:
     Attributes:
         language: its code, as in the `lang` attribute of HTML.
         entries: from "view.name" to the text, with {places} for values.
+        library: from the library's English sentences to this language's.
     """
 
     language: str
     entries: Mapping[str, str]
+    library: Mapping[str, str] = field(default_factory=dict)
 
     def __call__(self, key: str, values: Mapping[str, object] | None = None) -> str:
         """Return a text with its values filled in; it is escaped where it is printed.
@@ -55,6 +60,14 @@ class Texts:
         value = 100 * share
         digits = 0 if value >= 10 or value == round(value) else 1 if value >= 1 else 2
         return self._marked(f"{value:.{digits}f}") + "\N{NO-BREAK SPACE}%"
+
+    def sentence(self, text: str) -> str | None:
+        """Return a sentence of the library in this language; None where only its English is known."""
+        return text if self.language == DEFAULT else self._sentences.of(text)
+
+    @cached_property
+    def _sentences(self) -> Sentences:
+        return Sentences(self.library, self._marked)
 
     def _marked(self, number: str) -> str:
         return number.replace(".", self.entries["decimal_mark"])
@@ -91,7 +104,9 @@ def _read(path: Path) -> Texts:
         import tomllib
     else:
         import tomli as tomllib
-    return Texts(path.stem, _flat(tomllib.loads(path.read_text(encoding="utf-8"))))
+    library = path.parent / "sentences" / path.name
+    sentences = tomllib.loads(library.read_text(encoding="utf-8")) if library.is_file() else {}
+    return Texts(path.stem, _flat(tomllib.loads(path.read_text(encoding="utf-8"))), sentences)
 
 
 def _flat(table: Mapping[str, Any], before: str = "") -> dict[str, str]:
