@@ -100,6 +100,7 @@ def test_the_unit_serves_the_models_of_the_folder_that_systemd_makes_for_it():
     assert f"TOTALRECALL_HOME=/var/cache/{settings('CacheDirectory')[0]}" in settings("Environment")[0]
     assert program.startswith("/opt/totalrecall/bin/")
     assert settings("User") == ["totalrecall"]
+    assert settings("Type") == ["notify"]  # as `totalrecall.station.serving` tells it
 
 
 def test_the_container_serves_the_models_of_its_volume():

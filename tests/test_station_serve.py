@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 import signal
+import socket
 import threading
 import time
 
@@ -45,6 +46,19 @@ def test_it_says_where_it_serves_and_stops_at_a_signal(served, picture):
     code, out, err = served.stop()
     assert (code, "Stopped." in out, err) == (0, True, "")
     assert body["id"] in served.inspections()
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no service manager speaks so here")
+def test_a_service_manager_is_told_when_it_serves_and_when_it_ends(place, tmp_path, monkeypatch):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(60)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        with Served(tmp_path / "station", place) as station:
+            assert manager.recv(100) == b"READY=1"
+            assert station.ask("/readyz")[0] == 200
+            assert station.stop()[0] == 0
+            assert manager.recv(100) == b"STOPPING=1"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

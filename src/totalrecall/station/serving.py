@@ -33,8 +33,22 @@ class _Server(uvicorn.Server):
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        _tell_service_manager("READY=1")
+
     def _end(self, number: int, frame: FrameType | None) -> None:
+        _tell_service_manager("STOPPING=1")
         self.handle_exit(number, frame)
+
+
+def _tell_service_manager(state: str) -> None:
+    """Tell systemd, or podman, what it waits for (sd_notify): a message to the socket that it names."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
 
 
 def listen(settings: StationSettings) -> socket.socket:
