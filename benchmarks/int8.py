@@ -3,8 +3,9 @@
     python -m benchmarks.int8 --set bottle --backbone compact
 
 Needs the extra [int8]. Fits without and with 8 bits, as `fit --precision int8` does, and in float32; `kept` says if
-that command keeps them. Each test picture goes through all detectors in turn. Asserted: the backbone takes less time,
-and 8 bits that are kept find at least two thirds of the real defects that the fit without them finds.
+that command keeps them. Each test picture goes through all detectors in turn. On a machine with other work `--untimed`
+leaves the milliseconds empty. Asserted: the backbone takes less time (where it is timed), and 8 bits that are kept find
+at least two thirds of the real defects that the fit without them finds.
 """
 
 import argparse
@@ -28,6 +29,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--set", choices=REAL_SETS, default="bottle")
     parser.add_argument("--backbone", default="compact")
+    parser.add_argument("--untimed", action="store_true", help="leave the milliseconds empty")
     args = parser.parse_args()
     data = open_real_set(args.set)
     backbone = _backbone(args.backbone)
@@ -57,14 +59,14 @@ def main() -> None:
                 "defects": int(labels.sum()),
                 "false_alarms": int((got[labels == 0] > detector.threshold_).sum()),
                 "good": int((labels == 0).sum()),
-                "backbone_milliseconds": 1000 * _alone(detector, data.train[0]),
-                "predict_milliseconds": 1000 * float(np.median(works[one])),
+                "backbone_milliseconds": "" if args.untimed else 1000 * _alone(detector, data.train[0]),
+                "predict_milliseconds": "" if args.untimed else 1000 * float(np.median(works[one])),
                 "graph_megabytes": len(detector.backbone.graph) / 1e6,
                 "risen": compared.risen if one == "int8" else "",
                 "kept": compared.kept if one == "int8" else "",
             }
         )
-    assert rows[2]["backbone_milliseconds"] < rows[0]["backbone_milliseconds"]
+    assert args.untimed or rows[2]["backbone_milliseconds"] < rows[0]["backbone_milliseconds"]
     record("int8", rows)
     assert not compared.kept or 3 * rows[2]["found"] >= 2 * rows[1]["found"], rows
 

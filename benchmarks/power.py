@@ -16,7 +16,8 @@ by four seeds). Each measurement is a line of FOLDER/power.jsonl with all scores
 
 Columns, in percent: `found` and `alarms` at a stated 1 and 5 percent, and what is above the highest score of the good
 pictures that were fitted. `ms` is the median of `predict` on a decoded picture, `ms_ratio` that of its ratio to the
-baseline in turn with it. `source` is the last commit that touched src.
+baseline in turn with it; on a machine with other work `--untimed` leaves both empty. `source` is the last commit that
+touched src.
 
 The answer that is asserted: all pictures are judged and the counts are those of `evaluate`; false alarms at rates that
 ranks can tell of are not over four standard deviations from the stated rate, calibration drawn anew counted in.
@@ -44,6 +45,7 @@ from totalrecall.datasets import DataSet, Sample, open_dataset
 from totalrecall.demo.pictures import KINDS, make_dataset
 from totalrecall.errors import PictureError
 from totalrecall.evaluation.evaluate import Scored, evaluate
+from totalrecall.evaluation.metrics import auroc
 from totalrecall.pictures.loading import read_image
 from totalrecall.registry import detector_class, load_detector
 
@@ -107,7 +109,7 @@ def main() -> None:
             wanted.append(key)
             if args.report or (key in _measured(file) and not args.redo):
                 continue
-            line = measure(task, method, args.out / "baseline")
+            line = measure(task, method, None if args.untimed else args.out / "baseline")
             with file.open("a") as out:
                 out.write(json.dumps(line) + "\n")
             print(_in_a_line(line), flush=True)
@@ -116,6 +118,7 @@ def main() -> None:
     lines = [measured[key] for key in shared]
     rows = _rows(lines)
     _print_table(rows)
+    _print_shift(lines)
     if args.table:
         args.table.write_text(side_by_side(rows, [method.name for method in methods]))
     if not args.trial:
@@ -133,6 +136,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--table", type=Path, help="write the methods side by side as a table in Markdown")
     parser.add_argument("--redo", action="store_true", help="measure again what is measured")
     parser.add_argument("--report", action="store_true", help="measure nothing, print what is measured")
+    parser.add_argument("--untimed", action="store_true", help="leave the milliseconds empty")
     parser.add_argument("--trial", action="store_true", help="print only, add nothing to results/power.csv")
     args = parser.parse_args()
     if args.sets is None:
@@ -199,8 +203,11 @@ def _opened(name: str, seed: int, folder: Path) -> DataSet:
 # ---------------------------------------------------------------------- one measurement
 
 
-def measure(task: Task, method: Method, folder: Path) -> Line:
-    """Fit and test a method, and return what was measured as JSON types; the baseline's models are in the folder."""
+def measure(task: Task, method: Method, folder: Path | None) -> Line:
+    """Fit and test a method, and return what was measured as JSON types.
+
+    The baseline's models are in the folder; without one nothing is timed.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of odd pictures among the good ones: they are part of the sets
         began = time.perf_counter()
@@ -213,7 +220,7 @@ def measure(task: Task, method: Method, folder: Path) -> Line:
             scores[sample.label].append(float(outcome.score))
 
         evaluation = evaluate(detector, task.data.test, seen_only=method.seen_only, heard=hear)
-        milliseconds, ratio = _pace(task, method, detector, folder)
+        milliseconds, ratio = (math.nan, math.nan) if folder is None else _pace(task, method, detector, folder)
     good, bad = np.array(scores[0]), np.array(scores[1])
     assert (evaluation.good, evaluation.defects, evaluation.bad) == (len(good), len(bad), ())
     assert len(good) + len(bad) == len(task.data.test)
@@ -376,8 +383,12 @@ def _mean_row(title: str, rows: Sequence[Line]) -> Line:
     return {**blank, "set": f"{title} ({len(rows)})", **named, **figures}
 
 
-def _in_a_line(line: Line) -> str:
+def _title(line: Line) -> str:
     few = "" if line["shots"] is None else f" {line['shots']} pictures"
+    return f"{line['set']} {line['seed']}{few} {line['method']}"
+
+
+def _in_a_line(line: Line) -> str:
     verdicts = ", ".join(
         f"{float(rate):.0%}: {cell['found']} of {line['defects']} found, {cell['alarms']} alarms of {line['good']}"
         for rate, cell in line["rates"].items()
@@ -388,7 +399,7 @@ def _in_a_line(line: Line) -> str:
         for name, title in (("image_auroc", "AUROC"), ("pixel_auroc", "pixel"), ("aupro", "AUPRO"))
     )
     return (
-        f"{line['set']} {line['seed']}{few} {line['method']}: {verdicts or 'no threshold'}; {ranking}; "
+        f"{_title(line)}: {verdicts or 'no threshold'}; {ranking}; "
         f"{line['ms']:.1f} ms, {line['ms_ratio']:.2f} of {BASELINE}; fit {line['fit_s']:.0f} s"
     )
 
@@ -399,6 +410,18 @@ def _print_table(rows: Sequence[Line]) -> None:
     widths = [max(len(cells[at]) for cells in table) for at in range(len(columns))]
     for cells in table:
         print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
+
+
+def _print_shift(lines: Sequence[Line]) -> None:
+    """Print how often a good test picture scores above a good one of the fit by a bank without it.
+
+    That is 50 % but for chance where both are drawn alike. Above it, no threshold that the latter set keeps its rate.
+    """
+    for line in lines:
+        fitted, tested = line["scores"]["calibration"], line["scores"]["good"]
+        if fitted:
+            share = auroc([0] * len(fitted) + [1] * len(tested), [*fitted, *tested])
+            print(f"{_title(line)}: {share:.0%} of good test pictures above fitted ones")
 
 
 def side_by_side(rows: Sequence[Line], methods: Sequence[str]) -> str:
