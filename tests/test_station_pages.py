@@ -52,7 +52,7 @@ def text_of(answer):
 
 
 VIEWS = (
-    "/", "/judge", "/threshold", "/history", "/drift", "/models", "/models/part", "/fit", "/study", "/recipes",
+    "/", "/judge", "/threshold", "/history", "/drift", "/models", "/models/part", "/models/part/evidence", "/fit", "/study", "/recipes",
     "/trail?verify=true", "/users", "/login",
 )  # fmt: skip
 
@@ -477,3 +477,43 @@ def test_the_login_page_says_what_was_wrong_and_keeps_where_one_wanted_to_go(run
     assert 'name="next" value="/history?verdict=defect"' in page
     assert 'name="next" value="/"' in client.get("/login?next=//evil.example").text
     assert "Try again in 30 s." in client.get("/login?problem=wait&seconds=30").text
+
+
+def test_an_evidence_sheet_is_made_of_the_pictures_whose_truth_is_known(tuned, pictures):
+    station, client = tuned
+    for path in pictures:
+        inspection = station.inspect(path.read_bytes(), Caption(name=f"{NASTY}{path.name}"))
+        station.history.judge(inspection.key, "fine" if "good" in path.parts else "defect", ANYBODY)
+    answer = client.post("/models/part/evidence", data={"false_alarms": "100", "found": "0"})
+    key = answer.headers["location"].removeprefix("/evidence/")
+    station.sheets.wait(key, 60)
+    facts = station.sheets.facts(key)
+    assert (facts["state"], facts["error"]) == ("done", None)
+    sheet = facts["result"]
+    assert sheet["passed"]
+    assert sheet["model_sha256"] == station.shelf.get("part").sha256
+    assert sorted(one["name"] for one in sheet["pictures"]) == sorted(f"{NASTY}{path.name}" for path in pictures)
+    page = client.get(f"/evidence/{key}")
+    assert "The criteria are met" in page.text
+    assert sheet["pictures_sha256"] in page.text
+    assert "<script>alert" not in page.text
+    saved = client.get(f"/evidence/{key}/page.html")
+    assert saved.headers["content-disposition"].startswith("attachment")
+    assert "PASSED" in saved.text
+    assert "<script>alert" not in saved.text
+    assert f'href="/evidence/{key}"' in client.get("/models/part/evidence").text
+    assert 'href="/models/part/evidence"' in client.get("/models/part").text
+    row = station.trail.rows(limit=1)[0]
+    assert (row.action, row.subject, '"passed":true' in row.details.replace(" ", "")) == ("evidence", "part", True)
+
+
+def test_an_evidence_sheet_without_pictures_says_what_is_missing(tuned):
+    station, client = tuned
+    key = client.post("/models/part/evidence", data={"false_alarms": "2", "found": "95"}).headers["location"][10:]
+    station.sheets.wait(key, 60)
+    page = client.get(f"/evidence/{key}", headers={"Accept-Language": "de"}).text
+    assert "Ein Nachweis braucht gute und fehlerhafte Bilder" in page
+    assert client.get(f"/evidence/{key}/page.html").status_code == 404
+    assert client.get("/evidence/" + "0" * 32).status_code == 404
+    for wrong in ("-1", "101", "nan", "many"):
+        assert client.post("/models/part/evidence", data={"false_alarms": wrong, "found": "95"}).status_code == 422

@@ -29,6 +29,7 @@ from totalrecall.station.judging.watching import DriftWatch
 from totalrecall.station.quality.fitting import Fits, models_of
 from totalrecall.station.quality.golden import Golden
 from totalrecall.station.quality.recipes import Recipe, Recipes
+from totalrecall.station.quality.sheets import Sheets
 from totalrecall.station.quality.studies import Studies
 from totalrecall.station.quality.teaching import Teaching
 from totalrecall.station.settings import StationSettings
@@ -142,6 +143,8 @@ class Station:
             opened.callback(self.fits.close)
             self.studies = Studies(self)
             opened.callback(self.studies.close)
+            self.sheets = Sheets(self)
+            opened.callback(self.sheets.close)
             self._closing = opened.pop_all()
         self.shelf.watch(settings.watch_seconds)
         self.ready = threading.Event()

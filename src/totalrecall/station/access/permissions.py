@@ -79,6 +79,9 @@ PERMISSIONS: dict[tuple[str, str], frozenset[str]] = {
     ("GET", "/study"): _PERSON,
     ("GET", "/study/{key}"): _PERSON,
     ("GET", "/study/{key}/page.html"): _PERSON,
+    ("GET", "/models/{name}/evidence"): _PERSON,
+    ("GET", "/evidence/{key}"): _PERSON,
+    ("GET", "/evidence/{key}/page.html"): _PERSON,
     ("GET", "/trail"): _AUDIT,
     # the page: what is done by whoever stands at the line
     ("POST", "/live/inspect"): _JUDGE,
@@ -109,6 +112,7 @@ PERMISSIONS: dict[tuple[str, str], frozenset[str]] = {
     ("POST", "/fit/{key}/cancel"): _ENGINEER,
     ("POST", "/fit/{key}/{what}"): _ENGINEER,
     ("POST", "/study"): _ENGINEER,
+    ("POST", "/models/{name}/evidence"): _ENGINEER,
     ("GET", "/users"): _ENGINEER,
     ("POST", "/users"): _ENGINEER,
     ("POST", "/users/change"): _ENGINEER,

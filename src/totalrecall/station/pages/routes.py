@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from fastapi import APIRouter, FastAPI, Request, Response
 
 from totalrecall.errors import NotFoundError
+from totalrecall.station.pages.evidence_view import add_evidence
 from totalrecall.station.pages.fit_view import add_fit
 from totalrecall.station.pages.judging import add_judging
 from totalrecall.station.pages.live import add_live, add_pictures
@@ -55,6 +56,7 @@ def router(page: Page, logins: "Logins") -> APIRouter:
     add_recipes(routes, page)
     add_fit(routes, page)
     add_study(routes, page)
+    add_evidence(routes, page)
     add_trail(routes, page)
     add_users(routes, page, logins)
     add_login(routes, page)

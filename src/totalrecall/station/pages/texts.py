@@ -53,6 +53,12 @@ class Texts:
             return f"{value:.0f}"  # subtle: the format g would write 1000 in two digits as 1e+03
         return self._marked(f"{value:.{digits}g}" if 1e-4 <= abs(value) < 1e6 or value == 0 else f"{value:.2e}")
 
+    def score(self, value: float | None) -> str:
+        """Return a score or a threshold in four digits, zeros at its end too: so those of a column can be compared."""
+        if value is None or not 1e-3 <= abs(value) < 1e4:
+            return self.number(value, 4)
+        return self._marked(f"{value:#.4g}".removesuffix("."))
+
     def percent(self, share: float | None) -> str:
         """Return a share as percent, with as many digits as it needs."""
         if share is None or share != share:

@@ -3,5 +3,6 @@
 In reading order: `services` (the station as these see it), `workers` (long work in child processes), `teaching` and
 `comparing` (judged pictures to an approved version), `golden` (known pictures come out as recorded), `recipes`
 (products), `fitting` (models from uploaded pictures), `labelled` (parts whose truth is known), `agreement` (shares and
-kappa), `study`, `study_page` and `studies` (gauge studies), `evidence` (the sheet of a model).
+kappa), `study`, `study_page` and `studies` (gauge studies), `known` (the station's pictures whose truth is known),
+`evidence` and `sheets` (the evidence sheet of a model).
 """

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from totalrecall._version import __version__
 from totalrecall.errors import DataError, PictureError, SettingError
 from totalrecall.registry import load_judge
-from totalrecall.reports.page import number, write_page
+from totalrecall.reports.page import number, render, write_page
 from totalrecall.station.quality.agreement import Share, share_of
 from totalrecall.station.quality.labelled import Part, digest_of
 from totalrecall.station.quality.workers import Progress
@@ -31,7 +31,7 @@ from totalrecall.system.text import counted
 if TYPE_CHECKING:
     from totalrecall.registry import AnyJudge
 
-__all__ = ["Criteria", "Evidence", "gather_evidence", "write_evidence"]
+__all__ = ["Criteria", "Evidence", "evidence_html", "gather_evidence", "write_evidence"]
 
 _PACKAGES = ("numpy", "openvino", "opencv-python-headless", "safetensors")
 _TEMPLATE = "evidence.html"
@@ -219,6 +219,11 @@ def write_evidence(path: str | Path, evidence: Evidence) -> Path:
         DataError: the folder cannot be made or written.
     """
     return write_page(path, _TEMPLATE, _values(evidence))
+
+
+def evidence_html(evidence: Evidence) -> str:
+    """Return the sheet as a page."""
+    return str(render(_TEMPLATE, _values(evidence)))
 
 
 def _values(evidence: Evidence) -> dict[str, object]:

@@ -21,10 +21,10 @@ from sqlalchemy import Connection, insert, select, update
 from totalrecall.errors import ConflictError, DataError, NotFoundError, SettingError, TotalRecallError
 from totalrecall.registry import is_exported
 from totalrecall.station.quality import comparing
-from totalrecall.station.quality.golden import PICTURES as GOLDEN_PICTURES
+from totalrecall.station.quality.known import known_pictures
 from totalrecall.station.quality.workers import Work, Workers
-from totalrecall.station.store.records import STATION, Actor, Filter, Inspection, storable
-from totalrecall.station.store.tables import golden, proposals
+from totalrecall.station.store.records import STATION, Actor, Inspection, storable
+from totalrecall.station.store.tables import proposals
 from totalrecall.system.files import atomic_write, exclusive, sha256, write_atomically
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Teaching"]
 
-_MOST_JUDGED = 500  # pictures of the frozen set beside the golden ones, the last that were inspected
 _MOST_TAUGHT = 200  # pictures of one proposal
 _LEARNS = ("patchcore", "joined")
 _BEFORE_KEPT = 10  # files of approved proposals of a model
@@ -156,40 +155,9 @@ class Teaching:
             "folder": str(files.work.absolute()),
             "what": what,
             "pictures": names,
-            "frozen": self._frozen(loaded.name, files.work),
+            "frozen": known_pictures(self._station, loaded.name, files.work),
             "running": dict(self._station.settings.running),
         }
-
-    def _frozen(self, model: str, folder: Path) -> list[dict[str, Any]]:
-        """Return the pictures whose truth is known: the golden ones, then the judged ones that are kept."""
-        rows: dict[str, dict[str, Any]] = {}
-        with self._station.database.read() as connection:
-            of_model = select(golden).where(golden.c.model == model).order_by(golden.c.id)
-            for one in connection.execute(of_model).mappings():
-                path = self._station.settings.folder / GOLDEN_PICTURES / f"{one['key']}.picture"
-                if path.is_file():
-                    facts = {"from": "golden", "id": one["key"], "name": one["name"], "truth": one["expected"]}
-                    rows[one["picture_sha256"]] = {
-                        **facts,
-                        "sha256": one["picture_sha256"],
-                        "file": str(path.absolute()),
-                    }
-        judged = [
-            inspection
-            for judgement in ("defect", "fine")
-            for inspection in self._station.history.find(Filter(model=model, judgement=judgement), limit=_MOST_JUDGED)
-            if inspection.kept
-        ]
-        for inspection in sorted(judged, key=lambda one: one.at, reverse=True)[:_MOST_JUDGED]:
-            picture = self._station.kept.picture(inspection.key)
-            if picture is None or inspection.picture_sha256 in rows:
-                continue
-            path = folder / f"frozen-{inspection.key}"
-            path.write_bytes(picture)
-            facts = {"from": "judged", "id": inspection.key, "name": inspection.name}
-            facts |= {"truth": "good" if inspection.judgement == "fine" else "defect", "file": path.name}
-            rows[inspection.picture_sha256] = {**facts, "sha256": inspection.picture_sha256}
-        return list(rows.values())
 
     def _made(
         self,

@@ -19,6 +19,7 @@
     if (event.target.matches("[data-heat]")) { heat = { share: Number(event.target.value), on: true }; showHeat(); }
   });
   document.addEventListener("click", event => {
+    if (event.target.closest("[data-print]")) window.print();
     if (event.target.closest("[data-heat-toggle]")) { heat.on = !heat.on; showHeat(); }
   });
 
