@@ -69,7 +69,7 @@ def test_an_audit_and_a_capability_study_of_the_pictures(station, uploads):
     assert audit["state"] == "done", audit
     assert audit["result"]["pictures"] == 25
     worst = audit["result"]["worst"][0]
-    assert (worst["name"], worst["stands_out"]) == ("0024 dirty.png", True)
+    assert (worst["name"], worst["stands_out"]) == ("dirty.png", True)
     capability = finished(station, station.fits.begin_capability(key, ANNA))
     assert capability["state"] == "done", capability
     assert capability["result"]["sentences"]

@@ -52,7 +52,8 @@ def text_of(answer):
 
 
 VIEWS = (
-    "/", "/judge", "/threshold", "/history", "/drift", "/models", "/models/part", "/models/part/evidence", "/fit", "/study", "/recipes",
+    "/", "/judge", "/threshold", "/history", "/drift", "/models", "/models/part", "/models/part/evidence",
+    "/fit", "/study", "/recipes",
     "/trail?verify=true", "/users", "/login",
 )  # fmt: skip
 

@@ -183,7 +183,8 @@ def german(model, parts, tmp_path):
 # words that stand in every second English sentence, and in no German one
 ENGLISH = re.compile(r"\b(the|and|were|must|not|has|have|there|with|which|pictures?|passed|failed|expected)\b")
 VIEWS = (
-    "/", "/judge", "/threshold", "/history", "/drift", "/models", "/models/part", "/models/part/evidence", "/fit", "/study", "/recipes",
+    "/", "/judge", "/threshold", "/history", "/drift", "/models", "/models/part", "/models/part/evidence",
+    "/fit", "/study", "/recipes",
     "/trail?verify=true", "/users", "/login", "/threshold/compare?model=part&score=2",
 )  # fmt: skip
 

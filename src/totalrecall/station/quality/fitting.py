@@ -255,6 +255,11 @@ def _pictures(arguments: dict[str, Any]) -> list[str]:
     return sorted(path.name for path in Path().iterdir())
 
 
+def _sent_name(name: str) -> str:
+    """Return what a picture was called when it was sent, without our number before it."""
+    return name.partition(" ")[2]
+
+
 def _fit(arguments: dict[str, Any], progress: Progress) -> dict[str, Any]:
     """Fit and save a model."""
     from totalrecall.patchcore.detector import PatchCore
@@ -290,7 +295,7 @@ def _audit(arguments: dict[str, Any], progress: Progress) -> dict[str, Any]:
         seen = audit(names, progress=progress)
     shown = [
         {
-            "name": one.entry.path,
+            "name": _sent_name(one.entry.path),
             "level": one.entry.level,
             "stands_out": one.entry.stands_out,
             "reason": one.reason,
@@ -303,7 +308,7 @@ def _audit(arguments: dict[str, Any], progress: Progress) -> dict[str, Any]:
         "outliers": len(seen.outliers),
         "parts": seen.parts,
         "worst": shown,
-        "duplicates": [list(group.paths) for group in seen.duplicates],
+        "duplicates": [list(map(_sent_name, group.paths)) for group in seen.duplicates],
         "skipped": [str(error) for error in seen.skipped],
     }
 
