@@ -196,7 +196,7 @@ def test_too_few_pictures_and_the_same_picture_twice_are_said(fitted, gauge_part
                 shutil.copy(part / "0.png", copied / truth / part.name / f"{run}.png")
     study = run_study(detector, read_parts(copied))
     assert study.repeatability == pytest.approx(0, abs=1e-6)
-    assert any("4 parts of the 4 have the same picture in several runs" in note for note in study.notes)
+    assert any("4 of 4 parts have the same picture in several runs" in note for note in study.notes)
 
 
 def test_a_picture_that_cannot_be_read_ends_the_study(fitted, gauge_parts, tmp_path):

@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, BinaryIO
 
 from totalrecall.cli.common import check_target, complain, emit
@@ -10,7 +9,6 @@ from totalrecall.cli.paths import OUTPUT
 from totalrecall.cli.station_options import add_database_options, open_database
 from totalrecall.cli.station_quality import add_quality_parsers
 from totalrecall.cli.station_users import add_parsers
-from totalrecall.errors import SettingError
 from totalrecall.system.files import refuse_overwriting, write_atomically
 from totalrecall.system.text import counted, listed, printable
 
@@ -127,25 +125,13 @@ def run_csv(args: argparse.Namespace) -> int:
 
 
 def _filter(args: argparse.Namespace) -> "Filter":
-    from totalrecall.station.store.records import Filter
+    from totalrecall.station.store.records import Filter, typed_time
 
     return Filter(
         model=args.model,
         verdict=args.verdict,
         judgement=args.judgement,
         serial=args.serial,
-        since=_time("--since", args.since),
-        until=_time("--until", args.until),
+        since=None if args.since is None else typed_time("--since", args.since),
+        until=None if args.until is None else typed_time("--until", args.until),
     )
-
-
-def _time(option: str, text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        time = datetime.fromisoformat(text.replace("Z", "+00:00"))  # Python 3.10 knows no Z
-    except ValueError:
-        raise SettingError(
-            f"{option} must be a time such as 2026-11-29 or 2026-11-29T16:00+01:00, got {text!r}."
-        ) from None
-    return time if time.tzinfo is not None else time.replace(tzinfo=timezone.utc)

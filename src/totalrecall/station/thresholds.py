@@ -15,6 +15,7 @@ from totalrecall.detectors.model_file import read_artifact, read_header, write_a
 from totalrecall.detectors.model_schema import check_layout_if_known
 from totalrecall.errors import ConflictError, SettingError
 from totalrecall.registry import is_exported, load_detector
+from totalrecall.station.store.records import iso
 from totalrecall.system.files import exclusive
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def propose_threshold(
     if threshold is not None and not (np.isfinite(threshold) and threshold > 0):
         raise SettingError(f"A threshold must be a number over 0, got {threshold:g}.")
     facts = {"threshold": threshold, "false_alarm_rate": rate}
-    proposal = {**facts, "by": actor.name, "at": datetime.now(timezone.utc).isoformat(), "sha256": loaded.sha256}
+    proposal = {**facts, "by": actor.name, "at": iso(datetime.now(timezone.utc)), "sha256": loaded.sha256}
 
     def told(connection: Connection) -> None:
         station.trail.append_in(connection, actor, "threshold proposed", loaded.name, facts)

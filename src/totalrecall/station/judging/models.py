@@ -17,6 +17,7 @@ import numpy as np
 
 from totalrecall.errors import ModelFileError, NotFoundError, SettingError, TotalRecallError
 from totalrecall.registry import load_judge
+from totalrecall.station.store.records import iso
 from totalrecall.system.files import file_sha256
 from totalrecall.system.text import listed
 
@@ -59,7 +60,7 @@ class Loaded:
             "threshold": threshold if np.isfinite(threshold) else None,
             "promise": judge.promise_.in_words(),
             "training_pictures": len(judge.pictures_),
-            "loaded_at": self.at.isoformat(),
+            "loaded_at": iso(self.at),
         }
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from totalrecall.drift.monitor import Alarm, Monitor
 from totalrecall.errors import DataError, SettingError
 from totalrecall.registry import is_exported
+from totalrecall.station.store.records import iso
 
 if TYPE_CHECKING:
     from totalrecall.scoring import Result
@@ -86,7 +87,7 @@ class DriftWatch:
                 "words": watched.monitor.words(),
                 "pictures": watched.monitor.pictures,
                 "alarms": [
-                    {"at": at.isoformat(), "words": alarm.words, "measure": alarm.measure, "picture": alarm.path}
+                    {"at": iso(at), "words": alarm.words, "measure": alarm.measure, "picture": alarm.path}
                     for at, alarm in reversed(watched.alarms)
                 ],
             }

@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 from totalrecall.errors import SettingError
 from totalrecall.station.pages.page import Page, actor_of, back_to
 from totalrecall.station.pages.views import Key, checked_key, shown
-from totalrecall.station.store.records import JUDGEMENTS, VERDICTS, Filter
+from totalrecall.station.store.records import JUDGEMENTS, VERDICTS, Filter, typed_time
 
 if TYPE_CHECKING:
     from totalrecall.station.station import Station
@@ -43,7 +43,7 @@ class Asked:
         Raises:
             SettingError: a value is none of those that are allowed.
         """
-        since = _time("since", self.since)
+        since = typed_time("since", self.since) if self.since.strip() else None
         if self.span:
             if self.span not in _SPANS:
                 raise SettingError(f"span must be one of {', '.join(_SPANS)}, got {self.span!r}.")
@@ -55,7 +55,7 @@ class Asked:
             serial=self.serial.strip() or None,
             text=self.text.strip() or None,
             since=since,
-            until=_time("until", self.until),
+            until=typed_time("until", self.until) if self.until.strip() else None,
         )
 
     def query(self, *, before: str | None = None) -> str:
@@ -160,21 +160,6 @@ def _hours(station: "Station", model: str) -> list[dict[str, Any]]:
         rejects = total - verdicts.get("good", 0)
         columns.append({"at": at, "total": total, "rejects": rejects, "share": rejects / total if total else 0.0})
     return columns
-
-
-def _time(name: str, text: str) -> datetime | None:
-    """Return a time as a browser's field gives it, or as ISO 8601; without a zone it is UTC.
-
-    Raises:
-        SettingError: it is no time.
-    """
-    if not text.strip():
-        return None
-    try:
-        time = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
-    except ValueError:
-        raise SettingError(f"{name} must be a time such as 2026-11-29T06:00, got {text!r}.", name) from None
-    return time.replace(tzinfo=timezone.utc) if time.tzinfo is None else time
 
 
 def _encoded(lines: Iterator[str]) -> Iterator[bytes]:

@@ -24,7 +24,7 @@ from totalrecall.reports.page import number, render, write_page
 from totalrecall.station.quality.agreement import Share, share_of
 from totalrecall.station.quality.labelled import Part, digest_of
 from totalrecall.station.quality.workers import Progress
-from totalrecall.station.store.records import finite
+from totalrecall.station.store.records import finite, iso
 from totalrecall.system.files import file_sha256, sha256
 from totalrecall.system.text import counted
 
@@ -123,7 +123,7 @@ class Evidence:
         limits = self.criteria
         lines = [
             f"False alarms: {self.false_alarms.in_words()}; allowed are {100 * limits.max_false_alarms:g} %.",
-            f"Found: {self.found.in_words()} defects; at least {100 * limits.min_found:g} % must be.",
+            f"Defects found: {self.found.in_words()}; at least {100 * limits.min_found:g} % must be.",
             "In brackets: 95 % interval of Clopper and Pearson. The criteria are compared with what was counted.",
         ]
         if self.learnt:
@@ -139,7 +139,7 @@ class Evidence:
             "model": self.model,
             "model_sha256": self.model_sha256,
             "pictures_sha256": self.pictures_sha256,
-            "at": self.at.isoformat(),
+            "at": iso(self.at),
             "criteria": asdict(self.criteria),
             "false_alarms": self.false_alarms.to_json(),
             "found": self.found.to_json(),

@@ -23,7 +23,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from totalrecall.errors import BusyError, ConflictError, DataError, NotFoundError, SettingError, TotalRecallError
 from totalrecall.pictures.loading import FAILURES
 from totalrecall.station.judging.caption import LONGEST_NAME, Caption
-from totalrecall.station.store.records import STATION, Actor, Inspection
+from totalrecall.station.store.records import STATION, Actor, Inspection, iso
 from totalrecall.station.store.tables import golden, golden_runs
 from totalrecall.system.files import atomic_write, sha256
 from totalrecall.system.text import counted, listed
@@ -393,9 +393,9 @@ def _words(model: str, outcomes: Sequence[dict[str, Any]], renewed: int) -> str:
 
 def _told(row: Any) -> dict[str, Any]:
     names = ("model", "name", "picture_sha256", "expected", "score", "model_sha256", "added_by")
-    return {"id": row["key"], **{name: row[name] for name in names}, "added_at": row["added_at"].isoformat()}
+    return {"id": row["key"], **{name: row[name] for name in names}, "added_at": iso(row["added_at"])}
 
 
 def _run_told(row: Any) -> dict[str, Any]:
     names = ("id", "model", "model_sha256", "passed", "actor")
-    return {**{name: row[name] for name in names}, "at": row["at"].isoformat(), **row["details"]}
+    return {**{name: row[name] for name in names}, "at": iso(row["at"]), **row["details"]}

@@ -21,7 +21,7 @@ from totalrecall.station.judging.caption import LONGEST_NAME, Caption, Upload
 from totalrecall.station.quality.labelled import Part, grouped, parse_table
 from totalrecall.station.quality.study import Gauge, JudgedPart, study_of
 from totalrecall.station.quality.study_page import study_html
-from totalrecall.station.store.records import Actor, Inspection
+from totalrecall.station.store.records import Actor, Inspection, iso
 from totalrecall.system.text import listed
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class _Run:
     def to_json(self) -> dict[str, Any]:
         """Return what people are told of it, but the result."""
         names = ("model", "actor", "state", "done", "total", "error")
-        return {"id": self.key, "at": self.at.isoformat(), **{name: getattr(self, name) for name in names}}
+        return {"id": self.key, "at": iso(self.at), **{name: getattr(self, name) for name in names}}
 
 
 class Studies:

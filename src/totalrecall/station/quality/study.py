@@ -187,7 +187,7 @@ class Gauge:
             word = "good" if worst.value > _KAPPA_GOOD else "poor" if worst.value < _KAPPA_POOR else "fair"
             lines.append(f"Agreement with the truth beyond chance, in the worst run: kappa {worst.in_words()}, {word}.")
         if self.runs > 1:
-            lines.append(f"Same verdict in all {self.runs} runs: {self.steady.in_words()} parts.")
+            lines.append(f"Parts with the same verdict in all {self.runs} runs: {self.steady.in_words()}.")
             share = self.repeatability / self.spread_of_good if self.spread_of_good else math.nan
             beside = (
                 f", {share:.0%} of the spread between good parts".replace("%", " %") if math.isfinite(share) else ""
@@ -324,8 +324,8 @@ def _repeated(parts: Sequence[Part], runs: int) -> list[str]:
     if not names:
         return []
     return [
-        f"{counted(len(names), 'part')} of the {len(parts)} have the same picture in several runs, which says nothing "
-        f"of repeatability: {listed(names, _NAMED)}."
+        f"{len(names)} of {counted(len(parts), 'part')} have the same picture in several runs, which says nothing of "
+        f"repeatability: {listed(names, _NAMED)}."
     ]
 
 

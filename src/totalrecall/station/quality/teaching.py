@@ -23,7 +23,7 @@ from totalrecall.registry import is_exported
 from totalrecall.station.quality import comparing
 from totalrecall.station.quality.known import known_pictures
 from totalrecall.station.quality.workers import Work, Workers
-from totalrecall.station.store.records import STATION, Actor, Inspection, storable
+from totalrecall.station.store.records import STATION, Actor, Inspection, iso, storable
 from totalrecall.station.store.tables import proposals
 from totalrecall.system.files import atomic_write, exclusive, sha256, write_atomically
 
@@ -243,12 +243,12 @@ class Teaching:
         return {
             "id": row["key"],
             **{name: row[name] for name in ("model", "actor", "state", "base_sha256", "sha256", "pictures")},
-            "at": row["at"].isoformat(),
+            "at": iso(row["at"]),
             "what": what,
             "lines": lines,
             "comparison": comparison,
             "decided_by": row["decided_by"],
-            "decided_at": None if row["decided_at"] is None else row["decided_at"].isoformat(),
+            "decided_at": None if row["decided_at"] is None else iso(row["decided_at"]),
         }
 
     # ------------------------------------------------------------------ deciding

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 
 from totalrecall.errors import ConflictError, NotFoundError, TotalRecallError
 from totalrecall.pictures.loading import FAILURES
+from totalrecall.station.store.records import iso
 
 __all__ = ["Progress", "Task", "Work", "Workers"]
 
@@ -59,7 +60,7 @@ class Work:
     def to_json(self) -> dict[str, Any]:
         """Return what people are told of it, but the result."""
         names = ("what", "model", "actor", "step", "done", "total", "state", "error")
-        return {"id": self.key, "at": self.at.isoformat(), **{name: getattr(self, name) for name in names}}
+        return {"id": self.key, "at": iso(self.at), **{name: getattr(self, name) for name in names}}
 
 
 @dataclass(eq=False)

@@ -23,6 +23,7 @@ __all__ = [
     "finite",
     "iso",
     "storable",
+    "typed_time",
 ]
 
 VERDICTS = ("defect", "good", "no verdict", "wrong product", "unreadable")
@@ -185,6 +186,25 @@ class Filter:
 def iso(time: datetime) -> str:
     """Return a time in UTC as text: 2026-11-29T16:45:00.123Z."""
     return time.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def typed_time(what: str, text: str) -> datetime:
+    """Return a time that a person typed, or a browser's field gave; without a zone it is in UTC.
+
+    Args:
+        what: is asked for, for the message.
+        text: in ISO 8601.
+
+    Raises:
+        SettingError: it is no time.
+    """
+    try:
+        time = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))  # Python 3.10 knows no Z
+    except ValueError:
+        raise SettingError(
+            f"{what} must be a time such as 2026-11-29 or 2026-11-29T16:00+01:00, got {text[:80]!r}."
+        ) from None
+    return time.replace(tzinfo=timezone.utc) if time.tzinfo is None else time
 
 
 def finite(value: Any) -> Any:

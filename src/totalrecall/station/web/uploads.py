@@ -63,8 +63,8 @@ async def read_form(request: Request, *, most: int, tables: Collection[str] = ()
             elif isinstance(value, str) and name in texts:
                 read.texts[name] = value
             elif name != "csrf":  # that is the guard's, who has read it
-                others = "".join(f", {known}" for known in (*tables, *texts))
-                raise SettingError(f"A form has the fields file (a picture){others}, got {name[:80]!r}.")
+                known = ", ".join(("file (a picture)", *tables, *texts))
+                raise SettingError(f"The fields of this form may be {known}; got {name[:80]!r}.")
     return read
 
 
