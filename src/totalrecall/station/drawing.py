@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["heat_layer", "overlay_png", "seen_of", "shown_picture", "thumbnail"]
 
 _MIDDLE = 127.5  # of the stored heat: the pixel threshold
-_WIDEST = 1280  # pixels of a picture on the page
+_WIDEST, _SMALL = 1280, 240  # pixels of a picture on the page, and of a thumbnail
 
 
 def seen_of(station: "Station", key: str) -> tuple[bytes, npt.NDArray[np.uint8] | None]:
@@ -71,14 +71,14 @@ def shown_picture(station: "Station", inspection: "Inspection", *, widest: int =
     return _jpeg(_pixels(station, inspection, data), widest)
 
 
-def thumbnail(data: bytes, *, widest: int = 240) -> bytes:
+def thumbnail(data: bytes) -> bytes:
     """Return a picture's file as a small JPEG.
 
     Raises:
         NotFoundError: it cannot be read.
     """
     try:
-        return _jpeg(to_8_bits(decode_pixels(data, "picture"), "picture"), widest)
+        return _jpeg(to_8_bits(decode_pixels(data, "picture"), "picture"), _SMALL)
     except PictureError as error:
         raise NotFoundError(f"The picture cannot be shown: {error}") from None
 

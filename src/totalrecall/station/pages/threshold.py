@@ -62,6 +62,13 @@ def add_threshold(routes: APIRouter, page: Page) -> None:
         values = {"view": "threshold", "model": loaded.name, "parts": parts, "rate": rate}
         return page.render(request, "threshold_compare.html", {**values, **_compared(station, loaded, score, rate)})
 
+    _add_decisions(routes, page)
+
+
+def _add_decisions(routes: APIRouter, page: Page) -> None:
+    """Add what changes a threshold, proposes another one, or takes a change back."""
+    station = page.station
+
     @routes.post("/threshold")
     def change(
         request: Request,

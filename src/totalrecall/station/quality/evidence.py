@@ -1,8 +1,8 @@
 """The evidence sheet of a model: what was tested, by which file, against which criteria, with what result.
 
 For the validation file of a line. Whoever has the model and the pictures can make the sheet again: it names both by
-their hashes, with the settings, the versions and the machine. Pictures that the model learnt are no evidence, so they
-are left out of the figures and named.
+their hashes, with the settings, the versions and the machine. Pictures that the model learnt are no evidence, and a
+copy of a picture is no further one; so both are left out of the figures and named.
 """
 
 import contextlib
@@ -79,6 +79,7 @@ class Evidence:
         criteria: that were set.
         tested: every picture that counts.
         learnt: names of the pictures that the model learnt, which do not count.
+        copies: names of the pictures that are copies of others, to the byte, which do not count.
         threshold: that was in force.
         at: when the test ended, UTC.
         versions, machine: that ran it.
@@ -90,6 +91,7 @@ class Evidence:
     criteria: Criteria
     tested: Sequence[_Tested]
     learnt: Sequence[str]
+    copies: Sequence[str]
     threshold: float
     at: datetime
     versions: dict[str, str] = field(default_factory=dict)
@@ -126,10 +128,9 @@ class Evidence:
             f"Defects found: {self.found.in_words()}; at least {100 * limits.min_found:g} % must be.",
             "In brackets: 95 % interval of Clopper and Pearson. The criteria are compared with what was counted.",
         ]
-        if self.learnt:
-            lines.append(
-                f"{counted(len(self.learnt), 'picture')} of those given were learnt by the model, and do not count."
-            )
+        for names, why in ((self.learnt, "Learnt by the model"), (self.copies, "Copies of others")):
+            if names:
+                lines.append(f"{why}, and so not counted: {counted(len(names), 'picture')} of those given.")
         return lines
 
     def to_json(self) -> dict[str, Any]:
@@ -148,6 +149,7 @@ class Evidence:
             "versions": self.versions,
             "machine": self.machine,
             "learnt": list(self.learnt),
+            "copies": list(self.copies),
             "pictures": [asdict(one) for one in self.tested],
         }
 
@@ -171,7 +173,8 @@ def gather_evidence(
 
     Raises:
         ModelFileError, BackboneError: the model cannot be used.
-        DataError: there are no good or no defective pictures besides those that were learnt.
+        DataError: there are no good or no defective pictures besides those that were learnt, or a picture is said to
+            be both.
         PictureError: a picture cannot be read.
     """
     path = Path(path)
@@ -182,7 +185,7 @@ def gather_evidence(
     known = {picture.sha256 for picture in judge.pictures_}
     given = [(part.truth, str(picture), digest_of(picture)) for part in parts for picture in part.pictures]
     learnt = [name for _, name, hashed in given if hashed in known]
-    counting = [one for one in given if one[2] not in known]
+    counting, copies = _without_copies([one for one in given if one[2] not in known])
     for truth, what in (("good", "good"), ("defect", "defective")):
         if not any(one[0] == truth for one in counting):
             raise DataError(
@@ -205,11 +208,30 @@ def gather_evidence(
         criteria=criteria,
         tested=tested,
         learnt=learnt,
+        copies=copies,
         threshold=float(judge.threshold_),
         at=datetime.now(timezone.utc),
         versions=_versions(),
         machine=_machine(),
     )
+
+
+def _without_copies(given: Sequence[tuple[str, str, str]]) -> tuple[list[tuple[str, str, str]], list[str]]:
+    """Return truth, name and hash of each picture once, and the names of the copies.
+
+    Raises:
+        DataError: a picture is said to be good and a defect.
+    """
+    first: dict[str, tuple[str, str, str]] = {}
+    copies = []
+    for truth, name, hashed in given:
+        if hashed not in first:
+            first[hashed] = (truth, name, hashed)
+        elif first[hashed][0] == truth:
+            copies.append(name)
+        else:
+            raise DataError(f"{name} holds the same picture as {first[hashed][1]}: it cannot be good and a defect.")
+    return list(first.values()), copies
 
 
 def write_evidence(path: str | Path, evidence: Evidence) -> Path:
