@@ -212,3 +212,29 @@ def fitted(tmp_path_factory) -> Path:
     from tests.striped import fit_striped
 
     return fit_striped(tmp_path_factory.mktemp("striped"))
+
+
+@pytest.fixture
+def users(tmp_path):
+    """The users of a new station: none yet."""
+    from tests.station_access import open_users
+
+    with open_users(tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def guard(users):
+    """A guarded application with a user of each role."""
+    from tests.station_access import with_roles
+    from tests.station_clients import guarded
+
+    return guarded(with_roles(users))
+
+
+@pytest.fixture
+def local():
+    """A client of a station without users, on its own computer."""
+    from tests.station_clients import client_of, guarded
+
+    return client_of(guarded(None))

@@ -19,6 +19,8 @@ from totalrecall.station.web.api_users import user_routes
 from totalrecall.station.web.problems import add_problems
 
 HERE = "http://127.0.0.1:8000"
+ELSEWHERE = "https://evil.example"
+PREDICT = "/v1/models/bottle/predict"
 
 
 def small_app(users: Users | None = None) -> FastAPI:

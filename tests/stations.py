@@ -1,6 +1,7 @@
 """Stations for tests: one that is started in this process, with a client that calls its application."""
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,3 +24,22 @@ def started(folder: Path, *models: Path, **settings) -> Iterator[tuple[Station, 
             yield station, client
     finally:
         station.close()
+
+
+@contextlib.contextmanager
+def judging_held(station: Station) -> Iterator[tuple[threading.Event, threading.Event]]:
+    """Two events: the threads that judge wait for the first, and set the second when they begin to."""
+    gate, entered = threading.Event(), threading.Event()
+    original = station.shelf.get
+
+    def held(name=None):
+        entered.set()
+        gate.wait(60)
+        return original(name)
+
+    station.inspector._model = held
+    try:
+        yield gate, entered
+    finally:
+        gate.set()
+        station.inspector._model = original

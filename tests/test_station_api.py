@@ -5,7 +5,6 @@ import io
 import json
 import re
 import shutil
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -14,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.stations import started
+from tests.stations import judging_held, started
 from totalrecall import load_detector
 from totalrecall.errors import BusyError
 from totalrecall.station.judging.caption import Caption
@@ -185,17 +184,7 @@ def fill(station, data, waiting):
 
 
 def test_a_full_queue_is_503_with_retry_after(place, pictures, tmp_path):
-    with started(tmp_path / "station", place, queue=1) as (station, client):
-        gate, entered = threading.Event(), threading.Event()
-        original = station.shelf.get
-
-        def held(name=None):
-            if threading.current_thread().name.startswith("station-judge"):
-                entered.set()
-                gate.wait(60)
-            return original(name)
-
-        station.inspector._model = held
+    with started(tmp_path / "station", place, queue=1) as (station, client), judging_held(station) as (gate, entered):
         data = pictures[0].read_bytes()
         waiting = [station.submit(data, Caption(model="part"))]
         assert entered.wait(30)

@@ -22,11 +22,6 @@ pytestmark = [pytest.mark.slow, NEEDS_CHROMIUM]
 
 
 @pytest.fixture(scope="module")
-def pictures(parts):
-    return sorted((parts / "test").rglob("*.png"))
-
-
-@pytest.fixture(scope="module")
 def rejecting(model, pictures, tmp_path_factory):
     return rejecting_half(model, pictures, tmp_path_factory.mktemp("models"))
 

@@ -7,32 +7,11 @@ from fastapi import Body as JsonBody
 from fastapi import FastAPI
 
 from tests.station_access import PASSWORD, open_users, with_roles
-from tests.station_clients import HERE, client_of, guarded, logged_in, small_app
+from tests.station_clients import ELSEWHERE, HERE, PREDICT, client_of, guarded, logged_in, small_app
 from totalrecall.errors import HistoryError
 from totalrecall.station.access.guard import Guard, safe_next
 from totalrecall.station.access.policy import Policy
 from totalrecall.station.store.records import ANYBODY, ROLES
-
-PREDICT = "/v1/models/bottle/predict"
-ELSEWHERE = "https://evil.example"
-
-
-@pytest.fixture
-def users(tmp_path):
-    with open_users(tmp_path) as opened:
-        yield opened
-
-
-@pytest.fixture
-def guard(users):
-    return guarded(with_roles(users))
-
-
-@pytest.fixture
-def local():
-    """A client of a station without users, on its own computer."""
-    return client_of(guarded(None))
-
 
 # --- who is let in without a login ---
 

@@ -4,33 +4,12 @@ import pytest
 from fastapi import FastAPI, Request, Response
 from starlette.testclient import TestClient
 
-from tests.station_access import open_users, with_roles
-from tests.station_clients import HERE, client_of, guarded, logged_in
+from tests.station_access import with_roles
+from tests.station_clients import HERE, PREDICT, client_of, guarded, logged_in
 from totalrecall.station.access.guard import Guard, actor_of, csrf_of, requires
 from totalrecall.station.access.permissions import ANYONE
 from totalrecall.station.access.policy import Policy
 from totalrecall.station.store.records import ANYBODY
-
-PREDICT = "/v1/models/bottle/predict"
-ELSEWHERE = "https://evil.example"
-
-
-@pytest.fixture
-def users(tmp_path):
-    with open_users(tmp_path) as opened:
-        yield opened
-
-
-@pytest.fixture
-def guard(users):
-    return guarded(with_roles(users))
-
-
-@pytest.fixture
-def local():
-    """A client of a station without users, on its own computer."""
-    return client_of(guarded(None))
-
 
 # --- heads and bodies ---
 

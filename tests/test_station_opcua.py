@@ -5,12 +5,11 @@ import contextlib
 import json
 import logging
 import shutil
-import threading
 
 import pytest
 
 from tests.line_ready import free_port, make_certificate
-from tests.stations import started
+from tests.stations import judging_held, started
 from totalrecall import load_detector
 from totalrecall.errors import SettingError
 from totalrecall.station.store.records import ANYBODY
@@ -139,16 +138,8 @@ def test_the_latest_result_is_of_any_inspection(running, pictures):
 
 def test_while_a_job_runs_the_state_says_so_and_no_second_begins(running, pictures):
     station, _, link = running
-    gate, entered = threading.Event(), threading.Event()
-    original = station.shelf.get
 
-    def held(name=None):
-        if threading.current_thread().name.startswith("station-judge"):
-            entered.set()
-            gate.wait(60)
-        return original(name)
-
-    async def scenario():
+    async def scenario(gate, entered):
         async with machine_at(link) as machine:
             job, error, _ = await machine.start_single_job(pictures[0].read_bytes())
             assert error == 0
@@ -162,12 +153,8 @@ def test_while_a_job_runs_the_state_says_so_and_no_second_begins(running, pictur
             await machine.finished(job)
             assert await machine.automatic() == "Ready"
 
-    station.inspector._model = held
-    try:
-        asyncio.run(scenario())
-    finally:
-        gate.set()
-        station.inspector._model = original
+    with judging_held(station) as (gate, entered):
+        asyncio.run(scenario(gate, entered))
 
 
 def test_what_cannot_be_judged_is_told_and_the_state_is_ready_again(running, pictures):

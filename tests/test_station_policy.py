@@ -6,16 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.station_access import PASSWORD, make_certificate, open_users
+from tests.station_access import PASSWORD, make_certificate
 from totalrecall.errors import DataError, SettingError
 from totalrecall.station.access.policy import Policy, check_exposure, check_tls, is_loopback, server_options
 from totalrecall.station.store.records import ANYBODY
-
-
-@pytest.fixture
-def users(tmp_path):
-    with open_users(tmp_path) as opened:
-        yield opened
 
 
 @pytest.mark.parametrize(

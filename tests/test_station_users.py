@@ -18,12 +18,6 @@ ADMIN = Actor("anna", "engineer")
 
 
 @pytest.fixture
-def users(tmp_path):
-    with open_users(tmp_path) as opened:
-        yield opened
-
-
-@pytest.fixture
 def anna(users):
     users.add("anna", "engineer", PASSWORD, ANYBODY)
     return users

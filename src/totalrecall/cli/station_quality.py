@@ -35,13 +35,10 @@ def add_quality_parsers(subparsers: "argparse._SubParsersAction[argparse.Argumen
         description="Judge several pictures of each of 20 to 80 parts whose truth is known, and say how far scores and "
         "verdicts repeat, what is missed and rejected, and Cohen's kappa, with intervals.",
     )
-    study.add_argument("model", metavar="MODEL", type=INPUT, help="file that `fit` or `export` wrote")
-    study.add_argument("parts", metavar="PARTS", type=INPUT, help=_PARTS)
+    _add_sources(study)
     study.add_argument(
         "--runs", type=int, metavar="N", help="pictures of each part (default: as many as every part has)"
     )
-    study.add_argument("-o", "--out", metavar="FILE", type=OUTPUT, help="page that can be printed, a FILE.html")
-    study.add_argument("--json", metavar="FILE", type=OUTPUT, help="write everything as JSON ('-' for stdout)")
     add_rate_options(study)
     _add_common(study)
     study.set_defaults(run=run_study_command)
@@ -51,8 +48,7 @@ def add_quality_parsers(subparsers: "argparse._SubParsersAction[argparse.Argumen
         description="Judge pictures whose truth is known, compare the result with acceptance criteria, and write a "
         "sheet for the validation file. Exit code 0 if the criteria are met, 1 if not.",
     )
-    evidence.add_argument("model", metavar="MODEL", type=INPUT, help="file that `fit` or `export` wrote")
-    evidence.add_argument("parts", metavar="PARTS", type=INPUT, help=_PARTS)
+    _add_sources(evidence)
     evidence.add_argument(
         "--max-false-alarms",
         type=fraction,
@@ -63,13 +59,18 @@ def add_quality_parsers(subparsers: "argparse._SubParsersAction[argparse.Argumen
     evidence.add_argument(
         "--min-found", type=fraction, required=True, metavar="SHARE", help="of defects that must be found, such as 0.95"
     )
-    evidence.add_argument("-o", "--out", metavar="FILE", type=OUTPUT, help="page that can be printed, a FILE.html")
-    evidence.add_argument("--json", metavar="FILE", type=OUTPUT, help="write everything as JSON ('-' for stdout)")
     _add_common(evidence)
     evidence.set_defaults(run=run_evidence_command)
 
 
+def _add_sources(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", type=INPUT, help="file that `fit` or `export` wrote")
+    parser.add_argument("parts", metavar="PARTS", type=INPUT, help=_PARTS)
+
+
 def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--out", metavar="FILE", type=OUTPUT, help="page that can be printed, a FILE.html")
+    parser.add_argument("--json", metavar="FILE", type=OUTPUT, help="write everything as JSON ('-' for stdout)")
     add_running_options(parser, precision=True)
     add_reading_options(parser)
     add_output_options(parser)

@@ -56,14 +56,14 @@ def _add_users(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     _add_name(password)
     _add_password(password)
     password.set_defaults(run=run_password)
-    for name, run, what in (
-        ("disable", run_disable, "keep a user from logging in; the user's sessions end"),
-        ("enable", run_enable, "let a user log in again"),
-        ("remove", run_remove, "remove a user; the user's sessions end"),
+    for name, defaults, what in (
+        ("disable", {"run": run_disable, "disabled": True}, "keep a user from logging in; the user's sessions end"),
+        ("enable", {"run": run_disable, "disabled": False}, "let a user log in again"),
+        ("remove", {"run": run_remove}, "remove a user; the user's sessions end"),
     ):
         action = _action(users, name, what.partition(";")[0], f"{what[0].upper()}{what[1:]}.")
         _add_name(action)
-        action.set_defaults(run=run)
+        action.set_defaults(**defaults)
 
 
 def _add_tokens(actions: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -203,18 +203,10 @@ def run_password(args: argparse.Namespace) -> int:
 
 
 def run_disable(args: argparse.Namespace) -> int:
-    """Keep a user from logging in."""
+    """Keep a user from logging in, or let the user log in again."""
     with _users(args) as users:
-        user = users.set_disabled(args.name, True, _person())
-    emit(f"{user.name} cannot log in any more.")
-    return 0
-
-
-def run_enable(args: argparse.Namespace) -> int:
-    """Let a user log in again."""
-    with _users(args) as users:
-        user = users.set_disabled(args.name, False, _person())
-    emit(f"{user.name} can log in again.")
+        user = users.set_disabled(args.name, args.disabled, _person())
+    emit(f"{user.name} cannot log in any more." if user.disabled else f"{user.name} can log in again.")
     return 0
 
 

@@ -7,7 +7,7 @@ A page is one file that opens anywhere, offline. jinja2 escapes every value that
 import base64
 import math
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -22,7 +22,7 @@ from totalrecall.types import Image
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-__all__ = ["jpeg", "jpeg_uri", "number", "render", "write_page"]
+__all__ = ["environment", "jpeg", "jpeg_uri", "number", "render", "write_page"]
 
 _LONGEST_NOTE = 4000  # letters of what this program itself says
 _LONGEST_TEXT = 300  # letters of what comes from outside
@@ -48,27 +48,35 @@ def render(template: str, values: Mapping[str, object]) -> "Markup":
     return Markup(_environment().get_template(template).render(values))
 
 
-@cache
-def _environment() -> "Environment":
+def environment(folder: Path, longest: int = _LONGEST_TEXT) -> "Environment":
+    """Return what renders the templates of a folder; texts that they print are cut to so many letters."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).with_name("templates")),
+    return Environment(
+        loader=FileSystemLoader(folder),
         autoescape=True,
         undefined=StrictUndefined,  # a misspelt name is an error, not an empty place
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_cleaned,
+        finalize=partial(_cleaned, longest=longest),
     )
-    environment.filters.update({"number": number, "note": _note, "link": _link})
-    return environment
+
+
+@cache
+def _environment() -> "Environment":
+    of_reports = environment(Path(__file__).with_name("templates"))
+    of_reports.filters.update({"number": number, "note": _note, "link": _link})
+    return of_reports
 
 
 def _cleaned(value: object, longest: int = _LONGEST_TEXT) -> object:
     """Return what a template prints: mark-up and numbers as they are, texts cleaned; jinja2 escapes them after this."""
     if hasattr(value, "__html__") or isinstance(value, (int, float)):
         return value
-    text = "".join(letter if letter.isprintable() else "�" for letter in str(value))
+    text = "".join(
+        letter if letter.isprintable() or letter == "\N{NO-BREAK SPACE}" else "\N{REPLACEMENT CHARACTER}"
+        for letter in str(value)
+    )
     return text if len(text) <= longest else text[: longest // 3] + "…" + text[-2 * longest // 3 :]
 
 

@@ -13,6 +13,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
 
 from totalrecall.errors import NotFoundError, TotalRecallError
+from totalrecall.reports.page import environment
 from totalrecall.station.pages.texts import Texts, languages, texts_of
 from totalrecall.station.store.records import ANYBODY, Actor
 
@@ -26,7 +27,7 @@ __all__ = ["COOKIE", "Page", "PageRoute", "actor_of", "back_to", "go_to", "is_ht
 COOKIE = "totalrecall_language"
 _PATH = re.compile(r"/(?:[A-Za-z0-9_\-.~=&%+?][A-Za-z0-9_\-./~=&%+?]*)?")
 _SAID = re.compile(r"[a-z_]{1,40}")
-_LONGEST = 300  # letters of a text that comes from outside
+_LONGEST = 1200  # letters of a text that comes from outside
 _SEEN_BY = {
     "judge": ("operator", "engineer"),
     "fit": ("engineer",),
@@ -177,27 +178,4 @@ def _may_see(view: str, actor: Actor) -> bool:
 
 @cache
 def _environment() -> "Environment":
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    return Environment(
-        loader=FileSystemLoader(Path(__file__).with_name("templates")),
-        autoescape=True,
-        undefined=StrictUndefined,  # a misspelt name is an error, not an empty place
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_cleaned,
-    )
-
-
-def _cleaned(value: object) -> object:
-    """Return what a template prints: mark-up and numbers as they are, texts without control characters and not endless.
-
-    jinja2 escapes them after this.
-    """
-    if hasattr(value, "__html__") or isinstance(value, (int, float)):
-        return value
-    text = "".join(
-        letter if letter.isprintable() or letter == "\N{NO-BREAK SPACE}" else "\N{REPLACEMENT CHARACTER}"
-        for letter in str(value)
-    )
-    return text if len(text) <= 4 * _LONGEST else text[: 2 * _LONGEST] + "…" + text[-_LONGEST:]
+    return environment(Path(__file__).with_name("templates"), _LONGEST)
