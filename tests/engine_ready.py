@@ -1,7 +1,8 @@
-"""What the tests of ONNX Runtime's and torch's engines share: which of them can run here."""
+"""What the tests of engines share: which of them can run here, pictures, and when maps are the same."""
 
 import importlib.util
 
+import numpy as np
 import pytest
 
 ENGINES = ("onnxruntime", "torch")
@@ -26,3 +27,17 @@ def _here(engine):
 
 
 HERE = [_here(engine) for engine in ENGINES]
+
+
+def pictures(n=3, height=64, width=48, seed=0):
+    """Pictures of noise, uint8 (n, height, width, 3)."""
+    return np.random.default_rng(seed).integers(0, 256, (n, height, width, 3), np.uint8)
+
+
+def assert_maps_close(got, expected, relative):
+    """Fail unless two answers have the same layers, whose maps differ by at most a share of the largest value."""
+    assert got.keys() == expected.keys()
+    for layer in got:
+        assert got[layer].dtype == np.float32
+        assert got[layer].shape == expected[layer].shape
+        assert np.abs(got[layer] - expected[layer]).max() <= relative * np.abs(expected[layer]).max(), layer

@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from tests.engine_ready import assert_maps_close, pictures
 from tests.resnet_forward import random_weights
 from totalrecall.backbones.resnet import build_resnet
 from totalrecall.engines import Engine, open_engine, openvino
@@ -30,16 +32,7 @@ def engine(backbone):
     return OpenVinoEngine(backbone, LAYERS, precision="f32", cache=None)
 
 
-def pictures(n=3, height=64, width=48, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (n, height, width, 3), np.uint8)
-
-
-def assert_close(got, expected, relative=1e-5):
-    assert got.keys() == expected.keys()
-    for layer in got:
-        assert got[layer].dtype == np.float32
-        assert got[layer].shape == expected[layer].shape
-        assert np.abs(got[layer] - expected[layer]).max() <= relative * np.abs(expected[layer]).max()
+assert_close = partial(assert_maps_close, relative=1e-5)
 
 
 def stacked(singles):

@@ -8,13 +8,14 @@ import pickle
 import subprocess
 import sys
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
 from tests import vit_forward
-from tests.engine_ready import ENGINES, HERE, has_cuda
+from tests.engine_ready import ENGINES, HERE, assert_maps_close, has_cuda, pictures
 from tests.parts import stripes
 from totalrecall import SPADE, PaDiM, PatchCore, load_detector
 from totalrecall.backbones import Backbone, load
@@ -44,16 +45,7 @@ def backbones(tiny_backbone, tmp_path_factory):
     return {"compact": load("compact"), "lite2": load("lite2"), "tiny": tiny_backbone, "small": small}
 
 
-def pictures(n=3, height=64, width=48, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (n, height, width, 3), np.uint8)
-
-
-def assert_close(got, expected, relative=1e-4):
-    assert got.keys() == expected.keys()
-    for layer in got:
-        assert got[layer].dtype == np.float32
-        assert got[layer].shape == expected[layer].shape
-        assert np.abs(got[layer] - expected[layer]).max() <= relative * np.abs(expected[layer]).max(), layer
+assert_close = partial(assert_maps_close, relative=1e-4)
 
 
 def all_layers(backbone):
