@@ -2,8 +2,8 @@
 
 A detector is fitted on each of the real sets of ../shared, with the defaults. It judges its own test pictures, good
 (as they are, darker and brighter) and defective; 60 pictures of each other set; and 60 photographs of anything. Of each
-group: how many `station.stranger` takes for another product, and the quiet level against the limit. The models are kept
-in a folder, so that a run that was cut off goes on.
+group: how many the station takes for another product (`station/judging/wrong_product.py`), and the quiet level against
+the limit. The models are kept in a folder, so that a run that was cut off goes on.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from totalrecall import PatchCore
 from totalrecall.errors import PictureError
 from totalrecall.pictures.files import find_pictures
 from totalrecall.pictures.loading import read_image
-from totalrecall.station.judging.stranger import limit_of, quiet_level
+from totalrecall.station.judging.wrong_product import limit_of, quiet_level
 from totalrecall.system.text import csv_line
 
 EACH = 60  # pictures of another set

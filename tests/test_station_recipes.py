@@ -14,7 +14,7 @@ from tests.striped import defect_picture, fit_striped, good_picture, other_produ
 from totalrecall import load_detector
 from totalrecall.errors import ConflictError, HistoryError, NotFoundError, SettingError
 from totalrecall.station.judging.caption import Caption
-from totalrecall.station.judging.stranger import MARGIN, limit_of, quiet_level
+from totalrecall.station.judging.wrong_product import MARGIN, limit_of, quiet_level
 from totalrecall.station.quality.recipes import Recipe, parse_recipes
 from totalrecall.station.station import Link
 from totalrecall.station.store.records import Actor

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from totalrecall.station.station import Station
     from totalrecall.station.store.records import Inspection
 
-__all__ = ["heat_layer", "overlay_png", "seen_of", "shown_picture", "thumbnail"]
+__all__ = ["heat_layer", "overlay_png", "picture_and_heat", "shown_picture", "thumbnail"]
 
 _MIDDLE = 127.5  # of the stored heat: the pixel threshold
 _WIDEST, _SMALL = 1280, 240  # pixels of a picture on the page, and of a thumbnail
 
 
-def seen_of(station: "Station", key: str) -> tuple[bytes, npt.NDArray[np.uint8] | None]:
+def picture_and_heat(station: "Station", key: str) -> tuple[bytes, npt.NDArray[np.uint8] | None]:
     """Return the bytes of an inspection's picture, and its heat: from memory, or from disk.
 
     Raises:
@@ -42,7 +42,7 @@ def overlay_png(station: "Station", inspection: "Inspection") -> bytes:
     Raises:
         NotFoundError: the picture is not kept.
     """
-    data, heat = seen_of(station, inspection.key)
+    data, heat = picture_and_heat(station, inspection.key)
     image = _pixels(station, inspection, data)
     h, w = image.shape[:2]
     if heat is None:
@@ -67,7 +67,7 @@ def shown_picture(station: "Station", inspection: "Inspection", *, widest: int =
     Raises:
         NotFoundError: it is not kept, or cannot be read.
     """
-    data, _ = seen_of(station, inspection.key)
+    data, _ = picture_and_heat(station, inspection.key)
     return _jpeg(_pixels(station, inspection, data), widest)
 
 
@@ -98,7 +98,7 @@ def heat_layer(station: "Station", inspection: "Inspection") -> bytes:
     Raises:
         NotFoundError: it is not kept.
     """
-    _, heat = seen_of(station, inspection.key)
+    _, heat = picture_and_heat(station, inspection.key)
     if heat is None:
         raise NotFoundError(f"Inspection {inspection.key} has no heat map.")
     colours, cover = heat_colours(heat.astype(np.float32) / 255, calibrated=True)

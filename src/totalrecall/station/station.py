@@ -23,9 +23,9 @@ from totalrecall.station.judging.caption import UNSAID, Caption
 from totalrecall.station.judging.inspecting import Inspector, Judged, Waiting
 from totalrecall.station.judging.metrics import Metrics
 from totalrecall.station.judging.models import Loaded, Shelf
-from totalrecall.station.judging.recent import Recent, Seen, heat_of
-from totalrecall.station.judging.stranger import Strangers
+from totalrecall.station.judging.recent import Recent, RecentInspection, heat_of
 from totalrecall.station.judging.watching import DriftWatch
+from totalrecall.station.judging.wrong_product import ProductCheck
 from totalrecall.station.quality.fitting import Fits, models_of
 from totalrecall.station.quality.golden import Golden
 from totalrecall.station.quality.recipes import Recipe, Recipes
@@ -130,7 +130,7 @@ class Station:
             )
             self.drift = DriftWatch(settings.folder / "monitors")
             opened.callback(self.drift.close)
-            self.strangers = Strangers()
+            self.product_check = ProductCheck()
             self.recipes = Recipes(self)
             opened.callback(self.recipes.close)
             self.inspector: Inspector = Inspector(self.shelf.get, settings.queue, self.recipes.at_rate)
@@ -249,7 +249,7 @@ class Station:
             if self._read_serial is not None and asked.caption.serial is None:
                 serial = self._read_serial(asked.picture)
                 asked = replace(asked, caption=replace(asked.caption, serial=serial))
-            if isinstance(outcome, Result) and self.settings.wrong_product and self.strangers.is_one(loaded, outcome):
+            if isinstance(outcome, Result) and self._is_wrong_product(loaded, outcome):
                 outcome = replace(outcome, is_anomalous=None)
                 inspection = replace(
                     _inspection(asked, loaded, outcome, judged.milliseconds), verdict="wrong product", regions=[]
@@ -270,8 +270,11 @@ class Station:
             self.metrics.failed(judged.waiting.model)
             future.set_exception(error)
             return
-        seen = Seen(inspection, asked.picture, heat)
-        committed.add_done_callback(partial(self._committed, asked, seen, outcome, future))
+        recent = RecentInspection(inspection, asked.picture, heat)
+        committed.add_done_callback(partial(self._committed, asked, recent, outcome, future))
+
+    def _is_wrong_product(self, loaded: Loaded, result: Result) -> bool:
+        return self.settings.wrong_product and self.product_check.is_wrong(loaded, result)
 
     def _told(self, asked: _Asked) -> list[Link]:
         """Return the links that are told of a picture: those of its recipe, and none of one that the station sent."""
@@ -283,26 +286,26 @@ class Station:
     def _committed(
         self,
         asked: _Asked,
-        seen: Seen,
+        recent: RecentInspection,
         outcome: "Result | PictureError",
         future: "Future[Inspection]",
         committed: "Future[None]",
     ) -> None:
         error = committed.exception()
         if error is not None:
-            self.metrics.failed(seen.inspection.model)
+            self.metrics.failed(recent.inspection.model)
             future.set_exception(error)
             return
         if asked.caption.is_production:
-            self.recent.add(seen)
-        self.metrics.inspected(seen.inspection)
+            self.recent.add(recent)
+        self.metrics.inspected(recent.inspection)
         for link in self._told(asked):
             with contextlib.suppress(Exception):  # one output's fault must not keep the others, or the answer, waiting
-                link.told(seen.inspection)
+                link.told(recent.inspection)
         if isinstance(outcome, PictureError):
             future.set_exception(outcome)
         else:
-            future.set_result(seen.inspection)
+            future.set_result(recent.inspection)
 
     def _add_fitted(self) -> None:
         """Offer the models that were fitted from the page; one that cannot be used must not keep the line waiting."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from totalrecall.scoring import Result
     from totalrecall.station.store.records import Inspection
 
-__all__ = ["Recent", "Seen", "heat_of"]
+__all__ = ["Recent", "RecentInspection", "heat_of"]
 
 _EACH = 32  # inspections of a model
 _BYTES = 256 << 20
@@ -23,7 +23,7 @@ _LONGEST = 192  # pixels of a heat map's longer side
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
+class RecentInspection:
     """An inspection with what the page draws.
 
     Attributes:
@@ -43,11 +43,11 @@ class Recent:
     def __init__(self, each: int = _EACH, limit: int = _BYTES) -> None:
         self._each, self._limit = each, limit
         self._lock = threading.Lock()
-        self._seen: deque[Seen] = deque()
-        self._by_key: dict[str, Seen] = {}
+        self._seen: deque[RecentInspection] = deque()
+        self._by_key: dict[str, RecentInspection] = {}
         self._bytes = 0
 
-    def add(self, seen: Seen) -> None:
+    def add(self, seen: RecentInspection) -> None:
         """Hold one; the oldest go."""
         with self._lock:
             self._seen.append(seen)
@@ -59,22 +59,22 @@ class Recent:
             while self._bytes > self._limit and len(self._seen) > 1:
                 self._drop(self._seen[0])
 
-    def get(self, key: str) -> Seen | None:
+    def get(self, key: str) -> RecentInspection | None:
         """Return an inspection by its key, if it is still held."""
         with self._lock:
             return self._by_key.get(key)
 
-    def latest(self, model: str | None = None) -> Seen | None:
+    def latest(self, model: str | None = None) -> RecentInspection | None:
         """Return the last inspection, of a model or of any."""
         with self._lock:
             return next((one for one in reversed(self._seen) if model in (None, one.inspection.model)), None)
 
-    def last(self, count: int, model: str | None = None) -> list[Seen]:
+    def last(self, count: int, model: str | None = None) -> list[RecentInspection]:
         """Return the last inspections, the newest first, of a model or of any."""
         with self._lock:
             return [one for one in reversed(self._seen) if model in (None, one.inspection.model)][:count]
 
-    def _drop(self, seen: Seen) -> None:
+    def _drop(self, seen: RecentInspection) -> None:
         self._seen.remove(seen)
         del self._by_key[seen.inspection.key]
         self._bytes -= _size(seen)
@@ -97,5 +97,5 @@ def heat_of(result: "Result") -> npt.NDArray[np.uint8]:
     return np.clip(np.rint(values * np.float32(255 / end)), 0, 255).astype(np.uint8)
 
 
-def _size(seen: Seen) -> int:
+def _size(seen: RecentInspection) -> int:
     return len(seen.picture) + (0 if seen.heat is None else seen.heat.nbytes)

@@ -17,7 +17,7 @@ from totalrecall.station.store.records import JUDGEMENTS, VERDICTS, Filter, type
 if TYPE_CHECKING:
     from totalrecall.station.station import Station
 
-__all__ = ["Asked", "add_drift", "add_history"]
+__all__ = ["TypedFilter", "add_drift", "add_history"]
 
 _PAGE = 50
 _SPANS = {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(days=7), "month": timedelta(days=31)}
@@ -25,7 +25,7 @@ _LONGEST = 200
 
 
 @dataclass(frozen=True)
-class Asked:
+class TypedFilter:
     """What a person filters by, as typed; an empty text does not matter."""
 
     model: str = ""
@@ -73,11 +73,11 @@ def _asked(
     span: Annotated[str, Query(max_length=20)] = "",
     since: Annotated[str, Query(max_length=40)] = "",
     until: Annotated[str, Query(max_length=40)] = "",
-) -> Asked:
-    return Asked(model, verdict, judgement, serial, text, span, since, until)
+) -> TypedFilter:
+    return TypedFilter(model, verdict, judgement, serial, text, span, since, until)
 
 
-_Asked = Annotated[Asked, Depends(_asked)]
+_Filter = Annotated[TypedFilter, Depends(_asked)]
 
 
 def add_history(routes: APIRouter, page: Page) -> None:
@@ -86,7 +86,7 @@ def add_history(routes: APIRouter, page: Page) -> None:
 
     @routes.get("/history")
     def history(
-        request: Request, asked: _Asked, before: Annotated[str | None, Query(max_length=40)] = None
+        request: Request, asked: _Filter, before: Annotated[str | None, Query(max_length=40)] = None
     ) -> Response:
         wanted = asked.filter()
         found = station.history.find(wanted, _PAGE + 1, checked_key(before) if before else None)
@@ -106,7 +106,7 @@ def add_history(routes: APIRouter, page: Page) -> None:
         return page.render(request, "history.html", values)
 
     @routes.get("/history.csv")
-    def csv(asked: _Asked) -> Response:
+    def csv(asked: _Filter) -> Response:
         """Download what the filters leave, as CSV."""
         lines = station.history.csv(asked.filter())
         headers = {"Content-Disposition": 'attachment; filename="inspections.csv"', "Cache-Control": "no-store"}

@@ -8,7 +8,7 @@ from fastapi import Depends
 
 from totalrecall.errors import NotFoundError, PictureError
 from totalrecall.pictures.loading import picture_size
-from totalrecall.station.drawing import seen_of
+from totalrecall.station.drawing import picture_and_heat
 from totalrecall.station.store.records import NOT_PRODUCTION, Filter, Inspection
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def _bar(inspection: Inspection) -> Bar | None:
 
 def _size(station: "Station", key: str) -> tuple[int, int] | None:
     try:
-        picture, _ = seen_of(station, key)
+        picture, _ = picture_and_heat(station, key)
         return picture_size(picture)
     except (NotFoundError, PictureError):
         return None

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from totalrecall.scoring import Result
     from totalrecall.station.judging.models import Loaded
 
-__all__ = ["MARGIN", "Strangers", "limit_of", "quiet_level"]
+__all__ = ["MARGIN", "ProductCheck", "limit_of", "quiet_level"]
 
 MARGIN = 1.1
 _USUAL = 0.95  # share of the good pictures
@@ -58,15 +58,16 @@ def limit_of(judge: object) -> float:
     return MARGIN * float(np.quantile(means, _USUAL)) if len(means) >= FEWEST_PICTURES else math.nan
 
 
-class Strangers:
+class ProductCheck:
     """Tells pictures of other products. Any thread may call it."""
 
     def __init__(self) -> None:
-        self._limits: dict[str, float] = {}
+        self._limits: dict[str, tuple[str, float]] = {}  # of each model the hash, and the limit that follows from it
 
-    def is_one(self, loaded: "Loaded", result: "Result") -> bool:
+    def is_wrong(self, loaded: "Loaded", result: "Result") -> bool:
         """Tell whether a picture shows another product than the model learnt."""
-        limit = self._limits.get(loaded.sha256)
-        if limit is None:
-            limit = self._limits[loaded.sha256] = limit_of(loaded.judge)
-        return quiet_level(result) > limit  # subtle: of nan, nothing is
+        sha256, limit = self._limits.get(loaded.name, ("", math.nan))
+        if sha256 != loaded.sha256:
+            limit = limit_of(loaded.judge)
+            self._limits[loaded.name] = (loaded.sha256, limit)
+        return quiet_level(result) > limit  # subtle: nothing is greater than nan
