@@ -10,11 +10,11 @@ from totalrecall.errors import NotFoundError, SettingError
 from totalrecall.station.pages.page import Page, actor_of, back_to, go_to
 from totalrecall.station.pages.promises import promise_words
 from totalrecall.station.pages.views import Key
+from totalrecall.station.quality.fitting import MOST_FITTED
 from totalrecall.station.web.uploads import read_form
 
 __all__ = ["add_fit"]
 
-_MOST = 5000  # pictures
 _SETTINGS: dict[str, Callable[[str], float]] = {"false_alarm_rate": float, "size": int}
 _RATES = ("0.01", "0.02", "0.05", "0.001")
 _SIZES = ("", "256", "320", "384", "512")
@@ -32,7 +32,7 @@ def add_fit(routes: APIRouter, page: Page) -> None:
     @routes.post("/fit")
     async def begin(request: Request) -> Response:
         """Take good pictures and begin to fit."""
-        form = await read_form(request, most=_MOST, texts=("name", *_SETTINGS))
+        form = await read_form(request, most=MOST_FITTED, texts=("name", *_SETTINGS))
         name, settings = form.texts.get("name", ""), _settings(form.texts)
         key = await run_in_threadpool(station.fits.begin, name, form.uploads, actor_of(request), settings)
         return go_to(request, f"/fit/{key}")

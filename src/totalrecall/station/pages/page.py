@@ -14,6 +14,7 @@ from fastapi.routing import APIRoute
 
 from totalrecall.errors import NotFoundError, TotalRecallError
 from totalrecall.reports.page import environment
+from totalrecall.station.access.permissions import PERMISSIONS
 from totalrecall.station.pages.texts import Texts, languages, texts_of
 from totalrecall.station.store.records import ANYBODY, Actor
 
@@ -28,12 +29,6 @@ COOKIE = "totalrecall_language"
 _PATH = re.compile(r"/(?:[A-Za-z0-9_\-.~=&%+?][A-Za-z0-9_\-./~=&%+?]*)?")
 _SAID = re.compile(r"[a-z_]{1,40}")
 _LONGEST = 1200  # letters of a text that comes from outside
-_SEEN_BY = {
-    "judge": ("operator", "engineer"),
-    "fit": ("engineer",),
-    "trail": ("engineer", "auditor"),
-    "users": ("engineer",),
-}
 _LIVES_SHORT = {"Cache-Control": "no-store", "Vary": "Cookie, Accept-Language"}
 _VIEWS = ("live", "judge", "threshold", "history", "drift", "models", "fit", "recipes", "trail", "users")
 
@@ -86,10 +81,10 @@ class Page:
             "actor": actor,
             "logged_in": session is not None,
             "csrf": "" if session is None else session.csrf,
-            "views": [view for view in _VIEWS if _may_see(view, actor)],
+            "views": [view for view in _VIEWS if _may(actor, "GET", "/" if view == "live" else f"/{view}")],
             "view": "",
-            "may_judge": actor.role in ("operator", "engineer"),
-            "may_change": actor.role == "engineer",
+            "may_judge": _may(actor, "POST", "/judge/{key}"),
+            "may_change": _may(actor, "POST", "/threshold"),
             "models": [loaded.name for loaded in self.station.shelf.all()],
             "model": None,
             "holds": dict(self.station.holds),
@@ -170,10 +165,9 @@ def safe_path(path: str) -> bool:
     return len(path) < 2000 and _PATH.fullmatch(path) is not None
 
 
-def _may_see(view: str, actor: Actor) -> bool:
-    """Tell whether a view is in the menu of a role; `permissions.py` says what the role may do there."""
-    roles = _SEEN_BY.get(view)
-    return roles is None or actor.role in roles
+def _may(actor: Actor, method: str, path: str) -> bool:
+    """Tell whether a role may call a route; what it may not is not offered."""
+    return actor.role in PERMISSIONS[method, path]
 
 
 @cache

@@ -6,11 +6,11 @@ from starlette.concurrency import run_in_threadpool
 from totalrecall.errors import DataError
 from totalrecall.station.pages.page import Page, actor_of, go_to
 from totalrecall.station.pages.views import Key
+from totalrecall.station.quality.studies import MOST_STUDIED
 from totalrecall.station.web.uploads import read_form
 
 __all__ = ["add_study"]
 
-_MOST = 2000  # pictures
 _LARGEST_TABLE = 4 << 20  # bytes
 
 
@@ -25,7 +25,7 @@ def add_study(routes: APIRouter, page: Page) -> None:
     @routes.post("/study")
     async def begin(request: Request) -> Response:
         """Take a table and its pictures, and begin to judge them."""
-        form = await read_form(request, most=_MOST + 1, tables=("table",), texts=("model",))
+        form = await read_form(request, most=MOST_STUDIED + 1, tables=("table",), texts=("model",))
         model, table = page.model_name(form.texts.get("model")), _table(form.tables.get("table", b""))
         key = await run_in_threadpool(station.studies.begin, model, table, form.uploads, actor_of(request))
         return go_to(request, f"/study/{key}")

@@ -27,10 +27,11 @@ from totalrecall.system.files import file_sha256
 if TYPE_CHECKING:
     from totalrecall.station.quality.services import Services
 
-__all__ = ["MODELS", "Fits", "checked_name", "models_of"]
+__all__ = ["MODELS", "MOST_FITTED", "Fits", "checked_name", "models_of"]
 
 MODELS = "models"  # folder of the models that were fitted here, in the station's
-_FEWEST, _MOST = 3, 5000  # pictures
+_FEWEST = 3  # pictures
+MOST_FITTED = 5000  # pictures of one fit
 _LARGEST = 4 << 30  # bytes of all pictures
 _NAME = re.compile(r"[^\W_][\w\-]{0,63}")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)  # names that Windows keeps for itself
@@ -97,8 +98,8 @@ class Fits:
         if unknown:
             raise SettingError(f"Settings of a fit here are {', '.join(_SETTINGS)}, got {unknown[0][:80]!r}.")
         _check_settings(settings)
-        if not _FEWEST <= len(pictures) <= _MOST:
-            raise SettingError(f"A fit takes {_FEWEST} to {_MOST:,} pictures, got {len(pictures)}.")
+        if not _FEWEST <= len(pictures) <= MOST_FITTED:
+            raise SettingError(f"A fit takes {_FEWEST} to {MOST_FITTED:,} pictures, got {len(pictures)}.")
         total = sum(len(one.picture) for one in pictures)
         if total > _LARGEST:
             raise SettingError(f"The pictures hold {total:,} bytes, allowed are {_LARGEST:,}. Send fewer.")

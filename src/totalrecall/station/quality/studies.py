@@ -27,8 +27,9 @@ from totalrecall.system.text import listed
 if TYPE_CHECKING:
     from totalrecall.station.quality.services import Services
 
-__all__ = ["Studies"]
+__all__ = ["MOST_STUDIED", "Studies"]
 
+MOST_STUDIED = 5000  # pictures of one study
 _REMEMBERED = 10
 _PAUSE = 0.05  # seconds between two tries while the queue is full
 _SOURCE = "study"

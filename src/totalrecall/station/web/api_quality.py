@@ -8,6 +8,8 @@ from starlette.concurrency import run_in_threadpool
 
 from totalrecall.errors import SettingError
 from totalrecall.station.access.guard import actor_of
+from totalrecall.station.quality.fitting import MOST_FITTED
+from totalrecall.station.quality.studies import MOST_STUDIED
 from totalrecall.station.web.answers import DIGITS, NAME, answer, answers, having, many_pictures, one_picture
 from totalrecall.station.web.uploads import uploads_of
 
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["quality_routes"]
 
 _KEY = Path(description="the id of a proposal, golden picture, fit, study or inspection", pattern=DIGITS)
-_MOST_PICTURES = 5000  # of a fit or study
 
 
 class _Body(BaseModel):
@@ -212,7 +213,7 @@ def _add_fits(routes: APIRouter, station: "Station") -> None:
         backbone: Annotated[str | None, Query(max_length=100)] = None,
     ) -> Response:
         """Take good pictures as multipart fields `file`; `GET /v1/fits/{id}` tells how far the fit is."""
-        uploads = await uploads_of(request, most=_MOST_PICTURES)
+        uploads = await uploads_of(request, most=MOST_FITTED)
         given = {"false_alarm_rate": false_alarm_rate, "size": size, "backbone": backbone}
         settings = {what: value for what, value in given.items() if value is not None}
         key = await run_in_threadpool(station.fits.begin, name, uploads, actor_of(request), settings)
@@ -268,7 +269,7 @@ def _add_studies(routes: APIRouter, station: "Station") -> None:
     async def begin(request: Request, name: Annotated[str, NAME]) -> Response:
         """Take a table (a `file` that ends in .csv: part,path,truth) and the pictures that it names as fields."""
         station.shelf.get(name)
-        uploads = await uploads_of(request, most=_MOST_PICTURES)
+        uploads = await uploads_of(request, most=MOST_STUDIED + 1)
         tables = [one for one in uploads if one.name.lower().endswith(".csv")]
         if len(tables) != 1:
             raise SettingError(f"A study needs one table, a file that ends in .csv, got {len(tables)}.")
