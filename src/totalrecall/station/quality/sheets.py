@@ -132,5 +132,6 @@ def _gather(arguments: dict[str, Any], progress: Progress) -> dict[str, Any]:
     evidence = gather_evidence(arguments["model"], parts, criteria, running=arguments["running"], progress=progress)
     names = {one["file"]: one["name"] for one in known}  # a person knows the picture by the name that it was sent with
     tested = [replace(one, name=names[one.name]) for one in evidence.tested]
-    told = replace(evidence, tested=tested, learnt=[names[name] for name in evidence.learnt])
+    learnt, copies = ([names[file] for file in files] for files in (evidence.learnt, evidence.copies))
+    told = replace(evidence, tested=tested, learnt=learnt, copies=copies)
     return {"evidence": told.to_json(), "page": evidence_html(told)}
