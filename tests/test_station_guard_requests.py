@@ -223,3 +223,44 @@ def test_without_the_guard_no_handler_believes_that_somebody_called():
     table = {("GET", "/healthz"): frozenset({ANYONE})}
     with pytest.raises(Exception, match="Log in first"):
         client_of(Guard(app, policy=Policy(), permissions=table)).get("/healthz")
+
+
+# --- forms with files ---
+
+
+def part(name, value, extra=""):
+    return f'--b\r\nContent-Disposition: form-data; name="{name}"{extra}\r\n\r\n{value}\r\n'
+
+
+@pytest.mark.parametrize("boundary", ["b", '"b"'])
+def test_a_form_with_files_carries_the_hidden_text_as_its_first_part(guard, boundary):
+    """As a browser without scripts sends it; the handler gets all of the body, however large."""
+    client = logged_in(guard, "operators-name")
+    hidden = client.headers.pop("X-CSRF-Token")
+    kind = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+    picture = part("file", "x" * 300_000, '; filename="x.png"')
+    body = part("csrf", hidden) + picture + "--b--\r\n"
+    answer = client.post("/live/inspect", content=body, headers=kind)
+    assert (answer.status_code, answer.json()["bytes"]) == (200, len(body))
+
+
+def test_a_form_with_files_is_refused_without_the_hidden_text_in_its_place(guard):
+    client = logged_in(guard, "operators-name")
+    hidden = client.headers.pop("X-CSRF-Token")
+    right, picture, end = part("csrf", hidden), part("file", "x", '; filename="x.png"'), "--b--\r\n"
+    kind = "multipart/form-data; boundary=b"
+    sent = [
+        (picture + right + end, kind),  # not the first
+        (part("csrf", hidden + "0") + picture + end, kind),
+        (part("csrf", hidden, '; filename="x"') + end, kind),  # a file
+        (part("line", hidden) + end, kind),
+        (part("csrf", hidden).removesuffix("\r\n"), kind),  # not whole
+        ("x" * 2000 + right + end, kind),
+        (right + picture + end, "multipart/form-data; boundary=c"),
+        (right + picture + end, "multipart/form-data"),
+        (right + picture + end, "multipart/form-data; boundary=.*"),
+        ("", kind),
+    ]
+    for body, named in sent:
+        answer = client.post("/live/inspect", content=body, headers={"Content-Type": named})
+        assert answer.status_code == 403, (body[:80], named)
