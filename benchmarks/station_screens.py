@@ -27,6 +27,7 @@ import numpy as np
 
 CHROMIUM = "/usr/bin/chromium"
 SIZES = {"tablet": (1024, 768), "upright": (768, 1024), "desktop": (1920, 1080)}
+_WIDEST = 1080  # pixels of a picture of the docs
 PASSWORD = "a long password 7"
 SERIAL = "B24-01200"
 DOCS = {"live": "tablet", "judge": "tablet", "threshold": "tablet"}
@@ -341,6 +342,7 @@ def _verdicts(camera: Camera, bottle: Path) -> None:
 def _held(camera: Camera, bottle: Path) -> None:
     """Let the golden check fail, so that the model is held."""
     page = camera.page
+    page.request.post(f"{camera.url}/recipes", form={"product": ""}, headers={"Origin": camera.url})
     page.request.post(
         f"{camera.url}/threshold", form={"model": "bottle", "score": "30", "rate": ""}, headers={"Origin": camera.url}
     )
@@ -388,10 +390,11 @@ def _log_in(page: Any, url: str, name: str) -> None:
 
 
 def _compressed(png: Path, jpeg: Path) -> None:
-    """Write a picture as a JPEG of at most 150 kB."""
+    """Write a picture as a JPEG of at most 150 kB, and not too wide for a page."""
     pixels = cv2.imread(str(png))
     h, w = pixels.shape[:2]
-    pixels = cv2.resize(pixels, (1080, round(h * 1080 / w)), interpolation=cv2.INTER_AREA)
+    if w > _WIDEST:
+        pixels = cv2.resize(pixels, (_WIDEST, round(h * _WIDEST / w)), interpolation=cv2.INTER_AREA)
     for quality in range(88, 30, -6):
         _, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
         if len(data) < 150_000:

@@ -118,5 +118,7 @@ def test_numbers_have_the_decimal_mark_of_the_language():
     assert (english.number(1000, 2), english.number(1234.5, 3), english.number(12.34, 2)) == ("1000", "1234", "12")
     assert (german.number(1.4738, 4), english.number(1.4738, 4)) == ("1,474", "1.474")
     assert (english.percent(0.01), english.percent(0.00207)) == ("1\xa0%", "0.21\xa0%")
+    assert (german.percent(1e-6), german.percent(0.0)) == ("< 0,01\xa0%", "0\xa0%")
+    assert (german.score(1.41), english.score(30.0), english.score(None)) == ("1,410", "30.00", "–")
     assert german.percent(0.0144) == "1,4\xa0%"
     assert (english.number(None), english.number(float("nan")), english.percent(None)) == ("–", "–", "–")

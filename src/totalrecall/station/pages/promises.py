@@ -24,7 +24,7 @@ def promise_words(promise: "Promise", t: Texts) -> str:
         else "promise.aside",
         {"count": len(calibration.scores), "folds": calibration.folds},
     )
-    return f"{t('promise.threshold', {'threshold': t.number(promise.threshold, 4), 'how': how})} {_rate(promise, t)}"
+    return f"{t('promise.threshold', {'threshold': t.score(promise.threshold), 'how': how})} {_rate(promise, t)}"
 
 
 def _rate(promise: "Promise", t: Texts) -> str:

@@ -18,6 +18,7 @@ __all__ = ["DEFAULT", "Texts", "languages", "preferred", "texts_of"]
 
 DEFAULT = "en"
 _FOLDER = Path(__file__).with_name("texts")
+_LEAST_PERCENT = 0.01  # that is told in digits
 _MOST_RANGES = 20  # of an Accept-Language header that are looked at
 _RANGE = re.compile(r"\s*([A-Za-z]{1,8})(?:-[A-Za-z0-9-]{1,64})?\s*(?:;\s*q=([01](?:\.\d{0,3})?))?\s*")
 
@@ -64,6 +65,8 @@ class Texts:
         if share is None or share != share:
             return "–"
         value = 100 * share
+        if 0 < value < _LEAST_PERCENT:
+            return "< " + self._marked(f"{_LEAST_PERCENT}") + "\N{NO-BREAK SPACE}%"
         digits = 0 if value >= 10 or value == round(value) else 1 if value >= 1 else 2
         return self._marked(f"{value:.{digits}f}") + "\N{NO-BREAK SPACE}%"
 

@@ -127,7 +127,7 @@
         const above = scores.filter(one => one > score).length;
         place.textContent = scores.length ? place.dataset.of.replace("{above}", number(above, 6)).replace("{all}", number(scores.length, 6)) : "–";
       };
-      places.threshold.textContent = number(score, 4);
+      places.threshold.textContent = score.toLocaleString(language, { minimumSignificantDigits: 4, maximumSignificantDigits: 4 });
       places.rate.textContent = expected === null ? "–" : share(expected);
       places.alarms.textContent = alarms === null ? "–" : alarms < 0.05 ? `< ${number(0.1, 1)}` : number(alarms, alarms < 10 ? 2 : 3);
       counted(places.defects, told.defects);
