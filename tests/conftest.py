@@ -238,3 +238,20 @@ def local():
     from tests.station_clients import client_of, guarded
 
     return client_of(guarded(None))
+
+
+@pytest.fixture(scope="module")
+def rejecting(model, pictures, tmp_path_factory) -> Path:
+    """A model that rejects half of the test pictures; the tests of one file share it."""
+    from tests.station_browser import rejecting_half
+
+    return rejecting_half(model, pictures, tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A browser, for the tests of one file."""
+    from tests.station_browser import opened_browser
+
+    with opened_browser() as opened:
+        yield opened

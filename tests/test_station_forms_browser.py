@@ -7,9 +7,7 @@ from tests.station_browser import (
     NEEDS_CHROMIUM,
     PASSWORD,
     log_in,
-    opened_browser,
     opened_page,
-    rejecting_half,
     served_station,
     upload,
 )
@@ -19,17 +17,6 @@ from totalrecall.station.store.records import ANYBODY, Filter
 sync_api = pytest.importorskip("playwright.sync_api")
 pytest.importorskip("uvicorn")
 pytestmark = [pytest.mark.slow, NEEDS_CHROMIUM]
-
-
-@pytest.fixture(scope="module")
-def rejecting(model, pictures, tmp_path_factory):
-    return rejecting_half(model, pictures, tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with opened_browser() as opened:
-        yield opened
 
 
 @pytest.fixture(params=["nobody logs in", "a user"])

@@ -9,9 +9,7 @@ from tests.station_browser import (
     NEEDS_CHROMIUM,
     PASSWORD,
     log_in,
-    opened_browser,
     opened_page,
-    rejecting_half,
     served_station,
     upload,
 )
@@ -21,12 +19,6 @@ from totalrecall.station.store.records import ANYBODY, Filter
 sync_api = pytest.importorskip("playwright.sync_api")
 pytest.importorskip("uvicorn")
 pytestmark = [pytest.mark.slow, NEEDS_CHROMIUM]
-
-
-@pytest.fixture(scope="module")
-def rejecting(model, pictures, tmp_path_factory):
-    """A model that rejects half of the test pictures."""
-    return rejecting_half(model, pictures, tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +34,6 @@ def own_station(rejecting, tmp_path):
     copy.write_bytes(rejecting.read_bytes())
     with served_station(copy, tmp_path / "station") as (station, url):
         yield station, url
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with opened_browser() as opened:
-        yield opened
 
 
 @pytest.fixture
