@@ -117,7 +117,7 @@ def test_a_queue_is_judged_by_the_keyboard_alone(served, page, pictures):
     page.keyboard.press("f")
     sync_api.expect(page.locator(".progress p")).to_contain_text("2 judged")
     page.goto(f"{url}/trail")
-    assert page.locator("tbody tr").first.inner_text().split("\t")[3] == "judge"
+    assert page.locator("tbody tr").first.inner_text().split("\t")[3] == "judgement"
 
 
 def test_the_handle_of_the_threshold_tells_the_false_alarms_and_is_applied(own_station, page):
