@@ -12,9 +12,10 @@ from tests.line_ready import wait_until
 from tests.stations import started
 from totalrecall import load_detector
 from totalrecall.errors import SettingError
+from totalrecall.station.camera_source import camera_source
 from totalrecall.station.judging.caption import Caption
 from totalrecall.station.links import camera as cameras
-from totalrecall.station.links.camera import Camera, camera_source
+from totalrecall.station.links.camera import Camera
 from totalrecall.station.links.codes import read_serial
 from totalrecall.station.store.records import Filter
 

@@ -13,13 +13,14 @@ from totalrecall.station.links.camera import Camera
 from totalrecall.station.links.hot_folder import HotFolder
 from totalrecall.station.links.mqtt import Mqtt
 from totalrecall.station.links.opcua import OpcUa
+from totalrecall.station.links.recipe_camera import RecipeCamera
 from totalrecall.station.links.webhook import Webhook
 
 
-def parsed(*words, models=("part.trecall",)):
+def parsed(*words, models=("part.trecall",), folder="no-station"):
     parser = argparse.ArgumentParser()
     add_link_options(parser)
-    parser.set_defaults(models=models, max_body=1000, insecure=False)
+    parser.set_defaults(models=models, max_body=1000, insecure=False, folder=folder)
     return parser.parse_args([str(word) for word in words])
 
 
@@ -30,7 +31,7 @@ def refused(*words, **options):
 
 
 def test_everything_is_off_unless_asked():
-    assert links_of(parsed()) == []
+    assert [type(link) for link in links_of(parsed())] == [RecipeCamera]  # which rests until a recipe names a camera
     assert serial_reader(parsed()) is None
 
 
@@ -40,17 +41,21 @@ def test_each_option_makes_its_link(tmp_path, monkeypatch):
     words = ["--watch", tmp_path, "--watch", tmp_path / "a=b", "--camera", "0", "--webhook", "https://host/"]
     words += ["--webhook-secret", tmp_path / "secret", "--mqtt", "mqtt://host", "--opcua", "127.0.0.1:4840"]
     links = links_of(parsed(*words))
-    assert [type(link) for link in links] == [HotFolder, HotFolder, Camera, Webhook, Mqtt, OpcUa]
+    assert [type(link) for link in links] == [HotFolder, HotFolder, Camera, RecipeCamera, Webhook, Mqtt, OpcUa]
     assert len({link.name for link in links}) == len(links)
+    assert [link.name for link in links if link.is_output] == ["webhook", "mqtt", "opcua"]
     assert serial_reader(parsed("--serial-from-code")) is not None
 
 
 def test_with_several_models_the_one_that_judges_is_named(tmp_path):
     models = ("a/part.trecall", "other.trecall")
-    (link,) = links_of(parsed("--watch", f"other={tmp_path}", models=models))
+    link, _ = links_of(parsed("--watch", f"other={tmp_path}", models=models))
     assert link._model == "other"
     assert f"--watch part={tmp_path}" in refused("--watch", tmp_path, models=models)
     assert "must name the model" in refused("--camera", "missing=0", models=models)
+    (tmp_path / "recipes.toml").touch()  # then the product's recipe says it
+    link, _ = links_of(parsed("--watch", tmp_path, models=models, folder=tmp_path))
+    assert link._model is None
 
 
 def test_what_is_wrong_is_told_before_anything_starts(tmp_path, monkeypatch):

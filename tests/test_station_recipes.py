@@ -15,7 +15,7 @@ from totalrecall import load_detector
 from totalrecall.errors import ConflictError, HistoryError, NotFoundError, SettingError
 from totalrecall.station.judging.caption import Caption
 from totalrecall.station.judging.wrong_product import MARGIN, limit_of, quiet_level
-from totalrecall.station.quality.recipes import Recipe, parse_recipes
+from totalrecall.station.quality.recipe_file import Recipe, parse_recipes
 from totalrecall.station.station import Link
 from totalrecall.station.store.records import Actor
 
@@ -80,7 +80,10 @@ def test_a_file_is_read_as_recipes():
         ("[product.a]\nmodel = ", "recipes.toml is no TOML: "),
         ("[recipe.a]\nmodel = 'part'", "holds tables [product.\"NAME\"] alone, got 'recipe'"),
         ("product = 3", "product must be tables"),
-        ("[product.a]\nmodel = 'part'\nspeed = 3", "keys are model, false_alarm_rate, camera, outputs, got 'speed'"),
+        (
+            "[product.a]\nmodel = 'part'\nspeed = 3",
+            "keys are model, false_alarm_rate, camera, camera_interval, outputs, got 'speed'",
+        ),
         ("[product.a]\nfalse_alarm_rate = 0.1", "model must be one of other, part, got nothing"),
         ("[product.a]\nmodel = 'parts'", "model must be one of other, part, got 'parts'"),
         (
@@ -90,7 +93,7 @@ def test_a_file_is_read_as_recipes():
         ("[product.a]\nmodel = 'part'\nfalse_alarm_rate = nan", "over 0 and under 1, got nan"),
         ("[product.a]\nmodel = 'part'\nfalse_alarm_rate = true", "over 0 and under 1, got True"),
         ("[product.a]\nmodel = 'part'\nfalse_alarm_rate = '1 %'", "over 0 and under 1, got '1 %'"),
-        ("[product.a]\nmodel = 'part'\ncamera = 1.5", "camera must be a number or an address, got 1.5"),
+        ("[product.a]\nmodel = 'part'\ncamera = 1.5", "camera must be a number, an address or a video file, got 1.5"),
         ("[product.a]\nmodel = 'part'\noutputs = 'line'", "outputs must be a list of names"),
         ("[product.a]\nmodel = 'part'\noutputs = ['lane']", "outputs are line, got 'lane'"),
         ('[product."a\\u001b"]\nmodel = "part"', "a product's name must have 1 to 200 printable letters"),

@@ -128,7 +128,7 @@ def serial_reader(args: argparse.Namespace) -> "Callable[[bytes], str | None] | 
 
 
 def links_of(args: argparse.Namespace) -> "list[Link]":
-    """Return the links that are asked for; none has begun.
+    """Return the links that are asked for, and the one that runs the cameras of recipes; none has begun.
 
     Raises:
         MissingExtraError: a link needs a package that is not installed.
@@ -150,37 +150,44 @@ def _is_installed(module: str) -> bool:
 
 def _inputs(args: argparse.Namespace) -> "list[Link]":
     links: list[Link] = []
+    from totalrecall.station.camera_source import MOST_SECONDS, camera_source
+    from totalrecall.station.links.camera import Camera
+    from totalrecall.station.links.recipe_camera import RecipeCamera
+
     if args.watch:
         from totalrecall.station.links.hot_folder import HotFolder, Pace
 
         for text in args.watch:
             model, folder = _model_and_rest(args, "--watch", text)
             links.append(HotFolder(Path(folder), model, done=args.watch_done, pace=Pace(limit=args.max_body)))
-    if args.camera:
-        from totalrecall.station.links.camera import Camera, camera_source
-
-        if not 0 <= args.camera_interval <= 86_400:
-            raise SettingError(
-                f"camera_interval must be from 0 to 86,400, got {args.camera_interval}.", "camera_interval"
-            )
-        for text in args.camera:
-            model, source = _model_and_rest(args, "--camera", text)
-            links.append(Camera(camera_source(source), model, interval=args.camera_interval))
-    return links
+    if not 0 <= args.camera_interval <= MOST_SECONDS:
+        raise SettingError(
+            f"camera_interval must be from 0 to {MOST_SECONDS:,}, got {args.camera_interval}.", "camera_interval"
+        )
+    cameras = []
+    for text in args.camera:
+        model, source = _model_and_rest(args, "--camera", text)
+        cameras.append(Camera(camera_source(source), model, interval=args.camera_interval))
+    return [*links, *cameras, RecipeCamera(args.camera_interval, [camera.source for camera in cameras])]
 
 
 def _model_and_rest(args: argparse.Namespace, option: str, text: str) -> tuple[str | None, str]:
     """Return the model that is named before the first =, and what stands behind it.
 
     Raises:
-        SettingError: there are several models, and none of them is named.
+        SettingError: there are several models, none of them is named, and no recipe can say it.
     """
+    from totalrecall.station.quality.recipe_file import FILE
+
     names = [Path(path).stem for path in args.models]
     before, equals, rest = text.partition("=")
     if equals and before in names:  # subtle: folders and addresses may hold a = themselves
         return before, rest
-    if len(names) > 1:
-        raise SettingError(f"{option} must name the model, since there are several: {option} {names[0]}={text}")
+    if len(names) > 1 and not (Path(args.folder) / FILE).exists():
+        raise SettingError(
+            f"{option} must name the model, since there are several: {option} {names[0]}={text}. "
+            f"With a {FILE} in --folder the product's model judges."
+        )
     return None, text
 
 

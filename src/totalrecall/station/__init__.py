@@ -4,8 +4,8 @@ One process: HTTP on an event loop, pictures judged by threads, the history writ
 transactions. Every input goes through `Station.submit`; every output gets inspections that are committed.
 
 In reading order: `settings` (what `serve` is told), `station` (where all meets, and the links with a line begin),
-`thresholds` (one that a person sets), `drawing` (pictures for people), `app` (all routes behind the guard), `serving`
-(the process).
+`camera_source` (what names a camera), `thresholds` (one that a person sets), `drawing` (pictures for people), `app`
+(all routes behind the guard), `serving` (the process).
 
 Folders: `store` (what it remembers), `access` (who may call what), `judging` (from bytes to a verdict), `quality`
 (teaching, golden check, studies, recipes), `links` (inputs and outputs of a line), `web` (HTTP), `pages` (what people

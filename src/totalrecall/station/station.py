@@ -28,7 +28,8 @@ from totalrecall.station.judging.watching import DriftWatch
 from totalrecall.station.judging.wrong_product import ProductCheck
 from totalrecall.station.quality.fitting import Fits, models_of
 from totalrecall.station.quality.golden import Golden
-from totalrecall.station.quality.recipes import Recipe, Recipes
+from totalrecall.station.quality.recipe_file import Recipe
+from totalrecall.station.quality.recipes import Recipes
 from totalrecall.station.quality.sheets import Sheets
 from totalrecall.station.quality.studies import Studies
 from totalrecall.station.quality.teaching import Teaching
@@ -58,10 +59,17 @@ class Link:
     """An input, an output or both: a hot folder, a camera, a webhook, MQTT, OPC UA.
 
     Attributes:
-        name: stands in the outbox, and in the log.
+        name: stands in the outbox, in recipes and in the log.
+        is_output: it is told of inspections, so that a recipe may name it.
     """
 
     name: str
+    is_output: bool = True
+
+    @property
+    def fault(self) -> str | None:
+        """Why it does not work at the moment, in a line; None if it does. Any thread may ask."""
+        return None
 
     def body(self, inspection: "Inspection") -> dict[str, Any] | None:
         """Return what is to be delivered of an inspection, or None.
@@ -126,7 +134,10 @@ class Station:
             )
             self.recent = Recent()
             self.metrics = Metrics(
-                waiting=lambda: self.inspector.waiting, limit=settings.queue, held=lambda: len(self.holds)
+                waiting=lambda: self.inspector.waiting,
+                limit=settings.queue,
+                held=lambda: len(self.holds),
+                links=self._working,
             )
             self.drift = DriftWatch(settings.folder / "monitors")
             opened.callback(self.drift.close)
@@ -155,11 +166,11 @@ class Station:
         for loaded in self.shelf.all():
             self.trail.append(STATION, "start", loaded.name, {"sha256": loaded.sha256}).result()
         self.teaching.recover()
-        self.recipes.watch(self.settings.watch_seconds)
         self.golden.start()
         for link in self.links:
             link.start(self)
             self._closing.callback(link.close)
+        self.recipes.watch(self.settings.watch_seconds)
         self.ready.set()
 
     def close(self) -> None:
@@ -220,11 +231,11 @@ class Station:
         self, picture: bytes, caption: Caption, also: Callable[[Connection, Inspection], object] | None = None
     ) -> "tuple[Waiting, Future[Inspection]]":
         """Return a picture as it waits, and what will hold its inspection."""
-        recipe = self.recipes.for_picture(caption.model, caption.product)
+        recipe = self.recipes.for_picture(caption.model, caption.product, caption.taken)
         loaded = self.shelf.get(caption.model if recipe is None else recipe.model)
         self._check_held(loaded.name, caption.source)
         if self.recipes.lost is not None and caption.is_production:
-            raise ConflictError(str(self.recipes.fault))
+            raise ConflictError(self.recipes.lost)
         future: Future[Inspection] = Future()
         # subtle: a request that is given up would cancel it, and then the inspection could not be told any more
         future.set_running_or_notify_cancel()
@@ -306,6 +317,18 @@ class Station:
             future.set_exception(outcome)
         else:
             future.set_result(recent.inspection)
+
+    def _working(self) -> dict[str, bool]:
+        """Return whether each link works; of cameras of one name, whether all of them do."""
+        working: dict[str, bool] = {}
+        for link in self.links:
+            working[link.name] = working.get(link.name, True) and link.fault is None
+        return working
+
+    def faults(self) -> list[str]:
+        """Return what people should look at: a link that does not work, a file of recipes with a fault; a line each."""
+        faults = [link.fault for link in self.links]
+        return [fault for fault in (*faults, self.recipes.fault) if fault is not None]
 
     def _add_fitted(self) -> None:
         """Offer the models that were fitted from the page; one that cannot be used must not keep the line waiting."""

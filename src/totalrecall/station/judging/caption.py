@@ -1,5 +1,6 @@
 """What is said with a picture: by which model it is judged, and what people want to know of it later."""
 
+import time
 from dataclasses import dataclass, replace
 
 from totalrecall.errors import SettingError
@@ -23,6 +24,7 @@ class Caption:
         line: of the production line, or of the camera.
         source: where it came from: "api", "v2", "page", "folder", "camera", "mqtt", "opcua", "golden", "study".
         job: key of the job that it belongs to.
+        taken: when it was taken, by time.monotonic: the recipe of that moment applies. When it is submitted, if None.
     """
 
     model: str | None = None
@@ -32,6 +34,7 @@ class Caption:
     line: str | None = None
     source: str = "api"
     job: str | None = None
+    taken: float | None = None
 
     @property
     def is_production(self) -> bool:
@@ -39,7 +42,7 @@ class Caption:
         return self.source not in NOT_PRODUCTION
 
     def checked(self) -> "Caption":
-        """Return it as the history takes it: texts without blanks around them, and no picture without a name.
+        """Return it as the station takes it: texts without blanks around them, no picture without a name or a moment.
 
         Raises:
             SettingError: a text is too long, or holds control characters.
@@ -49,6 +52,7 @@ class Caption:
             name=_checked("name", self.name, LONGEST_NAME) or "picture",
             serial=_checked("serial", self.serial, _LONGEST_SERIAL),
             line=_checked("line", self.line, _LONGEST_SERIAL),
+            taken=time.monotonic() if self.taken is None else self.taken,
         )
 
 

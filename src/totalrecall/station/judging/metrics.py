@@ -1,9 +1,11 @@
 """What Prometheus reads at /metrics."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
     from totalrecall.station.store.records import Inspection
@@ -21,9 +23,17 @@ class Metrics:
         waiting: how many pictures wait, asked when Prometheus asks.
         limit: how many may wait.
         held: how many models are held.
+        links: the links with the line by name, and whether each works.
     """
 
-    def __init__(self, *, waiting: Callable[[], int], limit: int, held: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        *,
+        waiting: Callable[[], int],
+        limit: int,
+        held: Callable[[], int],
+        links: Callable[[], Mapping[str, bool]],
+    ) -> None:
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self._inspections = Counter(
@@ -52,6 +62,7 @@ class Metrics:
         Gauge("totalrecall_queue_limit", "Pictures that may wait.", registry=registry).set(limit)
         gauge = Gauge("totalrecall_models_held", "Models that judge nothing, since a check failed.", registry=registry)
         gauge.set_function(held)
+        registry.register(_Links(links))
 
     def inspected(self, inspection: "Inspection") -> None:
         """Count an inspection that is committed."""
@@ -74,3 +85,17 @@ class Metrics:
     def text(self) -> bytes:
         """Return all of them as Prometheus reads them."""
         return generate_latest(self.registry)
+
+
+class _Links(Collector):
+    """Says at each question which links with the line work."""
+
+    def __init__(self, links: Callable[[], Mapping[str, bool]]) -> None:
+        self._links = links
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """Return 1 for each link that works, 0 for each that does not."""
+        family = GaugeMetricFamily("totalrecall_link_up", "Whether a link with the line works.", labels=["link"])
+        for name, works in self._links().items():
+            family.add_metric([name], float(works))
+        yield family

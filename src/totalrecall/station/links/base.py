@@ -63,6 +63,11 @@ class Changes:
         if not known:
             self.say(about, words)
 
+    def said(self, about: object) -> str | None:
+        """Return what was last said about something and is not over."""
+        with self._lock:
+            return self._said.get(about)
+
     def settled(self, about: object, words: str = "") -> None:
         """Write that what was said about something is over, if anything was."""
         with self._lock:
@@ -88,7 +93,7 @@ def submit_patiently(
     say: Callable[[str], object] = lambda _: None,
     passing: tuple[type[TotalRecallError], ...] = PASSING,
 ) -> "Future[Inspection] | None":
-    """Submit a picture as soon as the station takes it; None once the link is closing.
+    """Submit a picture as soon as the station takes it; None if it did not before the link closed.
 
     Args:
         submit: `Station.submit` with its arguments.
@@ -100,7 +105,7 @@ def submit_patiently(
         TotalRecallError: the picture is refused for good.
     """
     attempt, said = 0, ""
-    while not closing.is_set():
+    while True:  # at least once: a picture in hand is not dropped because the link closes
         try:
             return submit()
         except passing as error:
@@ -108,5 +113,5 @@ def submit_patiently(
             if not isinstance(error, BusyError) and str(error) != said:
                 said = str(error)
                 say(said)
-        closing.wait(pause_before(attempt, _FIRST_PAUSE, _LONGEST_PAUSE))
-    return None
+        if closing.wait(pause_before(attempt, _FIRST_PAUSE, _LONGEST_PAUSE)):
+            return None

@@ -9,18 +9,17 @@ import contextlib
 import os
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import datetime, timezone
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from totalrecall.errors import SettingError, TotalRecallError
+from totalrecall.station.camera_source import CameraSource
 from totalrecall.station.judging.caption import Caption
 from totalrecall.station.links.base import FAULTS, Changes, pause_before, submit_patiently
 from totalrecall.station.station import Link
@@ -29,52 +28,11 @@ from totalrecall.station.store.records import iso
 if TYPE_CHECKING:
     from totalrecall.station.station import Station
 
-__all__ = ["Camera", "CameraSource", "camera_source"]
+__all__ = ["Camera"]
 
 _Frame = npt.NDArray[Any]
-_SCHEMES = ("rtsp", "rtsps", "http", "https")
 _TIMEOUT = 5000  # milliseconds to open a camera, and to wait for a frame
-_MOST_DEVICE = 99
 _USUAL_RATE = 25.0  # frames per second of a video file that states none
-
-
-@dataclass(frozen=True)
-class CameraSource:
-    """Where frames come from.
-
-    Attributes:
-        opened: what OpenCV opens: a number, an address or a file.
-        label: for people and the history; it holds no password.
-        is_file: a video file, that ends.
-    """
-
-    opened: int | str
-    label: str
-    is_file: bool = False
-
-
-def camera_source(text: str) -> CameraSource:
-    """Return what a person means by `0`, `rtsp://...`, `env:NAME` or a file.
-
-    Raises:
-        SettingError: it is none of them.
-    """
-    if text.startswith("env:"):
-        value = os.environ.get(text[4:], "")
-        if not value:
-            raise SettingError(f"The environment variable {text[4:]} of --camera is not set. Put the address into it.")
-        text = value
-    if text.isdecimal() and int(text) <= _MOST_DEVICE:
-        return CameraSource(int(text), f"camera {int(text)}")
-    if "://" in text:
-        parts = urlsplit(text)
-        if parts.scheme not in _SCHEMES or not parts.hostname:
-            raise SettingError(f"The address of a camera must begin with one of {', '.join(_SCHEMES)} and name a host.")
-        return CameraSource(text, f"camera at {parts.hostname}")
-    path = Path(text)
-    if not path.is_file():
-        raise SettingError(f"--camera must be a number, an address or a video file, got {text!r}, which is not there.")
-    return CameraSource(str(path.absolute()), path.name, is_file=True)
 
 
 class Camera(Link):
@@ -82,24 +40,56 @@ class Camera(Link):
 
     Args:
         source: where they come from.
-        model: that judges; may be missing where there is only one.
+        model: that judges; may be missing where there is only one, or a recipe says it.
         interval: seconds between two frames that are inspected. At 0 as many as can be judged; of a video file every
             one.
         first_pause: seconds before a lost camera is opened again; doubled each time, up to a minute.
+        is_wanted: tells by the moment of time.monotonic at which a frame was taken whether it is to be inspected.
     """
 
     def __init__(
-        self, source: CameraSource, model: str | None = None, *, interval: float = 1.0, first_pause: float = 1.0
+        self,
+        source: CameraSource,
+        model: str | None = None,
+        *,
+        interval: float = 1.0,
+        first_pause: float = 1.0,
+        is_wanted: Callable[[float], bool] = lambda _: True,
     ) -> None:
-        self._source, self._model, self._interval, self._first_pause = source, model, interval, first_pause
-        self.name = f"camera {source.label}"
+        self.source, self._interval = source, interval
+        self._model, self._first_pause, self._is_wanted = model, first_pause, is_wanted
+        self.name = source.label if source.label.startswith("camera") else f"camera {source.label}"
+        self.is_output = False
         self.ended = threading.Event()  # every frame of a video file is inspected
         self._changes = Changes()
-        self._closing = threading.Event()
+        self._closing = threading.Event()  # no more frames are taken
+        self._awake = threading.Event()  # the next frame is due, whatever the interval
+        self._hurry = threading.Event()  # the frame in hand is not waited for any longer
         self._changed = threading.Condition()
-        self._frame: _Frame | None = None
+        self._capture: Any = None  # opened before the start
+        self._frame: tuple[_Frame, float] | None = None
         self._no_more = False
         self._threads: list[threading.Thread] = []
+
+    @property
+    def fault(self) -> str | None:
+        """Why no frame is inspected at the moment."""
+        return self._changes.said("lost") or self._changes.said("wait") or self._changes.said("refused")
+
+    def open(self) -> None:
+        """Open the camera before `start`, to see that it gives pictures; of a video file no frame is taken.
+
+        Raises:
+            SettingError: it cannot be opened.
+        """
+        capture = _opened(self.source)
+        good = False
+        with contextlib.suppress(cv2.error):  # that is a camera that gives no frame
+            good = capture.isOpened() and (self.source.is_file or capture.read()[0])
+        if not good:
+            capture.release()
+            raise SettingError(f"{self.name} cannot be opened, or gives no picture. Look whether it is on.")
+        self._capture = capture
 
     def start(self, station: "Station") -> None:
         """Begin to take frames."""
@@ -111,11 +101,29 @@ class Camera(Link):
         for thread in self._threads:
             thread.start()
 
-    def close(self) -> None:
-        """Stop after the frame in hand."""
+    def begin_interval(self, interval: float) -> None:
+        """Take the next frame that comes, and from then on one every so many seconds."""
+        self._interval = interval
+        with self._changed:
+            if not self.source.is_file:  # of a video file every frame may be wanted
+                self._frame = None
+        self._awake.set()
+
+    def close(self, patience: float = 0.0) -> None:
+        """Stop after the frame in hand.
+
+        Args:
+            patience: seconds that the frame in hand may wait for a station that is busy.
+        """
         self._closing.set()
+        self._awake.set()
         with self._changed:
             self._changed.notify_all()
+        if self._capture is not None and not self._threads:  # it was opened, and never started
+            self._capture.release()
+        for thread in self._threads[::-1]:
+            thread.join(patience)
+            self._hurry.set()
         for thread in self._threads:
             thread.join()
 
@@ -124,16 +132,18 @@ class Camera(Link):
     def _read(self) -> None:
         attempt = 0
         while not self._closing.is_set():
-            capture = _opened(self._source)
+            capture, self._capture = self._capture or _opened(self.source), None
+            came = False
             try:
                 with contextlib.suppress(cv2.error):  # that is a camera that gives no frame
-                    if capture.isOpened() and self._read_frames(capture):
-                        attempt = 0
+                    came = capture.isOpened() and self._read_frames(capture)
             finally:
                 capture.release()
-            if self._source.is_file:
+            if self.source.is_file:
+                if not came and not self._closing.is_set():
+                    self._changes.say("lost", f"{self.name} holds no picture that can be read.")
                 break
-            attempt += 1
+            attempt = 1 if came else attempt + 1
             if not self._closing.is_set():
                 self._changes.say("lost", f"{self.name} gives no picture. It is opened again and again.")
             self._closing.wait(pause_before(attempt, self._first_pause, 60.0))
@@ -145,7 +155,7 @@ class Camera(Link):
         """Hold the newest frame until no more come; returns whether any came."""
         came = False
         rate = capture.get(cv2.CAP_PROP_FPS)
-        pause = 1 / (rate if 0 < rate <= 1000 else _USUAL_RATE) if self._source.is_file else 0.0
+        pause = 1 / (rate if 0 < rate <= 1000 else _USUAL_RATE) if self.source.is_file else 0.0
         next_at = time.monotonic()
         while not self._closing.is_set():
             good, frame = capture.read()
@@ -154,9 +164,9 @@ class Camera(Link):
             came = True
             self._changes.settled("lost", f"{self.name} gives pictures again.")
             with self._changed:
-                if self._source.is_file and self._interval == 0:  # every frame: the one before must be taken
+                if self.source.is_file and self._interval == 0:  # every frame: the one before must be taken
                     self._changed.wait_for(lambda: self._frame is None or self._closing.is_set())
-                self._frame = frame
+                self._frame = frame, time.monotonic()
                 self._changed.notify_all()
             next_at += pause
             if pause and self._interval:
@@ -166,31 +176,33 @@ class Camera(Link):
     # ------------------------------------------------------------------ inspecting
 
     def _inspect(self) -> None:
-        while (frame := self._newest()) is not None:
+        while (newest := self._newest()) is not None:
             began = time.monotonic()
             try:
-                self._submit(frame)
+                if self._is_wanted(newest[1]):
+                    self._submit(*newest)
             except FAULTS as error:  # whatever it is, the next frame is another
                 self._changes.say("refused", f"A frame of {self.name} was not inspected: {error}")
-            self._closing.wait(max(began + self._interval - time.monotonic(), 0))
+            self._awake.wait(max(began + self._interval - time.monotonic(), 0))
+            self._awake.clear()
         self.ended.set()
 
-    def _newest(self) -> _Frame | None:
-        """Wait for a frame that was not taken yet; None once there are no more."""
+    def _newest(self) -> tuple[_Frame, float] | None:
+        """Wait for a frame that was not taken yet, with its moment; None once there are no more."""
         with self._changed:
             self._changed.wait_for(lambda: self._frame is not None or self._no_more or self._closing.is_set())
             frame, self._frame = self._frame, None
             self._changed.notify_all()
             return None if self._closing.is_set() else frame
 
-    def _submit(self, frame: _Frame) -> None:
+    def _submit(self, frame: _Frame, taken: float) -> None:
         good, png = cv2.imencode(".png", np.ascontiguousarray(frame), [cv2.IMWRITE_PNG_COMPRESSION, 1])
         if not good:
             raise TotalRecallError("it cannot be written as PNG.")
         name = f"frame {iso(datetime.now(timezone.utc))}"
-        caption = Caption(model=self._model, name=name, line=self._source.label, source="camera")
+        caption = Caption(model=self._model, name=name, line=self.source.label, source="camera", taken=taken)
         submit = partial(self._station.submit, png.tobytes(), caption)
-        waited = submit_patiently(submit, self._closing, self._say_why)
+        waited = submit_patiently(submit, self._hurry, self._say_why)
         if waited is not None:
             waited.result()
             self._changes.settled("wait", f"The frames of {self.name} are judged again.")

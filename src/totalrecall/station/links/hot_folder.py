@@ -71,6 +71,7 @@ class _Candidate:
     file: WatchedFile
     since: float  # it is as it is, by time.monotonic
     not_before: float
+    seen: float  # when it came, by time.monotonic: the recipe of that moment judges it
     attempts: int = 0
 
 
@@ -95,6 +96,7 @@ class HotFolder(Link):
         self._folder = os.path.realpath(folder)
         self._model, self._done, self._pace = model, done, pace or Pace()
         self.name = f"folder {self._folder}"
+        self.is_output = False
         self._changes = Changes()
         self._closing, self._wake = threading.Event(), threading.Event()
         self._waiting: dict[str, _Candidate] = {}
@@ -104,6 +106,11 @@ class HotFolder(Link):
         self._changed: SimpleQueue[str] = SimpleQueue()
         self._next_search = 0.0
         self._threads: list[threading.Thread] = []
+
+    @property
+    def fault(self) -> str | None:
+        """Why the folder cannot be watched, or its pictures wait."""
+        return self._changes.said("fault") or self._changes.said("wait") or self._changes.said("away")
 
     def start(self, station: "Station") -> None:
         """Begin to watch."""
@@ -232,7 +239,7 @@ class HotFolder(Link):
         keys = self._ledger.inspected(fresh)
         for file in sorted(fresh, key=lambda file: (file.mtime_ns, file.path)):
             if file not in keys:
-                self._waiting[file.path] = _Candidate(file, now, now + self._pace.rest)
+                self._waiting[file.path] = _Candidate(file, now, now + self._pace.rest, now)
             elif self._done == "leave" or not self._is_put_away(file, self._verdict(keys[file])):
                 self._settle(file)  # it stands in the ledger, and ought to have been put away by now
 
@@ -277,7 +284,7 @@ class HotFolder(Link):
         submit = partial(
             self._station.submit,
             content,
-            Caption(model=self._model, name=self._shown(file.path), source="folder"),
+            Caption(model=self._model, name=self._shown(file.path), source="folder", taken=candidate.seen),
             also=lambda connection, inspection: self._ledger.add(connection, file, digest, inspection.key),
         )
         waited = submit_patiently(submit, self._closing, self._say_why)
@@ -329,6 +336,7 @@ class HotFolder(Link):
             what = "moved" if self._done == "move" else "deleted"
             self._changes.say("away", f"{self._shown(file.path)} cannot be {what}: {error.strerror or error}")
             return False
+        self._changes.settled("away")
         if gone:
             self._ledger.forget(file).result()
         return gone

@@ -41,7 +41,7 @@ from totalrecall.station.station import Link
 from totalrecall.station.store.records import Actor
 
 if TYPE_CHECKING:
-    from totalrecall.station.quality.recipes import Recipe
+    from totalrecall.station.quality.recipe_file import Recipe
     from totalrecall.station.station import Station
     from totalrecall.station.store.records import Inspection
 
@@ -140,6 +140,7 @@ class OpcUa(Link):
         self._latest: Inspection | None = None
         self._jobs: OrderedDict[str, _Job] = OrderedDict()
         self._recipe = ""
+        self._product: str | None = None  # of the station, as last heard
         self._running = 0
 
     # ------------------------------------------------------------------ a link
@@ -154,6 +155,11 @@ class OpcUa(Link):
         if not planned:
             with contextlib.suppress(RuntimeError):  # it has stopped
                 loop.call_soon_threadsafe(lambda: self._in_background(self._show_latest()))
+
+    @property
+    def fault(self) -> str | None:
+        """Why it serves no more."""
+        return None if self._fault is None else f"The OPC UA server has stopped: {self._fault}"
 
     def start(self, station: "Station") -> None:
         """Begin to serve.
@@ -198,13 +204,14 @@ class OpcUa(Link):
     async def _serve(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()
+        self._following = asyncio.Lock()
         server = await self._server()
         self._nodes = await make_nodes(server, self._start_single_job, self._prepare_recipe, self._result_by_job)
         names = self._recipes()
         await self._nodes.write("Recipes", names)
         current = self._station.recipes.current
-        if current is not None or len(names) == 1:
-            await self._activate(names[0] if current is None else current.product)
+        self._product = None if current is None else current.product
+        await self._activate(self._product or (names[0] if len(names) == 1 else ""))
         async with server:
             await self._show_state()
             self._loop = asyncio.get_running_loop()
@@ -254,16 +261,27 @@ class OpcUa(Link):
     def _is_product(self, name: str) -> bool:
         return any(recipe.product == name for recipe in self._station.recipes.all())
 
-    def _recipe_changed(self, recipe: "Recipe | None") -> None:
-        """Follow a product that was chosen elsewhere: on the page, by the API. Any thread may call it."""
+    def _recipe_changed(self, _recipe: "Recipe | None") -> None:
+        """Follow a product that was chosen elsewhere: on the page, by the API, by MQTT. Any thread may call it."""
         loop = self._loop
-        if loop is not None and recipe is not None:
+        if loop is not None:
             with contextlib.suppress(RuntimeError):  # it has stopped
-                loop.call_soon_threadsafe(lambda: self._in_background(self._follow(recipe.product)))
+                loop.call_soon_threadsafe(lambda: self._in_background(self._follow()))
 
-    async def _follow(self, product: str) -> None:
-        await self._activate(product)
-        await self._show_state()
+    async def _follow(self, *, chosen: bool = False) -> None:
+        """Show the recipes, and jobs are judged by the product that is made from now on.
+
+        Args:
+            chosen: a client chose the product; else a model that a client chose stays, unless the product is another.
+        """
+        async with self._following:
+            names, current = self._recipes(), self._station.recipes.current
+            await self._nodes.write("Recipes", names)
+            product = None if current is None else current.product
+            if product != self._product or chosen:
+                self._product = product
+                await self._activate(product or (names[0] if len(names) == 1 else ""))
+                await self._show_state()
 
     async def _activate(self, name: str) -> None:
         self._recipe = name
@@ -280,6 +298,8 @@ class OpcUa(Link):
                 await asyncio.to_thread(self._station.recipes.select, name, Actor("opcua", "machine"))
             except TotalRecallError as error:
                 return REFUSED, str(error)
+            await self._follow(chosen=True)
+            return 0, ""
         await self._activate(name)
         await self._show_state()
         return 0, ""
@@ -317,7 +337,8 @@ class OpcUa(Link):
 
         product = self._recipe if self._is_product(self._recipe) else None
         model = self._recipe if product is None else None
-        caption = Caption(model=model, product=product, name=name, serial=serial, source="opcua")
+        taken = time.monotonic()  # a change while the queue is full is of later parts
+        caption = Caption(model=model, product=product, name=name, serial=serial, source="opcua", taken=taken)
         end = time.monotonic() + _BUSY_SECONDS
         while self._station.inspector.waiting >= self._station.inspector.limit and time.monotonic() < end:
             await asyncio.sleep(0.05)

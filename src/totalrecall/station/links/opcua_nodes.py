@@ -55,7 +55,7 @@ class Nodes:
             "JobId": job,
             "MeasId": inspection.name,
             "PartId": inspection.serial or "",
-            "RecipeId": inspection.model,
+            "RecipeId": inspection.product or inspection.model,
             "Verdict": inspection.verdict,
             "IsAnomalous": inspection.is_anomalous,
             "Score": facts["score"],

@@ -93,6 +93,11 @@ class Deliverer:
         self._thread = threading.Thread(target=self._run, name=f"station-to-{target}"[:60], daemon=True)
         self._thread.start()
 
+    @property
+    def fault(self) -> str | None:
+        """Why the target takes nothing at the moment; None if it does."""
+        return self._changes.said("database") or self._changes.said("marks") or self._changes.said("target")
+
     def wake(self) -> None:
         """Look for what is due: something was just laid into the outbox. It does not wait."""
         self._due.set()
@@ -184,6 +189,8 @@ class Deliverer:
         if failed:
             self._changes.say("marks", f"What was delivered to {self._target} cannot be marked: {failed[0]}")
             self._closing.wait(self._patience.target)
+        else:
+            self._changes.settled("marks")
 
     def _sweep(self) -> None:
         """Remove, once an hour, what was delivered long ago."""

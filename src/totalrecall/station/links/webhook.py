@@ -101,6 +101,11 @@ class Webhook(Link):
         if self._deliverer is not None:
             self._deliverer.wake()
 
+    @property
+    def fault(self) -> str | None:
+        """Why the receiver takes nothing at the moment."""
+        return None if self._deliverer is None else self._deliverer.fault
+
     def start(self, station: "Station") -> None:
         """Begin to deliver, what lies in the outbox from before first."""
         if self._tls is None and not is_loopback(self._address.host):

@@ -12,6 +12,7 @@ from totalrecall.station.judging.caption import Upload
 from totalrecall.station.pages.page import Page, back_to, is_htmx, quoted
 from totalrecall.station.pages.views import Key, latest, shown
 from totalrecall.station.web.uploads import uploads_of
+from totalrecall.system.files import sha256
 
 if TYPE_CHECKING:
     from totalrecall.station.station import Station
@@ -34,14 +35,17 @@ def add_live(routes: APIRouter, page: Page) -> None:
 
     @routes.get("/live/now")
     def now(
-        request: Request, model: Annotated[str | None, _MODEL] = None, seen: Annotated[str, Query(max_length=40)] = ""
+        request: Request,
+        model: Annotated[str | None, _MODEL] = None,
+        seen: Annotated[str, Query(max_length=40)] = "",
+        told: Annotated[str, Query(max_length=40)] = "",
     ) -> Response:
-        """Return what is new since an inspection; nothing, if nothing is."""
-        newest = station.recent.latest(model or None)
-        if (newest is None and not seen) or (newest is not None and newest.inspection.key == seen):
+        """Return what is new since an inspection and the notices above it; nothing, if nothing is."""
+        newest, is_told = station.recent.latest(model or None), _notices(station) == told
+        if is_told and ((newest is None and not seen) or (newest is not None and newest.inspection.key == seen)):
             return Response(status_code=204)
         values = _now(station, model or None)
-        if values["current"] is not None and values["current"].inspection.key == seen:
+        if is_told and values["current"] is not None and values["current"].inspection.key == seen:
             return Response(status_code=204)
         return page.render(request, "live_now.html", {"model": model or None, "whole": False, **values})
 
@@ -88,9 +92,16 @@ def _inspect(station: "Station", upload: Upload, model: str) -> str | None:
     return None
 
 
+def _notices(station: "Station") -> str:
+    """Return what differs once the notices above the view do: models that are held, links that do not work."""
+    lines = [*(f"{name} {reason}" for name, reason in sorted(station.holds.items())), *station.faults()]
+    return sha256("\n".join(lines).encode())[:16] if lines else ""
+
+
 def _now(station: "Station", model: str | None) -> dict[str, Any]:
     strip = latest(station, model)
     return {
+        "told": _notices(station),
         "current": shown(station, strip[0], outlines=True) if strip else None,
         "strip": [shown(station, one) for one in strip],
         "failed": [],

@@ -88,6 +88,7 @@ class Page:
             "models": [loaded.name for loaded in self.station.shelf.all()],
             "model": None,
             "holds": dict(self.station.holds),
+            "faults": self.station.faults(),
             "insecure": self.station.settings.policy.insecure and session is None,
             "here": path if safe_path(path) else "/",
             "said": t(f"said.{said}") if _SAID.fullmatch(said) and f"said.{said}" in t.entries else None,

@@ -1,142 +1,41 @@
 """Recipes: which product is made, and so which model judges, at which false-alarm rate, by which camera, told to whom.
 
-They stand in `recipes.toml` in the station's folder, which people write:
-
-    [product."Bottle 0.5 l"]
-    model = "bottle"
-    false_alarm_rate = 0.005
-    camera = "0"
-    outputs = ["webhook", "mqtt"]
-
-The file is read again when it changes. A file with a fault changes nothing: the recipes in use stay, and `fault` says
-what is wrong. Which product is made is chosen by `select`, and remembered.
+They stand in `recipes.toml` in the station's folder (`recipe_file.py`), which is read again when it changes. A file
+with a fault changes nothing: the recipes in use stay, and `fault` says what is wrong. Which product is made is chosen
+by `select`, and remembered. A picture is judged by the recipe that was in use when it was taken, however long it waits.
 """
 
 import contextlib
-import math
-import sys
+import logging
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
 
 from totalrecall.errors import NotFoundError, SettingError, TotalRecallError
+from totalrecall.station.quality.recipe_file import FILE, NAMED, Recipe, parse_recipes, shown_value
 from totalrecall.station.store.records import STATION, Actor
 from totalrecall.system.files import read_regular, sha256
-from totalrecall.system.text import listed, printable
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from totalrecall.system.text import listed
 
 if TYPE_CHECKING:
     from totalrecall.station.judging.models import Loaded
     from totalrecall.station.quality.services import Services
 
-__all__ = ["FILE", "Recipe", "Recipes", "parse_recipes"]
+__all__ = ["Prepare", "Recipes"]
 
-FILE = "recipes.toml"
-_KEYS = ("model", "false_alarm_rate", "camera", "outputs")
+_LOG = logging.getLogger("totalrecall.station")
 _LARGEST = 1 << 20  # bytes of the file
-_MOST = 1000  # recipes
-_LONGEST = 200  # letters of a name
 _LOOK = 1.0  # seconds between two looks whether the file has changed
 _VALUE = "product"  # under which the choice is remembered
 _VARIANTS = 32  # models at a rate of their own that are held
-_NAMED = 8
+_CHANGES = 1000  # that are remembered, for pictures that were taken before them
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """What is done while a product is made.
-
-    Attributes:
-        product: its name.
-        model: the name of the model that judges.
-        false_alarm_rate: at which it judges; the model's own if None.
-        camera: that takes the pictures, as `serve --camera` names it; any if None.
-        outputs: the names of the links that are told; all if None.
-    """
-
-    product: str
-    model: str
-    false_alarm_rate: float | None = None
-    camera: str | None = None
-    outputs: tuple[str, ...] | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the recipe as JSON types."""
-        return {**asdict(self), "outputs": None if self.outputs is None else list(self.outputs)}
-
-
-def parse_recipes(text: str, models: Collection[str], outputs: Collection[str] | None = None) -> dict[str, Recipe]:
-    """Return the recipes of a file by product, in the file's order.
-
-    Args:
-        text: of the file.
-        models: the names that there are.
-        outputs: the names that there are; not checked if None.
-
-    Raises:
-        SettingError: the file is no TOML, or a recipe is not as described; one line, that names the fault.
-    """
-    try:
-        table = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise SettingError(f"{FILE} is no TOML: {printable(str(error))}.") from None
-    unknown = sorted(set(table) - {"product"})
-    if unknown:
-        raise SettingError(f'{FILE} holds tables [product."NAME"] alone, got {_shown(unknown[0])}.')
-    products = table.get("product", {})
-    if not isinstance(products, dict) or not all(isinstance(facts, dict) for facts in products.values()):
-        raise SettingError(f'{FILE}: product must be tables such as [product."Bottle 0.5 l"].')
-    if len(products) > _MOST:
-        raise SettingError(f"{FILE} holds {len(products)} products, allowed are {_MOST}.")
-    return {product: _recipe(product, facts, models, outputs) for product, facts in products.items()}
-
-
-def _recipe(product: str, facts: dict[str, Any], models: Collection[str], outputs: Collection[str] | None) -> Recipe:
-    if not product.strip() or len(product) > _LONGEST or not product.isprintable():
-        raise SettingError(
-            f"{FILE}: a product's name must have 1 to {_LONGEST} printable letters, got {_shown(product)}."
-        )
-    where = f"{FILE}, product {_shown(product)}"
-    unknown = sorted(set(facts) - set(_KEYS))
-    if unknown:
-        raise SettingError(f"{where}: keys are {', '.join(_KEYS)}, got {_shown(unknown[0])}.")
-    model, rate, camera = (facts.get(name) for name in ("model", "false_alarm_rate", "camera"))
-    if not isinstance(model, str) or model not in models:
-        names = listed(sorted(models), _NAMED)
-        raise SettingError(f"{where}: model must be one of {names}, got {_shown(model)}.")
-    if rate is not None:
-        if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < 1 or math.isnan(rate):
-            raise SettingError(
-                f"{where}: false_alarm_rate must be over 0 and under 1, got {_shown(rate)}. For 1 percent write 0.01."
-            )
-        rate = float(rate)
-    if isinstance(camera, int) and not isinstance(camera, bool):  # a number, as `--camera 0`
-        camera = str(camera)
-    if camera is not None and (not isinstance(camera, str) or not 0 < len(camera) <= _LONGEST):
-        raise SettingError(f"{where}: camera must be a number or an address, got {_shown(camera)}.")
-    told = facts.get("outputs")
-    if told is not None:
-        if not isinstance(told, list) or not all(isinstance(name, str) for name in told):
-            raise SettingError(f'{where}: outputs must be a list of names such as ["webhook"], got {_shown(told)}.')
-        strange = [name for name in told if outputs is not None and name not in outputs]
-        if strange:
-            names = listed(sorted(outputs or ()), _NAMED) or "none here"
-            raise SettingError(f"{where}: outputs are {names}, got {_shown(strange[0])}.")
-        told = tuple(told)
-    return Recipe(product, model, rate, camera, told)
-
-
-def _shown(value: object) -> str:
-    return "nothing" if value is None else printable(repr(value)[:80])
+Prepare = Callable[[Recipe | None], Callable[[bool], object]]
 
 
 class Recipes:
@@ -152,32 +51,39 @@ class Recipes:
     def __init__(self, station: "Services") -> None:
         self._station = station
         self.path = station.settings.folder / FILE
-        self.fault: str | None = None  # why a changed file is not in use
-        self.lost: str | None = None  # the product that was made before a restart, if its recipe is gone
-        self._lock = threading.RLock()
-        self._recipes: dict[str, Recipe] = {}
-        self._current: Recipe | None = None
+        self.lost: str | None = None  # why nothing is judged: the product that was made has no recipe any more
+        self._lost_product: str | None = None
+        self._file_fault: str | None = None  # why a changed file is not in use
+        self._changing = threading.RLock()  # one change at a time, from its check until everybody has heard of it
+        self._prepared_by: list[Prepare] = []
         self._listeners: list[Callable[[Recipe | None], None]] = []
+        self._variants_lock = threading.Lock()
         self._variants: OrderedDict[tuple[str, str, float], Loaded] = OrderedDict()
-        self._stamp = _stamp(self.path)
-        self._digest = ""
+        self._stamp = self._stamps()
         self._closing = threading.Event()
         self._watcher: threading.Thread | None = None
-        self._recipes = self._read()
+        self._recipes, self._digest = self._read()
         product = station.history.value(_VALUE)
-        if isinstance(product, str):
-            self._current = self._recipes.get(product)
-            if self._current is None:
-                self.lost = product  # at the model's own rate parts could pass that the recipe would reject
-                self.fault = (
-                    f"Product {product!r} was made when the station stopped, and {FILE} has it no longer. "
-                    "Nothing is judged until a product is chosen."
-                )
+        current = self._recipes.get(product) if isinstance(product, str) else None
+        # since when a recipe is in use, by time.monotonic
+        self._uses: tuple[tuple[float, Recipe | None], ...] = ((0.0, current),)
+        if isinstance(product, str) and current is None:
+            # at the model's own rate parts could pass that the recipe would reject
+            self._lost_product = product
+            self.lost = (
+                f"Product {product!r} was made when the station stopped, and {FILE} has it no longer. "
+                "Nothing is judged until a product is chosen."
+            )
 
     @property
     def current(self) -> Recipe | None:
         """The recipe in use; None if no product is chosen."""
-        return self._current
+        return self._uses[-1][1]
+
+    @property
+    def fault(self) -> str | None:
+        """What is wrong with the file, or why nothing is judged; None if all is well."""
+        return self._file_fault or self.lost
 
     def all(self) -> list[Recipe]:
         """Return all recipes, in the file's order."""
@@ -191,57 +97,109 @@ class Recipes:
         """
         recipe = self._recipes.get(product)
         if recipe is None:
-            names = listed(list(self._recipes), _NAMED) or f"none: {FILE} has no product"
-            raise NotFoundError(f"product must be one of {names}, got {_shown(product)}.")
+            names = listed(list(self._recipes), NAMED) or f"none: {FILE} has no product"
+            raise NotFoundError(f"product must be one of {names}, got {shown_value(product)}.")
         return recipe
 
-    def select(self, product: str | None, actor: Actor) -> Recipe | None:
+    def at(self, moment: float) -> Recipe | None:
+        """Return the recipe that was in use at a moment of time.monotonic."""
+        uses = self._uses  # subtle: replaced as a whole, so that no lock is needed
+        return next((recipe for since, recipe in reversed(uses) if since <= moment), uses[0][1])
+
+    # ------------------------------------------------------------------ changes
+
+    def select(self, product: str | None, actor: Actor, by: str | None = None) -> Recipe | None:
         """Choose the product that is made from now on; None: none, and models judge at their own rates.
+
+        Args:
+            product: its name.
+            actor: who chooses.
+            by: whom the actor names, where the station cannot check it.
 
         Raises:
             NotFoundError: there is no such product.
-            SettingError: its model cannot judge at its rate.
+            SettingError: its model cannot judge at its rate, or its camera cannot be opened; the one before stays.
         """
-        with self._lock:
+        with self._changing:
             recipe = None if product is None else self.get(product)
-            if recipe is not None:
-                self.loaded(recipe.model, recipe.false_alarm_rate)  # found out now, not at the first picture
-            before = self._current
+            before = self.current
             details = {
                 "before": None if before is None else before.product,
                 "model": None if recipe is None else recipe.model,
                 "false_alarm_rate": None if recipe is None else recipe.false_alarm_rate,
+                **({} if by is None else {"by": by}),
             }
 
             def told(connection: Connection) -> None:
                 self._station.trail.append_in(connection, actor, "recipe", product or "", details)
 
-            self._station.history.set_value(_VALUE, product, told).result()
-            self._current, self.fault, self.lost = recipe, None, None
-        self._tell(recipe)
+            with self._change(recipe):
+                self._station.history.set_value(_VALUE, product, told).result()
+                self.lost = self._lost_product = None
         return recipe
 
+    @contextlib.contextmanager
+    def _change(self, recipe: Recipe | None) -> Iterator[None]:
+        """Prepare a recipe, let the caller write down that it is chosen, use it and tell of it; called while changing.
+
+        Raises:
+            SettingError: it cannot be used. Nothing has changed then, nor where the caller raises.
+        """
+        if recipe is not None:
+            self.loaded(recipe.model, recipe.false_alarm_rate)  # found out now, not at the first picture
+        chosen, settles = False, []
+        try:
+            for prepare in self._prepared_by:
+                settles.append(prepare(recipe))  # noqa: PERF401  where the next one raises, this one is settled
+            yield
+            self._uses = (*self._uses[1 - _CHANGES :], (time.monotonic(), recipe))
+            chosen = True
+        finally:
+            for settle in settles:
+                settle(chosen)
+        self._tell()
+
+    def before_change(self, prepare: Prepare) -> None:
+        """Let a link prepare for a recipe before it is used: open its camera.
+
+        Args:
+            prepare: called with the recipe, or with None; it raises SettingError if the recipe cannot be used, and
+                else returns a function, which is called with whether the recipe is in use now.
+        """
+        self._prepared_by.append(prepare)
+
     def on_change(self, listener: Callable[[Recipe | None], None]) -> None:
-        """Call a function with the recipe in use whenever it changes: a camera's, or that of an OPC UA server."""
+        """Call a function with the recipe in use whenever it, or anything in `facts`, changes. It must not wait."""
         self._listeners.append(listener)
 
-    def for_picture(self, model: str | None, product: str | None = None) -> Recipe | None:
+    def _tell(self) -> None:
+        """Tell all listeners; called while changing, so that all hear of changes in their order."""
+        for listener in self._listeners:
+            with contextlib.suppress(Exception):  # one listener's fault must not keep the others from hearing of it
+                listener(self.current)
+
+    # ------------------------------------------------------------------ pictures
+
+    def for_picture(self, model: str | None, product: str | None = None, taken: float | None = None) -> Recipe | None:
         """Return the recipe by which a picture is judged.
 
         Args:
             model: that a client asked for; None if it did not.
             product: that a client says it shows; None for the one that is made.
+            taken: when it was taken, by time.monotonic; now if None.
 
         Raises:
             NotFoundError: there is no such product.
             SettingError: the product's recipe names another model than the client.
         """
+        current = self.current if taken is None else self.at(taken)
         if product is not None:
-            recipe = self.get(product)
+            recipe = current if current is not None and current.product == product else self.get(product)
             if model not in (None, recipe.model):
-                raise SettingError(f"Product {product!r} is judged by model {recipe.model}, got model {_shown(model)}.")
+                raise SettingError(
+                    f"Product {product!r} is judged by model {recipe.model}, got model {shown_value(model)}."
+                )
             return recipe
-        current = self._current
         return current if current is not None and model in (None, current.model) else None
 
     def loaded(self, model: str, rate: float | None = None) -> "Loaded":
@@ -261,7 +219,7 @@ class Recipes:
             SettingError: it has no scores of good pictures, which a rate needs.
         """
         key = (loaded.name, loaded.sha256, rate)
-        with self._lock:
+        with self._variants_lock:
             variant = self._variants.get(key)
             if variant is None:
                 variant = replace(loaded, judge=loaded.judge.judging(false_alarm_rate=rate))
@@ -275,7 +233,7 @@ class Recipes:
 
     def facts(self) -> dict[str, Any]:
         """Return the recipes as JSON types, with the product in use."""
-        current = self._current
+        current = self.current
         return {
             "product": None if current is None else current.product,
             "recipes": [recipe.to_json() for recipe in self.all()],
@@ -285,32 +243,48 @@ class Recipes:
     # ------------------------------------------------------------------ the file
 
     def look(self) -> None:
-        """Read the file again if it has changed."""
-        with self._lock:
-            stamp = _stamp(self.path)
+        """Read the file again if it, or the models that it may name, have changed."""
+        with self._changing:
+            stamp = self._stamps()
             if stamp == self._stamp:
                 return
             self._stamp = stamp
-            before = self._current
+            before = self.facts()
             try:
-                recipes = self._read()
-                if before is not None and before.product not in recipes:
-                    raise SettingError(
-                        f"Product {before.product!r} is being made, and {FILE} has it no longer. Choose another first."
-                    )
-                new = recipes.get(self.lost) if self.lost is not None else None
-                new = new if before is None else recipes[before.product]
-                if new is not None:
-                    self.loaded(new.model, new.false_alarm_rate)
+                recipes, digest = self._read()
+                self._take_over(recipes)
             except TotalRecallError as error:
-                self.fault = str(error)
-                return
-            self._recipes, self._current = recipes, new
-            if new is not None or self.lost is None:
-                self.fault = self.lost = None
-        self._station.trail.append(STATION, "recipes read", FILE, {"sha256": self._digest, "products": list(recipes)})
-        if new != before:
-            self._tell(new)
+                self._file_fault = str(error)
+                _LOG.warning("The recipes in use stay: %s", error)
+            else:
+                self._file_fault = None
+                if digest != self._digest:
+                    self._digest = digest
+                    details = {"sha256": digest, "products": list(recipes)}
+                    self._station.trail.append(STATION, "recipes read", FILE, details)
+            if self.facts() != before:
+                self._tell()
+
+    def _take_over(self, recipes: dict[str, Recipe]) -> None:
+        """Use the recipes of a file that has changed.
+
+        Raises:
+            SettingError: the product that is made has no recipe any more, or one that cannot be used.
+        """
+        before = self.current
+        if before is not None and before.product not in recipes:
+            raise SettingError(
+                f"Product {before.product!r} is being made, and {FILE} has it no longer. Choose another first."
+            )
+        product = self._lost_product if before is None else before.product
+        new = None if product is None else recipes.get(product)
+        if new == before:
+            self._recipes = recipes
+        else:
+            with self._change(new):
+                self._recipes = recipes
+        if new is not None:
+            self.lost = self._lost_product = None
 
     def watch(self, seconds: float = _LOOK) -> None:
         """Look every so many seconds, in a thread, until `close`."""
@@ -330,32 +304,32 @@ class Recipes:
         if self._watcher is not None:
             self._watcher.join()
 
-    def _read(self) -> dict[str, Recipe]:
+    def _read(self) -> tuple[dict[str, Recipe], str]:
+        """Return the recipes of the file, and its digest.
+
+        Raises:
+            SettingError: it has a fault.
+        """
         try:
             data = read_regular(self.path, limit=_LARGEST)
         except FileNotFoundError:
-            self._digest = ""
-            return {}
+            return {}, ""
         except OSError as error:
             raise SettingError(f"{FILE} cannot be read: {error.strerror or error}.") from None
         try:
             text = data.decode("utf-8-sig")
         except UnicodeDecodeError:
             raise SettingError(f"{FILE} must be text in UTF-8.") from None
-        models = [loaded.name for loaded in self._station.shelf.all()]
-        recipes = parse_recipes(text, models, [link.name for link in self._station.links])
-        self._digest = sha256(data)
-        return recipes
+        outputs = [link.name for link in self._station.links if link.is_output]
+        return parse_recipes(text, self._models(), outputs), sha256(data)
 
-    def _tell(self, recipe: Recipe | None) -> None:
-        for listener in self._listeners:
-            with contextlib.suppress(Exception):  # one listener's fault must not keep the others from hearing of it
-                listener(recipe)
+    def _models(self) -> list[str]:
+        return [loaded.name for loaded in self._station.shelf.all()]
 
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
+    def _stamps(self) -> object:
+        """Return what differs once the file, or the models that it may name, have changed."""
+        try:
+            status = self.path.stat()
+        except OSError:
+            return None, self._models()
+        return (status.st_mtime_ns, status.st_size, status.st_ino), self._models()

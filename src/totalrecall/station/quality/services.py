@@ -25,7 +25,7 @@ class Services(Protocol):
     """A station as its departments see it; `Station` says what each attribute is."""
 
     settings: "StationSettings"
-    links: list[Any]  # of each only the name is asked
+    links: list[Any]  # of each only the name is asked, and whether it is an output
     holds: dict[str, str]
     shelf: "Shelf"
     database: "Database"

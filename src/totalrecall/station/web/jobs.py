@@ -27,7 +27,7 @@ class Jobs:
 
     def __init__(self, station: "Station") -> None:
         self._station = station
-        self._jobs: deque[tuple[str, str, list[Upload]]] = deque()
+        self._jobs: deque[tuple[str, list[Upload]]] = deque()
         self._changed = threading.Condition()
         self._closed = False
         self._running: str | None = None
@@ -45,7 +45,11 @@ class Jobs:
             if self._closed or len(self._jobs) + (self._running is not None) >= _AT_ONCE:
                 raise BusyError(f"{_AT_ONCE} jobs wait already, and no more are allowed. Send it again later.")
             self._station.history.begin_job(key, model, len(uploads), actor).result()
-            self._jobs.append((key, model, uploads))
+            now = time.monotonic()  # whose recipe judges them
+            said = [replace(one.caption, model=model, job=key, taken=now) for one in uploads]
+            self._jobs.append(
+                (key, [replace(one, caption=caption) for one, caption in zip(uploads, said, strict=True)])
+            )
             self._changed.notify()
         return key
 
@@ -74,21 +78,21 @@ class Jobs:
                 while not self._jobs and not self._closed:
                     self._changed.wait()
                 if self._closed:
-                    for key, _, _ in self._jobs:
+                    for key, *_ in self._jobs:
                         self._station.history.end_job(key, "interrupted")
                     return
-                key, model, uploads = self._jobs.popleft()
+                key, uploads = self._jobs.popleft()
                 self._running = key
-            done = self._judge(key, model, uploads)
+            done = self._judge(key, uploads)
             self._station.history.end_job(key, "done" if done else "interrupted")
             with self._changed:
                 self._running = None
 
-    def _judge(self, key: str, model: str, uploads: list[Upload]) -> bool:
+    def _judge(self, key: str, uploads: list[Upload]) -> bool:
         """Judge a job's pictures; returns whether all of them were."""
         under_way: deque[Future[Inspection]] = deque()
         for number, one in enumerate(uploads):
-            waited = self._submitted(key, model, one)
+            waited = self._submitted(one)
             if waited is None:
                 for rest in under_way:
                     self._step(key, rest)
@@ -101,14 +105,13 @@ class Jobs:
             self._step(key, rest)
         return True
 
-    def _submitted(self, key: str, model: str, one: Upload) -> "Future[Inspection] | None":
+    def _submitted(self, one: Upload) -> "Future[Inspection] | None":
         """Let a picture wait as soon as there is room; None once the station stops."""
-        caption = replace(one.caption, model=model, job=key)
         while not self._closed:
             inspector = self._station.inspector
             if inspector.waiting < max(inspector.limit // 2, 1):  # half of the queue is for clients that wait
                 try:
-                    return self._station.submit(one.picture, caption)
+                    return self._station.submit(one.picture, one.caption)
                 except BusyError:
                     pass
                 except TotalRecallError as error:
