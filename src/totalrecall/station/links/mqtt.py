@@ -3,6 +3,8 @@
     PREFIX/NAME/trigger   in   the bytes of a picture, or JSON: {"picture": "<base64>", "id", "serial", "line", "name"}
     PREFIX/NAME/result    out  every inspection of the model NAME as JSON, with the trigger's id as "request"
     PREFIX/status         out  "online", retained; "offline" by the last will
+    PREFIX/recipe/set     in   the product that is made from now on (`mqtt_recipe.py`)
+    PREFIX/recipe         out  the product that is made, retained
 
 Results go through the outbox and are published with QoS 1, so none is lost while the broker is away. A trigger is
 acknowledged once its inspection is committed: the broker sends it again if the process is killed before. One that comes
@@ -34,6 +36,7 @@ from totalrecall.station.judging.caption import Caption
 from totalrecall.station.links.base import CHECKS, FAULTS, LOG, Changes, pause_before, submit_patiently
 from totalrecall.station.links.credentials import Login
 from totalrecall.station.links.ledger import MessageLedger
+from totalrecall.station.links.mqtt_recipe import RecipeTopics
 from totalrecall.station.links.outbox import Deliverer, Patience, put
 from totalrecall.station.station import Link
 
@@ -115,6 +118,7 @@ class _Trigger:
     message: Any
     model: str
     topic: str
+    came: float  # by time.monotonic: the recipe of that moment judges its picture
 
 
 class Mqtt(Link):
@@ -152,6 +156,7 @@ class Mqtt(Link):
         self._triggers: queue.Queue[_Trigger] = queue.Queue(_QUEUE)
         self._workers: list[threading.Thread] = []
         self._deliverer: Deliverer | None = None
+        self._recipe: RecipeTopics | None = None
 
     # ------------------------------------------------------------------ a link
 
@@ -165,6 +170,12 @@ class Mqtt(Link):
         """Have the deliverer look into the outbox."""
         if self._deliverer is not None:
             self._deliverer.wake()
+
+    @property
+    def fault(self) -> str | None:
+        """Why it is not connected, or results and triggers wait."""
+        waits = None if self._deliverer is None else self._deliverer.fault
+        return self._changes.said("broker") or self._changes.said("history") or waits
 
     def start(self, station: "Station") -> None:
         """Connect, and go on trying until it works."""
@@ -196,6 +207,7 @@ class Mqtt(Link):
         for worker in self._workers:
             worker.start()
         self._deliverer = Deliverer(station.database, self.name, self._deliver, self._patience)
+        self._recipe = RecipeTopics(self._prefix, station.recipes, self._retain)
         client.connect_async(self._broker.host, self._broker.port, _KEEP_ALIVE)
         client.loop_start()
 
@@ -223,8 +235,10 @@ class Mqtt(Link):
             self._changes.say("broker", f"{self.name} refuses the connection: {reason}. It is tried again.")
             return
         self._changes.settled("broker", f"{self.name} is connected again.")
-        client.subscribe(f"{self._prefix}/+/trigger", qos=1)
+        client.subscribe([(f"{self._prefix}/+/trigger", 1), (f"{self._prefix}/recipe/set", 1)])
         client.publish(self._status_topic, "online", qos=1, retain=True)
+        if self._recipe is not None:
+            self._recipe.tell()
         if self._deliverer is not None:
             self._deliverer.wake()
 
@@ -235,14 +249,23 @@ class Mqtt(Link):
     def _unreachable(self, _client: Any, _data: Any) -> None:
         self._changes.say("broker", f"{self.name} cannot be reached. It is tried again.")
 
+    def _retain(self, topic: str, payload: bytes) -> None:
+        if self._client.is_connected():
+            self._client.publish(topic, payload, qos=1, retain=True)
+
     def _came(self, client: Any, _data: Any, message: Any) -> None:
-        """Let a trigger wait for a worker; while all are busy the broker waits, too."""
+        """Change the product, or let a trigger wait for a worker; while all are busy the broker waits, too."""
         try:
             topic = message.topic
         except UnicodeDecodeError:
             client.ack(message.mid, message.qos)
             return
-        trigger = _Trigger(message, topic[len(self._prefix) + 1 : -len("/trigger")], topic)
+        trigger = _Trigger(message, topic[len(self._prefix) + 1 : -len("/trigger")], topic, time.monotonic())
+        if self._recipe is not None and topic == self._recipe.set_topic:
+            if not self._is_old(trigger):
+                self._recipe.take(message.payload)
+            self._acknowledge(trigger)
+            return
         end = time.monotonic() + _PATIENCE
         while not self._closing.is_set():
             with contextlib.suppress(queue.Full):
@@ -265,10 +288,7 @@ class Mqtt(Link):
 
     def _take(self, trigger: _Trigger) -> None:
         message = trigger.message
-        if message.retain:  # it comes again at every connection, whatever lies before the camera
-            self._changes.say(
-                trigger.topic, f"A retained message on {trigger.topic} is passed over. Send triggers without 'retain'."
-            )
+        if self._is_old(trigger):
             self._acknowledge(trigger)
             return
         request: str | None = None
@@ -285,10 +305,19 @@ class Mqtt(Link):
                 serial=said.get("serial"),
                 line=said.get("line"),
                 source="mqtt",
+                taken=trigger.came,
             )
             self._inspect(trigger, request, picture, caption)
         except TotalRecallError as error:
             self._refuse(trigger, request, str(error))
+
+    def _is_old(self, trigger: _Trigger) -> bool:
+        """Tell whether a message is a retained one: it comes at every connection, whatever lies before the camera."""
+        if trigger.message.retain:
+            self._changes.say(
+                trigger.topic, f"A retained message on {trigger.topic} is passed over. Send it without 'retain'."
+            )
+        return bool(trigger.message.retain)
 
     def _is_double(self, trigger: _Trigger, request: str | None) -> bool:
         """Tell whether a message was inspected already: by its id, or a repeated one without an id by its picture."""
