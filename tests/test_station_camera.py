@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.line_ready import wait_until
+from tests.rtsp_server import RtspServer
 from tests.stations import started
 from totalrecall import load_detector
 from totalrecall.errors import SettingError
@@ -212,3 +213,57 @@ def test_serials_are_read_only_where_asked_and_where_none_was_sent(place, pictur
         assert station.inspect(pictures[0].read_bytes()).serial is None
     with started(tmp_path / "without", place) as (station, _):
         assert station.inspect(data).serial is None
+
+
+# ---------------------------------------------------------------------- a camera in the network
+
+
+@pytest.fixture(scope="module")
+def sights(pictures):
+    """What a camera sees by turns."""
+    return [cv2.resize(cv2.imread(str(path)), (96, 80)) for path in pictures[:4]]
+
+
+@contextlib.contextmanager
+def streaming(sights, port=0):
+    with contextlib.closing(RtspServer(sights, port)) as server:
+        yield server
+
+
+def scores(station):
+    return {one.score for one in station.history.find(limit=1000)}
+
+
+def test_frames_of_an_rtsp_camera_get_the_score_of_predict(place, sights, tmp_path):
+    detector = load_detector(place)
+    with streaming(sights) as server:
+        capture = cv2.VideoCapture(server.address, cv2.CAP_FFMPEG)
+        frames = [capture.read()[1] for _ in range(2 * len(sights))]
+        capture.release()
+        expected = {detector.predict(np.ascontiguousarray(frame[..., ::-1])).score for frame in frames}
+        assert len(expected) == len(sights)
+        link = Camera(camera_source(server.address), interval=0)
+        with started(tmp_path, place, links=[link]) as (station, _):
+            wait_until(lambda: scores(station) == expected)
+
+
+def test_a_stream_that_ends_or_freezes_is_told_and_opened_again(place, sights, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(cameras, "_READ_TIMEOUT", 500)
+    with streaming(sights) as server:
+        link = Camera(camera_source(server.address), interval=0, first_pause=0.05)
+        port = server.port
+        with started(tmp_path, place, links=[link]) as (station, http):
+            wait_until(lambda: station.history.count(Filter()) >= 1)
+            server.close()
+            wait_until(lambda: "gives no picture" in (link.fault or ""))
+            assert f'totalrecall_link_up{{link="{link.name}"}} 0.0' in http.get("/metrics").text
+            assert link.fault in http.get("/").text
+            before = station.history.count(Filter())
+            with streaming(sights, port) as again:
+                wait_until(lambda: station.history.count(Filter()) > before and link.fault is None)
+                again.is_frozen.set()
+                wait_until(lambda: link.fault is not None)
+                again.is_frozen.clear()
+                wait_until(lambda: link.fault is None)
+                assert caplog.text.count("gives no picture") >= 2
+                assert caplog.text.count("gives pictures again") >= 2

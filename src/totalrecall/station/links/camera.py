@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["Camera"]
 
 _Frame = npt.NDArray[Any]
-_TIMEOUT = 5000  # milliseconds to open a camera, and to wait for a frame
+_OPEN_TIMEOUT = 10_000  # milliseconds; FFmpeg looks at a slow stream for up to five seconds
+_READ_TIMEOUT = 5000  # milliseconds to wait for a frame
 _USUAL_RATE = 25.0  # frames per second of a video file that states none
 
 
@@ -218,5 +219,5 @@ def _opened(source: CameraSource) -> Any:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     if isinstance(source.opened, int):
         return cv2.VideoCapture(source.opened)
-    limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _TIMEOUT, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _TIMEOUT]
+    limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _OPEN_TIMEOUT, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _READ_TIMEOUT]
     return cv2.VideoCapture(source.opened, cv2.CAP_FFMPEG, limits)
