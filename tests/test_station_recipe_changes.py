@@ -19,7 +19,7 @@ from tests.line_ready import wait_until
 from tests.stations import started
 from tests.striped import good_picture
 from totalrecall import load_detector
-from totalrecall.errors import HistoryError, NotFoundError, SettingError
+from totalrecall.errors import ConflictError, HistoryError, NotFoundError, SettingError
 from totalrecall.station.camera_source import camera_source
 from totalrecall.station.judging.caption import Caption
 from totalrecall.station.links import camera as cameras
@@ -180,6 +180,29 @@ def test_a_file_keeps_the_recipe_under_which_it_came(places, tmp_path, write, ca
             ("2.png", "b", "other"),
         }
         wait_until(lambda: folder.fault is None)
+
+
+def test_what_waits_for_a_product_is_judged_by_the_first_that_is_chosen(places, tmp_path, write, caplog):
+    (tmp_path / "incoming").mkdir()
+
+    def links():
+        return [Line("first"), Line("second"), HotFolder(tmp_path / "incoming", pace=Pace(rest=0.05, search=0.2))]
+
+    folder = write(WITH_OUTPUTS)
+    with started(folder, *places, links=links()) as (station, _):  # of two models none is named
+        (tmp_path / "incoming" / "1.png").write_bytes(good_picture(1))
+        wait_until(lambda: "model must be one of other, part, got no name" in caplog.text)
+        station.recipes.select("a", ANNA)
+        wait_until(lambda: [(one.name, one.product) for one in station.history.find()] == [("1.png", "a")])
+    write('[product.b]\nmodel = "other"\n')
+    with started(folder, *places, links=links()) as (station, _):  # product a was made, and has no recipe now
+        (tmp_path / "incoming" / "2.png").write_bytes(good_picture(2))
+        with pytest.raises(ConflictError, match="Nothing is judged until a product is chosen"):
+            station.inspect(good_picture(0), Caption("other"))
+        wait_until(lambda: "Nothing is judged until a product is chosen" in caplog.text)
+        station.recipes.select("b", ANNA)
+        wait_until(lambda: station.history.find(limit=1)[0].product == "b")
+        assert station.inspect(good_picture(0), Caption("other", taken=0.0)).product == "b"
 
 
 def test_changes_at_the_same_time_come_one_after_the_other(places, write):

@@ -231,11 +231,12 @@ class Station:
         self, picture: bytes, caption: Caption, also: Callable[[Connection, Inspection], object] | None = None
     ) -> "tuple[Waiting, Future[Inspection]]":
         """Return a picture as it waits, and what will hold its inspection."""
+        lost = self.recipes.lost
+        if lost is not None and caption.is_production:
+            raise ConflictError(lost)
         recipe = self.recipes.for_picture(caption.model, caption.product, caption.taken)
         loaded = self.shelf.get(caption.model if recipe is None else recipe.model)
         self._check_held(loaded.name, caption.source)
-        if self.recipes.lost is not None and caption.is_production:
-            raise ConflictError(self.recipes.lost)
         future: Future[Inspection] = Future()
         # subtle: a request that is given up would cancel it, and then the inspection could not be told any more
         future.set_running_or_notify_cancel()

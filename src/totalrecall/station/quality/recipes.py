@@ -135,7 +135,6 @@ class Recipes:
 
             with self._change(recipe):
                 self._station.history.set_value(_VALUE, product, told).result()
-                self.lost = self._lost_product = None
         return recipe
 
     @contextlib.contextmanager
@@ -152,7 +151,10 @@ class Recipes:
             for prepare in self._prepared_by:
                 settles.append(prepare(recipe))  # noqa: PERF401  where the next one raises, this one is settled
             yield
-            self._uses = (*self._uses[1 - _CHANGES :], (time.monotonic(), recipe))
+            # what waited because nothing was judged is judged by the recipe that ends this, and not by none
+            before = () if self.lost is not None else self._uses[1 - _CHANGES :]
+            self._uses = (*before, (time.monotonic(), recipe))
+            self.lost = self._lost_product = None
             chosen = True
         finally:
             for settle in settles:
@@ -193,6 +195,8 @@ class Recipes:
             SettingError: the product's recipe names another model than the client.
         """
         current = self.current if taken is None else self.at(taken)
+        if current is None and model is None and len(self._models()) > 1:
+            current = self.current  # no product was chosen then, and no model is named: else it would wait for ever
         if product is not None:
             recipe = current if current is not None and current.product == product else self.get(product)
             if model not in (None, recipe.model):
@@ -283,8 +287,6 @@ class Recipes:
         else:
             with self._change(new):
                 self._recipes = recipes
-        if new is not None:
-            self.lost = self._lost_product = None
 
     def watch(self, seconds: float = _LOOK) -> None:
         """Look every so many seconds, in a thread, until `close`."""
