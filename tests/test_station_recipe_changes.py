@@ -473,6 +473,7 @@ def test_after_a_restart_the_camera_runs_and_a_lost_one_is_told_everywhere(place
         wait_until(lambda: station.faults() == [words])
         assert words in caplog.text
         assert words in http.get("/").text
+        assert "camera 1 liefert kein Bild." in http.get("/history", headers={"Accept-Language": "de"}).text
         assert 'totalrecall_link_up{link="camera of the recipe"} 0.0' in http.get("/metrics").text
         answer = http.get("/live/now", params={"told": ""})
         assert answer.status_code == 200  # though no picture is new
