@@ -28,6 +28,11 @@ class CameraSource:
     label: str
     is_file: bool = False
 
+    @property
+    def place(self) -> str:
+        """The number, the host or the file's name, as messages say it."""
+        return self.label.removeprefix("camera ").removeprefix("at ")
+
 
 def camera_source(text: str) -> CameraSource:
     """Return what a person means by `0`, `rtsp://...`, `env:NAME` or a file.

@@ -59,7 +59,7 @@ class Camera(Link):
     ) -> None:
         self.source, self._interval = source, interval
         self._model, self._first_pause, self._is_wanted = model, first_pause, is_wanted
-        self.name = source.label if source.label.startswith("camera") else f"camera {source.label}"
+        self.name = f"camera {source.place}"
         self.is_output = False
         self.ended = threading.Event()  # every frame of a video file is inspected
         self._changes = Changes()
@@ -89,7 +89,8 @@ class Camera(Link):
             good = capture.isOpened() and (self.source.is_file or capture.read()[0])
         if not good:
             capture.release()
-            raise SettingError(f"{self.name} cannot be opened, or gives no picture. Look whether it is on.")
+            place = self.source.place
+            raise SettingError(f"camera {place} cannot be opened, or gives no picture. Look whether it is on.")
         self._capture = capture
 
     def start(self, station: "Station") -> None:

@@ -138,7 +138,7 @@ class RecipeCamera(Link):
         with _of_product(recipe):
             source = self._sources[recipe.camera] = camera_source(recipe.camera)
             if source.opened in self._others:
-                raise SettingError(f"{source.label} runs already, by --camera. Take it out of one of the two.")
+                raise SettingError(f"camera {source.place} runs already, by --camera. Take it out of one of the two.")
         return source
 
     def _interval_of(self, recipe: "Recipe") -> float:
