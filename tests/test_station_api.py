@@ -15,7 +15,7 @@ import pytest
 
 from tests.stations import judging_held, started
 from totalrecall import load_detector
-from totalrecall.errors import BusyError
+from totalrecall.errors import BusyError, HistoryError
 from totalrecall.station.judging.caption import Caption
 from totalrecall.station.store.records import Filter
 from totalrecall.station.web.api_v2 import _OUTPUTS
@@ -181,6 +181,39 @@ def fill(station, data, waiting):
                 return
         time.sleep(0.02)
     raise AssertionError("the queue never filled")
+
+
+def test_a_job_says_why_its_pictures_were_not_judged(place, pictures, tmp_path):
+    with started(tmp_path / "station", place) as (station, client):
+        station.holds["part"] = "The golden check of model part failed."
+        files = [("file", (path.name, path.read_bytes(), "image/png")) for path in pictures[:2]]
+        begun = client.post("/v1/models/part/jobs", files=files)
+        deadline = time.monotonic() + 60
+        while (job := client.get(begun.headers["location"]).json())["state"] == "running":
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert (job["state"], job["done"], job["failed"], job["results"]) == ("done", 0, 2, [])
+        assert job["error"] == "Model part is held: The golden check of model part failed."
+
+
+def test_a_database_that_cannot_be_used_is_503_with_retry_after_for_programs_and_people(
+    place, pictures, tmp_path, monkeypatch
+):
+    with started(tmp_path / "station", place) as (station, client):
+
+        def lost(*_, **__):
+            raise HistoryError("The database does not answer.")
+
+        monkeypatch.setattr(station.history, "add", lost)
+        monkeypatch.setattr(station.history, "find", lost)
+        answer = client.post("/v1/models/part/predict", content=pictures[0].read_bytes(), headers=PICTURE)
+        assert is_problem(answer, 503) == "The database does not answer."
+        page = client.get("/history")
+        assert (page.status_code, "does not answer" in page.text) == (503, True)
+        assert answer.headers["retry-after"] == page.headers["retry-after"] == "5"
+        monkeypatch.setattr(station.users, "_write", lost)
+        added = client.post("/users", data={"name": "anna", "role": "engineer", "password": "a long password 1"})
+        assert (added.status_code, added.headers["retry-after"]) == (503, "5")
 
 
 def test_a_full_queue_is_503_with_retry_after(place, pictures, tmp_path):

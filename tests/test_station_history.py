@@ -248,6 +248,16 @@ def test_jobs_of_a_process_that_is_gone_are_interrupted(history):
     history.end_job("k")
     assert history.interrupt_jobs().result() == 1
     assert [history.job(key)["state"] for key in "jk"] == ["interrupted", "done"]
+    assert history.job("j")["error"] == "The station ended before all pictures were judged."
+    assert history.job("k")["error"] is None
+
+
+def test_the_first_reason_why_pictures_of_a_job_were_not_judged_stays(history):
+    history.begin_job("j", "bottle", 3, ANNA)
+    history.step_job("j", failed=True, error="The model is held.")
+    history.step_job("j", failed=True, error="The disk is full.")
+    history.end_job("j", "interrupted", "The station stopped.").result()
+    assert history.job("j")["error"] == "The model is held."
 
 
 def test_a_value_is_remembered_until_it_is_forgotten(history):

@@ -17,6 +17,7 @@ from totalrecall.reports.page import environment
 from totalrecall.station.access.permissions import PERMISSIONS
 from totalrecall.station.pages.texts import Texts, languages, texts_of
 from totalrecall.station.store.records import ANYBODY, Actor
+from totalrecall.station.web.problems import retry_after
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -117,7 +118,9 @@ class PageRoute(APIRoute):
             try:
                 return await handle(request)
             except TotalRecallError as error:
-                return _refusal(request, error.http_status, str(error))
+                answer = _refusal(request, error.http_status, str(error))
+                answer.headers.update(retry_after(error))
+                return answer
             except RequestValidationError as error:
                 said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:5])
                 return _refusal(request, 422, said)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Form, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from totalrecall.errors import NotFoundError, SettingError, TotalRecallError
+from totalrecall.errors import NotFoundError, SettingError, StationError
 from totalrecall.station.access.guard import safe_next
 from totalrecall.station.access.users import USER_ROLES
 from totalrecall.station.pages.page import COOKIE, Page, actor_of, back_to
@@ -91,7 +91,7 @@ def add_users(routes: APIRouter, page: Page, logins: "Logins") -> None:
     ) -> Response:
         try:
             await logins.compute(lambda: users.add(name, role, password, actor_of(request)))
-        except TotalRecallError as error:
+        except (SettingError, StationError) as error:  # others are no fault of what was typed
             refusal = str(error)
             return await run_in_threadpool(_view, page, request, None, refusal, error.http_status)
         return back_to("/users", "user_added")

@@ -258,24 +258,25 @@ class History:
         }
         return self._database.write(lambda connection: _nothing(connection.execute(insert(jobs), job)))
 
-    def step_job(self, key: str, *, failed: bool = False) -> "Future[None]":
-        """Write down that one more picture of a job was judged, or could not be."""
+    def step_job(self, key: str, *, failed: bool = False, error: str | None = None) -> "Future[None]":
+        """Write down that one more picture of a job was judged, or could not be; the first reason why stays."""
         counts = {"failed": jobs.c.failed + 1} if failed else {"done": jobs.c.done + 1}
-        return self._update_job(key, counts)
+        return self._update_job(key, counts, error)
 
-    def end_job(self, key: str, state: str = "done") -> "Future[None]":
-        """Write down that a job is `done` or was `interrupted`."""
+    def end_job(self, key: str, state: str = "done", error: str | None = None) -> "Future[None]":
+        """Write down that a job is `done` or was `interrupted`, and why."""
         if state not in ("done", "interrupted"):
             raise SettingError(f"state must be done or interrupted, got {state!r}.")
-        return self._update_job(key, {"state": state})
+        return self._update_job(key, {"state": state}, error)
 
     def interrupt_jobs(self) -> "Future[int]":
         """Write down that the jobs of the process before were interrupted; the promise holds how many."""
-        query = update(jobs).where(jobs.c.state == "running").values(state="interrupted")
+        reason = func.coalesce(jobs.c.error, "The station ended before all pictures were judged.")
+        query = update(jobs).where(jobs.c.state == "running").values(state="interrupted", error=reason)
         return self._database.write(lambda connection: int(connection.execute(query).rowcount))
 
     def job(self, key: str) -> dict[str, Any] | None:
-        """Return `model, at, actor, total, done, failed, state` of a job as JSON types; None if there is none."""
+        """Return what is known of a job, its key apart, as JSON types; None if there is none of that key."""
         with self._database.read() as connection:
             row = connection.execute(select(jobs).where(jobs.c.key == key)).mappings().one_or_none()
         if row is None:
@@ -306,7 +307,9 @@ class History:
             return False
         return inspection.verdict in REJECTS or inspection.is_near_miss(self._near_miss)
 
-    def _update_job(self, key: str, changes: dict[str, Any]) -> "Future[None]":
+    def _update_job(self, key: str, changes: dict[str, Any], error: str | None) -> "Future[None]":
+        if error is not None:
+            changes = {**changes, "error": func.coalesce(jobs.c.error, storable(error, 1000))}
         query = update(jobs).where(jobs.c.key == key).values(changes)
         return self._database.write(lambda connection: _nothing(connection.execute(query)))
 

@@ -258,6 +258,7 @@ jobs = Table(
     Column("done", Integer, nullable=False),
     Column("failed", Integer, nullable=False),
     Column("state", String(20), nullable=False),
+    Column("error", Text),
 )
 
 values = Table(

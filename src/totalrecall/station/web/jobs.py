@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from totalrecall.errors import BusyError, NotFoundError, TotalRecallError
+from totalrecall.errors import BusyError, NotFoundError, PictureError, TotalRecallError
 from totalrecall.station.judging.caption import Upload
 from totalrecall.station.store.records import Actor, Filter, Inspection
 
@@ -20,6 +20,7 @@ __all__ = ["Jobs"]
 _AT_ONCE = 4  # jobs that wait or run: their pictures are held in memory
 _PAUSE = 0.02  # seconds between two tries while the queue is full
 _MOST_SHOWN = 10_000
+_STOPPED = "The station stopped before all pictures were judged."
 
 
 class Jobs:
@@ -79,12 +80,14 @@ class Jobs:
                     self._changed.wait()
                 if self._closed:
                     for key, *_ in self._jobs:
-                        self._station.history.end_job(key, "interrupted")
+                        self._station.history.end_job(key, "interrupted", _STOPPED)
                     return
                 key, uploads = self._jobs.popleft()
                 self._running = key
-            done = self._judge(key, uploads)
-            self._station.history.end_job(key, "done" if done else "interrupted")
+            if self._judge(key, uploads):
+                self._station.history.end_job(key)
+            else:
+                self._station.history.end_job(key, "interrupted", _STOPPED)
             with self._changed:
                 self._running = None
 
@@ -122,4 +125,7 @@ class Jobs:
         return None
 
     def _step(self, key: str, waited: "Future[Inspection]") -> None:
-        self._station.history.step_job(key, failed=waited.exception() is not None)
+        error = waited.exception()
+        # a picture that cannot be read is among the results, with its own reason
+        reason = None if error is None or isinstance(error, PictureError) else str(error)
+        self._station.history.step_job(key, failed=error is not None, error=reason)

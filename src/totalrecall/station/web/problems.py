@@ -11,13 +11,13 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from totalrecall.errors import BusyError, TotalRecallError
+from totalrecall.errors import BusyError, HistoryError, ThrottledError, TotalRecallError
 from totalrecall.system.text import printable
 
-__all__ = ["CONTENT_TYPE", "PROBLEM", "add_problems", "problem"]
+__all__ = ["CONTENT_TYPE", "PROBLEM", "add_problems", "problem", "retry_after"]
 
 CONTENT_TYPE = "application/problem+json"
-_RETRY = "1"  # seconds
+_RETRY = {BusyError: 1, HistoryError: 5}  # seconds
 _TYPE = "https://totalrecall.invalid/problems/"  # names a kind of problem; nothing is there to be fetched
 PROBLEM: dict[str, Any] = {
     "type": "object",
@@ -49,10 +49,15 @@ def problem(status: int, detail: str, *, kind: str = "", headers: dict[str, str]
     return Response(json.dumps(body), status, headers, CONTENT_TYPE)
 
 
+def retry_after(error: TotalRecallError) -> dict[str, str]:
+    """Return the header that says when to ask again, for an error that passes by itself."""
+    seconds = error.seconds if isinstance(error, ThrottledError) else _RETRY.get(type(error))
+    return {} if seconds is None else {"Retry-After": str(seconds)}
+
+
 def _of_error(error: TotalRecallError) -> Response:
     """Return one of our errors as a response."""
-    headers = {"Retry-After": _RETRY} if isinstance(error, BusyError) else None
-    return problem(error.http_status, str(error), kind=type(error).__name__, headers=headers)
+    return problem(error.http_status, str(error), kind=type(error).__name__, headers=retry_after(error))
 
 
 def add_problems(app: FastAPI) -> None:
