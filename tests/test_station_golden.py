@@ -44,6 +44,35 @@ def alter(station, **values):
     station.database.write(lambda connection: connection.execute(golden.update().values(**values))).result()
 
 
+def checks(station, count):
+    """The checks of the model, once there are so many."""
+    deadline = time.monotonic() + 60
+    while len(runs := station.golden.runs("part")) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return runs
+
+
+def test_another_rate_of_a_recipe_has_the_golden_pictures_judged_at_once(station):
+    with_pictures(station)
+    file = station.settings.folder / "recipes.toml"
+    file.write_text('[product.a]\nmodel = "part"\n\n[product.b]\nmodel = "part"\nfalse_alarm_rate = 0.3\n')
+    station.recipes.look()
+    station.recipes.select("a", ANNA)  # at the model's own rate, as before
+    station.recipes.select("b", ANNA)
+    assert checks(station, 1)[0]["passed"]
+    file.write_text('[product.a]\nmodel = "part"\n\n[product.b]\nmodel = "part"\nfalse_alarm_rate = 0.9\n')
+    station.recipes.look()
+    failed = checks(station, 2)[0]
+    assert not failed["passed"]
+    assert "good.png (expected was good, and it is judged defect)" in failed["words"]
+    assert "failed for" in station.holds["part"]
+    station.recipes.select(None, ANNA)  # the model's own rate again
+    assert checks(station, 3)[0]["passed"]
+    assert "part" not in station.holds
+    assert len(station.golden.runs("part")) == 3
+
+
 def test_a_check_passes_where_everything_comes_out_as_recorded(station):
     one, two = with_pictures(station)
     assert station.golden.all("part") == [one, two]

@@ -189,6 +189,49 @@ def test_a_changed_file_is_read_and_a_faulty_one_changes_nothing(places, tmp_pat
         assert station.inspect(good_picture(0)).product == "a"
 
 
+def read(station):
+    """The hashes of the recipes that were read, by the trail."""
+    rows = reversed(station.trail.rows(limit=100))
+    return [row.facts()["sha256"] for row in rows if row.action == "recipes read"]
+
+
+def test_another_rate_is_in_force_once_its_row_is_committed(places, tmp_path, monkeypatch):
+    folder = tmp_path / "station"
+    write(folder, '[product.a]\nmodel = "part"\nfalse_alarm_rate = 0.3\n')
+    with started(folder, *places) as (station, _):
+        station.recipes.select("a", ANNA)
+        first = read(station)
+
+        def lost(_):
+            raise HistoryError("The database does not answer.")
+
+        write(folder, '[product.a]\nmodel = "part"\nfalse_alarm_rate = 0.1\n')
+        with monkeypatch.context() as patched:
+            patched.setattr(station.database, "write", lost)
+            station.recipes.look()
+        assert station.recipes.current.false_alarm_rate == 0.3
+        assert station.recipes.fault == "The database does not answer."
+        station.recipes.look()
+        assert (station.recipes.current.false_alarm_rate, station.recipes.fault) == (0.1, None)
+        assert len(read(station)) == len(first) + 1
+
+
+def test_recipes_that_were_changed_while_the_station_was_down_are_told_at_the_start(places, tmp_path):
+    folder = tmp_path / "station"
+    with started(folder, *places) as (station, _):
+        assert read(station) == []
+    write(folder, '[product.a]\nmodel = "part"\n')
+    for _ in range(2):
+        with started(folder, *places) as (station, _):
+            assert len(read(station)) == 1
+    write(folder, '[product.b]\nmodel = "part"\n')
+    with started(folder, *places) as (station, _):
+        assert len(set(read(station))) == 2
+    (folder / "recipes.toml").unlink()
+    with started(folder, *places) as (station, _):
+        assert read(station)[2:] == [""]
+
+
 def test_a_station_does_not_start_on_faulty_recipes(places, tmp_path):
     write(tmp_path / "station", "[product.a]\nmodel = 'nobody'")
     with pytest.raises(SettingError, match="model must be one of"), started(tmp_path / "station", *places):

@@ -238,35 +238,6 @@ def test_a_model_that_cannot_learn_says_so(good, tmp_path):
         station.teaching.propose("padim", fine=["0" * 32], actor=ANNA)
 
 
-def test_an_approval_that_was_cut_off_is_finished_at_the_next_start(place, tmp_path):
-    with started(tmp_path / "station", place) as (station, _):
-        key = station.teaching.propose("part", fine=false_alarms(station), actor=ANNA)
-        facts = made(station, key)
-    folder = tmp_path / "station" / "proposals"
-    before = place.read_bytes()
-    shutil.copy(folder / f"{key}.trecall", place)  # the station was killed between the file and the decision
-    with started(tmp_path / "station", place) as (station, _):
-        assert station.teaching.facts(key)["state"] == "approved"
-        assert ("station", "approve", "part") in actions(station)
-        station.teaching.undo("part", ANNA)
-        assert place.read_bytes() == before
-        assert digest(place) == facts["base_sha256"]
-
-
-def test_an_undo_that_was_cut_off_is_finished_at_the_next_start(place, tmp_path):
-    before = place.read_bytes()
-    with started(tmp_path / "station", place) as (station, _):
-        key = station.teaching.propose("part", fine=false_alarms(station), actor=ANNA)
-        made(station, key)
-        station.teaching.approve(key, ANNA)
-    place.write_bytes(before)  # the station was killed between the file and the decision
-    with started(tmp_path / "station", place) as (station, _):
-        assert station.teaching.facts(key)["state"] == "undone"
-        assert ("station", "undo", "part") in actions(station)
-        assert station.teaching.undoable("part") is None
-        assert list((station.settings.folder / "proposals").iterdir()) == []
-
-
 def test_of_two_people_who_decide_at_once_one_is_refused(running, place, monkeypatch):
     station, refusals = running, []
     key = station.teaching.propose("part", fine=false_alarms(station), actor=ANNA)
@@ -285,7 +256,7 @@ def test_of_two_people_who_decide_at_once_one_is_refused(running, place, monkeyp
         bert.start()  # he says no as soon as her yes has changed the file
         bert.join(1)
 
-    monkeypatch.setattr("totalrecall.station.quality.teaching.write_atomically", written)
+    monkeypatch.setattr("totalrecall.station.judging.model_files.write_atomically", written)
     station.teaching.approve(key, ANNA)
     bert.join()
     assert refusals == [f"Proposal {key} was approved by anna already."]

@@ -14,9 +14,9 @@
     │   ├── NotFoundError       exit 1   HTTP 404   no model, inspection, user or job has that name
     │   ├── ConflictError       exit 1   HTTP 409   it does not fit to how things stand by now
     │   └── BusyError           exit 1   HTTP 503   more pictures wait than the station allows
-    └── UnusableFileError       exit 3   HTTP 500   a file that we need cannot be used
-        ├── ModelFileError      exit 3   HTTP 500   a .trecall file is missing, damaged, or from a newer version
-        └── BackboneError       exit 3   HTTP 500   a backbone or its weights are missing or damaged
+    └── UnusableFileError       exit 3   HTTP 409   a file that we need cannot be used
+        ├── ModelFileError      exit 3   HTTP 409   a .trecall file is missing, damaged, or from a newer version
+        └── BackboneError       exit 3   HTTP 409   a backbone or its weights are missing or damaged
 
 Warnings are `UserWarning`s, so that each can be silenced or raised alone:
 
@@ -191,7 +191,7 @@ class UnusableFileError(TotalRecallError):
     """A file that the work needs cannot be used."""
 
     exit_code = 3
-    http_status = 500
+    http_status = 409  # at a station: the file does not fit to what is asked, and what is in use goes on
 
 
 class ModelFileError(UnusableFileError):

@@ -22,6 +22,7 @@ from totalrecall.station.access.users import Users
 from totalrecall.station.judging.caption import UNSAID, Caption
 from totalrecall.station.judging.inspecting import Inspector, Judged, Waiting
 from totalrecall.station.judging.metrics import Metrics
+from totalrecall.station.judging.model_files import ModelFiles
 from totalrecall.station.judging.models import Loaded, Shelf
 from totalrecall.station.judging.recent import Recent, RecentInspection, heat_of
 from totalrecall.station.judging.watching import DriftWatch
@@ -37,7 +38,7 @@ from totalrecall.station.settings import StationSettings
 from totalrecall.station.store.database import Database
 from totalrecall.station.store.history import History
 from totalrecall.station.store.kept import KeptPictures
-from totalrecall.station.store.records import STATION, Inspection
+from totalrecall.station.store.records import Inspection
 from totalrecall.station.store.trail import Trail
 from totalrecall.system.files import sha256
 
@@ -99,7 +100,7 @@ class Station:
         read_serial: gives the serial number that stands in a picture, or None; called where none was said.
 
     Raises:
-        SettingError: a setting is outside what is allowed, or another station uses the folder.
+        SettingError: a setting is outside what is allowed, or another station uses the folder or the database.
         ModelFileError, BackboneError: a model cannot be used.
         DataError: the folder or the database cannot be used.
     """
@@ -117,13 +118,19 @@ class Station:
         self._closing = contextlib.ExitStack()
         with contextlib.ExitStack() as opened:
             opened.enter_context(_alone(settings.folder))
-            self.shelf = Shelf(settings.models, settings.running, on_change=self._replaced)
+            self.shelf = Shelf(
+                settings.models,
+                settings.running,
+                before_use=lambda loaded: self.model_files.found(loaded),
+                on_change=lambda loaded: self.golden.check_soon(loaded.name),
+            )
             opened.callback(self.shelf.close)
             self._add_fitted()
             self.database = Database(settings.database_address)
             opened.callback(self.database.close)
             self.history = History(self.database, near_miss=settings.near_miss)
             self.trail = Trail(self.database)
+            self.model_files = ModelFiles(self.shelf, self.database, self.trail, settings.folder / "changes")
             self.users = Users(self.database, self.trail)
             self.kept = KeptPictures(
                 settings.folder / "pictures",
@@ -142,7 +149,7 @@ class Station:
             self.drift = DriftWatch(settings.folder / "monitors")
             opened.callback(self.drift.close)
             self.product_check = ProductCheck()
-            self.recipes = Recipes(self)
+            self.recipes = Recipes(self, on_rate=lambda model: self.golden.check_soon(model))
             opened.callback(self.recipes.close)
             self.inspector: Inspector = Inspector(self.shelf.get, settings.queue, self.recipes.at_rate)
             opened.callback(self.inspector.close)
@@ -161,11 +168,11 @@ class Station:
         self.ready = threading.Event()
 
     def start(self) -> None:
-        """Write down that it began, and which jobs the process before left; check, and let the links begin."""
+        """Write down what it began with, and which jobs the process before left; check, and let the links begin."""
         self.history.interrupt_jobs().result()
-        for loaded in self.shelf.all():
-            self.trail.append(STATION, "start", loaded.name, {"sha256": loaded.sha256}).result()
-        self.teaching.recover()
+        self.model_files.start()
+        self.teaching.tidy_up()
+        self.recipes.start()
         self.golden.start()
         for link in self.links:
             link.start(self)
@@ -341,10 +348,6 @@ class Station:
                 self.shelf.add(path)
             except TotalRecallError as error:
                 self.shelf.faults[path.stem] = str(error)
-
-    def _replaced(self, loaded: Loaded) -> None:
-        self.trail.append(STATION, "model replaced", loaded.name, {"sha256": loaded.sha256, "file": loaded.path.name})
-        self.golden.check_soon(loaded.name)
 
 
 def _inspection(asked: _Asked, loaded: Loaded, outcome: "Result | PictureError", milliseconds: float) -> Inspection:

@@ -15,8 +15,8 @@ from totalrecall.detectors.model_file import read_artifact, read_header, write_a
 from totalrecall.detectors.model_schema import check_layout_if_known
 from totalrecall.errors import ConflictError, SettingError
 from totalrecall.registry import is_exported, load_detector
+from totalrecall.station.judging.models import digest_of
 from totalrecall.station.store.records import iso
-from totalrecall.system.files import exclusive
 
 if TYPE_CHECKING:
     from totalrecall.station.judging.models import Loaded
@@ -59,15 +59,19 @@ def set_threshold(
     if is_exported(before.path):
         raise SettingError(f"{before.name} is an exported graph, which keeps its threshold. Export it again.")
     proposal = proposed_threshold(station, before)
-    with exclusive(before.path) as sha256:
-        detector = load_detector(before.path, **station.settings.running)
-        detector.update(threshold=threshold, false_alarm_rate=rate)
-        embedded = "backbone.graph" in read_header(before.path)["tensors"]
-        detector.save(before.path, embed_backbone=embedded, replacing=sha256)
-    asked = (threshold, rate)
-    is_proposed = proposal is not None and (proposal["threshold"], proposal["false_alarm_rate"]) == asked
-    facts = {"false_alarm_rate": rate, **({"proposed_by": proposal["by"]} if proposal and is_proposed else {})}
-    return _changed(station, before, sha256, actor, "threshold", facts)
+    is_proposed = proposal is not None and (proposal["threshold"], proposal["false_alarm_rate"]) == (threshold, rate)
+    digest = digest_of(before.path)
+    detector = load_detector(before.path, **station.settings.running)
+    old = detector.threshold_
+    detector.update(threshold=threshold, false_alarm_rate=rate)
+    embedded = "backbone.graph" in read_header(before.path)["tensors"]
+    details = {"false_alarm_rate": rate, **({"proposed_by": proposal["by"]} if proposal and is_proposed else {})}
+    with station.model_files.new_file(before.path.name) as file:
+        detector.save(file, embed_backbone=embedded)
+        details |= _both(old, detector.threshold_)
+        return station.model_files.replace(
+            before.name, file.read_bytes(), before=digest, actor=actor, action="threshold", details=details
+        )
 
 
 def propose_threshold(
@@ -133,29 +137,22 @@ def take_back_threshold(station: "Station", name: str, actor: "Actor") -> "Loade
         DataError: another program changes the file, or it cannot be written.
     """
     before = station.shelf.get(name)
-    with exclusive(before.path) as sha256:
-        contents = read_artifact(before.path, check_layout_if_known)
-        steps = steps_of(contents[0])
-        if not steps or steps[-1].what != "threshold":
-            raise ConflictError(f"The last change of model {before.name} was not that of its threshold.")
-        write_artifact(before.path, *undone(contents), replacing=sha256)
-    return _changed(station, before, sha256, actor, "threshold taken back", {})
+    digest = digest_of(before.path)
+    contents = read_artifact(before.path, check_layout_if_known)
+    steps = steps_of(contents[0])
+    if not steps or steps[-1].what != "threshold":
+        raise ConflictError(f"The last change of model {before.name} was not that of its threshold.")
+    with station.model_files.new_file(before.path.name) as file:
+        write_artifact(file, *undone(contents))
+        new = load_detector(file, **station.settings.running).threshold_
+        details = _both(load_detector(before.path, **station.settings.running).threshold_, new)
+        return station.model_files.replace(
+            before.name, file.read_bytes(), before=digest, actor=actor, action="threshold taken back", details=details
+        )
 
 
-def _changed(
-    station: "Station", before: "Loaded", sha256: str, actor: "Actor", action: str, facts: dict[str, Any]
-) -> "Loaded":
-    """Use a changed file, and write it down."""
-    loaded = station.shelf.reload(before.name)
-    details = {
-        **facts,
-        "threshold_before": _known(before.judge.threshold_),
-        "threshold": _known(loaded.judge.threshold_),
-        "sha256_before": sha256,
-        "sha256": loaded.sha256,
-    }
-    station.trail.append(actor, action, loaded.name, details).result()
-    return loaded
+def _both(before: float, after: float) -> dict[str, float | None]:
+    return {"threshold_before": _known(before), "threshold": _known(after)}
 
 
 def _known(value: float) -> float | None:

@@ -5,6 +5,7 @@ judging meanwhile; then the two are swapped at once, so no request is dropped. A
 model in use as it is, and the reason is told.
 """
 
+import contextlib
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from totalrecall.errors import ModelFileError, NotFoundError, SettingError, TotalRecallError
+from totalrecall.errors import ModelFileError, NotFoundError, SettingError, TotalRecallError, UnusableFileError
 from totalrecall.registry import load_judge
 from totalrecall.station.store.records import iso
 from totalrecall.system.files import file_sha256
@@ -24,7 +25,7 @@ from totalrecall.system.text import listed
 if TYPE_CHECKING:
     from totalrecall.registry import AnyJudge
 
-__all__ = ["Loaded", "Shelf", "model_name"]
+__all__ = ["Loaded", "Shelf", "digest_of", "model_name"]
 
 _MOST_NAMED = 8
 _Stamp = tuple[int, int, int]
@@ -70,7 +71,9 @@ class Shelf:
     Args:
         paths: of the model files.
         running: engine, device, precision and threads, for `load_judge`.
-        on_change: called with each model that was read again.
+        before_use: called with each model that was read again and is another, before it judges; if it raises, the
+            model before goes on.
+        on_change: called with it once it is in use.
 
     Raises:
         SettingError: two files have the same name.
@@ -82,10 +85,11 @@ class Shelf:
         paths: Sequence[Path],
         running: Mapping[str, Any] | None = None,
         *,
+        before_use: Callable[[Loaded], None] = lambda _: None,
         on_change: Callable[[Loaded], None] = lambda _: None,
     ) -> None:
         self._running = dict(running or {})
-        self._on_change = on_change
+        self._before_use, self._on_change = before_use, on_change
         self._models: dict[str, Loaded] = {}
         self._stamps: dict[str, _Stamp | None] = {}
         self.faults: dict[str, str] = {}  # why a file that was replaced is not in use, by the model's name
@@ -137,12 +141,20 @@ class Shelf:
 
         Raises:
             NotFoundError: there is no model of that name.
-            ModelFileError, BackboneError: the file cannot be used; the model in use stays.
+            ModelFileError, BackboneError: the file cannot be used; the model in use stays, and `faults` says why.
         """
         with self._reading:
             before = self.get(name)
             self._stamps[name] = _stamp(before.path)
-            loaded = self._read(name, before.path)
+            try:
+                loaded = self._read(name, before.path)
+                if loaded.sha256 != before.sha256:
+                    self._before_use(loaded)
+            except TotalRecallError as error:
+                self.faults[name] = str(error)
+                if not isinstance(error, UnusableFileError):
+                    self._stamps[name] = None  # it is not the file's fault, so the next look tries again
+                raise
             self._models = {**self._models, name: loaded}
             self.faults.pop(name, None)
         if loaded.sha256 != before.sha256:
@@ -159,10 +171,8 @@ class Shelf:
                 self._stamps[loaded.name] = None  # if it comes back, it is read
                 self.faults[loaded.name] = f"{loaded.path} is gone; the model stays in use until the station ends."
                 continue
-            try:
+            with contextlib.suppress(TotalRecallError):  # `faults` says it
                 self.reload(loaded.name)
-            except TotalRecallError as error:
-                self.faults[loaded.name] = str(error)
 
     def watch(self, seconds: float) -> None:
         """Look every so many seconds, in a thread, until `close`."""
@@ -185,7 +195,7 @@ class Shelf:
     def _read(self, name: str, path: Path) -> Loaded:
         digest = ""
         while True:  # a file that is replaced while it is read would get the hash of another
-            before, digest = digest, _digest(path)
+            before, digest = digest, digest_of(path)
             if digest == before:
                 break
             judge = load_judge(path, **self._running)
@@ -207,7 +217,12 @@ def model_name(path: Path) -> str:
     return name
 
 
-def _digest(path: Path) -> str:
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 of a model's file.
+
+    Raises:
+        ModelFileError: it cannot be read.
+    """
     try:
         return file_sha256(path)
     except OSError as error:

@@ -143,8 +143,8 @@ def add_drift(routes: APIRouter, page: Page) -> None:
         if not reason.strip():
             raise SettingError("reason must say why the watch begins anew, got nothing.")
         loaded = station.shelf.get(model)
-        station.drift.reset(loaded)
         station.trail.append(actor_of(request), "drift reset", loaded.name, {"reason": reason.strip()}).result()
+        station.drift.reset(loaded)
         return back_to("/drift", "drift_reset")
 
 

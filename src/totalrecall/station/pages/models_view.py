@@ -48,8 +48,7 @@ def add_models(routes: APIRouter, page: Page) -> None:
 
     @routes.post("/models/{name}/reload")
     def reload(request: Request, name: Annotated[str, _NAME]) -> Response:
-        loaded = station.shelf.reload(name)
-        station.trail.append(actor_of(request), "reload", loaded.name, {"sha256": loaded.sha256}).result()
+        loaded = station.model_files.reload(name, actor_of(request))
         return back_to(f"/models/{quoted(loaded.name)}", "reloaded")
 
 

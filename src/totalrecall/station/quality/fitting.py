@@ -215,15 +215,10 @@ class Fits:
         """Put a model in its place, and offer it."""
         target, source = self._file(work.model), self._folder / work.key / "model.trecall"
         self._check_free(work.model)
-        os.replace(source, target)  # noqa: PTH105
-        try:
-            loaded = self._station.shelf.add(target)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                target.unlink()
-            raise
-        details = {"sha256": loaded.sha256, "pictures": result["pictures"], "settings": result["settings"]}
-        self._station.trail.append(actor, "fit", work.model, details).result()
+        details = {"pictures": result["pictures"], "settings": result["settings"]}
+        self._station.model_files.add(target, source.read_bytes(), actor=actor, details=details)
+        with contextlib.suppress(OSError):
+            source.unlink()  # the shelf's file holds it now
         return result
 
 

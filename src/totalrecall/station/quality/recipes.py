@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
 
-from totalrecall.errors import NotFoundError, SettingError, TotalRecallError
+from totalrecall.errors import HistoryError, NotFoundError, SettingError, TotalRecallError
 from totalrecall.station.quality.recipe_file import FILE, NAMED, Recipe, parse_recipes, shown_value
 from totalrecall.station.store.records import STATION, Actor
 from totalrecall.system.files import read_regular, sha256
@@ -31,6 +31,7 @@ __all__ = ["Prepare", "Recipes"]
 _LOG = logging.getLogger("totalrecall.station")
 _LARGEST = 1 << 20  # bytes of the file
 _LOOK = 1.0  # seconds between two looks whether the file has changed
+_READ = "recipes read"  # action of the trail
 _VALUE = "product"  # under which the choice is remembered
 _VARIANTS = 32  # models at a rate of their own that are held
 _CHANGES = 1000  # that are remembered, for pictures that were taken before them
@@ -43,13 +44,14 @@ class Recipes:
 
     Args:
         station: whose models judge.
+        on_rate: called with the name of a model that judges at another rate from now on.
 
     Raises:
         SettingError: the file has a fault, at the start.
     """
 
-    def __init__(self, station: "Services") -> None:
-        self._station = station
+    def __init__(self, station: "Services", on_rate: Callable[[str], object] = lambda _: None) -> None:
+        self._station, self._on_rate = station, on_rate
         self.path = station.settings.folder / FILE
         self.lost: str | None = None  # why nothing is judged: the product that was made has no recipe any more
         self._lost_product: str | None = None
@@ -146,7 +148,7 @@ class Recipes:
         """
         if recipe is not None:
             self.loaded(recipe.model, recipe.false_alarm_rate)  # found out now, not at the first picture
-        chosen, settles = False, []
+        was, chosen, settles = self.current, False, []
         try:
             for prepare in self._prepared_by:
                 settles.append(prepare(recipe))  # noqa: PERF401  where the next one raises, this one is settled
@@ -159,6 +161,8 @@ class Recipes:
         finally:
             for settle in settles:
                 settle(chosen)
+        for model in {model for model, _ in _rates(was) ^ _rates(recipe)}:
+            self._on_rate(model)
         self._tell()
 
     def before_change(self, prepare: Prepare) -> None:
@@ -255,25 +259,24 @@ class Recipes:
             self._stamp = stamp
             before = self.facts()
             try:
-                recipes, digest = self._read()
-                self._take_over(recipes)
+                self._take_over(*self._read())
             except TotalRecallError as error:
+                if str(error) != self._file_fault:
+                    _LOG.warning("The recipes in use stay: %s", error)
                 self._file_fault = str(error)
-                _LOG.warning("The recipes in use stay: %s", error)
+                if isinstance(error, HistoryError):
+                    self._stamp = None  # it is not the file's fault, so the next look tries again
             else:
                 self._file_fault = None
-                if digest != self._digest:
-                    self._digest = digest
-                    details = {"sha256": digest, "products": list(recipes)}
-                    self._station.trail.append(STATION, "recipes read", FILE, details)
             if self.facts() != before:
                 self._tell()
 
-    def _take_over(self, recipes: dict[str, Recipe]) -> None:
-        """Use the recipes of a file that has changed.
+    def _take_over(self, recipes: dict[str, Recipe], digest: str) -> None:
+        """Use the recipes of a file that has changed, once the trail tells of it.
 
         Raises:
             SettingError: the product that is made has no recipe any more, or one that cannot be used.
+            HistoryError: it cannot be written down.
         """
         before = self.current
         if before is not None and before.product not in recipes:
@@ -282,11 +285,24 @@ class Recipes:
             )
         product = self._lost_product if before is None else before.product
         new = None if product is None else recipes.get(product)
-        if new == before:
-            self._recipes = recipes
-        else:
-            with self._change(new):
-                self._recipes = recipes
+        with contextlib.nullcontext() if new == before else self._change(new):
+            if digest != self._digest:
+                self._write_down(recipes, digest)
+            self._recipes, self._digest = recipes, digest
+
+    def _write_down(self, recipes: dict[str, Recipe], digest: str) -> None:
+        details = {"sha256": digest, "products": list(recipes)}
+        self._station.trail.append(STATION, _READ, FILE, details).result()
+
+    def start(self) -> None:
+        """Write down that the file was changed while the station was down, if it was.
+
+        Raises:
+            HistoryError: it cannot be written down.
+        """
+        entry = self._station.trail.last(FILE, (_READ,))
+        if self._digest != ("" if entry is None else entry.facts()["sha256"]):
+            self._write_down(self._recipes, self._digest)
 
     def watch(self, seconds: float = _LOOK) -> None:
         """Look every so many seconds, in a thread, until `close`."""
@@ -335,3 +351,10 @@ class Recipes:
         except OSError:
             return None, self._models()
         return (status.st_mtime_ns, status.st_size, status.st_ino), self._models()
+
+
+def _rates(recipe: Recipe | None) -> set[tuple[str, float]]:
+    """Return the model that a recipe lets judge at another rate than its own, with the rate."""
+    if recipe is None or recipe.false_alarm_rate is None:
+        return set()
+    return {(recipe.model, recipe.false_alarm_rate)}

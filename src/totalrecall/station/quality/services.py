@@ -10,6 +10,7 @@ from totalrecall.station.judging.caption import UNSAID, Caption
 
 if TYPE_CHECKING:
     from totalrecall.station.judging.inspecting import Inspector
+    from totalrecall.station.judging.model_files import ModelFiles
     from totalrecall.station.judging.models import Shelf
     from totalrecall.station.settings import StationSettings
     from totalrecall.station.store.database import Database
@@ -28,6 +29,7 @@ class Services(Protocol):
     links: list[Any]  # of each only the name is asked, and whether it is an output
     holds: dict[str, str]
     shelf: "Shelf"
+    model_files: "ModelFiles"
     database: "Database"
     history: "History"
     trail: "Trail"

@@ -11,21 +11,21 @@ import contextlib
 import secrets
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, insert, select, update
 
-from totalrecall.errors import ConflictError, DataError, NotFoundError, SettingError, TotalRecallError
+from totalrecall.errors import ConflictError, DataError, NotFoundError, SettingError
 from totalrecall.registry import is_exported
 from totalrecall.station.quality import comparing
 from totalrecall.station.quality.known import known_pictures
 from totalrecall.station.quality.workers import Work, Workers
-from totalrecall.station.store.records import STATION, Actor, Inspection, iso, storable
+from totalrecall.station.store.records import Actor, Inspection, iso, storable
 from totalrecall.station.store.tables import proposals
-from totalrecall.system.files import atomic_write, exclusive, sha256, write_atomically
+from totalrecall.system.files import atomic_write, sha256
 
 if TYPE_CHECKING:
     from totalrecall.station.judging.models import Loaded
@@ -52,6 +52,8 @@ class Teaching:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._workers = Workers()
         self._sweep()
+        station.model_files.take_back_by("approve", _not_approved)
+        station.model_files.take_back_by("undo", _not_undone)
 
     # ------------------------------------------------------------------ proposing
 
@@ -266,10 +268,15 @@ class Teaching:
             files = _Files(self._folder, key)
             loaded = self._station.shelf.get(row["model"])
             proposed = _read(files.proposal, row["sha256"])
-            details = {"proposal": key, "sha256": row["sha256"], "base_sha256": row["base_sha256"]}
-            with self._in_place(loaded.path, row["base_sha256"], proposed):
-                self._decide(key, "proposed", "approved", actor, "approve", loaded.name, details)
-            self._station.shelf.reload(loaded.name)
+            self._station.model_files.replace(
+                loaded.name,
+                proposed,
+                before=row["base_sha256"],
+                actor=actor,
+                action="approve",
+                details={"proposal": key},
+                also=self._decision(key, "proposed", "approved", actor),
+            )
             with contextlib.suppress(OSError):
                 files.proposal.unlink()  # the model's own file holds it now
             self._forget_old(loaded.name)
@@ -284,7 +291,13 @@ class Teaching:
         """
         with self._deciding:
             row = self._undecided(key)
-            self._decide(key, "proposed", "rejected", actor, "reject", row["model"], {"proposal": key})
+            decide = self._decision(key, "proposed", "rejected", actor)
+
+            def write(connection: Connection) -> None:
+                decide(connection)
+                self._station.trail.append_in(connection, actor, "reject", row["model"], {"proposal": key})
+
+            self._station.database.write(write).result()
             _Files(self._folder, key).clean(whole=True)
         return self.facts(key)
 
@@ -304,10 +317,15 @@ class Teaching:
                 )
             files = _Files(self._folder, row["id"])
             before = _read(files.before, row["base_sha256"])
-            details = {"proposal": row["id"], "sha256": row["base_sha256"], "undone_sha256": row["sha256"]}
-            with self._in_place(loaded.path, row["sha256"], before):
-                self._decide(row["id"], "approved", "undone", actor, "undo", loaded.name, details)
-            self._station.shelf.reload(loaded.name)
+            self._station.model_files.replace(
+                loaded.name,
+                before,
+                before=row["sha256"],
+                actor=actor,
+                action="undo",
+                details={"proposal": row["id"], "approved_by": row["decided_by"], "approved_at": row["decided_at"]},
+                also=self._decision(row["id"], "approved", "undone", actor),
+            )
             files.clean(whole=True)
         return self.facts(row["id"])
 
@@ -325,72 +343,27 @@ class Teaching:
             raise ConflictError(f"Proposal {key} was {row['state']} by {row['decided_by']} already.")
         return row
 
-    @contextlib.contextmanager
-    def _in_place(self, path: Path, expected: str, data: bytes) -> Iterator[None]:
-        """Put a model's file in place while that is written down; if it cannot be written down, take it back."""
-        before = self._replace(path, expected, data)
-        try:
-            yield
-        except TotalRecallError:
-            with contextlib.suppress(TotalRecallError):  # the first reason is the one to tell
-                self._replace(path, sha256(data), before)
-            raise
-
-    def _replace(self, path: Path, expected: str, data: bytes) -> bytes:
-        """Write a model's file anew if it is the one that is expected; returns what was there."""
-        with exclusive(path) as there:
-            before = path.read_bytes()
-            if there == sha256(data):  # done before, and then the decision could not be written down
-                return before
-            if there != expected:
-                raise ConflictError(
-                    f"The model's file {path.name} has changed since then (SHA-256 {there[:12]}, expected "
-                    f"{expected[:12]}). Make a new proposal from the model as it is now."
-                )
-            write_atomically(path, lambda file: file.write(data), replacing=expected)
-            return before
-
-    def _decide(
-        self, key: str, before: str, after: str, actor: Actor, action: str, model: str, details: dict[str, Any]
-    ) -> None:
-        """Write down a decision, with its row of the trail."""
+    def _decision(self, key: str, before: str, after: str, actor: Actor) -> Callable[[Connection], None]:
+        """Return what writes down a decision; its row of the trail comes in the same transaction."""
         changes = {"state": after, "decided_by": actor.name, "decided_at": datetime.now(timezone.utc)}
 
         def write(connection: Connection) -> None:
             query = update(proposals).where(proposals.c.key == key, proposals.c.state == before).values(changes)
             if connection.execute(query).rowcount != 1:
                 raise ConflictError(f"Proposal {key} was decided by somebody else meanwhile.")
-            self._station.trail.append_in(connection, actor, action, model, details)
 
-        self._station.database.write(write).result()
+        return write
 
     # ------------------------------------------------------------------ tidying up
 
-    def recover(self) -> None:
-        """Finish, at the start, what was cut off between its two steps; after the models are read.
-
-        The file was replaced, and the decision not written down. Who approved it, or took it back, is not known any
-        more; the trail says so.
-        """
-        with self._station.database.read() as connection:
-            rows = connection.execute(select(proposals).where(proposals.c.state == "proposed")).mappings().all()
-        for loaded in self._station.shelf.all():
-            for row in rows:
-                if (row["model"], row["sha256"]) == (loaded.name, loaded.sha256):
-                    self._found(row, "proposed", "approved", "approve", row["sha256"])
-            last = self._last_approved(loaded.name)
-            if last is not None and last["base_sha256"] == loaded.sha256:
-                self._found(last, "approved", "undone", "undo", last["base_sha256"])
-                _Files(self._folder, last["key"]).clean(whole=True)
-
-    def _found(self, row: Any, before: str, after: str, action: str, digest: str) -> None:
-        details = {"proposal": row["key"], "sha256": digest, "note": "found in place at the start"}
-        self._decide(row["key"], before, after, STATION, action, row["model"], details)
-
-    def _last_approved(self, model: str) -> Any:
-        query = select(proposals).where(proposals.c.model == model, proposals.c.state == "approved")
-        with self._station.database.read() as connection:
-            return connection.execute(query.order_by(proposals.c.decided_at.desc()).limit(1)).mappings().first()
+    def tidy_up(self) -> None:
+        """Remove, at the start, files whose proposals are decided; after it is known which decisions are in place."""
+        for path in [*self._folder.glob("*.trecall"), *self._folder.glob("*.before")]:
+            files, row = _Files(self._folder, path.stem), self._row(path.stem)
+            if row is None or row["state"] in ("rejected", "undone"):
+                files.clean(whole=True)
+            elif row["state"] == "approved":
+                files.proposal.unlink(missing_ok=True)  # the model's own file holds it
 
     def _sweep(self) -> None:
         """Remove what a killed station left half made."""
@@ -407,6 +380,19 @@ class Teaching:
             keys = connection.execute(query.order_by(proposals.c.decided_at.desc())).scalars().all()
         for key in keys[_BEFORE_KEPT:]:
             _Files(self._folder, key).clean(whole=True)
+
+
+def _not_approved(connection: Connection, facts: Mapping[str, Any]) -> None:
+    """Let a person decide anew on a proposal whose approval did not reach the model's file."""
+    of_it = update(proposals).where(proposals.c.key == facts["proposal"], proposals.c.state == "approved")
+    connection.execute(of_it.values(state="proposed", decided_by=None, decided_at=None))
+
+
+def _not_undone(connection: Connection, facts: Mapping[str, Any]) -> None:
+    """Let a proposal be approved still, if the model's file was not restored."""
+    of_it = update(proposals).where(proposals.c.key == facts["proposal"], proposals.c.state == "undone")
+    at = datetime.fromisoformat(facts["approved_at"])
+    connection.execute(of_it.values(state="approved", decided_by=facts["approved_by"], decided_at=at))
 
 
 class _Files:

@@ -17,10 +17,11 @@ from totalrecall.station.store.records import Actor, finite, storable
 from totalrecall.station.store.tables import trail
 from totalrecall.system.files import sha256
 
-__all__ = ["FIRST", "LOCK", "Entry", "append", "checked", "execute_alone", "lock", "row_hash"]
+__all__ = ["FIRST", "LOCK", "SUBJECT", "Entry", "append", "checked", "execute_alone", "lock", "row_hash"]
 
 FIRST = "0" * 64  # stands for the hash before the first row
 LOCK = 0x7265_6361_6C6C  # "recall": PostgreSQL's advisory lock of the trail and of the migrations
+SUBJECT = 1000  # letters of a subject
 _HASHED = ("id", "at", "actor", "role", "action", "subject", "details", "previous")
 
 
@@ -95,7 +96,7 @@ def append(connection: Connection, actor: Actor, action: str, subject: str, deta
         "actor": storable(actor.name, 255),
         "role": actor.role,
         "action": storable(action, 64),
-        "subject": storable(subject, 1000),
+        "subject": storable(subject, SUBJECT),
         "details": json.dumps(finite(dict(details)), sort_keys=True, separators=(",", ":"), default=str),
         "previous": previous,
     }

@@ -6,7 +6,7 @@ A judgement in the history that is not the one in the trail is noticed, too.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,9 +14,9 @@ from typing import Any
 from sqlalchemy import Connection, exists, func, select
 
 from totalrecall.station.store import chain
-from totalrecall.station.store.chain import Entry
+from totalrecall.station.store.chain import SUBJECT, Entry
 from totalrecall.station.store.database import Database
-from totalrecall.station.store.records import Actor
+from totalrecall.station.store.records import Actor, storable
 from totalrecall.station.store.tables import inspections, trail
 
 __all__ = ["Trail", "Verified"]
@@ -78,6 +78,19 @@ class Trail:
             query = query.where(trail.c.id < before)
         with self._database.read() as connection:
             return [Entry(**row) for row in connection.execute(query).mappings()]
+
+    def last(self, subject: str, actions: Collection[str]) -> Entry | None:
+        """Return the newest row about a subject that tells of one of some actions; None without one."""
+        query = select(trail).where(trail.c.subject == storable(subject, SUBJECT), trail.c.action.in_(actions))
+        with self._database.read() as connection:
+            row = connection.execute(query.order_by(trail.c.id.desc()).limit(1)).mappings().one_or_none()
+        return None if row is None else Entry(**row)
+
+    def subjects(self, action: str) -> set[str]:
+        """Return the subjects of all rows that tell of an action."""
+        query = select(trail.c.subject).where(trail.c.action == action).distinct()
+        with self._database.read() as connection:
+            return set(connection.execute(query).scalars())
 
     def verify(self, expect_head: str | None = None) -> Verified:
         """Look at every row, and whether the judgements in the history are those that the trail tells of.

@@ -79,8 +79,9 @@ def _add_models(routes: APIRouter, station: "Station") -> None:
         return answer({**loaded.to_json(), **_state(station, name), "drift": drift})
 
     @routes.post("/models/{name}/reload", responses=answers(OBJECT), summary="Read the model's file again")
-    async def reload(name: Annotated[str, NAME]) -> Response:
-        return answer((await run_in_threadpool(station.shelf.reload, name)).to_json())
+    async def reload(request: Request, name: Annotated[str, NAME]) -> Response:
+        """Read it again. A file that cannot be used is refused (409), and the model in use goes on."""
+        return answer((await run_in_threadpool(station.model_files.reload, name, actor_of(request))).to_json())
 
 
 def _add_judging(routes: APIRouter, station: "Station") -> None:
