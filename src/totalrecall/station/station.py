@@ -1,21 +1,18 @@
 """The station itself: every input comes through `Station.submit`, every output is told here."""
 
 import contextlib
-import os
 import secrets
-import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection
 
-from totalrecall.errors import ConflictError, DataError, PictureError, SettingError, TotalRecallError
+from totalrecall.errors import ConflictError, PictureError, TotalRecallError
 from totalrecall.pictures.loading import FAILURES
 from totalrecall.scoring import Result
 from totalrecall.station.access.users import Users
@@ -35,6 +32,7 @@ from totalrecall.station.quality.sheets import Sheets
 from totalrecall.station.quality.studies import Studies
 from totalrecall.station.quality.teaching import Teaching
 from totalrecall.station.settings import StationSettings
+from totalrecall.station.store.claim import claim_folder
 from totalrecall.station.store.database import Database
 from totalrecall.station.store.history import History
 from totalrecall.station.store.kept import KeptPictures
@@ -117,7 +115,7 @@ class Station:
         self.holds: dict[str, str] = {}  # why a model judges nothing at the moment, by its name
         self._closing = contextlib.ExitStack()
         with contextlib.ExitStack() as opened:
-            opened.enter_context(_alone(settings.folder))
+            opened.enter_context(claim_folder(settings.folder))
             self.shelf = Shelf(
                 settings.models,
                 settings.running,
@@ -126,7 +124,7 @@ class Station:
             )
             opened.callback(self.shelf.close)
             self._add_fitted()
-            self.database = Database(settings.database_address)
+            self.database = Database(settings.database_address, alone=True)
             opened.callback(self.database.close)
             self.history = History(self.database, near_miss=settings.near_miss)
             self.trail = Trail(self.database)
@@ -368,29 +366,3 @@ def _inspection(asked: _Asked, loaded: Loaded, outcome: "Result | PictureError",
     values = outcome.to_json()
     names = ("score", "threshold", "p_value", "is_anomalous", "regions", "nearest")
     return Inspection(**common, **{name: values[name] for name in names}, verdict=outcome.verdict)
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Make the station's folder, for this user alone, and hold it: two stations would write over each other's files.
-
-    Raises:
-        DataError: it cannot be made or written.
-        SettingError: another station holds it.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise DataError(
-            f"Cannot write {folder}: {error.strerror or error}. Name a folder that can be written by --folder."
-        ) from None
-    with os.fdopen(handle, "r+") as file:
-        if sys.platform != "win32":
-            import fcntl
-
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise SettingError(f"Another station uses {folder}. Stop it, or name another --folder.") from None
-        yield

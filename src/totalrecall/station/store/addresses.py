@@ -29,6 +29,9 @@ __all__ = [
     "writing_engine",
 ]
 
+# for PostgreSQL: seconds until a connection is made; then how soon a server that is gone is noticed, in half a minute
+_LINE = {"connect_timeout": 10, "keepalives_idle": 15, "keepalives_interval": 5, "keepalives_count": 3}
+_LINE |= {"tcp_user_timeout": 30_000}  # milliseconds
 _FORM = "Write sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME."
 _BUSY = ("database is locked", "database table is locked", "database schema is locked")
 _FULL = ("disk is full", "No space left on device", "disk I/O error")
@@ -138,9 +141,9 @@ def _server_engine(url: URL, *, read_only: bool) -> Engine:
             url,
             hide_parameters=True,
             pool_pre_ping=True,  # a server that was started again meanwhile costs nothing
-            pool_size=8,
-            max_overflow=32,
-            connect_args={"connect_timeout": 10} if postgresql and "connect_timeout" not in url.query else {},
+            pool_size=8 if read_only else 1,  # one thread writes, and one station's claim is on its connection
+            max_overflow=32 if read_only else 0,
+            connect_args={name: value for name, value in _LINE.items() if postgresql and name not in url.query},
         )
     except NoSuchModuleError:
         raise SettingError(f"database must be of a kind that SQLAlchemy knows. {_FORM}", "database") from None

@@ -14,7 +14,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, event
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -28,6 +28,7 @@ from totalrecall.station.store.addresses import (
     shown,
     writing_engine,
 )
+from totalrecall.station.store.claim import ServerClaim, claim_database_file
 from totalrecall.station.store.schema import State, state_of, upgrade
 
 __all__ = ["Database"]
@@ -53,26 +54,32 @@ class Database:
         wait: seconds to wait for another program that locks a SQLite file.
         create: make the tables where there are none, and bring older ones up to date; else such a database is refused
             and nothing is changed.
+        alone: refuse a database that another station uses, and keep others out until `close`.
 
     Raises:
-        SettingError: the address is none, or its driver is not installed.
+        SettingError: the address is none, its driver is not installed, or another station uses the database.
         HistoryError: the database cannot be used, is another program's, or is of a newer version.
     """
 
-    def __init__(self, url: str, *, wait: float = 30.0, create: bool = True) -> None:
+    def __init__(self, url: str, *, wait: float = 30.0, create: bool = True, alone: bool = False) -> None:
         self._url = parse_address(url)
         self._wait = wait
         self.place = shown(self._url)
-        self._check(create=create)
-        self._writing = writing_engine(self._url, wait)
-        self._reading = reading_engine(self._url, wait)
-        if create:
-            try:
+        with contextlib.ExitStack() as opened:
+            file = file_of(self._url)
+            if alone and file is not None and not file.is_dir():
+                opened.enter_context(claim_database_file(file))
+            self._check(create=create)
+            self._writing = writing_engine(self._url, wait)
+            opened.callback(self._writing.dispose)
+            self._reading = reading_engine(self._url, wait)
+            opened.callback(self._reading.dispose)
+            if alone and self._url.get_backend_name() == "postgresql":
+                event.listen(self._writing, "connect", ServerClaim(self.place).take)
+            if create:
                 with self._speaking(), self._writing.begin() as connection:
                     upgrade(connection, self.place)
-            except BaseException:
-                self._writing.dispose()
-                raise
+            self._opened = opened.pop_all()
         self._identity = _identity(file_of(self._url))
         self._queue: SimpleQueue[_Write[Any] | None] = SimpleQueue()
         self._closing = threading.Lock()
@@ -128,8 +135,7 @@ class Database:
                 self._closed = True
                 self._queue.put(None)
         self._writer.join()
-        self._writing.dispose()
-        self._reading.dispose()
+        self._opened.close()
 
     def _check(self, *, create: bool) -> None:
         """Look at the database before anything of it is changed."""
