@@ -7,12 +7,13 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.databases import inspection
+from tests.databases import BEGIN, inspection
 from totalrecall.errors import DataError
 from totalrecall.station.store.database import Database
 from totalrecall.station.store.history import History
@@ -107,6 +108,16 @@ def test_good_ones_go_first_then_near_misses_then_judged_rejects_then_the_oldest
         order += sorted(set(before) - set(numbers(kept, 10)))
     assert order == [3, 6, 4, 2, 1, 5]
     assert promised(database) == [10, 11, 12, 13, 14, 15]
+
+
+def test_a_clock_that_jumps_changes_nothing_in_the_order(opened, database):
+    kept, day = opened(3), timedelta(days=1)
+    keep(kept, database, reject(1))
+    keep(kept, database, reject(2, at=BEGIN + day))  # the clock is a day ahead
+    keep(kept, database, reject(3))  # and right again
+    keep(kept, database, reject(4))
+    keep(kept, database, reject(5))
+    assert numbers(kept) == [3, 4, 5]
 
 
 def test_a_good_one_that_a_person_calls_a_defect_counts_as_a_reject(opened, database):

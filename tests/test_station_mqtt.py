@@ -5,9 +5,11 @@ import contextlib
 import json
 import threading
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
+from tests.databases import inspection
 from tests.line_ready import (
     Mosquitto,
     Serving,
@@ -20,13 +22,33 @@ from tests.stations import started
 from totalrecall import load_detector
 from totalrecall.errors import SettingError
 from totalrecall.station.links.credentials import read_login
+from totalrecall.station.links.ledger import MessageLedger
 from totalrecall.station.links.mqtt import Broker, Mqtt
 from totalrecall.station.links.outbox import Patience
+from totalrecall.station.store.database import Database
 from totalrecall.station.store.records import Filter
+from totalrecall.station.store.tables import messages
 
 paho = pytest.importorskip("paho.mqtt.client", reason="needs paho-mqtt (pip install 'totalrecall[mqtt]')")
 SOON = Patience(first=0.05, longest=0.5, target=0.2)
 TRIGGER = "totalrecall/part/trigger"
+
+
+def test_a_message_of_a_clock_that_was_set_back_does_not_count_as_inspected(tmp_path):
+    """A line that counts its messages from 1 again must not wait a day until its pictures are taken."""
+    with Database(f"sqlite:///{tmp_path / 'history.db'}") as database:
+        ledger, known = MessageLedger(database, timedelta(minutes=10)), inspection()
+
+        def add(name):
+            database.write(lambda connection: ledger.add(connection, known, TRIGGER, name)).result()
+
+        add("1")
+        assert ledger.inspected(TRIGGER, "1")
+        tomorrow = messages.update().values(at=datetime.now(timezone.utc) + timedelta(days=1))
+        database.write(lambda connection: connection.execute(tomorrow).rowcount).result()
+        assert not ledger.inspected(TRIGGER, "1")
+        add("1")
+        assert ledger.inspected(TRIGGER, "1")
 
 
 @pytest.fixture

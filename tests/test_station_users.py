@@ -320,6 +320,15 @@ def test_a_session_ends_after_a_shift_without_a_request(anna):
     assert anna.sessions.of_secret(secret) is None
 
 
+@pytest.mark.parametrize("column", ["at", "seen_at"])
+def test_a_session_of_a_clock_that_was_set_back_has_ended(anna, column):
+    _, secret = anna.log_in("anna", PASSWORD)
+    move_back(anna, tables.sessions, timedelta(minutes=-4), column)
+    assert anna.sessions.of_secret(secret) is not None
+    move_back(anna, tables.sessions, timedelta(days=-1), column)
+    assert anna.sessions.of_secret(secret) is None
+
+
 def test_a_session_ends_after_a_day_whatever_was_done(anna):
     _, secret = anna.log_in("anna", PASSWORD)
     move_back(anna, tables.sessions, sessions.LONGEST + timedelta(seconds=1), "expires_at")

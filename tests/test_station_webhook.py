@@ -6,6 +6,7 @@ import hmac
 import logging
 import socket
 import threading
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -198,15 +199,43 @@ def test_a_delivery_is_given_up_after_its_time_and_the_others_go_on(tmp_path, ca
 
     with contextlib.closing(Database(f"sqlite:///{tmp_path / 'history.db'}")) as database:
         history = History(database)
-        history.add(inspection(old, datetime.now(timezone.utc) - timedelta(hours=49)), [("t", {})]).result()
+        history.add(inspection(old), [("t", {})]).result()
         history.add(inspection(new), [("t", {}), ("other", {})]).result()
-        with contextlib.closing(Deliverer(database, "t", deliver, SOON)):
+        with contextlib.closing(Deliverer(database, "t", deliver, replace(SOON, give_up=0.2))):
             wait_until(lambda: len([row for row in rows(database) if row.delivered_at]) == 1 and tried.count(old))
             wait_until(lambda: "given up" in (rows(database)[0].error or ""))
         assert took == [new]
-        assert tried.count(old) == 1
+        assert tried.count(old) == replace(SOON, give_up=0.2).tries == 5  # pauses of 0.02, 0.04, 0.08 and 0.1 s
         assert [row.target for row in rows(database) if row.delivered_at is None] == ["t", "other"]
     assert "given up: it answered 500" in caplog.text
+
+
+def test_48_hours_of_pauses_are_some_three_hundred_tries():
+    # 1 + 2 + 4 + ... + 512 = 1023 s, then (48 * 3600 - 1023) / 600 = 286.3 pauses of ten minutes; and the first try
+    assert Patience().tries == 1 + 10 + 287
+
+
+def test_a_clock_that_jumps_forward_gives_nothing_up(tmp_path, monkeypatch):
+    tried, took = [], []
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) + timedelta(days=30 * len(tried))  # it jumps on before each try
+
+    def deliver(_, key):
+        tried.append(key)
+        if len(tried) < 5:
+            return "it answered 500"
+        took.append(key)
+        return None
+
+    monkeypatch.setattr("totalrecall.station.links.outbox.datetime", Later)
+    with contextlib.closing(Database(f"sqlite:///{tmp_path / 'history.db'}")) as database:
+        History(database).add(inspection("1" * 32), [("t", {})]).result()
+        with contextlib.closing(Deliverer(database, "t", deliver, SOON)):
+            wait_until(lambda: took)
+    assert len(tried) == 5
 
 
 def test_a_clock_that_was_set_back_delays_no_delivery(tmp_path):

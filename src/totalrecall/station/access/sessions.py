@@ -23,6 +23,7 @@ IDLE = timedelta(hours=8)  # without a request, a session ends: a shift
 LONGEST = timedelta(hours=24)  # and at the latest then
 _MOST = 20  # sessions of a user; the oldest ends at one more
 _SEEN_EVERY = timedelta(minutes=1)  # that often at most the last request is noted
+_AHEAD = timedelta(minutes=5)  # that a clock may be set back without a login
 _SECRET_LENGTH = 43  # of 32 bytes in base 64
 _COOKIE = "totalrecall_session"
 
@@ -99,6 +100,8 @@ class Sessions:
         with self._database.read() as connection:
             row = connection.execute(found).first()
         if row is None or now >= row.expires_at or now - row.seen_at > IDLE:
+            return None
+        if max(row.at, row.seen_at) > now + _AHEAD:  # the clock was set back: it would live for longer than a day
             return None
         if now - row.seen_at > _SEEN_EVERY:
             seen = update(tables.sessions).where(tables.sessions.c.digest == digest).values(seen_at=now)

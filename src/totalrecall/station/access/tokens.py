@@ -148,7 +148,7 @@ class Tokens:
         now = _now()
         if row is None or not (token := _token(row)).is_valid(now):
             return None
-        if token.last_used_at is None or now - token.last_used_at > _USED_EVERY:
+        if token.last_used_at is None or abs(now - token.last_used_at) > _USED_EVERY:
             used = update(tables.tokens).where(tables.tokens.c.id == token.key).values(last_used_at=now)
             self._database.write(partial(chain.execute_alone, used))
         return token

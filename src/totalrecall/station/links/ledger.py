@@ -105,6 +105,7 @@ class Ledger:
 
 
 _PATH = 4096  # characters of a path
+_AHEAD = timedelta(minutes=1)  # that a clock may be set back before messages are taken for new ones
 
 
 class MessageLedger:
@@ -121,7 +122,7 @@ class MessageLedger:
     def inspected(self, topic: str, name: str) -> bool:
         """Tell whether a message was inspected within the window."""
         query = select(messages.c.inspection).where(
-            messages.c.digest == _digest(topic, name), messages.c.at > self._since
+            messages.c.digest == _digest(topic, name), messages.c.at.between(*self._lately)
         )
         with self._database.read() as connection:
             return connection.execute(query).first() is not None
@@ -133,7 +134,7 @@ class MessageLedger:
             table.picture_sha256 == sha256(picture),
             table.model == model,
             table.source == "mqtt",
-            table.at > self._since,
+            table.at.between(*self._lately),
         )
         with self._database.read() as connection:
             return connection.execute(query).first() is not None
@@ -144,13 +145,15 @@ class MessageLedger:
         Raises:
             IntegrityError: there was one of this id within the window.
         """
-        connection.execute(delete(messages).where(messages.c.at <= self._since))
+        connection.execute(delete(messages).where(~messages.c.at.between(*self._lately)))
         row = {"digest": _digest(topic, name), "inspection": inspection.key, "at": datetime.now(timezone.utc)}
         connection.execute(insert(messages), row)
 
     @property
-    def _since(self) -> datetime:
-        return datetime.now(timezone.utc) - self._window
+    def _lately(self) -> tuple[datetime, datetime]:
+        """The window: what is of a later clock, that was set back since, is not in it."""
+        now = datetime.now(timezone.utc)
+        return now - self._window, now + _AHEAD
 
 
 def _digest(topic: str, name: str) -> str:

@@ -2,11 +2,14 @@
 
 A row comes into the outbox within the transaction that holds the inspection. One thread for each target takes what is
 due and delivers it. What the target does not take is tried again: after 1 s, then after twice as long each time, up to
-10 minutes; after 48 hours it is given up, and the row says so. A target that is dead delays no other. When the process
-is killed between a delivery and its mark, the target gets it twice, with the same id.
+10 minutes; after 48 hours of tries it is given up, and the row says so. They are counted by tries and not by the clock,
+which may jump, and a station that is switched off tries nothing. A target that is dead delays no other. When the
+process is killed between a delivery and its mark, the target gets it twice, with the same id.
 """
 
+import math
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
@@ -20,7 +23,7 @@ from totalrecall.errors import HistoryError
 from totalrecall.station.links.base import FAULTS, Changes, pause_before
 from totalrecall.station.store.database import Database
 from totalrecall.station.store.records import Inspection, finite
-from totalrecall.station.store.tables import inspections, outbox
+from totalrecall.station.store.tables import outbox
 
 __all__ = ["Deliverer", "Patience", "put"]
 
@@ -29,7 +32,7 @@ _LOOK = 60.0  # seconds at most between two looks
 _LONGEST_ERROR = 500  # characters
 _NEVER = datetime(9999, 1, 1, tzinfo=timezone.utc)  # when a row that was given up is due
 _KEPT = timedelta(days=7)  # that delivered rows stay, for people who ask what went out
-_SWEEP = timedelta(hours=1)
+_SWEEP = 3600.0  # seconds between two looks for them
 
 
 @dataclass(frozen=True)
@@ -40,13 +43,21 @@ class Patience:
         first: between the first failure and the second try; doubled after each.
         longest: between two tries of one delivery.
         target: between two tries at a target that took nothing lately.
-        give_up: after the inspection.
+        give_up: of pauses, one after the other, after which a delivery is given up.
     """
 
     first: float = 1.0
     longest: float = 600.0
     target: float = 60.0
     give_up: float = 48 * 3600.0
+
+    @property
+    def tries(self) -> int:
+        """How many times a delivery is tried: until the pauses after the tries before come to `give_up`."""
+        count, waited, pause = 1, 0.0, self.first
+        while pause < self.longest and waited < self.give_up:
+            count, waited, pause = count + 1, waited + pause, 2 * pause
+        return count + max(math.ceil((self.give_up - waited) / self.longest), 0)
 
 
 @dataclass(frozen=True)
@@ -55,7 +66,6 @@ class _Row:
     inspection: str
     body: dict[str, Any]
     attempts: int
-    at: datetime
 
 
 def put(connection: Connection, inspection: Inspection, target: str, body: dict[str, Any]) -> None:
@@ -84,12 +94,13 @@ class Deliverer:
     ) -> None:
         self._database, self._target, self._deliver = database, target, deliver
         self._patience = patience or Patience()
+        self._tries = self._patience.tries
         self._changes = Changes()
         self._due = threading.Event()
         self._closing = threading.Event()
         self._marking: dict[int, Future[None]] = {}
         self._failures = 0  # since the target last took something
-        self._swept = datetime.min.replace(tzinfo=timezone.utc)
+        self._swept = -math.inf
         self._thread = threading.Thread(target=self._run, name=f"station-to-{target}"[:60], daemon=True)
         self._thread.start()
 
@@ -133,8 +144,7 @@ class Deliverer:
         """Return the rows that are due, the oldest first, and the seconds until the next one is."""
         now = datetime.now(timezone.utc)
         open_ = (outbox.c.target == self._target, outbox.c.delivered_at.is_(None), outbox.c.id.not_in(self._marking))
-        columns = (outbox.c.id, outbox.c.inspection, outbox.c.body, outbox.c.attempts, inspections.c.at)
-        query = select(*columns).join(inspections, inspections.c.key == outbox.c.inspection)
+        query = select(outbox.c.id, outbox.c.inspection, outbox.c.body, outbox.c.attempts)
         query = (
             query.where(*open_, or_(outbox.c.next_at <= now, self._is_of_a_later_clock(now)))
             .order_by(outbox.c.id)
@@ -167,7 +177,7 @@ class Deliverer:
         self._changes.say("target", f"{self._target} did not take a delivery: {reason}. It is tried again.")
         attempts = row.attempts + 1
         next_at = now + timedelta(seconds=pause_before(attempts, self._patience.first, self._patience.longest))
-        if (now - row.at).total_seconds() > self._patience.give_up:
+        if attempts >= self._tries:
             next_at, reason = _NEVER, f"given up: {reason}"
             self._changes.say(row.id, f"The delivery of inspection {row.inspection} to {self._target} was {reason}.")
         self._mark(row, {"attempts": attempts, "next_at": next_at, "error": reason})
@@ -194,11 +204,11 @@ class Deliverer:
 
     def _sweep(self) -> None:
         """Remove, once an hour, what was delivered long ago."""
-        now = datetime.now(timezone.utc)
-        if now - self._swept < _SWEEP:
+        if time.monotonic() - self._swept < _SWEEP:
             return
-        self._swept = now
-        query = delete(outbox).where(outbox.c.target == self._target, outbox.c.delivered_at < now - _KEPT)
+        self._swept = time.monotonic()
+        long_ago = datetime.now(timezone.utc) - _KEPT
+        query = delete(outbox).where(outbox.c.target == self._target, outbox.c.delivered_at < long_ago)
 
         def write(connection: Connection) -> None:
             connection.execute(query)

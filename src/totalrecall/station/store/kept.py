@@ -8,6 +8,7 @@ order, each the oldest first: good ones, near misses, rejects that a person has 
 import contextlib
 import hashlib
 import heapq
+import itertools
 import os
 import re
 import threading
@@ -37,11 +38,14 @@ _GOOD, _NEAR_MISS, _JUDGED, _TO_JUDGE = range(4)  # what goes first
 
 @dataclass(frozen=True)
 class _Kept:
-    """A picture with its heat map: bytes on the disk, and what its place in the queue of those that go depends on."""
+    """A picture with its heat map: bytes on the disk, and what its place in the queue of those that go depends on.
+
+    The number counts as they come: the clock may jump.
+    """
 
     size: int
     rank: int
-    at: float
+    number: int
 
 
 class KeptPictures:
@@ -73,7 +77,8 @@ class KeptPictures:
         self._near_miss = near_miss
         self._lock = threading.Lock()
         self._kept: dict[str, _Kept] = {}
-        self._queue: list[tuple[int, float, str]] = []  # a heap; entries that no longer hold are passed over
+        self._numbers = itertools.count()
+        self._queue: list[tuple[int, int, str]] = []  # a heap; entries that no longer hold are passed over
         self._by_rank = [0, 0, 0, 0]  # bytes of the kept ones
         self._coming = 0  # bytes of those that are being written
         self._gone: list[str] = []
@@ -131,7 +136,7 @@ class KeptPictures:
                 self._coming -= size
                 if written:
                     self.problem = None
-                    self._enter(inspection.key, _Kept(size, rank, inspection.at.timestamp()))
+                    self._enter(inspection.key, _Kept(size, rank, next(self._numbers)))
         return written
 
     def judged(self, inspection: Inspection) -> None:
@@ -140,7 +145,7 @@ class KeptPictures:
             kept = self._kept.get(inspection.key)
             if kept is not None:
                 self._forget(inspection.key)
-                self._enter(inspection.key, _Kept(kept.size, self._rank(inspection), kept.at))
+                self._enter(inspection.key, _Kept(kept.size, self._rank(inspection), kept.number))
 
     def picture(self, key: str) -> bytes | None:
         """Return the bytes of a kept picture; None if it is not kept."""
@@ -179,7 +184,7 @@ class KeptPictures:
             entry = heapq.heappop(self._queue)
             key = entry[2]
             kept = self._kept.get(key)
-            if kept is None or (kept.rank, kept.at, key) != entry:
+            if kept is None or (kept.rank, kept.number, key) != entry:
                 continue  # it is gone, or has been judged since
             self._forget(key)
             self._remove(key)
@@ -191,7 +196,7 @@ class KeptPictures:
     def _enter(self, key: str, kept: _Kept) -> None:
         self._kept[key] = kept
         self._by_rank[kept.rank] += kept.size
-        heapq.heappush(self._queue, (kept.rank, kept.at, key))
+        heapq.heappush(self._queue, (kept.rank, kept.number, key))
 
     def _forget(self, key: str) -> None:
         kept = self._kept.pop(key)
@@ -237,12 +242,13 @@ class KeptPictures:
         sizes = dict(self._whole_pictures())
         with self._database.read() as connection:
             promised = set(connection.execute(select(inspections.c.key).where(inspections.c.kept)).scalars())
-        unpromised = []
+        unpromised, ranks = [], []
         for inspection in self._inspections(list(sizes)):
-            at = inspection.at.timestamp()
-            self._enter(inspection.key, _Kept(sizes.pop(inspection.key), self._rank(inspection), at))
+            ranks.append((inspection.at, inspection.key, self._rank(inspection)))
             if not inspection.kept:
                 unpromised.append(inspection.key)
+        for _, key, rank in sorted(ranks):  # the oldest first
+            self._enter(key, _Kept(sizes.pop(key), rank, next(self._numbers)))
         for key in sizes:  # of no inspection
             self._remove(key)
         self._history.mark_kept(unpromised, True)
