@@ -4,11 +4,14 @@ import asyncio
 import contextlib
 import gc
 import json
+import logging
 import re
 import socket
 import ssl
 import struct
+import sys
 import time
+from collections import Counter
 
 import pytest
 from fastapi import FastAPI, Response
@@ -16,6 +19,7 @@ from fastapi import FastAPI, Response
 from tests.station_access import PASSWORD, make_certificate, open_users, with_roles
 from tests.station_clients import guarded, served
 from totalrecall.station.access import connections
+from totalrecall.station.access.log_lines import SparingFilter, sparing_logs
 from totalrecall.station.access.policy import Policy
 from totalrecall.station.store.records import ANYBODY
 
@@ -261,3 +265,115 @@ def test_a_connection_that_the_client_resets_leaves_nothing_in_memory(station):
     while left() and time.monotonic() < end:
         time.sleep(0.1)
     assert left() == 0
+
+
+# ---------------------------------------------------------------------- how many an address may have
+
+
+HERE, THERE = "127.0.0.1", "127.0.0.2"  # two addresses of this computer
+ASK = b"GET /v1/me HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+
+def opened_from(source, address):
+    return socket.create_connection(address, timeout=20, source_address=(source, 0))
+
+
+def asked_from(source, address, request=ASK):
+    """Send a request from an address, and return the answer."""
+    with opened_from(source, address) as connection:
+        connection.sendall(request)
+        return read(connection)
+
+
+@contextlib.contextmanager
+def silent(source, address, count):
+    """Connections that send nothing."""
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(opened_from(source, address)) for _ in range(count)]
+
+
+def until(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs all of 127.0.0.0/8")
+def test_an_address_with_too_many_connections_is_refused_and_others_are_not():
+    policy = Policy(connections=3)
+    with served(guarded(None, policy), policy) as address, silent(THERE, address, 3) as held:
+        for request in (ASK, b"", b"x" * 30_000):
+            head, _, body = asked_from(THERE, address, request).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 503 Service Unavailable")
+            assert b"retry-after: 5" in head
+            assert json.loads(body)["detail"].startswith("This address has too many connections open")
+        assert asked_from(HERE, address).startswith(b"HTTP/1.1 200")
+        held[0].close()
+        until(lambda: asked_from(THERE, address).startswith(b"HTTP/1.1 200"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs all of 127.0.0.0/8")
+def test_a_thousand_silent_connections_of_an_address_keep_nobody_else_out():
+    policy = Policy()
+    with served(guarded(None, policy), policy) as address, silent(THERE, address, policy.connections) as held:
+        for _ in range(1000):
+            opened_from(THERE, address).close()
+        assert b" 503 " in asked_from(THERE, address)
+        assert asked_from(HERE, address).startswith(b"HTTP/1.1 200")
+        for connection in held:
+            connection.close()
+        until(lambda: asked_from(THERE, address).startswith(b"HTTP/1.1 200"))
+
+
+def test_a_trusted_proxy_has_no_limit_and_nor_has_anybody_with_0():
+    for policy in (Policy(connections=1, proxies=(HERE,)), Policy(connections=0)):
+        with served(guarded(None, policy), policy) as address, silent(HERE, address, 20):
+            assert b" 503 " not in asked_from(HERE, address)
+
+
+def test_addresses_of_one_ipv6_network_count_together_and_are_forgotten():
+    refusals = []
+    addresses = connections.Addresses(2, count=refusals.append)
+    counted = [addresses.begin(f"2001:db8::{number}") for number in range(3)]
+    assert counted == ["2001:db8::/64", "2001:db8::/64", None]
+    assert refusals == ["address"]
+    assert addresses.begin("2001:db8:0:1::1") == "2001:db8:0:1::/64"
+    addresses.end("2001:db8::/64")
+    assert addresses.begin("2001:db8::9") == "2001:db8::/64"
+    assert addresses.begin("") == ""  # a socket file
+
+
+# ---------------------------------------------------------------------- lines of the log
+
+
+def test_what_is_no_http_is_counted_and_told_once_a_minute(station, caplog):
+    counted = Counter()
+    with sparing_logs(lambda reason: counted.update([reason])), caplog.at_level(logging.INFO):
+        for _ in range(30):
+            status, _ = ask(station, b"GARBAGE")
+            assert status == 400
+        for _ in range(20):
+            upgrade = b"GET /v1/me HTTP/1.1\r\nHost: localhost\r\nUpgrade: h2c\r\nConnection: close, upgrade\r\n\r\n"
+            assert asked_from(HERE, station, upgrade).startswith(b"HTTP/1.1 200")
+    assert counted == {"no HTTP": 30, "upgrade": 20}
+    told = [record.getMessage() for record in caplog.records if record.name == "uvicorn.error"]
+    assert told == ["Invalid HTTP request received.", "Unsupported upgrade request."]
+
+
+def test_a_line_a_minute_says_how_many_were_left_out():
+    now, counted = [0.0], Counter()
+    sparing = SparingFilter(lambda reason: counted.update([reason]), clock=lambda: now[0])
+
+    def line(text):
+        record = logging.LogRecord("asyncio", logging.ERROR, __file__, 1, text, (), None)
+        return record.getMessage() if sparing.filter(record) else None
+
+    first = [line("Fatal\nprotocol: 1"), line("Fatal\nprotocol: 2"), line("Another")]
+    assert first == ["Fatal\nprotocol: 1", None, "Another"]
+    now[0] = 61.0
+    assert line("Fatal") == "Fatal (1 more since the last line)"
+    now[0] = 130.0
+    assert line("Fatal") == "Fatal"
+    assert counted == {"other": 5}
+    assert sum(line(f"kind {number}") is not None for number in range(1000)) == 100 - 2 + 1

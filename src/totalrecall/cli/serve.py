@@ -104,6 +104,13 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     limits.add_argument(
         "--timeout", type=float, metavar="SECONDS", default=30.0, help="to send a request (default: %(default)g)"
     )
+    limits.add_argument(
+        "--connections",
+        type=int,
+        metavar="N",
+        default=256,
+        help="that one address may have open, this computer's programs together; 0 for no limit (default: %(default)s)",
+    )
     kept = parser.add_argument_group("pictures that are kept")
     kept.add_argument(
         "--keep", type=memory_size, metavar="SIZE", default=5 << 30, help="of all kept pictures (default: 5GB)"
@@ -139,7 +146,7 @@ def run(args: argparse.Namespace) -> int:
             address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
             say(args, f"Serving {names} at {address} (Ctrl-C stops)")
             sys.stdout.flush()  # into a pipe or a log, too: the process stays for months
-            serve(app, settings, sock)
+            serve(app, settings, sock, station.metrics.refused)
         finally:
             station.close()
     say(args, "Stopped. Everything that was answered is in the history.")
@@ -182,6 +189,7 @@ def _settings(args: argparse.Namespace) -> "StationSettings":
             tls=check_tls(certificate, key),
             max_body=args.max_body,
             timeout=args.timeout,
+            connections=args.connections,
         ),
         port=args.port,
         queue=args.queue,

@@ -5,13 +5,14 @@ import os
 import signal
 import socket
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from totalrecall.errors import SettingError
+from totalrecall.station.access.log_lines import sparing_logs
 from totalrecall.station.access.policy import server_options
 from totalrecall.station.settings import StationSettings
 
@@ -71,13 +72,16 @@ def listen(settings: StationSettings) -> socket.socket:
         ) from None
 
 
-def serve(app: ASGIApp, settings: StationSettings, sock: socket.socket) -> None:
+def serve(
+    app: ASGIApp, settings: StationSettings, sock: socket.socket, refused: Callable[[str], object] = lambda _: None
+) -> None:
     """Answer requests until SIGINT or SIGTERM.
 
     Args:
         app: to serve.
         settings: of the station.
         sock: that listens.
+        refused: called with the reason for what is refused before the application sees it.
     """
     warnings.simplefilter("ignore")  # of single pictures: each is told in its answer, not in the log
     config = uvicorn.Config(
@@ -86,6 +90,7 @@ def serve(app: ASGIApp, settings: StationSettings, sock: socket.socket) -> None:
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=_GRACE,
-        **server_options(settings.policy),
+        **server_options(settings.policy, refused),
     )
-    _Server(config).run(sockets=[sock])
+    with sparing_logs(refused):
+        _Server(config).run(sockets=[sock])

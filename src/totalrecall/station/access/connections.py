@@ -1,33 +1,111 @@
-"""Connections that do not wait for ever: for the head of a request, or for a client that reads no answer."""
+"""Connections that wait neither for a head nor for a client that reads no answer for ever; only so many an address."""
 
 import asyncio
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
+from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
 
-__all__ = ["HEAD_SECONDS", "READ_SECONDS", "PatientProtocol"]
+from totalrecall.station.access.throttle import network_of
+
+__all__ = ["HEAD_SECONDS", "READ_SECONDS", "Addresses", "PatientProtocol"]
 
 HEAD_SECONDS = 15.0  # from the first byte of a request, or from the connection, to the end of its head
 READ_SECONDS = 60.0  # that a client may read nothing of an answer that is ready for it
 
 
+_REFUSED_SECONDS = 1.0  # that a connection too many stays until its client has sent something
+_MOST_REFUSED = 64  # such connections at a time
+_DETAIL = b'{"type": "about:blank", "title": "Service Unavailable", "status": 503, "detail": "'
+_DETAIL += b'This address has too many connections open. Close some, and try again."}'
+_TOO_MANY = (
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 5\r\n"
+    b"connection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(_DETAIL), _DETAIL)
+)
+
+
+class Addresses:
+    """How many connections of a server each address has open. An IPv6 address counts as its /64 network.
+
+    Args:
+        most: connections of an address; 0 for no limit.
+        is_exempt: tells whether an address has no limit: a reverse proxy's, behind which many clients are.
+        count: called with the reason when a connection is refused.
+    """
+
+    def __init__(
+        self,
+        most: int,
+        is_exempt: Callable[[str], bool] = lambda _: False,
+        count: Callable[[str], object] = lambda _: None,
+    ) -> None:
+        self._most, self._is_exempt, self._count = most, is_exempt, count
+        self._open: Counter[str] = Counter()
+        self.refused = 0  # connections that are about to be closed
+
+    def begin(self, address: str) -> str | None:
+        """Count a connection, and return under what; None if it is one too many."""
+        if self._most == 0 or not address or self._is_exempt(address):
+            return ""
+        network = network_of(address)
+        if self._open[network] >= self._most:
+            self._count("address")
+            return None
+        self._open[network] += 1
+        return network
+
+    def end(self, network: str) -> None:
+        """Count a connection no longer."""
+        self._open[network] -= 1
+        if self._open[network] <= 0:
+            del self._open[network]
+
+
 class PatientProtocol(H11Protocol):
-    """uvicorn's HTTP with a deadline for the head of each request, and for the reading of each answer.
+    """uvicorn's HTTP with a deadline for the head of each request and for the reading of each answer, and with a limit.
 
     uvicorn itself waits without end for a client that opens a connection and sends its head byte by byte, or does not
     read; a few hundred of them would keep everybody else out.
+
+    Args:
+        config, server_state, app_state, _loop: as uvicorn gives them.
+        addresses: that are counted.
     """
 
     _deadline: asyncio.TimerHandle | None = None
     _stall: asyncio.TimerHandle | None = None
+    _network: str | None = None  # under which it is counted
+    _is_refused = False
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        addresses: Addresses,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._addresses = addresses
 
     def connection_made(self, transport: Any) -> None:
-        """Begin to wait for the first request."""
+        """Begin to wait for the first request, or refuse a connection too many."""
         super().connection_made(transport)
-        self._wait_for_head()
+        self._network = self._addresses.begin(self.client[0] if self.client else "")
+        if self._network is None:
+            self._refuse()
+        else:
+            self._wait_for_head()
 
     def data_received(self, data: bytes) -> None:
         """Take in data; between two requests its first byte begins the wait."""
+        if self._is_refused:
+            self.transport.close()
+            return
         head_before = self._awaits_head()
         super().data_received(data)
         if not self._awaits_head():
@@ -39,6 +117,10 @@ class PatientProtocol(H11Protocol):
         """Stop waiting."""
         self._stop_waiting()
         self._stop_stall()
+        if self._is_refused:
+            self._addresses.refused -= 1
+        elif self._network:
+            self._addresses.end(self._network)
         super().connection_lost(exc)
         # subtle: uvicorn lets this timer run on where the client reset the connection, and with it all that belongs to
         # the connection stays in memory for as long
@@ -56,6 +138,17 @@ class PatientProtocol(H11Protocol):
         """Stop waiting: the client has read."""
         super().resume_writing()
         self._stop_stall()
+
+    def _refuse(self) -> None:
+        """Answer at once, and close. What the client has sent by then must be read, or the answer never reaches it."""
+        self._is_refused = True
+        self._addresses.refused += 1
+        self.connections.discard(self)  # it takes no place from others
+        self.transport.write(_TOO_MANY)
+        if self._addresses.refused > _MOST_REFUSED:
+            self.transport.close()
+        else:
+            self._deadline = self.loop.call_later(_REFUSED_SECONDS, self.transport.close)
 
     def _awaits_head(self) -> bool:
         """Tell whether no request is being worked on: the next bytes are the head of one."""

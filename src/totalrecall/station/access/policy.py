@@ -3,7 +3,9 @@
 import os
 import socket
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +48,7 @@ class Policy:
         max_form: bytes of a request from somebody who is not logged in, or of a form whose hidden text is checked.
         timeout: seconds that a client may pause, and may take to send a small request.
         slowest: bytes per second that a client must send of a large request.
+        connections: that one address may have open; 0 for no limit. All programs of this computer are one address.
 
     Raises:
         SettingError: a name or an address is none, or a limit would let nobody in.
@@ -60,6 +63,7 @@ class Policy:
     max_form: int = 64 << 10
     timeout: float = 30.0
     slowest: int = 32 << 10
+    connections: int = 256
 
     def __post_init__(self) -> None:
         for name in self.allow_hosts:
@@ -69,7 +73,8 @@ class Policy:
                 )
         for proxy in self.proxies:
             _network(proxy)
-        for limit, least, most in (("max_body", 1, 1 << 40), ("timeout", 0.01, 86_400)):
+        limits = (("max_body", 1, 1 << 40), ("timeout", 0.01, 86_400), ("connections", 0, 100_000))
+        for limit, least, most in limits:
             value = getattr(self, limit)
             if not least <= value <= most:  # subtle: nan is refused, too
                 raise SettingError(f"{limit} must be from {least:,} to {most:,}, got {value}.", limit)
@@ -181,18 +186,23 @@ def check_tls(certificate: Path | None, key: Path | None) -> tuple[Path, Path] |
     return certificate, key
 
 
-def server_options(policy: Policy) -> dict[str, Any]:
-    """Return the settings of `uvicorn.Config` that keep to a policy."""
-    from totalrecall.station.access.connections import PatientProtocol
+def server_options(policy: Policy, refused: Callable[[str], object] = lambda _: None) -> dict[str, Any]:
+    """Return the settings of `uvicorn.Config` that keep to a policy.
+
+    Args:
+        policy: of the station.
+        refused: called with the reason for each connection that is one too many.
+    """
+    from totalrecall.station.access.connections import Addresses, PatientProtocol
 
     options: dict[str, Any] = {
-        "http": PatientProtocol,
+        "http": partial(PatientProtocol, addresses=Addresses(policy.connections, policy.trusts_proxy, refused)),
         "ws": "none",
         "h11_max_incomplete_event_size": MAX_HEADER_BYTES,
         "proxy_headers": False,  # uvicorn believes any program of this computer; the guard believes named proxies only
         "server_header": False,
         "timeout_keep_alive": _KEEP_ALIVE,
-        "limit_concurrency": _CONNECTIONS,
+        "limit_concurrency": max(_CONNECTIONS, 2 * policy.connections),
     }
     if policy.tls is not None:
         options["ssl_certfile"], options["ssl_keyfile"] = map(str, policy.tls)

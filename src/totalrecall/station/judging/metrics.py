@@ -58,6 +58,12 @@ class Metrics:
         self._requests = Counter(
             "totalrecall_http_requests", "HTTP requests by status.", ["method", "status"], registry=registry
         )
+        self._refused = Counter(
+            "totalrecall_refused",
+            "Connections and requests that were refused before they were read, by reason.",
+            ["reason"],
+            registry=registry,
+        )
         Gauge("totalrecall_queue", "Pictures that wait.", registry=registry).set_function(waiting)
         Gauge("totalrecall_queue_limit", "Pictures that may wait.", registry=registry).set(limit)
         gauge = Gauge("totalrecall_models_held", "Models that judge nothing, since a check failed.", registry=registry)
@@ -81,6 +87,10 @@ class Metrics:
         """Count an HTTP request."""
         known = method if method in ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS") else "other"
         self._requests.labels(known, str(status)).inc()
+
+    def refused(self, reason: str) -> None:
+        """Count what the server refused: no HTTP, an upgrade, a connection too many."""
+        self._refused.labels(reason).inc()
 
     def text(self) -> bytes:
         """Return all of them as Prometheus reads them."""
