@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.station_access import make_certificate
 from tests.station_browser import rejecting_half
 from tests.stations import started
+from totalrecall.station.access.policy import Policy
 from totalrecall.station.judging.caption import Caption
 from totalrecall.station.pages import texts
 from totalrecall.station.store.records import ANYBODY, Filter
@@ -518,3 +520,14 @@ def test_an_evidence_sheet_without_pictures_says_what_is_missing(tuned):
     assert client.get("/evidence/" + "0" * 32).status_code == 404
     for wrong in ("-1", "101", "nan", "many"):
         assert client.post("/models/part/evidence", data={"false_alarms": wrong, "found": "95"}).status_code == 422
+
+
+@pytest.mark.parametrize(("days", "said"), [("10", True), ("90", False)])
+def test_a_certificate_that_ends_soon_is_said_on_each_page(place, tmp_path, days, said):
+    pair = (tmp_path / "a.crt", tmp_path / "a.key")
+    make_certificate(*pair, "-nodes", "-days", days)
+    with started(tmp_path / "station", place, policy=Policy(tls=pair)) as (_, client):
+        for path in ("/", "/models", "/history"):
+            for language, words in (("en", "certificate ends on"), ("de", "Zertifikat der Station"), ("zh", "证书")):
+                text = client.get(path, headers={"Accept-Language": language}).text
+                assert (words in text) == said

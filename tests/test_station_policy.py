@@ -2,12 +2,17 @@
 
 import math
 import os
+import re
+import subprocess
+import sys
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 
 from tests.station_access import PASSWORD, make_certificate
 from totalrecall.errors import DataError, SettingError
+from totalrecall.station.access.certificate import read_validity, tls_notices
 from totalrecall.station.access.policy import Policy, check_exposure, check_tls, is_loopback, server_options
 from totalrecall.station.store.records import ANYBODY
 
@@ -126,9 +131,10 @@ def test_a_certificate_and_its_key_are_taken(files):
     ],
 )
 def test_what_is_wrong_with_tls_files_is_said_in_one_line(files, certificate, key, why):
-    with pytest.raises(DataError, match=why) as caught:
+    with pytest.raises((DataError, SettingError), match=why) as caught:
         check_tls(files / certificate, files / key)
     assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == (2 if key == "b.key" else 1)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
@@ -147,3 +153,58 @@ def test_a_key_that_cannot_be_read_is_told(files, tmp_path):
 def test_a_certificate_goes_with_a_key(files, certificate, key, said):
     with pytest.raises(SettingError, match=said):
         check_tls(certificate and files / certificate, key and files / key)
+
+
+def test_the_time_of_a_certificate_is_the_one_that_openssl_says(files):
+    said = subprocess.run(
+        ["openssl", "x509", "-noout", "-dates", "-in", str(files / "a.crt")], check=True, capture_output=True, text=True
+    )
+    begins, ends = (line.partition("=")[2] for line in said.stdout.splitlines())
+    form = "%b %d %H:%M:%S %Y GMT"
+    validity = read_validity(files / "a.crt")
+    assert validity.begins == datetime.strptime(begins, form).replace(tzinfo=timezone.utc)
+    assert validity.ends == datetime.strptime(ends, form).replace(tzinfo=timezone.utc)
+
+
+def test_a_certificate_of_a_far_year_and_one_with_its_chain_are_read(files):
+    make_certificate(files / "far.crt", files / "far.key", "-nodes", "-days", "40000")
+    assert read_validity(files / "far.crt").ends.year > 2100  # not a UTCTime any more
+    (files / "chain.crt").write_bytes((files / "a.crt").read_bytes() + (files / "far.crt").read_bytes())
+    assert read_validity(files / "chain.crt") == read_validity(files / "a.crt")
+
+
+@pytest.mark.parametrize(
+    ("days", "state", "words"),
+    [
+        (-40, None, None),
+        (-31, None, None),
+        (-29, "soon", "ends on .*, in 29 days. Put a new one in its place"),
+        (-1, "soon", "ends on .*, in 1 day. Put"),
+        (1, "ended", "ended on .*: clients refuse it"),
+        (-400, "early", "is good from .* on only. Is this computer's clock right?"),
+    ],
+)
+def test_a_certificate_that_ends_soon_is_said_a_month_before(files, days, state, words):
+    make_certificate(files / "year.crt", files / "year.key", "-nodes", "-days", "365")
+    validity = read_validity(files / "year.crt")
+    now = validity.ends + timedelta(days=days, minutes=-1)
+    assert validity.state(now) == state
+    notices = tls_notices((files / "year.crt", files / "year.key"), now)
+    assert [bool(re.search(words, notice)) for notice in notices] == ([True] if words else [])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs rights of POSIX")
+def test_a_key_that_everybody_can_read_is_said(files, tmp_path):
+    key = tmp_path / "open.key"
+    key.write_bytes((files / "a.key").read_bytes())
+    for mode, count in ((0o600, 0), (0o640, 0), (0o644, 1)):
+        key.chmod(mode)
+        said = [notice for notice in tls_notices((files / "a.crt", key)) if "everybody on this computer" in notice]
+        assert len(said) == count
+
+
+@pytest.mark.parametrize("text", ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
+def test_what_says_no_time_is_told_in_one_line(tmp_path, text):
+    (tmp_path / "x.crt").write_text(text)
+    with pytest.raises(DataError, match=r"x\.crt does not say until when it is good"):
+        read_validity(tmp_path / "x.crt")

@@ -137,7 +137,7 @@ def run(args: argparse.Namespace) -> int:
         port = sock.getsockname()[1]
         station = Station(settings, links, serial_reader(args))
         try:
-            for notice in check_exposure(settings.policy, station.users, _place(args)):
+            for notice in [*check_exposure(settings.policy, station.users, _place(args)), *_of_tls(settings)]:
                 complain(f"warning: {notice}")
             app = guarded(station)
             station.start()
@@ -151,6 +151,12 @@ def run(args: argparse.Namespace) -> int:
             station.close()
     say(args, "Stopped. Everything that was answered is in the history.")
     return 0
+
+
+def _of_tls(settings: "StationSettings") -> list[str]:
+    from totalrecall.station.access.certificate import tls_notices
+
+    return [] if settings.policy.tls is None else tls_notices(settings.policy.tls)
 
 
 def check_extra() -> None:

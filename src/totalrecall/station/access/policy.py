@@ -149,8 +149,8 @@ def check_tls(certificate: Path | None, key: Path | None) -> tuple[Path, Path] |
     """Return both files if they can be served with, None if neither is given.
 
     Raises:
-        SettingError: only one of them is given.
-        DataError: a file is missing or cannot be read, the key needs a password, or they do not belong together.
+        SettingError: only one of them is given, or they do not belong together.
+        DataError: a file is missing or cannot be read, or the key needs a password.
     """
     if certificate is None and key is None:
         return None
@@ -180,7 +180,10 @@ def check_tls(certificate: Path | None, key: Path | None) -> tuple[Path, Path] |
                 f"openssl pkey -in {key} -out station.key, readable by the station only."
             ) from None
         if getattr(error, "reason", "") == "KEY_VALUES_MISMATCH":
-            raise DataError(f"The key {key} does not belong to the certificate {certificate}.") from None
+            raise SettingError(
+                f"The key {key} does not belong to the certificate {certificate}. Name the one that was made with it.",
+                "tls_key",
+            ) from None
         reason = getattr(error, "reason", None) or str(error)
         raise DataError(f"{certificate} and {key} cannot be used for TLS: {reason}.") from None
     return certificate, key

@@ -14,6 +14,7 @@ from fastapi.routing import APIRoute
 
 from totalrecall.errors import NotFoundError, TotalRecallError
 from totalrecall.reports.page import environment
+from totalrecall.station.access.certificate import read_validity
 from totalrecall.station.access.permissions import PERMISSIONS
 from totalrecall.station.pages.texts import Texts, languages, texts_of
 from totalrecall.station.store.records import ANYBODY, Actor
@@ -39,6 +40,8 @@ class Page:
 
     def __init__(self, station: "Station") -> None:
         self.station = station
+        tls = station.settings.policy.tls
+        self._validity = None if tls is None else read_validity(tls[0])  # of the file that is served until the end
 
     def texts(self, request: Request) -> Texts:
         """Return the texts in the reader's language."""
@@ -90,6 +93,8 @@ class Page:
             "model": None,
             "holds": dict(self.station.holds),
             "faults": self.station.faults(),
+            "certificate": None if self._validity is None else self._validity.state(),
+            "certificate_ends": "" if self._validity is None else f"{self._validity.ends:%Y-%m-%d}",
             "insecure": self.station.settings.policy.insecure and session is None,
             "here": path if safe_path(path) else "/",
             "said": t(f"said.{said}") if _SAID.fullmatch(said) and f"said.{said}" in t.entries else None,
