@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from tests.station_access import PASSWORD
 from totalrecall.station.access.guard import Guard
 from totalrecall.station.access.permissions import PERMISSIONS
-from totalrecall.station.access.policy import Policy, server_options
+from totalrecall.station.access.policy import Policy, limited, server_options
 from totalrecall.station.access.users import Users
 from totalrecall.station.web.api_users import user_routes
 from totalrecall.station.web.problems import add_problems
@@ -66,7 +66,7 @@ def logged_in(guard: Guard, name: str, password: str = PASSWORD) -> TestClient:
 @contextlib.contextmanager
 def served(app: object, policy: Policy, host: str = "127.0.0.1") -> Iterator[tuple[str, int]]:
     """Serve an application by uvicorn as a station does; gives the address."""
-    listener = socket.create_server((host, 0))
+    listener = limited(socket.create_server((host, 0)), policy)
     options = server_options(policy)
     config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", **options)
     server = uvicorn.Server(config)

@@ -326,6 +326,20 @@ def test_a_thousand_silent_connections_of_an_address_keep_nobody_else_out():
         until(lambda: asked_from(THERE, address).startswith(b"HTTP/1.1 200"))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="needs all of 127.0.0.0/8")
+def test_connections_that_never_shake_hands_are_closed_far_beyond_the_limit(tmp_path):
+    pair = (tmp_path / "a.crt", tmp_path / "a.key")
+    make_certificate(*pair)
+    policy = Policy(connections=2, tls=pair)
+    most = policy.connections + connections.MOST_REFUSED
+    context = ssl.create_default_context(cafile=str(pair[0]))
+    with served(guarded(None, policy), policy) as address, silent(THERE, address, most):
+        assert asked_from(THERE, address, b"") == b""  # closed before the handshake
+        with opened_from(HERE, address) as raw, context.wrap_socket(raw, server_hostname="localhost") as connection:
+            connection.sendall(ASK)
+            assert read(connection).startswith(b"HTTP/1.1 200")
+
+
 def test_a_trusted_proxy_has_no_limit_and_nor_has_anybody_with_0():
     for policy in (Policy(connections=1, proxies=(HERE,)), Policy(connections=0)):
         with served(guarded(None, policy), policy) as address, silent(HERE, address, 20):

@@ -149,8 +149,9 @@ def test_after_a_change_of_the_model_the_verdict_counts_and_scores_are_recorded_
     station.shelf.reload("part")
     run = station.golden.check("part")
     assert run["passed"], run["words"]
-    assert run["recorded"] == 2
-    assert "recorded anew" in run["words"]
+    runs = [one for one in station.golden.runs("part") if one["recorded"]]  # the station may have checked first
+    assert [one["recorded"] for one in runs] == [2]
+    assert "recorded anew" in runs[0]["words"]
     after = station.golden.all("part")
     assert {row["model_sha256"] for row in after} == {station.shelf.get("part").sha256}
     assert [row["score"] for row in after] == [row["score"] for row in run["pictures"]]

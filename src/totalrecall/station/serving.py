@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -13,11 +14,12 @@ from starlette.types import ASGIApp
 
 from totalrecall.errors import SettingError
 from totalrecall.station.access.log_lines import sparing_logs
-from totalrecall.station.access.policy import server_options
+from totalrecall.station.access.policy import limited, server_options
 from totalrecall.station.settings import StationSettings
 
 __all__ = ["listen", "serve"]
 
+_FILES = 8192  # that the process may open
 _GRACE = 60  # seconds for what is in flight when the station ends
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -92,5 +94,17 @@ def serve(
         timeout_graceful_shutdown=_GRACE,
         **server_options(settings.policy, refused),
     )
-    with sparing_logs(refused):
-        _Server(config).run(sockets=[sock])
+    _allow_files()
+    with sparing_logs(refused), limited(sock, settings.policy, refused) as listener:
+        _Server(config).run(sockets=[listener])
+
+
+def _allow_files() -> None:
+    """Let the process open as many files as it may: each connection is one, and many systems begin with 1,024."""
+    if sys.platform != "win32":
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

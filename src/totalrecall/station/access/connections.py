@@ -1,6 +1,7 @@
 """Connections that wait neither for a head nor for a client that reads no answer for ever; only so many an address."""
 
 import asyncio
+import socket
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -11,14 +12,13 @@ from uvicorn.server import ServerState
 
 from totalrecall.station.access.throttle import network_of
 
-__all__ = ["HEAD_SECONDS", "READ_SECONDS", "Addresses", "PatientProtocol"]
+__all__ = ["HEAD_SECONDS", "MOST_REFUSED", "READ_SECONDS", "Addresses", "Listener", "PatientProtocol"]
 
 HEAD_SECONDS = 15.0  # from the first byte of a request, or from the connection, to the end of its head
 READ_SECONDS = 60.0  # that a client may read nothing of an answer that is ready for it
 
-
 _REFUSED_SECONDS = 1.0  # that a connection too many stays until its client has sent something
-_MOST_REFUSED = 64  # such connections at a time
+MOST_REFUSED = 64  # such connections at a time
 _DETAIL = b'{"type": "about:blank", "title": "Service Unavailable", "status": 503, "detail": "'
 _DETAIL += b'This address has too many connections open. Close some, and try again."}'
 _TOO_MANY = (
@@ -62,6 +62,50 @@ class Addresses:
         self._open[network] -= 1
         if self._open[network] <= 0:
             del self._open[network]
+
+
+class Listener(socket.socket):
+    """A socket that listens, and closes what an address opens far beyond its limit before anything is done with it.
+
+    `PatientProtocol` refuses a connection with an answer, and over TLS after the handshake alone: who opens thousands
+    and never shakes hands would take all the files that a process may open.
+
+    Args:
+        listening: a socket; it is taken over.
+        addresses: that are counted; with room for connections that get an answer before they are closed.
+    """
+
+    def __init__(self, listening: socket.socket, addresses: Addresses) -> None:
+        super().__init__(fileno=listening.detach())
+        self._addresses = addresses
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """Return the next connection with its address.
+
+        Raises:
+            ConnectionAbortedError: there were too many of the address; asyncio goes on with other work, and comes back.
+        """
+        connection, address = super().accept()
+        network = self._addresses.begin(str(address[0]) if address else "")
+        if network is None:
+            connection.close()
+            raise ConnectionAbortedError
+        return _Accepted(connection, self._addresses, network), address
+
+
+class _Accepted(socket.socket):
+    """A connection that is counted until it is closed."""
+
+    def __init__(self, connection: socket.socket, addresses: Addresses, network: str) -> None:
+        super().__init__(fileno=connection.detach())
+        self._addresses, self._network = addresses, network
+
+    def close(self) -> None:
+        """Close it, and count it no longer."""
+        network, self._network = self._network, ""
+        if network:
+            self._addresses.end(network)
+        super().close()
 
 
 class PatientProtocol(H11Protocol):
@@ -145,7 +189,7 @@ class PatientProtocol(H11Protocol):
         self._addresses.refused += 1
         self.connections.discard(self)  # it takes no place from others
         self.transport.write(_TOO_MANY)
-        if self._addresses.refused > _MOST_REFUSED:
+        if self._addresses.refused > MOST_REFUSED:
             self.transport.close()
         else:
             self._deadline = self.loop.call_later(_REFUSED_SECONDS, self.transport.close)

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from totalrecall.errors import DataError, SettingError
 
 if TYPE_CHECKING:
+    from totalrecall.station.access.connections import Listener
     from totalrecall.station.access.users import Users
 
-__all__ = ["Policy", "check_exposure", "check_tls", "is_loopback", "server_options"]
+__all__ = ["Policy", "check_exposure", "check_tls", "is_loopback", "limited", "server_options"]
 
 MAX_HEADER_BYTES = 32 << 10
 _KEEP_ALIVE = 15  # seconds that a connection may be idle between two requests
@@ -200,6 +201,7 @@ def server_options(policy: Policy, refused: Callable[[str], object] = lambda _: 
 
     options: dict[str, Any] = {
         "http": partial(PatientProtocol, addresses=Addresses(policy.connections, policy.trusts_proxy, refused)),
+        "loop": "asyncio",  # another's would not ask our socket for its connections
         "ws": "none",
         "h11_max_incomplete_event_size": MAX_HEADER_BYTES,
         "proxy_headers": False,  # uvicorn believes any program of this computer; the guard believes named proxies only
@@ -210,6 +212,20 @@ def server_options(policy: Policy, refused: Callable[[str], object] = lambda _: 
     if policy.tls is not None:
         options["ssl_certfile"], options["ssl_keyfile"] = map(str, policy.tls)
     return options
+
+
+def limited(sock: socket.socket, policy: Policy, refused: Callable[[str], object] = lambda _: None) -> "Listener":
+    """Return a socket that listens, with a policy's limit of the connections of an address.
+
+    Args:
+        sock: that listens; it is taken over.
+        policy: of the station.
+        refused: called with the reason for each connection that is closed at once.
+    """
+    from totalrecall.station.access.connections import MOST_REFUSED, Addresses, Listener
+
+    most = policy.connections + MOST_REFUSED if policy.connections else 0
+    return Listener(sock, Addresses(most, policy.trusts_proxy, refused))
 
 
 def _check_readable(what: str, file: Path) -> None:
