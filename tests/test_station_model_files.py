@@ -168,6 +168,26 @@ def test_a_file_that_cannot_be_written_is_told_at_once(place, tmp_path, monkeypa
         assert rows[1].id == since + 1
 
 
+def test_a_file_that_somebody_writes_at_that_very_moment_is_left_and_told(place, tmp_path, monkeypatch):
+    with started(tmp_path / "elsewhere", place) as (other, _):
+        set_threshold(other, "part", ANNA, threshold=0.7)
+        theirs = place.read_bytes()
+        take_back_threshold(other, "part", ANNA)
+    with started(tmp_path / "station", place) as (station, _):
+
+        def late(*args, **kwargs):
+            place.write_bytes(theirs)
+            return write_atomically(*args, **kwargs)
+
+        monkeypatch.setattr(model_files, "write_atomically", late)
+        with pytest.raises(DataError, match="was written by another program meanwhile"):
+            set_threshold(station, "part", ANNA, threshold=0.5)
+        assert place.read_bytes() == theirs
+        station.shelf.look()
+        assert station.shelf.get().sha256 == file_sha256(place) == told(station)[-1][2]
+        assert [row[1] for row in told(station)][-2:] == ["threshold", NOT_IN_PLACE]
+
+
 def test_a_new_file_that_cannot_be_used_leaves_the_old_one_in_place_and_in_use(place, tmp_path):
     with started(tmp_path / "station", place) as (station, _):
         before, data = station.shelf.get(), place.read_bytes()

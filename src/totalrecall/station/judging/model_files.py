@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection
 
 from totalrecall.errors import ConflictError, TotalRecallError
+from totalrecall.station.judging.models import digest_of
 from totalrecall.station.store.records import STATION, Actor
 from totalrecall.system.files import exclusive, sha256, write_atomically
 
@@ -121,7 +122,7 @@ class ModelFiles:
                 with contextlib.suppress(TotalRecallError):
                     _write(path, old, facts["sha256"])
                     self._shelf.look()
-                self._tell_not_in_place(row, action, model, facts, before, error)
+                self._tell_not_in_place(row, action, model, facts, path, error)
                 raise
 
     def add(self, path: Path, data: bytes, *, actor: Actor, details: Mapping[str, Any]) -> "Loaded":
@@ -139,7 +140,7 @@ class ModelFiles:
             except BaseException as error:
                 with contextlib.suppress(OSError):
                     path.unlink()
-                self._tell_not_in_place(row, FIT, path.stem, facts, None, error)
+                self._tell_not_in_place(row, FIT, path.stem, facts, path, error)
                 raise
 
     def reload(self, model: str, actor: Actor) -> "Loaded":
@@ -212,8 +213,11 @@ class ModelFiles:
         self._not_in_place(entry.id, entry.action, entry.subject, entry.facts(), there, f"found later: {what}")
 
     def _tell_not_in_place(
-        self, row: int, action: str, model: str, facts: Mapping[str, Any], there: str | None, error: BaseException
+        self, row: int, action: str, model: str, facts: Mapping[str, Any], path: Path, error: BaseException
     ) -> None:
+        there = None
+        with contextlib.suppress(TotalRecallError):  # gone; or somebody else's by now
+            there = digest_of(path)
         reason = str(error) if isinstance(error, TotalRecallError) else type(error).__name__
         with contextlib.suppress(TotalRecallError):  # else it is found before the next change, or at the next start
             self._not_in_place(row, action, model, facts, there, reason)
