@@ -139,7 +139,7 @@ def test_an_unreadable_picture_is_415_and_in_the_history(running):
         ({"url": "/v1/models/none/predict", "content": b"x", "headers": PICTURE}, 404, "must be one of part"),
         ({"url": "/v1/models/part/predict", "content": b"", "headers": PICTURE}, 422, "no picture"),
         ({"url": "/v1/models/part/predict", "content": b"x", "headers": {"Content-Type": "text/html"}}, 422, "image/"),
-        ({"url": "/v1/models/part/predict", "files": {"picture": ("a.png", b"x")}}, 422, "fields file"),
+        ({"url": "/v1/models/part/predict", "files": {"picture": ("a.png", b"x")}}, 422, "got 'picture'"),
         ({"url": "/v1/models/part/predict", "files": {"file": ("a.png", b"")}}, 422, "is empty"),
         ({"url": "/v1/models/part/predict", "data": {"serial": "1"}}, 422, "image/"),
         ({"url": "/v1/models/part/predict?serial=" + "9" * 201, "content": b"x", "headers": PICTURE}, 422, "serial"),
