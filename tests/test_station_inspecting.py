@@ -1,35 +1,36 @@
 """The queue of the station: bounded, fair, and nobody waits for ever."""
 
 import threading
+import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from tests.striped import png
 from totalrecall.errors import BusyError, NotFoundError, PictureError, TotalRecallError
+from totalrecall.pictures.decode import open_picture
+from totalrecall.station.judging import inspecting
 from totalrecall.station.judging.inspecting import Inspector, Waiting
+from totalrecall.system.threads import cores, in_worker
 
 
 class Judge:
     """Gives each picture itself as its result; waits at a gate where it is told to."""
 
     def __init__(self, gate=None):
-        self.gate, self.groups = gate, []
+        self.gate, self.on_one_core = gate, []
 
     def predict(self, picture, *, conditions):
-        return next(self.predict_stream([picture], conditions=conditions))
-
-    def predict_stream(self, pictures, *, conditions):
         assert conditions is False
-        self.groups.append(list(pictures))
-        for number, picture in enumerate(pictures):
-            if self.gate is not None:
-                self.gate.wait(30)
-            if picture == b"broken":
-                yield PictureError(f"bytes[{number}]: it is broken.")
-            elif picture == b"fault":
-                raise ZeroDivisionError("a fault of ours")
-            else:
-                yield picture
+        self.on_one_core.append(in_worker())
+        if self.gate is not None:
+            self.gate.wait(30)
+        if picture == b"broken":
+            raise PictureError("bytes[0]: it is broken.")
+        if picture == b"fault":
+            raise ZeroDivisionError("a fault of ours")
+        return picture
 
 
 def asked(inspector, picture, model="a", told=None):
@@ -101,7 +102,7 @@ def test_models_take_turns(opened):
     assert rare[1].wait(30)
     assert all(there.wait(30) for _, there in many)
     at = next(number for number, judged in enumerate(told) if judged.waiting.model == "rare")
-    assert at < 100  # two groups of 16 were under way, and one more may have begun
+    assert at < 100  # as many as there are threads were under way, and a few more may have ended before it
 
 
 def test_a_broken_picture_is_named_as_its_sender_named_it(opened):
@@ -155,3 +156,42 @@ def test_closing_judges_what_waits_and_takes_no_more():
     assert all(there.is_set() for _, there in waiting)
     with pytest.raises(BusyError, match="stopping"):
         asked(inspector, b"late")
+
+
+def test_a_picture_alone_has_all_cores_and_of_several_each_has_one(opened):
+    gate = threading.Event()
+    judge = Judge(gate)
+    inspector = opened({"a": judge})
+    first = asked(inspector, b"1")
+    while not judge.on_one_core:
+        time.sleep(0.001)
+    others = [asked(inspector, b"x") for _ in range(10)]
+    gate.set()
+    assert all(there.wait(30) for _, there in [first, *others])
+    assert judge.on_one_core == [False] + 9 * [True] + judge.on_one_core[-1:]  # the last may be alone again
+    assert not in_worker()
+
+
+def test_large_pictures_are_judged_as_many_at_a_time_as_there_is_room_for(opened, monkeypatch):
+    picture = png(np.zeros((30, 40, 3), np.uint8))
+    assert open_picture(picture, "x").header.width == 40
+    monkeypatch.setattr(inspecting, "PIXELS_AT_ONCE", 2 * 30 * 40 - 1)  # one has room, two have not
+    under_way, most = [], []
+
+    class Slow:
+        def predict(self, picture, *, conditions):
+            under_way.append(picture)
+            most.append(len(under_way))
+            time.sleep(0.01)
+            under_way.pop()
+            return conditions
+
+    inspector = opened({"a": Slow()})
+    told = [asked(inspector, picture) for _ in range(3 * cores() + 3)]
+    assert all(there.wait(30) for _, there in told)
+    assert max(most) == 1
+    monkeypatch.setattr(inspecting, "PIXELS_AT_ONCE", 1)  # a larger one is judged all the same
+    inspector = opened({"a": Slow()})
+    got, there = asked(inspector, picture)
+    assert there.wait(30)
+    assert got[0].outcome is False

@@ -54,9 +54,9 @@ class BatchedEngine(BackboneEngine):
         """
         check_pictures(images, 4)
         if len(images) == 1:
-            return self._checked(images, alone=True)
+            return self._checked(images, alone=not in_worker())
         if in_worker():  # one that waited for other workers could wait for itself
-            singles: Iterable[Any] = ((at, self._checked(image[None], alone=True)) for at, image in enumerate(images))
+            singles: Iterable[Any] = ((at, self._checked(image[None], alone=False)) for at, image in enumerate(images))
         else:
             singles = self.stream(enumerate(images))
         return stacked(singles, len(images))

@@ -9,12 +9,12 @@ from and for (graph, layers, size, settings, device, versions) and holds the SHA
 """
 
 import contextlib
-import functools
 import hashlib
 import json
 import os
 import stat
 import sys
+import threading
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -35,6 +35,7 @@ from totalrecall.system.threads import (
     check_not_forked,
     generation,
     in_child,
+    in_worker,
     undivided,
     wait_before_fork,
 )
@@ -225,8 +226,12 @@ class OpenVinoEngine(BackboneEngine):
             BackboneError: the graph is damaged.
         """
         check_pictures(images, 4)
+        if len(images) == 1 and in_worker():
+            compiled = self._get(images.shape[1], images.shape[2], "THROUGHPUT")
+            with undivided():
+                return compiled.infer(np.ascontiguousarray(images))
         if len(images) == 1:
-            with self._lock:  # a request holds one picture at a time
+            with self._lock:  # one picture has all the cores
                 compiled = self._get(images.shape[1], images.shape[2], "LATENCY")
                 with undivided():
                     return compiled.infer(np.ascontiguousarray(images))
@@ -328,16 +333,16 @@ class _Compiled:
         # one more than are computed at a time, so that none waits while a result is taken out
         self.in_flight = int(model.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) + 1
         self._layers = layers
-
-    @functools.cached_property
-    def request(self) -> Any:
-        """The request of `run`, kept between calls; a stream has its own, so it is not made for one."""
-        return self.model.create_infer_request()
+        self._own = threading.local()
 
     def infer(self, images: npt.NDArray[np.generic]) -> dict[str, FeatureMap]:
+        """Return the maps of one picture, by a request of the calling thread's own; a stream does not need it."""
+        request = getattr(self._own, "request", None)
+        if request is None:
+            request = self._own.request = self.model.create_infer_request()
         with _uncomputable():
-            self.request.infer([images], share_outputs=True)  # `collect` copies them
-        return self.collect(self.request)
+            request.infer([images], share_outputs=True)  # `collect` copies them
+        return self.collect(request)
 
     def finish(self, request: Any) -> dict[str, FeatureMap]:
         with _uncomputable():

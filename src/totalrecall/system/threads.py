@@ -40,6 +40,7 @@ __all__ = [
     "in_child",
     "in_order",
     "in_worker",
+    "on_one_core",
     "one_blas_thread",
     "renew_in_child",
     "side_by_side",
@@ -57,6 +58,7 @@ _TIMEOUT = "OPENBLAS_THREAD_TIMEOUT"
 _rest = _TIMEOUT in os.environ or "numpy" not in sys.modules
 os.environ.setdefault(_TIMEOUT, "20")  # 2**20 cycles
 
+_caller = threading.local()
 _generation = 0  # forks between this process and the one that imported the package
 _lock = threading.Lock()
 _limited = 0  # how many blocks of `one_blas_thread`, of all threads, are open
@@ -133,8 +135,22 @@ def core_cache() -> int:
 
 
 def in_worker() -> bool:
-    """Tell whether the caller is one of `workers`: one that waited for the others could wait for itself."""
-    return threading.current_thread().name.startswith(_WORKER)
+    """Tell whether the caller is to do all by itself: one of `workers`, or a thread inside `on_one_core`.
+
+    A worker that waited for the others could wait for itself.
+    """
+    return getattr(_caller, "on_one_core", False) or threading.current_thread().name.startswith(_WORKER)
+
+
+@contextmanager
+def on_one_core() -> Iterator[None]:
+    """Have the calling thread do all by itself inside a `with` block: the other cores have work of their own."""
+    before = getattr(_caller, "on_one_core", False)
+    _caller.on_one_core = True
+    try:
+        yield
+    finally:
+        _caller.on_one_core = before
 
 
 def in_order(

@@ -2,8 +2,8 @@
 
 At most so many pictures wait as the station allows; one more is refused at once, so that a client learns it and the
 delay of those that were let in stays bounded. Models take turns, whatever the number of pictures that wait for each.
-What waits for one model is judged in groups, as `predict` judges a folder: reading one picture, the network of another
-and the search of a third at the same time.
+A picture that comes alone is judged by all cores, as soon as possible; of several each is judged by one core, since
+that takes the least of the processor's time: nothing is handed from thread to thread.
 """
 
 import contextlib
@@ -15,16 +15,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from totalrecall.errors import BusyError, PictureError, TotalRecallError
+from totalrecall.features.extractor import PIXELS_AT_ONCE
+from totalrecall.pictures.decode import open_picture
 from totalrecall.pictures.loading import FAILURES
+from totalrecall.system.threads import cores, on_one_core
 
 if TYPE_CHECKING:
     from totalrecall.scoring import Result
     from totalrecall.station.judging.models import Loaded
 
 __all__ = ["Inspector", "Judged", "Waiting"]
-
-_GROUP = 16  # pictures that are judged together
-_WORKERS = 2  # groups at a time: while one ends, the next has begun
 
 
 @dataclass(eq=False)
@@ -87,10 +87,11 @@ class Inspector:
         self._queues: OrderedDict[tuple[str, float | None], deque[Waiting]] = OrderedDict()
         self._waiting = self._under_way = 0
         self._changed = threading.Condition()
+        self._room = _Room(PIXELS_AT_ONCE)
         self._closed = False
         self._workers = [
             threading.Thread(target=self._run, name=f"station-judge-{number}", daemon=True)
-            for number in range(_WORKERS)
+            for number in range(cores() + 1)  # one is answering while the others judge
         ]
         for worker in self._workers:
             worker.start()
@@ -116,7 +117,7 @@ class Inspector:
             for picture in pictures:
                 self._queues.setdefault((picture.model, picture.rate), deque()).append(picture)
             self._waiting += len(pictures)
-            self._changed.notify()
+            self._changed.notify(len(pictures))
 
     def close(self) -> None:
         """Judge what waits, take no more, and end."""
@@ -127,63 +128,81 @@ class Inspector:
             worker.join()
 
     def _run(self) -> None:
-        while (group := self._next_group()) is not None:
+        while (taken := self._next()) is not None:
+            waiting, alone = taken
             try:
-                self._judge(group)
+                _tell(self._judged(waiting, alone))
             finally:
                 with self._changed:
                     self._under_way -= 1
 
-    def _next_group(self) -> list[Waiting] | None:
+    def _next(self) -> tuple[Waiting, bool] | None:
+        """Wait for a picture, and return it and whether there is no other; None at the end."""
         with self._changed:
             while not self._waiting:
                 if self._closed:
                     return None
                 self._changed.wait()
             model, queue = self._queues.popitem(last=False)
-            # of many, half: the other thread takes the rest, and both end at about the same time
-            count = min(_GROUP, -(-len(queue) // 2) if self._under_way == 0 else len(queue))
-            group = [queue.popleft() for _ in range(max(count, 1))]
+            waiting = queue.popleft()
             if queue:
                 self._queues[model] = queue  # behind the other models
-                self._changed.notify()
-            self._waiting -= len(group)
+            self._waiting -= 1
             self._under_way += 1
-            return group
+            return waiting, self._waiting == 0 and self._under_way == 1
 
-    def _judge(self, group: list[Waiting]) -> None:
-        """Judge a group and tell each; whatever happens, nobody waits for ever."""
-        told = 0
+    def _judged(self, waiting: Waiting, alone: bool) -> "Judged":
+        """Judge a picture; whatever happens, there is an outcome, so that nobody waits for ever."""
         loaded = None
         try:
-            loaded = self._model(group[0].model)
-            if group[0].rate is not None:
-                loaded = self._at_rate(loaded, group[0].rate)
-            for waiting, outcome in zip(group, _outcomes(loaded, group), strict=True):
-                told += 1
-                _tell(Judged(waiting, loaded, _named(outcome, waiting.name, told - 1), _since(waiting)))
+            loaded = self._model(waiting.model)
+            if waiting.rate is not None:
+                loaded = self._at_rate(loaded, waiting.rate)
+            with self._room.held(_pixels(waiting)), contextlib.nullcontext() if alone else on_one_core():
+                outcome: Result | TotalRecallError = loaded.judge.predict(
+                    waiting.picture, conditions=waiting.conditions
+                )
+        except PictureError as error:  # in memory a picture has no name of its own
+            outcome = PictureError(str(error).replace("bytes[0]", waiting.name, 1), *error.settings)
         except (TotalRecallError, *FAILURES) as error:
-            known = error if isinstance(error, TotalRecallError) else _unexpected(error)
-            for waiting in group[told:]:
-                _tell(Judged(waiting, loaded, known, _since(waiting)))
+            outcome = error if isinstance(error, TotalRecallError) else _unexpected(error)
+        return Judged(waiting, loaded, outcome, 1000 * (time.perf_counter() - waiting.since))
 
 
-def _outcomes(loaded: "Loaded", group: list[Waiting]) -> "Iterator[Result | TotalRecallError]":
-    conditions = any(waiting.conditions for waiting in group)
-    if len(group) == 1:
+class _Room:
+    """Bounds the pixels of all pictures that are judged at the same time, and with them the memory.
+
+    Args:
+        limit: of the pixels. A picture that has more is judged alone.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._pixels = 0
+        self._turn = threading.Lock()  # a large picture waits; those behind it must not keep it waiting for ever
+        self._left = threading.Condition()
+
+    @contextlib.contextmanager
+    def held(self, pixels: int) -> Iterator[None]:
+        """Wait until there is room for so many pixels, and hold it inside a `with` block."""
+        with self._turn, self._left:
+            self._left.wait_for(lambda: self._pixels == 0 or self._pixels + pixels <= self._limit)
+            self._pixels += pixels
         try:
-            yield loaded.judge.predict(group[0].picture, conditions=conditions)
-        except PictureError as error:
-            yield error
-        return
-    yield from loaded.judge.predict_stream([waiting.picture for waiting in group], conditions=conditions)
+            yield
+        finally:
+            with self._left:
+                self._pixels -= pixels
+                self._left.notify()
 
 
-def _named(outcome: "Result | TotalRecallError", name: str, index: int) -> "Result | TotalRecallError":
-    """Return a refusal with the picture's own name: in memory it is called by its place in the group."""
-    if not isinstance(outcome, TotalRecallError):
-        return outcome
-    return type(outcome)(str(outcome).replace(f"bytes[{index}]", name, 1), *outcome.settings)
+def _pixels(waiting: Waiting) -> int:
+    """Return how many pixels a picture says that it has; 0 if it is none, and will be refused."""
+    try:
+        header = open_picture(waiting.picture, waiting.name).header
+    except PictureError:
+        return 0
+    return header.height * header.width
 
 
 def _unexpected(error: Exception) -> TotalRecallError:
@@ -193,7 +212,3 @@ def _unexpected(error: Exception) -> TotalRecallError:
 def _tell(judged: Judged) -> None:
     with contextlib.suppress(Exception):  # of one picture's reader; the other pictures of the group go on
         judged.waiting.done(judged)
-
-
-def _since(waiting: Waiting) -> float:
-    return 1000 * (time.perf_counter() - waiting.since)
