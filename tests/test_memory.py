@@ -1,6 +1,9 @@
 """memory: sizes as a person writes them, counts of the system, and rows in memory or in a scratch file."""
 
+import ctypes
 import errno
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -179,3 +182,39 @@ def test_a_disk_that_fills_up_meanwhile_is_named(monkeypatch):
     store._file = Full()
     with pytest.raises(DataError, match=r"The scratch file in .* cannot be written: No space left on device\. Set TMP"):
         store.append(numbered(0, 1))
+
+
+_HEAPS = """
+import ctypes, sys, threading
+from totalrecall.system.memory import limit_heaps
+count = int(sys.argv[1])
+assert not count or limit_heaps(count)
+libc, all_here = ctypes.CDLL(None), threading.Barrier(6)
+libc.malloc.restype, libc.fdopen.restype = ctypes.c_void_p, ctypes.c_void_p
+
+def work():
+    all_here.wait()
+    libc.malloc(1000)  # what a thread takes first decides on its heap
+    all_here.wait()
+
+threads = [threading.Thread(target=work) for _ in range(6)]
+for one in threads:
+    one.start()
+for one in threads:
+    one.join()
+libc.malloc_info(0, ctypes.c_void_p(libc.fdopen(1, b"w")))
+libc.fflush(None)
+"""
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallopt"),
+    reason="the C library is not glibc",
+)
+def test_threads_share_a_few_heaps():
+    def heaps(count):
+        command = [sys.executable, "-c", _HEAPS, str(count)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.count("<heap nr=")
+
+    assert heaps(0) > 3  # by itself each thread has one
+    assert heaps(2) == 2
