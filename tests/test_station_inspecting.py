@@ -15,6 +15,10 @@ from totalrecall.station.judging.inspecting import Inspector, Waiting
 from totalrecall.system.threads import cores, in_worker
 
 
+class UnforeseenError(Exception):
+    """An error that the package does not know."""
+
+
 class Judge:
     """Gives each picture itself as its result; waits at a gate where it is told to."""
 
@@ -29,7 +33,7 @@ class Judge:
         if picture == b"broken":
             raise PictureError("bytes[0]: it is broken.")
         if picture == b"fault":
-            raise ZeroDivisionError("a fault of ours")
+            raise UnforeseenError("a fault of ours")
         return picture
 
 
@@ -126,7 +130,7 @@ def test_a_fault_of_ours_is_told_to_all_that_wait_and_the_next_are_judged(opened
     for got, there in waiting:
         assert there.wait(30)
         assert isinstance(got[0].outcome, (bytes, TotalRecallError))
-    assert "ZeroDivisionError" in str(waiting[0][0][0].outcome)
+    assert "UnforeseenError" in str(waiting[0][0][0].outcome)
     got, there = asked(inspector, b"next")
     assert there.wait(30)
     assert got[0].outcome == b"next"

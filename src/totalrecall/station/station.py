@@ -13,7 +13,6 @@ from typing import Any
 from sqlalchemy import Connection
 
 from totalrecall.errors import ConflictError, PictureError, TotalRecallError
-from totalrecall.pictures.loading import FAILURES
 from totalrecall.scoring import Result
 from totalrecall.station.access.users import Users
 from totalrecall.station.judging.caption import UNSAID, Caption
@@ -283,7 +282,7 @@ class Station:
             if isinstance(outcome, Result) and asked.caption.is_production:
                 for alarm in self.drift.observe(loaded, outcome):
                     self.metrics.drifted(loaded.name, alarm.measure)
-        except (TotalRecallError, *FAILURES) as error:  # whatever it is, who asked must not wait for ever
+        except Exception as error:  # whatever it is, who asked must not wait for ever
             self.metrics.failed(judged.waiting.model)
             future.set_exception(error)
             return

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 from totalrecall.errors import BusyError, PictureError, TotalRecallError
 from totalrecall.features.extractor import PIXELS_AT_ONCE
 from totalrecall.pictures.decode import open_picture
-from totalrecall.pictures.loading import FAILURES
 from totalrecall.system.threads import cores, on_one_core
 
 if TYPE_CHECKING:
@@ -164,7 +163,7 @@ class Inspector:
                 )
         except PictureError as error:  # in memory a picture has no name of its own
             outcome = PictureError(str(error).replace("bytes[0]", waiting.name, 1), *error.settings)
-        except (TotalRecallError, *FAILURES) as error:
+        except Exception as error:
             outcome = error if isinstance(error, TotalRecallError) else _unexpected(error)
         return Judged(waiting, loaded, outcome, 1000 * (time.perf_counter() - waiting.since))
 
