@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from datetime import datetime, timezone
 
 import pytest
 
@@ -10,7 +11,7 @@ from tests.parts import stripes
 from tests.striped import good_picture, png, write_parts
 from totalrecall import load_detector
 from totalrecall.errors import DataError, SettingError
-from totalrecall.station.quality.evidence import Criteria, gather_evidence, write_evidence
+from totalrecall.station.quality.evidence import Criteria, Evidence, JudgedPicture, gather_evidence, write_evidence
 from totalrecall.station.quality.labelled import read_parts
 from totalrecall.system.files import file_sha256, sha256
 
@@ -41,6 +42,30 @@ def test_a_sheet_names_what_was_tested_and_judges_by_the_criteria(fitted, labell
     assert "FAILED" in page
     assert evidence.model_sha256 in page
     assert page.count("(score ") == alarms
+
+
+@pytest.mark.parametrize(
+    ("good", "alarms", "defects", "found", "limits", "needed"),
+    [
+        (2, 0, 9, 9, (0.02, 0.95), {"false_alarms": 183, "found": 72}),
+        (182, 0, 71, 71, (0.02, 0.95), {"false_alarms": 183, "found": 72}),
+        (183, 0, 72, 72, (0.02, 0.95), {}),
+        (2, 1, 9, 5, (0.02, 0.95), {}),  # what is not met needs no proof
+        (1000, 0, 1000, 1000, (0.0, 1.0), {"false_alarms": 0, "found": 0}),
+        (5, 5, 5, 0, (1.0, 0.0), {}),
+    ],
+)
+def test_a_criterion_that_so_few_pictures_cannot_show_is_told(good, alarms, defects, found, limits, needed):
+    tested = [JudgedPicture("a", "", "good", "defect" if at < alarms else "good", 1.0) for at in range(good)]
+    tested += [JudgedPicture("b", "", "defect", "defect" if at < found else "good", 1.0) for at in range(defects)]
+    evidence = Evidence(
+        "m", "", {}, Criteria(*limits), tested, learnt=[], copies=[], threshold=1.0, at=datetime.now(timezone.utc)
+    )
+    assert evidence.needed == needed
+    said = " ".join(evidence.sentences())
+    for count in needed.values():
+        assert (f": {count} " if count else "No number of pictures") in said
+    assert ("too few" in said) == any(needed.values())
 
 
 def test_learnt_pictures_are_no_evidence(labelled, tmp_path):

@@ -6,6 +6,7 @@ copy of a picture is no further one; so both are left out of the figures and nam
 """
 
 import contextlib
+import math
 import os
 import platform
 import sys
@@ -31,10 +32,11 @@ from totalrecall.system.text import counted
 if TYPE_CHECKING:
     from totalrecall.registry import AnyJudge
 
-__all__ = ["Criteria", "Evidence", "evidence_html", "gather_evidence", "write_evidence"]
+__all__ = ["Criteria", "Evidence", "JudgedPicture", "evidence_html", "gather_evidence", "write_evidence"]
 
 _PACKAGES = ("numpy", "openvino", "opencv-python-headless", "safetensors")
 _TEMPLATE = "evidence.html"
+_TAIL = 0.025  # beyond each end of a 95 % interval
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Criteria:
 
 
 @dataclass(frozen=True)
-class _Tested:
+class JudgedPicture:
     """A picture with what became of it."""
 
     name: str
@@ -89,7 +91,7 @@ class Evidence:
     model_sha256: str
     facts: dict[str, Any]
     criteria: Criteria
-    tested: Sequence[_Tested]
+    tested: Sequence[JudgedPicture]
     learnt: Sequence[str]
     copies: Sequence[str]
     threshold: float
@@ -116,6 +118,20 @@ class Evidence:
         return within and self.found.value >= self.criteria.min_found  # subtle: nan, of none, is never met
 
     @property
+    def needed(self) -> dict[str, int]:
+        """How many flawless pictures would show what the count alone says, for each criterion that needs more of them.
+
+        A criterion that is met by what was counted may be so by chance: two good pictures without a false alarm show a
+        rate of 84 % at most. It is shown once the 95 % interval meets it, too; 0 and 100 % are never shown.
+        """
+        limits, needed = self.criteria, {}
+        if self.false_alarms.value <= limits.max_false_alarms < self.false_alarms.high:
+            needed["false_alarms"] = _pictures_that_show(limits.max_false_alarms)
+        if self.found.value >= limits.min_found > self.found.low:
+            needed["found"] = _pictures_that_show(1 - limits.min_found)
+        return needed
+
+    @property
     def pictures_sha256(self) -> str:
         """A hash of the pictures that count and their truth, whatever their names and order."""
         return sha256("".join(sorted(f"{one.sha256} {one.truth}\n" for one in self.tested)).encode())
@@ -128,6 +144,12 @@ class Evidence:
             f"Defects found: {self.found.in_words()}; at least {100 * limits.min_found:g} % must be.",
             "In brackets: 95 % interval of Clopper and Pearson. The criteria are compared with what was counted.",
         ]
+        for name, what in (("false_alarms", "good pictures without a false alarm"), ("found", "defects, all found,")):
+            count = self.needed.get(name)
+            if count == 0:
+                lines.append("No number of pictures shows a criterion of 0 or 100 %.")
+            elif count is not None:
+                lines.append(f"The pictures are too few to show this with 95 % confidence: {count} {what} would.")
         for names, why in ((self.learnt, "Learnt by the model"), (self.copies, "Copies of others")):
             if names:
                 lines.append(f"{why}, and so not counted: {counted(len(names), 'picture')} of those given.")
@@ -144,6 +166,7 @@ class Evidence:
             "criteria": asdict(self.criteria),
             "false_alarms": self.false_alarms.to_json(),
             "found": self.found.to_json(),
+            "needed": self.needed,
             "threshold": finite(self.threshold),
             "facts": self.facts,
             "versions": self.versions,
@@ -198,7 +221,7 @@ def gather_evidence(
         for (truth, name, hashed), result in zip(counting, results, strict=True):
             if isinstance(result, PictureError):
                 raise result
-            tested.append(_Tested(name, hashed, truth, result.verdict, result.score))
+            tested.append(JudgedPicture(name, hashed, truth, result.verdict, result.score))
             if progress:
                 progress("scoring", len(tested), len(counting))
     return Evidence(
@@ -214,6 +237,11 @@ def gather_evidence(
         versions=_versions(),
         machine=_machine(),
     )
+
+
+def _pictures_that_show(rate: float) -> int:
+    """Return how many flawless pictures have an interval that ends at a rate of faults; 0 where no number has."""
+    return math.ceil(math.log(_TAIL) / math.log1p(-rate)) if 0 < rate < 1 else 0
 
 
 def _without_copies(given: Sequence[tuple[str, str, str]]) -> tuple[list[tuple[str, str, str]], list[str]]:
@@ -283,7 +311,7 @@ def _values(evidence: Evidence) -> dict[str, object]:
     }
 
 
-def _is(one: _Tested, said: str) -> bool:
+def _is(one: JudgedPicture, said: str) -> bool:
     return one.verdict != "defect" if said == "good" else one.verdict != "good"
 
 
