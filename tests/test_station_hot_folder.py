@@ -17,7 +17,9 @@ from tests.line_ready import Serving, copied, inspections_in, wait_until
 from tests.stations import started
 from totalrecall import load_detector
 from totalrecall.errors import BusyError, SettingError
+from totalrecall.station.links import hot_folder
 from totalrecall.station.links.hot_folder import HotFolder, Pace
+from totalrecall.station.links.ledger import Ledger
 from totalrecall.station.links.whole_files import UnreadyError, look_at, read_whole, seems_whole
 from totalrecall.station.store.records import Filter
 
@@ -335,6 +337,56 @@ def test_the_end_of_a_picture_is_looked_for(suffix):
 def test_a_folder_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(SettingError, match="is no folder"):
         HotFolder(tmp_path / "missing")
+
+
+class UnforeseenError(Exception):
+    """No error of ours, nor of the system."""
+
+
+def failing_times(monkeypatch, owner, name, times):
+    """Let a method raise an error that nobody foresaw, so many times; gives the list of its failures."""
+    original, failures = getattr(owner, name), []
+
+    def failing(*arguments):
+        if len(failures) < times:
+            failures.append(1)
+            raise UnforeseenError("a wire\nis loose")
+        return original(*arguments)
+
+    monkeypatch.setattr(owner, name, failing)
+    return failures
+
+
+def test_an_error_that_nobody_foresaw_is_told_and_the_folder_goes_on(
+    place, watched, pictures, tmp_path, caplog, monkeypatch
+):
+    failures = failing_times(monkeypatch, Ledger, "inspected", 2)
+    copied(pictures, watched)
+    with watching(place, watched, tmp_path) as station:
+        wait_until(lambda: station.history.count(Filter()) == len(pictures))
+        wait_until(lambda: station.links[0].fault is None)
+    assert len(failures) == 2
+    assert "cannot be watched at the moment: unexpected UnforeseenError: a wire is loose" in caplog.text
+    assert "is watched again" in caplog.text
+
+
+def test_a_file_that_causes_an_error_holds_up_no_other(place, watched, pictures, tmp_path, caplog, monkeypatch):
+    original = hot_folder.read_whole
+
+    def failing(file, limit):
+        if Path(file.path).name == "first.png":
+            raise UnforeseenError("a wire\nis loose")
+        return original(file, limit)
+
+    monkeypatch.setattr(hot_folder, "read_whole", failing)
+    shutil.copy(pictures[0], watched / "first.png")
+    os.utime(watched / "first.png", (1, 1))  # the oldest is taken first
+    shutil.copy(pictures[1], watched / "second.png")
+    with watching(place, watched, tmp_path) as station:
+        wait_until(lambda: names(station) == Counter(["second.png"]))
+        assert "first.png is tried again: unexpected UnforeseenError: a wire is loose" in caplog.text
+        monkeypatch.undo()
+        wait_until(lambda: names(station) == Counter(["first.png", "second.png"]))
 
 
 def test_a_folder_that_goes_and_comes_back_is_told(place, watched, pictures, tmp_path, caplog):

@@ -16,7 +16,7 @@ from totalrecall.station.store.records import ANYBODY
 
 asyncua = pytest.importorskip("asyncua", reason="needs asyncua (pip install 'totalrecall[opcua]')")
 from totalrecall.station.links.opcua import BUSY, NOT_READY, REFUSED, UNKNOWN, Endpoint, OpcUa  # noqa: E402
-from totalrecall.station.links.opcua_nodes import NAMESPACE  # noqa: E402
+from totalrecall.station.links.opcua_nodes import NAMESPACE, Nodes  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 
@@ -191,6 +191,33 @@ def test_what_cannot_be_judged_is_told_and_the_state_is_ready_again(running, pic
 
     asyncio.run(scenario())
     assert BUSY not in (NOT_READY, REFUSED, UNKNOWN)
+
+
+@pytest.mark.parametrize("where", ["when the picture is sent", "when the result is shown"])
+def test_after_an_error_that_nobody_foresaw_the_state_is_ready_again(running, pictures, monkeypatch, caplog, where):
+    station, _, link = running
+    if where == "when the picture is sent":
+        monkeypatch.setattr(station, "submit", failing)
+    else:
+        monkeypatch.setattr(Nodes, "show", failing)
+
+    async def scenario():
+        async with machine_at(link) as machine:
+            job, error, message = await machine.start_single_job(pictures[0].read_bytes())
+            if where == "when the picture is sent":
+                assert (job, error, message) == ("", REFUSED, "unexpected AssertionError: a wire is loose")
+            else:
+                _, text, error, message = await machine.finished(job)
+                assert (error, message) == (0, "")  # the result is there all the same
+                assert json.loads(text)["verdict"]
+                assert "cannot be shown by OPC UA: unexpected AssertionError: a wire is loose" in caplog.text
+            assert await machine.automatic() == "Ready"
+
+    asyncio.run(scenario())
+
+
+def failing(*_):
+    raise AssertionError("a wire is loose")
 
 
 def test_of_several_recipes_one_is_chosen(place, pictures, tmp_path):

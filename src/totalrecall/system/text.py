@@ -18,6 +18,7 @@ __all__ = [
     "parse_size",
     "plain",
     "printable",
+    "unexpected",
 ]
 
 # What a terminal obeys or a reader is misled by: control characters (ESC, CR, BEL, C1), halves of surrogate pairs,
@@ -138,3 +139,8 @@ def _cell(value: object) -> str:
     if isinstance(value, str) and _RUN.match(text) and not _NUMBER.fullmatch(text):
         text = f"'{text}"
     return '"' + text.replace('"', '""') + '"' if _QUOTED.search(text) else text
+
+
+def unexpected(error: BaseException) -> str:
+    """Return what is said of an error that nobody foresaw, in one short line."""
+    return f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}"

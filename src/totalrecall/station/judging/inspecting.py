@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from totalrecall.errors import BusyError, PictureError, TotalRecallError
 from totalrecall.features.extractor import PIXELS_AT_ONCE
 from totalrecall.pictures.decode import open_picture
+from totalrecall.system.text import unexpected
 from totalrecall.system.threads import cores, on_one_core
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ class Inspector:
         except PictureError as error:  # in memory a picture has no name of its own
             outcome = PictureError(str(error).replace("bytes[0]", waiting.name, 1), *error.settings)
         except Exception as error:
-            outcome = error if isinstance(error, TotalRecallError) else _unexpected(error)
+            outcome = error if isinstance(error, TotalRecallError) else TotalRecallError(unexpected(error))
         return Judged(waiting, loaded, outcome, 1000 * (time.perf_counter() - waiting.since))
 
 
@@ -202,10 +203,6 @@ def _pixels(waiting: Waiting) -> int:
     except PictureError:
         return 0
     return header.height * header.width
-
-
-def _unexpected(error: Exception) -> TotalRecallError:
-    return TotalRecallError(f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}")
 
 
 def _tell(judged: Judged) -> None:

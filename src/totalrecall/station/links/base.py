@@ -4,36 +4,20 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from totalrecall.errors import BusyError, ConflictError, NotFoundError, TotalRecallError
+from totalrecall.system.text import unexpected
 
 if TYPE_CHECKING:
     from totalrecall.station.store.records import Inspection
 
-__all__ = ["CHECKS", "FAULTS", "LOG", "PASSING", "Changes", "pause_before", "submit_patiently"]
+__all__ = ["LOG", "PASSING", "Changes", "pause_before", "reason_of", "submit_patiently"]
 
 LOG = logging.getLogger("totalrecall.station")
 
-CHECKS = ("golden", "study")  # inspections of the station's own pictures: no line waits for their verdicts
 PASSING = (BusyError, ConflictError, NotFoundError)  # a full queue, a held model, a model that is not there yet
-FAULTS = (  # of a picture, a target or ourselves: whatever it is, the link lives on and the next one is tried
-    TotalRecallError,
-    SQLAlchemyError,
-    CancelledError,
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
 _CHANCE = secrets.SystemRandom()  # no seed: many stations must not come at the same moment
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0  # seconds between two tries at a station that is busy
 
@@ -74,6 +58,15 @@ class Changes:
             was = self._said.pop(about, None)
         if was is not None and words:
             LOG.warning("%s", words)
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what is said of an error, whatever it is: a link must not end without a word."""
+    if isinstance(error, TotalRecallError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return unexpected(error)
 
 
 def pause_before(attempt: int, first: float, longest: float) -> float:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from totalrecall.errors import SettingError, TotalRecallError
 from totalrecall.station.camera_source import CameraSource
 from totalrecall.station.judging.caption import Caption
-from totalrecall.station.links.base import FAULTS, Changes, pause_before, submit_patiently
+from totalrecall.station.links.base import Changes, pause_before, reason_of, submit_patiently
 from totalrecall.station.station import Link
 from totalrecall.station.store.records import iso
 
@@ -183,8 +183,8 @@ class Camera(Link):
             try:
                 if self._is_wanted(newest[1]):
                     self._submit(*newest)
-            except FAULTS as error:  # whatever it is, the next frame is another
-                self._changes.say("refused", f"A frame of {self.name} was not inspected: {error}")
+            except Exception as error:  # whatever it is, the next frame is another
+                self._changes.say("refused", f"A frame of {self.name} was not inspected: {reason_of(error)}")
             self._awake.wait(max(began + self._interval - time.monotonic(), 0))
             self._awake.clear()
         self.ended.set()

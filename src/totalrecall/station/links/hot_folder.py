@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from totalrecall.errors import HistoryError, PictureError, SettingError, TotalRecallError
 from totalrecall.pictures.files import PICTURE_SUFFIXES
 from totalrecall.station.judging.caption import LONGEST_NAME, Caption
-from totalrecall.station.links.base import Changes, pause_before, submit_patiently
+from totalrecall.station.links.base import Changes, pause_before, reason_of, submit_patiently
 from totalrecall.station.links.filing import VERDICT_FOLDERS, put_away
 from totalrecall.station.links.ledger import Ledger, WatchedFile
 from totalrecall.station.links.whole_files import (
@@ -158,7 +158,7 @@ class HotFolder(Link):
                         self._wake.set()
                     elif changes:
                         self._wake.set()
-            except (OSError, RuntimeError):  # gone, or too many watches: it is searched every few seconds all the same
+            except Exception:  # gone, or too many watches: it is searched every few seconds all the same
                 attempt += 1
             self._closing.wait(pause_before(max(attempt, 1), 1.0, _LONGEST_PAUSE))
 
@@ -174,10 +174,9 @@ class HotFolder(Link):
                 self._put_away()
                 attempt = 0
                 self._changes.settled("fault", f"{self._folder} is watched again.")
-            except (OSError, TotalRecallError) as error:
+            except Exception as error:  # whatever it is, it is said, and the folder is looked at again
                 attempt += 1
-                reason = error.strerror if isinstance(error, OSError) else error
-                self._changes.say("fault", f"{self._folder} cannot be watched at the moment: {reason}")
+                self._changes.say("fault", f"{self._folder} cannot be watched at the moment: {reason_of(error)}")
                 self._closing.wait(pause_before(attempt, 0.5, _LONGEST_PAUSE))
             self._wake.wait(self._seconds_to_wait())
 
@@ -256,8 +255,25 @@ class HotFolder(Link):
                 self._wake.clear()
                 self._put_away()
             if time.monotonic() >= candidate.not_before:
-                with self._telling(candidate.file.path):
-                    self._take(candidate)
+                self._try(candidate)
+
+    def _try(self, candidate: _Candidate) -> None:
+        """Take a file; where an error is the file's and not the folder's, the other files do not wait for it."""
+        try:
+            with self._telling(candidate.file.path):
+                self._take(candidate)
+        except (OSError, TotalRecallError):
+            raise
+        except Exception as error:
+            self._try_later(candidate, error)
+
+    def _try_later(self, candidate: _Candidate, error: BaseException) -> None:
+        """Say why a file is not inspected yet, and let it wait for another try, longer each time."""
+        file = candidate.file
+        candidate.attempts += 1
+        self._changes.say(file.path, f"{self._shown(file.path)} is tried again: {reason_of(error)}")
+        candidate.not_before = time.monotonic() + pause_before(candidate.attempts, self._pace.rest, _LONGEST_PAUSE)
+        self._waiting.setdefault(file.path, candidate)
 
     def _take(self, candidate: _Candidate) -> None:
         """Submit a file if it is whole; else it waits on.
@@ -314,11 +330,7 @@ class HotFolder(Link):
                 elif not isinstance(error, HistoryError) and self._ledger.inspected([file]):
                     self._settle(file)  # it was in the ledger already
                 else:
-                    candidate.attempts += 1
-                    pause = pause_before(candidate.attempts, self._pace.rest, _LONGEST_PAUSE)
-                    self._changes.say(file.path, f"{self._shown(file.path)} is tried again: {error}")
-                    candidate.not_before = time.monotonic() + pause
-                    self._waiting.setdefault(file.path, candidate)
+                    self._try_later(candidate, error)
 
     def _finish(self, file: WatchedFile, verdict: str) -> None:
         self._changes.settled(file.path)

@@ -33,12 +33,13 @@ from sqlalchemy.exc import IntegrityError
 from totalrecall.errors import BusyError, HistoryError, PictureError, SettingError, TotalRecallError
 from totalrecall.station.access.policy import is_loopback
 from totalrecall.station.judging.caption import Caption
-from totalrecall.station.links.base import CHECKS, FAULTS, LOG, Changes, pause_before, submit_patiently
+from totalrecall.station.links.base import LOG, Changes, pause_before, submit_patiently
 from totalrecall.station.links.credentials import Login
 from totalrecall.station.links.ledger import MessageLedger
 from totalrecall.station.links.mqtt_recipe import RecipeTopics
 from totalrecall.station.links.outbox import Deliverer, Patience, put
 from totalrecall.station.station import Link
+from totalrecall.station.store.records import NOT_PRODUCTION
 
 if TYPE_CHECKING:
     from totalrecall.station.station import Station
@@ -162,7 +163,7 @@ class Mqtt(Link):
 
     def body(self, inspection: "Inspection") -> dict[str, Any] | None:
         """Return the inspection; those that came by MQTT are laid into the outbox with their request."""
-        if inspection.source in CHECKS or inspection.source == "mqtt":
+        if inspection.source in NOT_PRODUCTION or inspection.source == "mqtt":
             return None
         return {**inspection.to_json(), "request": None}
 
@@ -283,7 +284,7 @@ class Mqtt(Link):
                 trigger = self._triggers.get(timeout=0.2)
                 try:
                     self._take(trigger)
-                except FAULTS as error:  # a fault of ours: the worker lives on, and the sender is told
+                except Exception as error:  # a fault of ours: the worker lives on, and the sender is told
                     self._refuse(trigger, None, f"unexpected {type(error).__name__}")
 
     def _take(self, trigger: _Trigger) -> None:

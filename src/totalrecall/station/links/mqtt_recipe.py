@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from totalrecall.errors import SettingError, TotalRecallError
-from totalrecall.station.links.base import FAULTS
 from totalrecall.station.store.records import Actor
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ class RecipeTopics:
             self._recipes.select(asked["product"], _ACTOR, asked.get("by"))
         except TotalRecallError as error:
             self.tell(request, str(error))
-        except FAULTS as error:  # a fault of ours: the client lives on, and the sender is told
+        except Exception as error:  # a fault of ours: the client lives on, and the sender is told
             self.tell(request, f"unexpected {type(error).__name__}")
         else:
             if request is not None:  # else the change has been told

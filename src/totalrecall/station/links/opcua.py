@@ -34,11 +34,11 @@ from sqlalchemy import Connection
 from totalrecall.errors import BusyError, ConflictError, NotFoundError, PictureError, SettingError, TotalRecallError
 from totalrecall.station.access.policy import is_loopback
 from totalrecall.station.judging.caption import Caption
-from totalrecall.station.links.base import CHECKS, FAULTS, LOG
+from totalrecall.station.links.base import LOG, reason_of
 from totalrecall.station.links.credentials import Login
 from totalrecall.station.links.opcua_nodes import NAMESPACE, make_nodes
 from totalrecall.station.station import Link
-from totalrecall.station.store.records import Actor
+from totalrecall.station.store.records import NOT_PRODUCTION, Actor
 
 if TYPE_CHECKING:
     from totalrecall.station.quality.recipe_file import Recipe
@@ -148,7 +148,7 @@ class OpcUa(Link):
     def told(self, inspection: "Inspection") -> None:
         """Have the newest inspection shown; of several at once only the last."""
         loop = self._loop
-        if inspection.source in CHECKS or loop is None:
+        if inspection.source in NOT_PRODUCTION or loop is None:
             return
         with self._lock:
             planned, self._latest = self._latest is not None, inspection
@@ -193,7 +193,7 @@ class OpcUa(Link):
     def _run(self) -> None:
         try:
             asyncio.run(self._serve())
-        except FAULTS as error:
+        except Exception as error:
             self._fault = error
             if self._started.is_set():
                 LOG.warning("%s has stopped: %s", self.name, error)
@@ -315,14 +315,17 @@ class OpcUa(Link):
             return "", REFUSED, f"Picture must have from 1 to {self._limit:,} bytes, got {len(picture or b''):,}."
         job, seen = secrets.token_hex(16), _Job()
         self._running += 1
+        waited: Future[Inspection] | None = None
         try:
             await self._show_state()
             waited = await self._submitted(meas_id or "picture", part_id, picture, seen)
-        except TotalRecallError as error:
-            self._running -= 1
-            await self._show_state()
+        except Exception as error:
             kinds = {BusyError: BUSY, NotFoundError: UNKNOWN, ConflictError: NOT_READY}
-            return "", next((code for kind, code in kinds.items() if isinstance(error, kind)), REFUSED), str(error)
+            code = next((code for kind, code in kinds.items() if isinstance(error, kind)), REFUSED)
+            return "", code, reason_of(error)
+        finally:
+            if waited is None:  # also when the client has left meanwhile
+                await self._over()
         self._jobs[job] = seen
         while len(self._jobs) > _JOBS:
             self._jobs.popitem(last=False)
@@ -350,14 +353,22 @@ class OpcUa(Link):
             await asyncio.wrap_future(waited)
         except PictureError as error:
             job.error = str(error)
-        except FAULTS as error:
-            job.error, job.inspection = str(error), None  # it was not committed
+        except Exception as error:
+            job.error, job.inspection = reason_of(error), None  # it was not committed
         finally:
-            if job.inspection is not None:
-                await self._nodes.show(job.inspection, key)
-            job.done = True
-            self._running -= 1
-            await self._show_state()
+            try:
+                if job.inspection is not None:
+                    await self._nodes.show(job.inspection, key)
+            except Exception as error:  # the result is there all the same, and is asked for by the job's id
+                LOG.warning("The result of job %s cannot be shown by OPC UA: %s", key, reason_of(error))
+            finally:
+                job.done = True
+                await self._over()
+
+    async def _over(self) -> None:
+        """Take no notice of a job any more: the state is Ready again."""
+        self._running -= 1
+        await self._show_state()
 
     async def _result_by_job(self, key: str) -> tuple[bool, str, int, str]:
         job = self._jobs.get(key)

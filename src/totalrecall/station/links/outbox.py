@@ -19,8 +19,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select, update
 
-from totalrecall.errors import HistoryError
-from totalrecall.station.links.base import FAULTS, Changes, pause_before
+from totalrecall.station.links.base import Changes, pause_before, reason_of
 from totalrecall.station.store.database import Database
 from totalrecall.station.store.records import Inspection, finite
 from totalrecall.station.store.tables import outbox
@@ -125,8 +124,8 @@ class Deliverer:
             try:
                 self._sweep()
                 rows, wait = self._look()
-            except HistoryError as error:
-                self._changes.say("database", f"Nothing can be delivered to {self._target}: {error}")
+            except Exception as error:  # whatever it is, it is said, and tried again
+                self._changes.say("database", f"Nothing can be delivered to {self._target}: {reason_of(error)}")
                 self._closing.wait(self._patience.first)
                 continue
             self._changes.settled("database")
@@ -164,7 +163,7 @@ class Deliverer:
         """Deliver one row and mark it; returns whether the target took it."""
         try:
             reason = self._deliver(row.body, row.inspection)
-        except FAULTS as error:  # a fault of the link: the thread lives on, and the row waits
+        except Exception as error:  # a fault of the link: the thread lives on, and the row waits
             reason = f"unexpected {type(error).__name__}"
         now = datetime.now(timezone.utc)
         if reason is None:

@@ -27,9 +27,10 @@ from urllib.parse import urlsplit
 from totalrecall._version import __version__
 from totalrecall.errors import SettingError
 from totalrecall.station.access.policy import is_loopback
-from totalrecall.station.links.base import CHECKS, LOG
+from totalrecall.station.links.base import LOG
 from totalrecall.station.links.outbox import Deliverer, Patience
 from totalrecall.station.station import Link
+from totalrecall.station.store.records import NOT_PRODUCTION
 
 if TYPE_CHECKING:
     from totalrecall.station.station import Station
@@ -92,7 +93,7 @@ class Webhook(Link):
 
     def body(self, inspection: "Inspection") -> dict[str, Any] | None:
         """Return the inspection as the API gives it."""
-        if inspection.source in CHECKS:
+        if inspection.source in NOT_PRODUCTION:
             return None
         return inspection.to_json() if self._when == "all" or inspection.verdict != "good" else None
 

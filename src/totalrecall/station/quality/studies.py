@@ -22,7 +22,7 @@ from totalrecall.station.quality.labelled import Part, grouped, parse_table
 from totalrecall.station.quality.study import Gauge, JudgedPart, study_of
 from totalrecall.station.quality.study_page import study_html
 from totalrecall.station.store.records import Actor, Inspection, iso
-from totalrecall.system.text import listed
+from totalrecall.system.text import listed, unexpected
 
 if TYPE_CHECKING:
     from totalrecall.station.quality.services import Services
@@ -151,7 +151,7 @@ class Studies:
         except TotalRecallError as error:
             run.error, run.state = str(error), "failed"
         except FAILURES as error:
-            run.error, run.state = f"unexpected {type(error).__name__}: {str(error)[:300]}", "failed"
+            run.error, run.state = unexpected(error), "failed"
 
     def _judged(self, run: _Run, parts: Sequence[Part], pictures: Mapping[str, bytes]) -> Gauge:
         inspections = [

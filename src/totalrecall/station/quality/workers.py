@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 from totalrecall.errors import ConflictError, NotFoundError, TotalRecallError
 from totalrecall.pictures.loading import FAILURES
 from totalrecall.station.store.records import iso
+from totalrecall.system.text import unexpected
 
 __all__ = ["Progress", "Task", "Work", "Workers"]
 
@@ -190,7 +191,7 @@ class Workers:
         except TotalRecallError as error:
             work.error = str(error)
         except FAILURES as error:
-            work.error = _unexpected(error)
+            work.error = unexpected(error)
         finally:
             pipe.close()
             running.process.join()
@@ -258,7 +259,7 @@ def _child(pipe: Connection, name: str, arguments: dict[str, Any]) -> None:
     except (BrokenPipeError, KeyboardInterrupt):
         pass
     except (*FAILURES, ImportError) as error:
-        pipe.send(("failed", _unexpected(error)))
+        pipe.send(("failed", unexpected(error)))
 
 
 def _end_with_station(station: multiprocessing.process.BaseProcess | None) -> None:
@@ -266,7 +267,3 @@ def _end_with_station(station: multiprocessing.process.BaseProcess | None) -> No
     if station is not None:
         station.join()
         os._exit(1)
-
-
-def _unexpected(error: BaseException) -> str:
-    return f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]}"
