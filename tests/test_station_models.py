@@ -2,11 +2,13 @@
 
 import shutil
 import threading
+from pathlib import Path
 
 import pytest
 
 from totalrecall import load_detector
 from totalrecall.errors import ModelFileError, NotFoundError, SettingError
+from totalrecall.station.judging import models
 from totalrecall.station.judging.models import Shelf, model_name
 from totalrecall.station.settings import StationSettings
 
@@ -113,6 +115,60 @@ def test_the_watch_takes_a_replaced_file_by_itself(place, other):
     assert changed.wait(60)
     shelf.close()
     assert shelf.get().judge.threshold_ == 0.5
+
+
+def test_an_error_that_nobody_foresaw_is_told_and_the_watch_goes_on(place, other, tmp_path):
+    second = tmp_path / "second.trecall"
+    shutil.copy(place, second)
+    loose = [True]
+
+    def before_use(loaded):
+        if loaded.name == "part" and loose:
+            raise AssertionError("a wire is loose")
+
+    shelf = Shelf([place, second], before_use=before_use)
+    shutil.copy(other, tmp_path / "another.trecall")
+    replace(other, place)
+    replace(tmp_path / "another.trecall", second)
+    shelf.look()
+    assert shelf.faults == {"part": "unexpected AssertionError: a wire is loose"}
+    assert shelf.get("part").judge.threshold_ != 0.5
+    assert shelf.get("second").judge.threshold_ == 0.5
+    loose.clear()
+    shelf.look()
+    assert shelf.get("part").judge.threshold_ == 0.5
+    assert not shelf.faults
+
+
+def test_of_two_files_of_one_name_that_come_at_once_one_is_refused(place, tmp_path, monkeypatch):
+    again = tmp_path / "again"
+    again.mkdir()
+    shutil.copy(place, again)
+    shelf, both, original = Shelf([]), threading.Barrier(2), models.model_name
+
+    def met(path):
+        name = original(path)
+        both.wait(60)  # neither is on the shelf yet
+        return name
+
+    monkeypatch.setattr(models, "model_name", met)
+    outcomes = []
+
+    def add(path):
+        try:
+            outcomes.append(shelf.add(path).path)
+        except SettingError as error:
+            outcomes.append(str(error))
+
+    threads = [threading.Thread(target=add, args=(path,)) for path in (place, again / place.name)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (path,) = [one for one in outcomes if isinstance(one, Path)]
+    (refusal,) = [one for one in outcomes if isinstance(one, str)]
+    assert "Two models have the name part" in refusal
+    assert shelf.get().path == path
 
 
 def test_facts_are_json(place):

@@ -25,6 +25,7 @@ from totalrecall.station.judging.caption import Caption
 from totalrecall.station.links import camera as cameras
 from totalrecall.station.links.hot_folder import HotFolder, Pace
 from totalrecall.station.links.recipe_camera import RecipeCamera
+from totalrecall.station.quality import recipes
 from totalrecall.station.station import Link
 from totalrecall.station.store.records import Actor, Filter
 from totalrecall.station.store.tables import outbox
@@ -247,6 +248,20 @@ def test_a_faulty_file_stays_told_and_is_read_once_its_model_is_there(places, tm
         assert station.recipes.fault is None
         assert station.recipes.select("late", ANNA).model == "late"
         assert station.trail.rows(limit=2)[1].action == "recipes read"
+
+
+def test_an_error_that_nobody_foresaw_is_told_and_the_file_is_read_later(places, write, monkeypatch):
+    def failing(*_):
+        raise AssertionError("a wire is loose")
+
+    with started(write(""), *places) as (station, _):
+        monkeypatch.setattr(recipes, "parse_recipes", failing)
+        write('[product.a]\nmodel = "part"\n')
+        station.recipes.watch(0.02)
+        wait_until(lambda: station.recipes.fault == "unexpected AssertionError: a wire is loose")
+        monkeypatch.undo()
+        wait_until(lambda: [recipe.product for recipe in station.recipes.all()] == ["a"])
+        assert station.recipes.fault is None
 
 
 def test_the_file_is_read_again_by_itself(places, write):

@@ -5,7 +5,6 @@ judging meanwhile; then the two are swapped at once, so no request is dropped. A
 model in use as it is, and the reason is told.
 """
 
-import contextlib
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +19,7 @@ from totalrecall.errors import ModelFileError, NotFoundError, SettingError, Tota
 from totalrecall.registry import load_judge
 from totalrecall.station.store.records import iso
 from totalrecall.system.files import file_sha256
-from totalrecall.system.text import listed
+from totalrecall.system.text import listed, unexpected
 
 if TYPE_CHECKING:
     from totalrecall.registry import AnyJudge
@@ -108,10 +107,10 @@ class Shelf:
         """
         path = Path(path)
         name = model_name(path)
-        if name in self._models:
-            first = self._models[name].path
-            raise SettingError(f"Two models have the name {name}: {first} and {path}. Rename one of the files.")
         with self._reading:
+            if name in self._models:
+                first = self._models[name].path
+                raise SettingError(f"Two models have the name {name}: {first} and {path}. Rename one of the files.")
             self._stamps[name] = _stamp(path)
             loaded = self._read(name, path)
             self._models = {**self._models, name: loaded}
@@ -150,8 +149,8 @@ class Shelf:
                 loaded = self._read(name, before.path)
                 if loaded.sha256 != before.sha256:
                     self._before_use(loaded)
-            except TotalRecallError as error:
-                self.faults[name] = str(error)
+            except Exception as error:
+                self.faults[name] = str(error) if isinstance(error, TotalRecallError) else unexpected(error)
                 if not isinstance(error, UnusableFileError):
                     self._stamps[name] = None  # it is not the file's fault, so the next look tries again
                 raise
@@ -171,8 +170,10 @@ class Shelf:
                 self._stamps[loaded.name] = None  # if it comes back, it is read
                 self.faults[loaded.name] = f"{loaded.path} is gone; the model stays in use until the station ends."
                 continue
-            with contextlib.suppress(TotalRecallError):  # `faults` says it
+            try:
                 self.reload(loaded.name)
+            except Exception as error:  # whatever it is, the other models are looked at, and this one later again
+                self.faults.setdefault(loaded.name, unexpected(error))
 
     def watch(self, seconds: float) -> None:
         """Look every so many seconds, in a thread, until `close`."""

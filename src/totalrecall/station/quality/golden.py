@@ -26,7 +26,7 @@ from totalrecall.station.judging.caption import LONGEST_NAME, Caption
 from totalrecall.station.store.records import STATION, Actor, Inspection, iso
 from totalrecall.station.store.tables import golden, golden_runs
 from totalrecall.system.files import atomic_write, sha256
-from totalrecall.system.text import counted, listed
+from totalrecall.system.text import counted, listed, unexpected
 
 if TYPE_CHECKING:
     from totalrecall.station.judging.models import Loaded
@@ -268,9 +268,10 @@ class Golden:
         try:
             if self._rows(model):
                 self.check(model)
-        except (TotalRecallError, *FAILURES) as error:
+        except Exception as error:  # whatever it is, the next model is checked
             if not self._closed:
-                _LOG.warning("The golden check of model %s could not be done: %s", model, error)
+                reason = error if isinstance(error, TotalRecallError) else unexpected(error)
+                _LOG.warning("The golden check of model %s could not be done: %s", model, reason)
 
     def _judged(self, model: str, picture: bytes, name: str) -> Inspection:
         return self._station.submit(picture, Caption(model=model, name=name[:LONGEST_NAME], source=SOURCE)).result()

@@ -20,7 +20,7 @@ from totalrecall.errors import HistoryError, NotFoundError, SettingError, TotalR
 from totalrecall.station.quality.recipe_file import FILE, NAMED, Recipe, parse_recipes, shown_value
 from totalrecall.station.store.records import STATION, Actor
 from totalrecall.system.files import read_regular, sha256
-from totalrecall.system.text import listed
+from totalrecall.system.text import listed, unexpected
 
 if TYPE_CHECKING:
     from totalrecall.station.judging.models import Loaded
@@ -260,11 +260,12 @@ class Recipes:
             before = self.facts()
             try:
                 self._take_over(*self._read())
-            except TotalRecallError as error:
-                if str(error) != self._file_fault:
-                    _LOG.warning("The recipes in use stay: %s", error)
-                self._file_fault = str(error)
-                if isinstance(error, HistoryError):
+            except Exception as error:  # whatever it is, it is said, and the file is looked at again
+                fault = str(error) if isinstance(error, TotalRecallError) else unexpected(error)
+                if fault != self._file_fault:
+                    _LOG.warning("The recipes in use stay: %s", fault)
+                self._file_fault = fault
+                if isinstance(error, HistoryError) or not isinstance(error, TotalRecallError):
                     self._stamp = None  # it is not the file's fault, so the next look tries again
             else:
                 self._file_fault = None
@@ -309,12 +310,19 @@ class Recipes:
 
         def run() -> None:
             while not self._closing.wait(seconds):
-                with contextlib.suppress(TotalRecallError):  # the database is gone; the station says so elsewhere
-                    self.look()
+                self._look_by_itself()
 
         if self._watcher is None and seconds > 0:
             self._watcher = threading.Thread(target=run, name="station-recipes", daemon=True)
             self._watcher.start()
+
+    def _look_by_itself(self) -> None:
+        try:
+            self.look()
+        except TotalRecallError:  # the database is gone; the station says so elsewhere
+            return
+        except Exception as error:  # of who is told: the file is looked at all the same
+            _LOG.warning("A change of the recipes could not be told: %s", unexpected(error))
 
     def close(self) -> None:
         """Look no more."""

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from totalrecall.errors import BusyError, NotFoundError, PictureError, TotalRecallError
+from totalrecall.errors import BusyError, NotFoundError, PictureError
 from totalrecall.station.judging.caption import Upload
 from totalrecall.station.store.records import Actor, Filter, Inspection
 
@@ -117,7 +117,7 @@ class Jobs:
                     return self._station.submit(one.picture, one.caption)
                 except BusyError:
                     pass
-                except TotalRecallError as error:
+                except Exception as error:  # whatever it is, the other pictures are judged
                     failed: Future[Inspection] = Future()
                     failed.set_exception(error)
                     return failed
