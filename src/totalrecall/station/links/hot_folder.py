@@ -158,7 +158,7 @@ class HotFolder(Link):
                         self._wake.set()
                     elif changes:
                         self._wake.set()
-            except Exception:  # gone, or too many watches: it is searched every few seconds all the same
+            except (OSError, RuntimeError):  # gone, or too many watches: it is searched every few seconds all the same
                 attempt += 1
             self._closing.wait(pause_before(max(attempt, 1), 1.0, _LONGEST_PAUSE))
 
