@@ -14,6 +14,7 @@ from totalrecall import load_detector
 from totalrecall.errors import ConflictError, DataError, NotFoundError, SettingError
 from totalrecall.station.judging.caption import Caption, Upload
 from totalrecall.station.quality.fitting import checked_name
+from totalrecall.station.quality.workers import Workers
 from totalrecall.station.store.records import Actor
 
 ANNA = Actor("anna", "engineer")
@@ -73,6 +74,23 @@ def test_an_audit_and_a_capability_study_of_the_pictures(station, uploads):
     capability = finished(station, station.fits.begin_capability(key, ANNA))
     assert capability["state"] == "done", capability
     assert capability["result"]["sentences"]
+
+
+def test_no_fit_begins_between_the_look_for_pictures_and_their_audit(station, uploads, monkeypatch):
+    key = station.fits.begin("new", uploads, ANNA, {"size": 64})
+    assert finished(station, key)["state"] == "done"
+    original, alone = Workers.begin, []
+
+    def begin(*arguments, **also):
+        alone.append(station.fits._beginning.locked())  # a fit that begins now has to wait, and then finds the audit
+        return original(*arguments, **also)
+
+    monkeypatch.setattr(Workers, "begin", begin)
+    audit = station.fits.begin_audit(key, ANNA)
+    with pytest.raises(ConflictError, match="Another fit is running"):
+        station.fits.begin("second", uploads, ANNA)
+    assert finished(station, audit)["state"] == "done"
+    assert alone == [True]
 
 
 def test_a_fit_that_fails_says_why_and_leaves_nothing(station):

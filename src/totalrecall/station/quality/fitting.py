@@ -189,6 +189,10 @@ class Fits:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _begin_more(self, key: str, what: str, actor: Actor) -> str:
+        with self._beginning:  # else a new fit could remove the pictures meanwhile
+            return self._begin_with_pictures(key, what, actor)
+
+    def _begin_with_pictures(self, key: str, what: str, actor: Actor) -> str:
         fit = self._workers.get(key)
         folder = self._folder / key
         if fit is None or fit.what != "fit" or fit.state != "done" or not folder.is_dir():
