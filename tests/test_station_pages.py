@@ -6,11 +6,13 @@ from html import unescape
 from pathlib import Path
 
 import pytest
+from starlette.testclient import TestClient
 
 from tests.station_access import make_certificate
 from tests.station_browser import rejecting_half
 from tests.stations import started
 from totalrecall.station.access.policy import Policy
+from totalrecall.station.app import build_app
 from totalrecall.station.judging.caption import Caption
 from totalrecall.station.pages import texts
 from totalrecall.station.store.records import ANYBODY, Filter
@@ -231,6 +233,26 @@ def test_what_the_guard_refuses_is_told_by_the_page_in_the_language_of_the_brows
     piece = client.post("/nothing-here", headers={"HX-Request": "true", "Accept-Language": language})
     assert (piece.status_code, piece.headers["hx-retarget"]) == (404, "#message")
     assert "<html" not in piece.text
+
+
+def test_a_held_model_says_its_reason_once(running):
+    station, client = running
+    station.holds["part"] = "its wire is loose."
+    try:
+        for path in ("/models/part", "/models", "/history"):
+            assert client.get(path).text.count("its wire is loose.") == 1, path
+    finally:
+        station.holds.clear()
+
+
+def test_without_the_guard_nobody_changes_anything(place, tmp_path):
+    with started(tmp_path / "station", place) as (station, _):
+        with TestClient(build_app(station), base_url="http://127.0.0.1:8000") as client:  # without its guard
+            answer = client.post("/models/part/reload")
+            assert answer.status_code == 401
+            assert "Log in first." in answer.text
+            assert "/reload" not in client.get("/models/part").text
+        assert "reload" not in [row.action for row in station.trail.rows()]
 
 
 def test_no_page_leads_out_of_the_station(running):

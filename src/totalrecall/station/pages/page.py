@@ -12,12 +12,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
 
-from totalrecall.errors import NotFoundError, TotalRecallError
+from totalrecall.errors import LoginError, NotFoundError, TotalRecallError
 from totalrecall.reports.page import environment
 from totalrecall.station.access.certificate import read_validity
 from totalrecall.station.access.permissions import PERMISSIONS
 from totalrecall.station.pages.texts import Texts, languages, texts_of
-from totalrecall.station.store.records import ANYBODY, Actor
+from totalrecall.station.store.records import Actor
 from totalrecall.station.web.problems import retry_after
 
 if TYPE_CHECKING:
@@ -56,8 +56,7 @@ class Page:
     def refusal(self, scope: MutableMapping[str, Any], status: int, detail: str) -> tuple[str, dict[str, str]]:
         """Return the page, or the piece of one, that says why a request is refused, and its headers."""
         request = Request(scope)
-        known = isinstance(request.scope.get("state", {}).get("actor"), Actor)
-        values = {"status": status, "detail": detail, **({} if known else {"views": []})}
+        values = {"status": status, "detail": detail}
         if not is_htmx(request):
             return self._text(request, "refused.html", values), _LIVES_SHORT
         shown_where_messages_are = {"HX-Retarget": "#message", "HX-Reswap": "innerHTML"}
@@ -73,7 +72,7 @@ class Page:
         return self.render(request, part if is_htmx(request) else whole, values)
 
     def _common(self, request: Request) -> dict[str, object]:
-        state, actor, t = request.scope.get("state", {}), actor_of(request), self.texts(request)
+        state, actor, t = request.scope.get("state", {}), _known_actor(request), self.texts(request)
         said = request.query_params.get("said", "")
         path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         session = getattr(state.get("caller"), "session", None)
@@ -140,9 +139,21 @@ def _refusal(request: Request, status: int, detail: str) -> Response:
 
 
 def actor_of(request: Request) -> Actor:
-    """Return who asks; anybody where nothing guards the station."""
+    """Return who asks.
+
+    Raises:
+        LoginError: the guard let nobody in, or there is no guard.
+    """
+    actor = _known_actor(request)
+    if actor is None:
+        raise LoginError("Log in first.")
+    return actor
+
+
+def _known_actor(request: Request) -> Actor | None:
+    """Return who asks; None on the page of the login and of a refusal, which are shown to anybody."""
     actor = request.scope.get("state", {}).get("actor")
-    return actor if isinstance(actor, Actor) else ANYBODY
+    return actor if isinstance(actor, Actor) else None
 
 
 def is_htmx(request: Request) -> bool:
@@ -174,9 +185,9 @@ def safe_path(path: str) -> bool:
     return len(path) < 2000 and _PATH.fullmatch(path) is not None
 
 
-def _may(actor: Actor, method: str, path: str) -> bool:
+def _may(actor: Actor | None, method: str, path: str) -> bool:
     """Tell whether a role may call a route; what it may not is not offered."""
-    return actor.role in PERMISSIONS[method, path]
+    return actor is not None and actor.role in PERMISSIONS[method, path]
 
 
 @cache
