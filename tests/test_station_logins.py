@@ -78,6 +78,13 @@ def test_names_that_are_one_user_are_counted_as_one(users):
     asyncio.run(guess())
 
 
+def test_a_refused_login_is_written_down_with_the_address_of_its_client(users):
+    with pytest.raises(LoginError):
+        asyncio.run(Logins(users).log_in("anna", "wrong", "10.0.0.7"))
+    (row,) = users.trail_rows()[:1]
+    assert (row.action, row.subject, row.facts()) == ("login refused", "anna", {"address": "10.0.0.7"})
+
+
 def test_a_password_is_changed_only_with_the_old_one(users):
     async def change():
         logins = Logins(users)

@@ -53,7 +53,7 @@ class Logins:
             ThrottledError: there were too many failures, or too many passwords wait to be checked.
         """
         key = self._admit(name, address)
-        begun = await self.compute(partial(self._users.log_in, name, password, instead_of=instead_of))
+        begun = await self.compute(partial(self._users.log_in, name, password, address=address, instead_of=instead_of))
         if begun is None:
             raise LoginError("The name or the password is wrong.")
         self._throttle.succeeded(key, address)

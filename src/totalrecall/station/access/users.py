@@ -185,7 +185,9 @@ class Users:
 
         self._change(name, change)
 
-    def log_in(self, name: str, password: str, *, instead_of: str | None = None) -> tuple[Session, str] | None:
+    def log_in(
+        self, name: str, password: str, *, address: str = "", instead_of: str | None = None
+    ) -> tuple[Session, str] | None:
         """Check a password and begin a session; None if the name or the password is wrong, or the user is disabled.
 
         As much is computed whether or not there is the user. Attempts are not limited here (see `Logins`).
@@ -193,13 +195,15 @@ class Users:
         Args:
             name: as typed.
             password: as typed.
+            address: of the client, for the audit trail; empty where there is none.
             instead_of: secret of a session that ends.
         """
         known, hashed = self._password_of(name)
         right = self._hasher.verify(hashed, password)
         if not right or known is None or hashed is None or known.disabled:
             # not as typed: people type passwords into the field of the name
-            self._log(STATION, "login refused", known.name if known else "an unknown user")
+            subject = known.name if known else "an unknown user"
+            self._trail.append(STATION, "login refused", subject, {"address": address} if address else {}).result()
             return None
         if self._hasher.is_outdated(hashed):
             hashed = self._rehash(known.name, hashed, password)
