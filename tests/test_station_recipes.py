@@ -169,6 +169,12 @@ def test_the_choice_survives_a_restart_and_is_in_the_trail(places, tmp_path):
         assert station.inspect(good_picture(0), Caption(model="part")).product is None
 
 
+def test_without_any_product_a_choice_is_refused_in_a_sentence(places, tmp_path):
+    said = "recipes.toml has no product yet, got 'a'. Write its recipe first."
+    with started(tmp_path / "station", places[0]) as (station, _), pytest.raises(NotFoundError, match=f"^{said}$"):
+        station.recipes.select("a", ANNA)
+
+
 def test_a_changed_file_is_read_and_a_faulty_one_changes_nothing(places, tmp_path):
     folder = tmp_path / "station"
     write(folder, '[product.a]\nmodel = "part"\nfalse_alarm_rate = 0.3\n')

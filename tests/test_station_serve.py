@@ -132,6 +132,23 @@ def test_what_cannot_be_served_is_one_line(place, tmp_path, capsys, words, code,
     assert err.count("\n") == 1
 
 
+def test_a_file_in_the_place_of_the_folder_is_told(place, tmp_path, capsys):
+    (tmp_path / "notes").write_text("no folder")
+    assert main(["serve", str(place), "--port", "0", "--folder", str(tmp_path / "notes")]) == 1
+    said = f"{tmp_path / 'notes'} cannot be a folder, since a file has its place. Name a folder that can be written"
+    assert said in capsys.readouterr().err
+    assert (tmp_path / "notes").read_text() == "no folder"
+
+
+def test_a_model_that_is_missing_is_told_as_by_every_command(tmp_path, capsys):
+    missing = str(tmp_path / "nowhere.trecall")
+    assert main(["info", missing]) == 3
+    said = capsys.readouterr().err
+    assert "does not exist. Make a model with: totalrecall fit" in said
+    assert main(["serve", missing, "--port", "0", "--folder", str(tmp_path / "station")]) == 3
+    assert capsys.readouterr().err == said
+
+
 def test_a_model_that_is_none_is_exit_code_3(tmp_path, capsys):
     (tmp_path / "part.trecall").write_bytes(b"nothing")
     assert main(["serve", str(tmp_path / "part.trecall"), "--port", "0", "--folder", str(tmp_path / "s")]) == 3

@@ -28,7 +28,16 @@ from totalrecall.system.files import sha256, write_atomically
 from totalrecall.system.memory import available_memory
 from totalrecall.system.text import format_size
 
-__all__ = ["FORMAT", "Contents", "Layout", "is_protected", "read_artifact", "read_header", "write_artifact"]
+__all__ = [
+    "FORMAT",
+    "Contents",
+    "Layout",
+    "is_protected",
+    "missing_model",
+    "read_artifact",
+    "read_header",
+    "write_artifact",
+]
 
 Contents = tuple[dict[str, Any], dict[str, np.ndarray]]  # header and tensors
 Layout = Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]]  # name of each tensor: its type and shape
@@ -178,7 +187,12 @@ def _opened(path: Path) -> BinaryIO:
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
         reason = getattr(error, "strerror", None) or error
         raise ModelFileError(f"{path} cannot be read: {reason}. Give a model file that `fit` wrote.") from None
-    raise ModelFileError(f"{path} does not exist. Make a model with: totalrecall fit GOOD... -o {path.name}")
+    raise missing_model(path)
+
+
+def missing_model(path: Path) -> ModelFileError:
+    """Return the refusal of a model whose file is not there."""
+    return ModelFileError(f"{path} does not exist. Make a model with: totalrecall fit GOOD... -o {path.name}")
 
 
 def _read_head(path: Path, file: BinaryIO) -> _Head:

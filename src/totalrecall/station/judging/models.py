@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from totalrecall.detectors.model_file import missing_model
 from totalrecall.errors import ModelFileError, NotFoundError, SettingError, TotalRecallError, UnusableFileError
 from totalrecall.registry import load_judge
 from totalrecall.station.store.records import iso
@@ -226,6 +227,8 @@ def digest_of(path: Path) -> str:
     """
     try:
         return file_sha256(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise missing_model(path) from None
     except OSError as error:
         raise ModelFileError(f"{path} cannot be read: {error.strerror or error}.") from None
 

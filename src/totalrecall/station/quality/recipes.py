@@ -99,7 +99,9 @@ class Recipes:
         """
         recipe = self._recipes.get(product)
         if recipe is None:
-            names = listed(list(self._recipes), NAMED) or f"none: {FILE} has no product"
+            if not self._recipes:
+                raise NotFoundError(f"{FILE} has no product yet, got {shown_value(product)}. Write its recipe first.")
+            names = listed(list(self._recipes), NAMED)
             raise NotFoundError(f"product must be one of {names}, got {shown_value(product)}.")
         return recipe
 

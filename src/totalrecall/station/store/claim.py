@@ -65,6 +65,8 @@ def _claimed(lock: Path, what: str, way_out: str, advice: str) -> Iterator[None]
     try:
         lock.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+    except (FileExistsError, NotADirectoryError):
+        raise DataError(f"{lock.parent} cannot be a folder, since a file has its place. {advice}") from None
     except OSError as error:
         raise DataError(f"Cannot write {lock.parent}: {error.strerror or error}. {advice}") from None
     with os.fdopen(handle, "r+") as file:
