@@ -1,6 +1,8 @@
 """Drift at the station: a slow disk keeps nobody waiting, and a model that was replaced disturbs no watch."""
 
+import os
 import threading
+import time
 from dataclasses import replace
 from datetime import timedelta
 
@@ -39,6 +41,16 @@ def test_while_the_state_is_written_it_is_known_who_is_watched(loaded, tmp_path,
     written.set()
     closing.join(60)
     assert was_answered
+
+
+def test_the_state_of_a_model_that_is_not_in_use_goes_after_a_month(loaded, tmp_path):
+    in_use, gone, lately = (tmp_path / f"{name}.monitor" for name in (loaded.sha256[:32], "a" * 32, "b" * 32))
+    month = 31 * 86400
+    for path, age in ((in_use, month), (gone, month), (lately, month - 2 * 86400)):
+        path.write_bytes(b"state")
+        os.utime(path, (at := time.time() - age, at))
+    DriftWatch(tmp_path).sweep([loaded])
+    assert set(tmp_path.glob("*.monitor")) == {in_use, lately}
 
 
 def test_a_result_of_a_model_that_was_replaced_leaves_the_new_ones_watch_alone(loaded, tmp_path):

@@ -169,6 +169,7 @@ class Station:
         self.history.interrupt_jobs().result()
         self.model_files.start()
         self.teaching.tidy_up()
+        self.drift.sweep(self.shelf.all())
         self.recipes.start()
         self.golden.start()
         for link in self.links:

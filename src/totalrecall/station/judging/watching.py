@@ -6,7 +6,9 @@ begins anew: the good pictures that it compares with are others.
 
 import contextlib
 import threading
+import time
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -25,6 +27,7 @@ __all__ = ["DriftWatch"]
 
 _EVERY = 100  # pictures between two writes of the state
 _ALARMS = 100  # that are remembered
+_KEPT = 30 * 86400.0  # seconds that the state of a model which is not in use stays: an undo may bring the model back
 
 
 @dataclass
@@ -101,6 +104,14 @@ class DriftWatch:
                 watched.alarms.clear()
                 self._save(watched)
 
+    def sweep(self, in_use: "Iterable[Loaded]") -> None:
+        """Remove the states of models that are not in use, once they were not written for 30 days."""
+        names = {_file_name(loaded) for loaded in in_use}
+        for path in self._folder.glob("*.monitor"):
+            with contextlib.suppress(OSError):
+                if path.name not in names and time.time() - path.stat().st_mtime > _KEPT:
+                    path.unlink()
+
     def close(self) -> None:
         """Write all states."""
         with self._lock:
@@ -110,7 +121,7 @@ class DriftWatch:
     def _of(self, loaded: "Loaded") -> _Watched:
         watched = self._watched.get(loaded.name)
         if watched is None or watched.sha256 != loaded.sha256:
-            path = self._folder / f"{loaded.sha256[:32]}.monitor"
+            path = self._folder / _file_name(loaded)
             watched = self._watched[loaded.name] = _Watched(loaded.sha256, _monitor(loaded, path), path, loaded.at)
         return watched
 
@@ -119,6 +130,10 @@ class DriftWatch:
         if watched.monitor is not None:
             with contextlib.suppress(DataError):  # a full disk must not stop the line
                 watched.monitor.save(watched.path)
+
+
+def _file_name(loaded: "Loaded") -> str:
+    return f"{loaded.sha256[:32]}.monitor"
 
 
 def _monitor(loaded: "Loaded", path: Path) -> Monitor | None:
