@@ -1,9 +1,12 @@
 """Changes of model files: no file is changed, and no picture judged by another model, without a row that says so."""
 
+import errno
+import os
 import shutil
 import signal
 import subprocess
 import sys
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -159,13 +162,41 @@ def test_a_file_that_cannot_be_written_is_told_at_once(place, tmp_path, monkeypa
             raise DataError("Cannot write part.trecall: No space left on device.")
 
         monkeypatch.setattr(model_files, "write_atomically", full)
-        with pytest.raises(DataError, match="No space left"):
+        with pytest.raises(HistoryError, match="No space left"):
             set_threshold(station, "part", ANNA, threshold=0.5)
         rows = station.trail.rows(limit=2)
         assert [row.action for row in rows] == [NOT_IN_PLACE, "threshold"]
         facts = rows[0].facts()
         assert (facts["row"], facts["sha256"], "No space left" in facts["reason"]) == (rows[1].id, before, True)
         assert rows[1].id == since + 1
+
+
+@pytest.mark.parametrize("lost", ["folder", "disk"])
+@pytest.mark.parametrize("path", ["/threshold", "/threshold/undo"])
+def test_a_threshold_that_cannot_be_written_is_503_and_can_be_changed_later(lost, path, place, tmp_path, monkeypatch):
+    form = {"data": {"model": "part", "score": "0.5"}, "follow_redirects": False}
+    with started(tmp_path / "station", place) as (station, client):
+        set_threshold(station, "part", ANNA, threshold=0.7)
+        before, changes, aside = file_sha256(place), tmp_path / "station" / "changes", tmp_path / "aside"
+        with monkeypatch.context() as patched:
+            if lost == "folder":
+                changes.rename(aside)
+            else:
+
+                def full(_):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+                patched.setattr(os, "fsync", full)
+            answer = client.post(path, **form)
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"] == "5"
+        expected = "No space left on device" if lost == "disk" else f"Cannot write {changes}: No such file or directory"
+        assert expected in unescape(answer.text)
+        assert file_sha256(place) == before
+        if lost == "folder":
+            aside.rename(changes)
+        assert client.post(path, **form).status_code == 303
+        assert file_sha256(place) != before
 
 
 def test_a_file_that_somebody_writes_at_that_very_moment_is_left_and_told(place, tmp_path, monkeypatch):
@@ -180,8 +211,9 @@ def test_a_file_that_somebody_writes_at_that_very_moment_is_left_and_told(place,
             return write_atomically(*args, **kwargs)
 
         monkeypatch.setattr(model_files, "write_atomically", late)
-        with pytest.raises(DataError, match="was written by another program meanwhile"):
+        with pytest.raises(DataError, match="was written by another program meanwhile") as refused:
             set_threshold(station, "part", ANNA, threshold=0.5)
+        assert refused.type is DataError  # to ask again would not help: the model must be looked at first
         assert place.read_bytes() == theirs
         station.shelf.look()
         assert station.shelf.get().sha256 == file_sha256(place) == told(station)[-1][2]

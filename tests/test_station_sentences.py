@@ -25,7 +25,7 @@ FILES = (
     "access/guard.py", "access/guard_body.py", "access/passwords.py", "access/tokens.py", "access/users.py",
     "camera_source.py", "drawing.py", "judging/inspecting.py", "links/camera.py", "links/recipe_camera.py", "pages",
     "quality/comparing.py", "quality/fitting.py", "quality/golden.py", "quality/studies.py", "quality/teaching.py",
-    "quality/workers.py", "thresholds.py",
+    "quality/workers.py", "store/disk.py", "thresholds.py",
 )  # fmt: skip
 # The beginnings of those that only a program can meet, or whoever builds the station
 NOT_AT_THE_PAGE = (

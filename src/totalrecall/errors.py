@@ -5,7 +5,7 @@
     │   └── MissingExtraError   exit 2   HTTP 501   an optional part is not installed
     ├── PictureError            exit 1   HTTP 415   a picture cannot be read or used
     ├── DataError               exit 1   HTTP 422   a folder, mask or data set is not as described
-    │   └── HistoryError        exit 1   HTTP 503   the station's database cannot be used
+    │   └── HistoryError        exit 1   HTTP 503   the station's database or files cannot be used
     ├── NotFittedError          exit 2   HTTP 409   predict before fit
     ├── StationError            exit 1   HTTP 500   what only the inspection station says
     │   ├── LoginError          exit 1   HTTP 401   nobody is logged in, or the password or token is wrong
@@ -125,7 +125,7 @@ class DataError(TotalRecallError):
 
 
 class HistoryError(DataError):
-    """The station's database cannot be used: a full disk, a lock, a lost server, another program's file."""
+    """The station's database or files cannot be used: a full disk, a lock, a lost server, another program's file."""
 
     exit_code = 1
     http_status = 503

@@ -53,7 +53,8 @@ def set_threshold(
     Raises:
         NotFoundError: there is no model of that name.
         SettingError: the model is an exported graph, or the value is outside what is allowed.
-        DataError: another program changes the file, or it cannot be written.
+        HistoryError: the file cannot be written.
+        DataError: another program changes it.
     """
     before = station.shelf.get(name)
     if is_exported(before.path):
@@ -68,10 +69,11 @@ def set_threshold(
     details = {"false_alarm_rate": rate, **({"proposed_by": proposal["by"]} if proposal and is_proposed else {})}
     with station.model_files.new_file(before.path.name) as file:
         detector.save(file, embed_backbone=embedded)
-        details |= _both(old, detector.threshold_)
-        return station.model_files.replace(
-            before.name, file.read_bytes(), before=digest, actor=actor, action="threshold", details=details
-        )
+        data = file.read_bytes()
+    details |= _both(old, detector.threshold_)
+    return station.model_files.replace(
+        before.name, data, before=digest, actor=actor, action="threshold", details=details
+    )
 
 
 def propose_threshold(
@@ -134,7 +136,8 @@ def take_back_threshold(station: "Station", name: str, actor: "Actor") -> "Loade
     Raises:
         NotFoundError: there is no model of that name.
         ConflictError: its last change was another one.
-        DataError: another program changes the file, or it cannot be written.
+        HistoryError: the file cannot be written.
+        DataError: another program changes it.
     """
     before = station.shelf.get(name)
     digest = digest_of(before.path)
@@ -145,10 +148,11 @@ def take_back_threshold(station: "Station", name: str, actor: "Actor") -> "Loade
     with station.model_files.new_file(before.path.name) as file:
         write_artifact(file, *undone(contents))
         new = load_detector(file, **station.settings.running).threshold_
-        details = _both(load_detector(before.path, **station.settings.running).threshold_, new)
-        return station.model_files.replace(
-            before.name, file.read_bytes(), before=digest, actor=actor, action="threshold taken back", details=details
-        )
+        data = file.read_bytes()
+    details = _both(load_detector(before.path, **station.settings.running).threshold_, new)
+    return station.model_files.replace(
+        before.name, data, before=digest, actor=actor, action="threshold taken back", details=details
+    )
 
 
 def _both(before: float, after: float) -> dict[str, float | None]:

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
 
-from totalrecall.errors import ConflictError, TotalRecallError
+from totalrecall.errors import ConflictError, DataError, HistoryError, TotalRecallError
 from totalrecall.station.judging.models import digest_of
+from totalrecall.station.store.disk import writing
 from totalrecall.station.store.records import STATION, Actor
 from totalrecall.system.files import exclusive, sha256, write_atomically
 
@@ -69,8 +70,12 @@ class ModelFiles:
 
     @contextlib.contextmanager
     def new_file(self, name: str) -> Iterator[Path]:
-        """Give a path at which a new version of a model can be made; it is gone afterwards."""
-        with tempfile.TemporaryDirectory(dir=self._folder) as folder:
+        """Give a path at which a new version of a model can be made; it is gone afterwards.
+
+        Raises:
+            HistoryError: it cannot be written.
+        """
+        with writing(self._folder), tempfile.TemporaryDirectory(dir=self._folder) as folder:
             yield Path(folder) / name
 
     def replace(
@@ -101,7 +106,8 @@ class ModelFiles:
         Raises:
             NotFoundError: there is no model of that name.
             ConflictError: another file is there.
-            DataError: the file cannot be written, or another program changes it.
+            HistoryError: the file cannot be written.
+            DataError: another program changes it.
             UnusableFileError: the new file cannot be used; the one before is there again.
         """
         path = self._shelf.get(model).path
@@ -130,6 +136,7 @@ class ModelFiles:
 
         Raises:
             SettingError: there is a model of that name.
+            HistoryError: the file cannot be written.
         """
         with self._changing:
             facts = {**details, "sha256_before": None, "sha256": sha256(data)}
@@ -236,4 +243,15 @@ class ModelFiles:
 
 
 def _write(path: Path, data: bytes, before: str | None) -> None:
-    write_atomically(path, lambda file: file.write(data), replacing=before)
+    try:
+        write_atomically(path, lambda file: file.write(data), replacing=before)
+    except DataError as error:
+        if before is not None and _is_another(path, before):
+            raise
+        raise HistoryError(str(error)) from None  # the disk is full, or the folder is gone: it may be tried again
+
+
+def _is_another(path: Path, before: str) -> bool:
+    with contextlib.suppress(TotalRecallError):
+        return digest_of(path) != before
+    return False
