@@ -110,8 +110,9 @@ def test_a_batch_keeps_the_order_and_names_the_broken_one(running, pictures, exp
 
 def test_a_job_is_answered_at_once_and_done_later(running, pictures):
     _, client = running
-    files = [("file", (path.name, path.read_bytes(), "image/png")) for path in pictures]
-    files.append(("file", ("broken.png", b"no picture", "image/png")))
+    contents = [path.read_bytes() for path in pictures] * 3
+    contents.insert(1, b"no picture")
+    files = [("file", (f"{at}.png", content, "image/png")) for at, content in enumerate(contents)]
     begun = client.post("/v1/models/part/jobs", files=files)
     assert begun.status_code == 202
     assert begun.headers["location"] == f"/v1/jobs/{begun.json()['id']}"
@@ -120,8 +121,9 @@ def test_a_job_is_answered_at_once_and_done_later(running, pictures):
         if job["state"] != "running":
             break
         time.sleep(0.1)
-    assert (job["state"], job["total"], job["done"], job["failed"]) == ("done", len(files), len(pictures), 1)
-    assert sorted(one["path"] for one in job["results"]) == sorted(name for _, (name, _, _) in files)
+    assert (job["state"], job["total"], job["done"], job["failed"]) == ("done", len(files), 3 * len(pictures), 1)
+    assert [one["path"] for one in job["results"]] == [f"{at}.png" for at in range(len(files))]
+    assert [at for at, one in enumerate(job["results"]) if one["score"] is None] == [1]
 
 
 def test_an_unreadable_picture_is_415_and_in_the_history(running):

@@ -199,3 +199,54 @@ def test_large_pictures_are_judged_as_many_at_a_time_as_there_is_room_for(opened
     got, there = asked(inspector, picture)
     assert there.wait(30)
     assert got[0].outcome is False
+
+
+def test_what_came_of_pictures_is_told_in_their_order_model_by_model(opened):
+    first = threading.Event()
+
+    class Uneven:
+        def predict(self, picture, *, conditions):
+            if picture == b"0" and not conditions:
+                first.wait(30)
+            return picture
+
+    inspector = opened({"a": Uneven(), "b": Judge()})
+    told = []
+    a = [asked(inspector, b"%d" % number, "a", told) for number in range(6)]
+    b = [asked(inspector, b"%d" % number, "b", told) for number in range(6)]
+    assert all(there.wait(30) for _, there in b)  # another model does not wait
+    assert not any(there.is_set() for _, there in a)
+    first.set()
+    assert all(there.wait(30) for _, there in a)
+    for model in ("a", "b"):
+        assert [one.outcome for one in told if one.waiting.model == model] == [b"%d" % number for number in range(6)]
+
+
+def test_a_slow_picture_lets_only_so_many_be_judged_before_their_turn_and_nobody_is_forgotten_at_the_end():
+    first, judged = threading.Event(), []
+
+    class Uneven:
+        def predict(self, picture, *, conditions):
+            assert not conditions
+            if picture == b"slow":
+                first.wait(30)
+            judged.append(picture)
+            return picture
+
+    inspector = Inspector(lambda name: SimpleNamespace(name=name, judge=Uneven()), 1000)
+    told = []
+    waiting = [asked(inspector, b"slow", "a", told)] + [asked(inspector, b"%d" % at, "a", told) for at in range(300)]
+    most = inspecting._AHEAD * (cores() + 1) - 1
+    end = time.monotonic() + 30
+    while len(judged) < most and time.monotonic() < end:
+        time.sleep(0.001)
+    time.sleep(0.05)
+    assert len(judged) == most
+    assert told == []
+    closing = threading.Thread(target=inspector.close)
+    closing.start()
+    first.set()
+    closing.join(60)
+    assert not closing.is_alive()
+    assert [one.outcome for one in told] == [b"slow", *(b"%d" % at for at in range(300))]
+    assert all(there.is_set() for _, there in waiting)

@@ -3,7 +3,8 @@
 At most so many pictures wait as the station allows; one more is refused at once, so that a client learns it and the
 delay of those that were let in stays bounded. Models take turns, whatever the number of pictures that wait for each.
 A picture that comes alone is judged by all cores, as soon as possible; of several each is judged by one core, since
-that takes the least of the processor's time: nothing is handed from thread to thread.
+that takes the least of the processor's time: nothing is handed from thread to thread. What came of them is told in the
+order in which they came, model by model: a job, a controller and whoever reads the history rely on it.
 """
 
 import contextlib
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from totalrecall.station.judging.models import Loaded
 
 __all__ = ["Inspector", "Judged", "Waiting"]
+
+_AHEAD = 4  # pictures a thread that may have been judged before their turn
 
 
 @dataclass(eq=False)
@@ -66,11 +69,29 @@ class Judged:
     milliseconds: float
 
 
+@dataclass(eq=False)
+class _Turn:
+    """A picture that was taken to be judged, until what came of it is told."""
+
+    waiting: Waiting
+    alone: bool
+    judged: Judged | None = None
+
+
+class _Line:
+    """The pictures of one model: those that wait, and those that were taken, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[Waiting] = deque()
+        self.taken: deque[_Turn] = deque()
+        self.telling = False  # a thread is telling what came of those taken
+
+
 class Inspector:
     """Judges pictures by threads of its own. Any thread may submit one.
 
     Args:
-        model: gives a model by its name; called for each group, so that a replaced model is used from the next one on.
+        model: gives a model by its name; called for each picture, so that a replaced one is used from the next on.
         limit: of the pictures that wait.
         at_rate: gives a model that judges at a false-alarm rate of a recipe.
     """
@@ -83,8 +104,7 @@ class Inspector:
     ) -> None:
         self._model, self._at_rate = model, at_rate
         self.limit = limit
-        # by model and rate; the one whose turn it is comes first
-        self._queues: OrderedDict[tuple[str, float | None], deque[Waiting]] = OrderedDict()
+        self._lines: OrderedDict[str, _Line] = OrderedDict()  # by model; the one whose turn it is comes first
         self._waiting = self._under_way = 0
         self._changed = threading.Condition()
         self._room = _Room(PIXELS_AT_ONCE)
@@ -115,7 +135,7 @@ class Inspector:
                     f"{self._waiting} pictures wait already, allowed are {self.limit}. Send it again after a second."
                 )
             for picture in pictures:
-                self._queues.setdefault((picture.model, picture.rate), deque()).append(picture)
+                self._lines.setdefault(picture.model, _Line()).waiting.append(picture)
             self._waiting += len(pictures)
             self._changed.notify(len(pictures))
 
@@ -129,27 +149,50 @@ class Inspector:
 
     def _run(self) -> None:
         while (taken := self._next()) is not None:
-            waiting, alone = taken
-            try:
-                _tell(self._judged(waiting, alone))
-            finally:
-                with self._changed:
-                    self._under_way -= 1
+            line, turn = taken
+            self._finish(line, turn, self._judged(turn.waiting, turn.alone))
 
-    def _next(self) -> tuple[Waiting, bool] | None:
-        """Wait for a picture, and return it and whether there is no other; None at the end."""
+    def _next(self) -> tuple[_Line, _Turn] | None:
+        """Wait for a picture, and return it; None at the end."""
         with self._changed:
-            while not self._waiting:
-                if self._closed:
+            while (model := next(filter(self._may_go_on, self._lines), None)) is None:
+                if self._closed and not self._waiting:
                     return None
                 self._changed.wait()
-            model, queue = self._queues.popitem(last=False)
-            waiting = queue.popleft()
-            if queue:
-                self._queues[model] = queue  # behind the other models
+            self._lines.move_to_end(model)  # behind the others
+            line = self._lines[model]
             self._waiting -= 1
             self._under_way += 1
-            return waiting, self._waiting == 0 and self._under_way == 1
+            turn = _Turn(line.waiting.popleft(), alone=self._waiting == 0 and self._under_way == 1)
+            line.taken.append(turn)
+            if self._closed and not self._waiting:
+                self._changed.notify_all()  # the end, for those that have nothing to do
+            return line, turn
+
+    def _may_go_on(self, model: str) -> bool:
+        """Tell whether a picture of a model may be taken: not while many wait for the one before them to be told."""
+        line = self._lines[model]
+        return bool(line.waiting) and len(line.taken) < _AHEAD * len(self._workers)
+
+    def _finish(self, line: _Line, turn: _Turn, judged: Judged) -> None:
+        """Tell what came of a picture, if it is its turn, and of those behind it that waited for it."""
+        with self._changed:
+            turn.judged = judged
+            self._under_way -= 1
+            if line.telling:
+                return  # whoever tells tells this, too
+            line.telling = True
+        while (told := self._next_told(line)) is not None:
+            _tell(told)
+
+    def _next_told(self, line: _Line) -> Judged | None:
+        with self._changed:
+            if not line.taken or line.taken[0].judged is None:
+                line.telling = False
+                return None
+            if self._waiting:
+                self._changed.notify()  # there is room for one more
+            return line.taken.popleft().judged
 
     def _judged(self, waiting: Waiting, alone: bool) -> "Judged":
         """Judge a picture; whatever happens, there is an outcome, so that nobody waits for ever."""
