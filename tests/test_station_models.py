@@ -57,7 +57,7 @@ def test_what_is_no_model_is_refused(tmp_path):
     (tmp_path / "x.trecall").write_bytes(b"nothing")
     with pytest.raises(ModelFileError):
         Shelf([tmp_path / "x.trecall"])
-    with pytest.raises(ModelFileError, match="cannot be read"):
+    with pytest.raises(ModelFileError, match="does not exist"):
         Shelf([tmp_path / "y.trecall"])
 
 
