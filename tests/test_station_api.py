@@ -265,6 +265,34 @@ def test_models_health_and_metrics(running, place):
     assert client.post("/v1/models/part/reload").json()["sha256"] == facts["sha256"]
 
 
+def test_a_station_that_cannot_write_is_not_ready_until_it_can(place, pictures, tmp_path):
+    folder, aside = tmp_path / "station", tmp_path / "aside"
+    with started(folder, place) as (station, client):
+        tried = []
+        write = station.database.write
+
+        def counted(function):
+            tried.append(function)
+            return write(function)
+
+        station.database.write = counted
+        assert client.get("/readyz").json() == {"status": "ready"}
+        assert tried == []  # a probe costs no write while all is well
+        folder.rename(aside)
+        picture = pictures[0].read_bytes()
+        refused = is_problem(client.post("/v1/models/part/predict", content=picture, headers=PICTURE), 503)
+        answer = client.get("/readyz")
+        assert is_problem(answer, 503) == refused
+        assert "was removed or replaced" in refused
+        assert answer.headers["retry-after"] == "5"
+        aside.rename(folder)
+        assert client.get("/readyz").status_code == 200
+        tried.clear()
+        assert client.get("/readyz").status_code == 200
+        assert tried == []
+        assert client.post("/v1/models/part/predict", content=picture, headers=PICTURE).status_code == 200
+
+
 # ---------------------------------------------------------------------- the Open Inference Protocol
 
 

@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 
 import totalrecall
 from tests.databases import inspection
-from totalrecall.errors import HistoryError, MissingExtraError, SettingError
+from totalrecall.errors import ConflictError, HistoryError, MissingExtraError, SettingError
 from totalrecall.station.store.addresses import address_of_file, parse_address, shown
 from totalrecall.station.store.database import Database
 from totalrecall.station.store.history import History
@@ -364,3 +364,29 @@ def test_nothing_is_acknowledged_into_a_file_that_was_removed_or_replaced(tmp_pa
         away.replace(file)
         assert database.write(put("c")).result() == 1
         assert keys(database) == ["a", "c"]
+
+
+def test_after_a_failed_write_the_fault_stays_until_a_write_succeeds(tmp_path):
+    file, aside = tmp_path / "history.db", tmp_path / "aside.db"
+    with Database(f"sqlite:///{file}") as database:
+        history = History(database)
+        assert database.fault is None
+        file.rename(aside)
+        with pytest.raises(HistoryError, match="was removed or replaced") as failure:
+            history.set_value("shift", 1).result()
+        assert database.fault == history.find_fault(60) == str(failure.value)
+        aside.rename(file)
+        assert database.fault == str(failure.value)
+        assert history.find_fault(60) is None
+        assert database.fault is None
+    assert "is closed" in database.fault
+
+
+def test_a_refusal_is_no_fault_of_the_database(address):
+    def refuse(_):
+        raise ConflictError("It was decided already.")
+
+    with Database(address) as database:
+        with pytest.raises(ConflictError):
+            database.write(refuse).result()
+        assert database.fault is None

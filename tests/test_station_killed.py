@@ -195,7 +195,9 @@ def test_the_writer_goes_on_once_there_is_room_on_the_disk_again(small_disk):
         assert "cannot be written: database or disk is full. Free some space" in str(failure)
         assert len(added) > 10
         assert {found.key for found in history.find(limit=100_000)} == set(added)
+        assert history.find_fault(60) == str(failure)  # another write was tried, and failed, too
         filler.unlink()
+        assert history.find_fault(60) is None
         history.add(inspection(len(added))).result()
         with database.read() as connection:
             count = connection.execute(select(func.count()).select_from(inspections)).scalar()

@@ -3,9 +3,11 @@
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Response
+from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from totalrecall._version import __version__
+from totalrecall.errors import HistoryError
 from totalrecall.station.access.guard import Guard
 from totalrecall.station.access.logins import Logins
 from totalrecall.station.judging.metrics import CONTENT_TYPE, Metrics
@@ -48,6 +50,10 @@ def build_app(station: "Station") -> FastAPI:
     async def readyz() -> Response:
         if not station.ready.is_set():
             return problem(503, "The station is starting or stopping.", headers={"Retry-After": "1"})
+        if station.database.fault is not None:  # no picture is answered before it is written down
+            fault = await run_in_threadpool(station.history.find_fault)
+            if fault is not None:
+                raise HistoryError(fault)
         return Response('{"status": "ready"}', media_type="application/json")
 
     @app.get("/metrics", tags=["health"], summary="Counters for Prometheus")

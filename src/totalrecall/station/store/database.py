@@ -7,7 +7,7 @@ to the process afterwards. While one transaction waits for the disk the next wri
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +84,7 @@ class Database:
         self._queue: SimpleQueue[_Write[Any] | None] = SimpleQueue()
         self._closing = threading.Lock()
         self._closed = False
+        self._fault: str | None = None
         self._writer = threading.Thread(target=self._work, name="database writer", daemon=True)
         self._writer.start()
 
@@ -95,6 +96,11 @@ class Database:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def fault(self) -> str | None:
+        """Why nothing could be written the last time, in a line; None if it could. Any thread may ask."""
+        return f"The database {self.place} is closed." if self._closed else self._fault
 
     def write(self, function: Callable[[Connection], T]) -> "Future[T]":
         """Have a function run in the next transaction, and return the promise of its result.
@@ -214,16 +220,27 @@ class Database:
                     outcomes = [_run(write.function, connection) for write in writes]
                 self._check_in_place()
         except BaseException as error:
+            self._remember([error])
             for write in writes:
                 write.future.set_exception(error)
             if not isinstance(error, Exception):
                 raise
             return
-        for write, (result, failure) in zip(writes, outcomes, strict=True):
+        told = [(result, None if failure is None else self._in_words(failure)) for result, failure in outcomes]
+        self._remember([failure for _, failure in told])
+        for write, (result, failure) in zip(writes, told, strict=True):
             if failure is None:
                 write.future.set_result(result)
             else:
-                write.future.set_exception(self._in_words(failure))
+                write.future.set_exception(failure)
+
+    def _remember(self, failures: Sequence[BaseException | None]) -> None:
+        """Keep whether the database can be written; a refusal of what was asked says nothing about that."""
+        for failure in failures:
+            if failure is None:
+                self._fault = None
+            elif isinstance(failure, HistoryError):
+                self._fault = str(failure)
 
     def _check_in_place(self) -> None:
         """Refuse to write into a file that was removed or replaced: SQLite would, and all of it would be lost."""

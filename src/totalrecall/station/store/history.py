@@ -1,7 +1,7 @@
 """Every inspection, in the database: added, looked up, judged by people, counted, written out as CSV."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import fields, replace
 from datetime import datetime, timezone
 from typing import Any, TypeVar
@@ -43,6 +43,8 @@ __all__ = ["CSV_COLUMNS", "History"]
 T = TypeVar("T")
 
 _PAGE = 500  # rows of one read of the CSV
+_TRIED = "tried after a fault"  # the key of the write that finds out whether the database is well again
+_ROOM = 1 << 16  # bytes of that write: more than an inspection takes, else a nearly full disk would hold the one alone
 _LONGEST = {"name": 1000, "error": 1000}  # characters of a text; of the others 255
 _TEXTS = ("model", "source", "name", "serial", "line", "product", "error", "judged_by")
 _FIELDS = tuple(field.name for field in fields(Inspection))
@@ -66,6 +68,7 @@ class History:
     def __init__(self, database: Database, *, near_miss: float = NEAR_MISS) -> None:
         self._database = database
         self._near_miss = near_miss
+        self._trial: Future[None] | None = None
 
     def add(
         self,
@@ -300,6 +303,23 @@ class History:
                 also(connection)
 
         return self._database.write(write)
+
+    def find_fault(self, patience: float = 1.0) -> str | None:
+        """Return why nothing can be written, in a line; None if it can.
+
+        Only after a write that failed is another one tried, which finds out whether the database is well again.
+
+        Args:
+            patience: seconds to wait for it. One that takes longer goes on, and no second one begins meanwhile.
+
+        Raises:
+            HistoryError: the database is closed.
+        """
+        if self._database.fault is not None:
+            if self._trial is None or self._trial.done():
+                self._trial = self.set_value(_TRIED, iso(datetime.now(timezone.utc)).ljust(_ROOM))
+            wait([self._trial], patience)
+        return self._database.fault
 
     def _waits(self, inspection: Inspection) -> bool:
         """Tell whether a person should say what an inspection shows."""
