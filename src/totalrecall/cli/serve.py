@@ -12,8 +12,6 @@ from totalrecall.cli.links import add_link_options, links_of, serial_reader
 from totalrecall.cli.options import add_running_options, duration, memory_size, running
 from totalrecall.cli.paths import INPUT, OUTPUT
 from totalrecall.errors import MissingExtraError
-from totalrecall.system.memory import limit_heaps
-from totalrecall.system.threads import cores
 
 if TYPE_CHECKING:
     from totalrecall.station.settings import StationSettings
@@ -129,6 +127,9 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit code."""
     check_extra()
+    from totalrecall.system.memory import limit_heaps
+    from totalrecall.system.threads import cores
+
     limit_heaps(cores() + 1)  # it works for months
     settings, links = _settings(args), links_of(args)
     from totalrecall.station.access.policy import check_exposure
