@@ -8,11 +8,13 @@ import pytest
 
 from tests.commands import complaint, run
 from tests.parts import stripes
+from tests.stations import started
 from tests.striped import good_picture, png, write_parts
 from totalrecall import load_detector
-from totalrecall.errors import DataError, SettingError
+from totalrecall.errors import DataError, HistoryError, SettingError
 from totalrecall.station.quality.evidence import Criteria, Evidence, JudgedPicture, gather_evidence, write_evidence
 from totalrecall.station.quality.labelled import read_parts
+from totalrecall.station.store.records import Actor
 from totalrecall.system.files import file_sha256, sha256
 
 
@@ -102,6 +104,13 @@ def test_a_copy_of_a_picture_is_no_further_evidence(fitted, labelled, tmp_path):
 def test_a_criterion_is_a_share(value):
     with pytest.raises(SettingError, match="must be from 0 to 1"):
         Criteria(value, 0.5)
+
+
+def test_a_sheet_whose_pictures_cannot_be_written_is_refused_in_a_line(fitted, tmp_path):
+    with started(tmp_path / "station", fitted) as (station, _):
+        (station.settings.folder / "evidence").write_bytes(b"a file stands where the folder should be")
+        with pytest.raises(HistoryError, match="The pictures cannot be written to"):
+            station.sheets.begin(fitted.stem, Criteria(0.02, 0.95), Actor("anna", "engineer"))
 
 
 def test_the_command_writes_both_and_its_exit_code_says_passed(capsys, fitted, labelled, tmp_path):

@@ -11,7 +11,7 @@ from tests.parts import damaged, stripes
 from tests.stations import started
 from tests.striped import defect_picture, good_picture, png
 from totalrecall import load_detector
-from totalrecall.errors import ConflictError, DataError, NotFoundError, SettingError
+from totalrecall.errors import ConflictError, HistoryError, NotFoundError, SettingError
 from totalrecall.station.judging.caption import Caption, Upload
 from totalrecall.station.quality.fitting import checked_name
 from totalrecall.station.quality.workers import Workers
@@ -198,7 +198,7 @@ def test_pictures_that_cannot_be_written_are_refused_in_a_line(station, uploads)
     folder = station.settings.folder / "fits"
     folder.rmdir()
     folder.write_bytes(b"a file stands where the folder was")
-    with pytest.raises(DataError, match="The pictures cannot be written to"):
+    with pytest.raises(HistoryError, match="The pictures cannot be written to"):
         station.fits.begin("new-part", uploads[:3], ANNA)
     folder.unlink()
     assert finished(station, station.fits.begin("new-part", uploads[:3], ANNA))["state"] == "done"

@@ -212,6 +212,17 @@ def test_what_is_judged_otherwise_cannot_be_golden(station):
     assert len(list((station.settings.folder / "golden").iterdir())) == 2
 
 
+def test_a_picture_that_cannot_be_written_is_not_golden_and_can_be_added_later(station):
+    folder = station.settings.folder / "golden"
+    folder.rmdir()
+    folder.write_bytes(b"a file stands where the folder was")
+    with pytest.raises(HistoryError, match=r"Cannot write .* is a file"):
+        station.golden.add("part", good_picture(0), expected="good", name="good.png", actor=ANNA)
+    assert station.golden.all("part") == []
+    folder.unlink()
+    station.golden.add("part", good_picture(0), expected="good", name="good.png", actor=ANNA)
+
+
 def test_a_judged_inspection_becomes_golden(place, tmp_path):
     with started(tmp_path / "station", place, keep_good=1.0) as (station, _):
         inspection = station.inspect(good_picture(0), Caption(name="from the line"))

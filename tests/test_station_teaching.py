@@ -1,6 +1,8 @@
 """Teaching at the station: a proposal is compared, approved by a person, and taken back to the byte."""
 
+import errno
 import hashlib
+import os
 import shutil
 import threading
 from pathlib import Path
@@ -286,6 +288,27 @@ def test_a_decision_that_cannot_be_written_down_changes_no_file(running, place, 
     assert digest(place) == facts["base_sha256"]
 
 
+def test_a_model_that_cannot_be_written_is_decided_on_again_once_the_disk_has_room(running, place, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    station = running
+    key = station.teaching.propose("part", fine=false_alarms(station), actor=ANNA)
+    facts = made(station, key)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(HistoryError, match="No space left on device"):
+            station.teaching.approve(key, ANNA)
+    assert (station.teaching.facts(key)["state"], digest(place)) == ("proposed", facts["base_sha256"])
+    assert station.teaching.approve(key, ANNA)["state"] == "approved"
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(HistoryError, match="No space left on device"):
+            station.teaching.undo("part", ANNA)
+    assert (station.teaching.facts(key)["state"], digest(place)) == ("approved", facts["sha256"])
+    assert station.teaching.undo("part", ANNA)["state"] == "undone"
+
+
 def test_a_proposal_that_cannot_be_begun_says_why_in_a_line(running, place):
     station, folder = running, running.settings.folder / "proposals"
     keys, away = false_alarms(station), place.with_suffix(".away")
@@ -295,7 +318,7 @@ def test_a_proposal_that_cannot_be_begun_says_why_in_a_line(running, place):
     away.rename(place)
     folder.rmdir()
     folder.write_bytes(b"a file stands where the folder was")
-    with pytest.raises(DataError, match="proposals"):
+    with pytest.raises(HistoryError, match="proposals"):
         station.teaching.propose("part", fine=keys, actor=ANNA)
 
 

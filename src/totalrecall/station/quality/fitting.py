@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from totalrecall.errors import ConflictError, DataError, NotFoundError, SettingError
+from totalrecall.errors import ConflictError, HistoryError, NotFoundError, SettingError
 from totalrecall.station.judging.caption import Upload
 from totalrecall.station.quality.workers import Progress, Work, Workers
 from totalrecall.station.store.records import Actor
@@ -91,7 +91,7 @@ class Fits:
         Raises:
             SettingError: the name or a setting is not allowed, or there are too few or too many pictures.
             ConflictError: there is a model of that name, or another fit is running.
-            DataError: the pictures cannot be written.
+            HistoryError: the pictures cannot be written.
         """
         name, settings = checked_name(name), dict(settings or {})
         unknown = sorted(set(settings) - set(_SETTINGS))
@@ -135,7 +135,7 @@ class Fits:
             )
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)
-            raise DataError(
+            raise HistoryError(
                 f"The pictures cannot be written to {folder}: {error.strerror or error}. Free some space on its disk."
             ) from None
         except BaseException:

@@ -23,6 +23,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from totalrecall.errors import BusyError, ConflictError, DataError, NotFoundError, SettingError, TotalRecallError
 from totalrecall.pictures.loading import FAILURES
 from totalrecall.station.judging.caption import LONGEST_NAME, Caption
+from totalrecall.station.store.disk import writing
 from totalrecall.station.store.records import STATION, Actor, Inspection, iso
 from totalrecall.station.store.tables import golden, golden_runs
 from totalrecall.system.files import atomic_write, sha256
@@ -84,6 +85,7 @@ class Golden:
             NotFoundError: there is no such model.
             PictureError: it cannot be read.
             ConflictError: the model judges it otherwise, or it is there already.
+            HistoryError: it cannot be written.
         """
         if expected not in EXPECTED:
             raise SettingError(f"expected must be defect or good, got {expected[:40]!r}.", "expected")
@@ -101,7 +103,8 @@ class Golden:
                 "judged right when it is added. Teach the model first."
             )
         key = secrets.token_hex(16)
-        atomic_write(self._folder / f"{key}.picture", picture)
+        with writing(self._folder):
+            atomic_write(self._folder / f"{key}.picture", picture)
         row = {
             "model": loaded.name,
             "key": key,

@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from totalrecall.errors import DataError, NotFoundError
+from totalrecall.errors import HistoryError, NotFoundError
 from totalrecall.station.quality.evidence import Criteria, evidence_html, gather_evidence
 from totalrecall.station.quality.known import known_pictures
 from totalrecall.station.quality.labelled import Part
@@ -45,7 +45,7 @@ class Sheets:
         Raises:
             NotFoundError: there is no such model.
             ConflictError: another sheet is being made.
-            DataError: the pictures cannot be written.
+            HistoryError: the pictures cannot be written.
         """
         loaded = self._station.shelf.get(model)
         work = Work(secrets.token_hex(16), "evidence", loaded.name, actor.name)
@@ -69,7 +69,7 @@ class Sheets:
             )
         except OSError as error:
             shutil.rmtree(folder, ignore_errors=True)
-            raise DataError(
+            raise HistoryError(
                 f"The pictures cannot be written to {folder}: {error.strerror or error}. Free some space on its disk."
             ) from None
         except BaseException:

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, insert, select, update
 
-from totalrecall.errors import ConflictError, DataError, NotFoundError, SettingError
+from totalrecall.errors import ConflictError, DataError, HistoryError, NotFoundError, SettingError
 from totalrecall.registry import is_exported
 from totalrecall.station.quality import comparing
 from totalrecall.station.quality.known import known_pictures
 from totalrecall.station.quality.workers import Work, Workers
+from totalrecall.station.store.disk import writing
 from totalrecall.station.store.records import Actor, Inspection, iso, storable
 from totalrecall.station.store.tables import proposals
 from totalrecall.system.files import atomic_write, sha256
@@ -71,7 +72,8 @@ class Teaching:
             SettingError: neither or both were given, or the model cannot learn.
             NotFoundError: there is no such model or inspection.
             ConflictError: a picture was judged otherwise or is not kept, or the model is being taught already.
-            DataError: the model's file is gone, or the pictures cannot be written.
+            DataError: the model's file is gone.
+            HistoryError: the pictures cannot be written.
         """
         if bool(fine) == bool(missed):
             raise SettingError("A proposal needs pictures that are fine, or defects that were missed: one of the two.")
@@ -95,7 +97,7 @@ class Teaching:
             )
         except OSError as error:
             files.clean(whole=True)
-            raise DataError(
+            raise HistoryError(
                 f"The proposal cannot be written to {self._folder}: {error.strerror or error}. Free some space on its "
                 "disk."
             ) from None
@@ -145,7 +147,8 @@ class Teaching:
             ) from None
         if sha256(data) != loaded.sha256:
             raise ConflictError(f"The file of model {loaded.name} was just replaced. Try again.")
-        atomic_write(files.before, data)
+        with writing(self._folder):
+            atomic_write(files.before, data)
         files.work.mkdir()
         names = []
         for inspection, picture in taught:
@@ -261,7 +264,7 @@ class Teaching:
         Raises:
             NotFoundError: there is no such proposal.
             ConflictError: it was decided already, or the model has changed since it was made.
-            DataError: the model's file cannot be written.
+            HistoryError: the model's file cannot be written.
         """
         with self._deciding:
             row = self._undecided(key)
