@@ -1,6 +1,6 @@
 """The station under load: pictures per second beside `predict` on the same folder, delays, refusals, memory.
 
-    python -m benchmarks.station MODEL PICTURES [--seconds 60] [--clients 8 64] [--size 256]
+    python -m benchmarks.station MODEL PICTURES [--seconds 60] [--clients 8 64] [--queue 64] [--size 256]
 
 The pictures are saved as JPEGs of 256 pixels. In one run, on the same machine: `predict` judges them as a folder, over
 and over; then a station is started, and so many clients, each on a connection of its own, send one picture after the
@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, nargs="+", default=[8, 64])
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--rate", type=float, help="pictures per second in all; as many as possible if not given")
+    parser.add_argument("--queue", type=int, default=64, help="pictures that may wait; one more is refused with 503")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="totalrecall-bench-") as temporary:
         folder = Path(temporary)
@@ -49,7 +50,15 @@ def main() -> None:
         rows = []
         for clients in args.clients:
             facts = _station(args, folder / f"station-{clients}", pictures, scores, clients)
-            rows.append({"clients": clients, "folder_per_s": round(rate, 1), "folder_cpu_ms": round(cpu, 1), **facts})
+            rows.append(
+                {
+                    "clients": clients,
+                    "queue": args.queue,
+                    "folder_per_s": round(rate, 1),
+                    "folder_cpu_ms": round(cpu, 1),
+                    **facts,
+                }
+            )
             rows[-1]["of_folder"] = round(facts["per_s"] / rate, 3)
             print(rows[-1], flush=True)
         record("station", rows)
@@ -81,6 +90,7 @@ def _station(
     args: argparse.Namespace, folder: Path, pictures: list[Path], scores: dict[str, float], clients: int
 ) -> dict[str, Any]:
     command = [sys.executable, "-m", "totalrecall", "serve", str(args.model), "--port", "0", "--folder", str(folder)]
+    command += ["--queue", str(args.queue)]
     began = time.perf_counter()
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
     try:
