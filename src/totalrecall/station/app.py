@@ -52,8 +52,8 @@ def build_app(station: "Station") -> FastAPI:
             return problem(503, "The station is starting or stopping.", headers={"Retry-After": "1"})
         if station.database.fault is not None:  # no picture is answered before it is written down
             fault = await run_in_threadpool(station.history.find_fault)
-            if fault is not None:
-                raise HistoryError(fault)
+            if fault is not None:  # anybody may ask here, and the reason names the database
+                raise HistoryError("The station cannot write into its database. What it refuses meanwhile says why.")
         return Response('{"status": "ready"}', media_type="application/json")
 
     @app.get("/metrics", tags=["health"], summary="Counters for Prometheus")
