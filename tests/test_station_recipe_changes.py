@@ -9,6 +9,7 @@ import os
 import shutil
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -70,8 +71,10 @@ def write(tmp_path):
     def write(text):
         folder = tmp_path / "station"
         folder.mkdir(exist_ok=True)
-        (folder / "recipes.toml").write_text(text, encoding="utf-8")
-        os.utime(folder / "recipes.toml", (at := next(times), at))
+        part = tmp_path / "recipes.toml"
+        part.write_text(text, encoding="utf-8")
+        os.utime(part, (at := next(times), at))
+        part.replace(folder / "recipes.toml")
         return folder
 
     return write
@@ -273,6 +276,25 @@ def test_the_file_is_read_again_by_itself(places, write):
         wait_until(lambda: station.recipes.fault is not None)
         assert station.recipes.fault.startswith("recipes.toml is no TOML: ")
         assert [recipe.product for recipe in station.recipes.all()] == ["a"]
+
+
+def test_a_file_that_is_being_written_is_not_read(places, write, monkeypatch):
+    """An editor that writes in place empties the file first, and an empty file would take every product away."""
+    with started(write('[product.a]\nmodel = "part"\n'), *places) as (station, _):
+        looked = []
+        monkeypatch.setattr(station.recipes, "look", lambda: looked.append(station.recipes.path.read_text()))
+        texts = iter(["", "", '[product.b]\nmodel = "part"\n'])
+
+        def wait(_):
+            text = next(texts, None)
+            if text is not None:
+                write(text)
+            return len(looked) > 2
+
+        monkeypatch.setattr(station.recipes, "_closing", SimpleNamespace(wait=wait, set=lambda: None))
+        station.recipes.watch(1.0)
+        wait_until(lambda: len(looked) > 2)
+        assert set(looked) == {'[product.b]\nmodel = "part"\n'}
 
 
 # ---------------------------------------------------------------------- cameras

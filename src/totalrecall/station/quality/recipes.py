@@ -61,7 +61,7 @@ class Recipes:
         self._listeners: list[Callable[[Recipe | None], None]] = []
         self._variants_lock = threading.Lock()
         self._variants: OrderedDict[tuple[str, str, float], Loaded] = OrderedDict()
-        self._stamp = self._stamps()
+        self._stamp = self._seen = self._stamps()
         self._closing = threading.Event()
         self._watcher: threading.Thread | None = None
         self._recipes, self._digest = self._read()
@@ -319,6 +319,10 @@ class Recipes:
             self._watcher.start()
 
     def _look_by_itself(self) -> None:
+        stamp = self._stamps()
+        is_whole, self._seen = stamp == self._seen, stamp
+        if not is_whole:  # whoever writes it in place empties it first, and an empty file is a good one
+            return
         try:
             self.look()
         except TotalRecallError:  # the database is gone; the station says so elsewhere
