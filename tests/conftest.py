@@ -215,6 +215,17 @@ def fitted(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
+def broker(tmp_path):
+    """A mosquitto that anybody may use."""
+    from tests.line_ready import Mosquitto
+
+    (tmp_path / "broker").mkdir()
+    broker = Mosquitto(tmp_path / "broker")
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture
 def users(tmp_path):
     """The users of a new station: none yet."""
     from tests.station_access import open_users

@@ -51,14 +51,6 @@ def test_a_message_of_a_clock_that_was_set_back_does_not_count_as_inspected(tmp_
         assert ledger.inspected(TRIGGER, "1")
 
 
-@pytest.fixture
-def broker(tmp_path):
-    (tmp_path / "broker").mkdir()
-    broker = Mosquitto(tmp_path / "broker")
-    yield broker
-    broker.stop()
-
-
 class Line:
     """A client as a line's: sends triggers, collects what comes."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.line_ready import Mosquitto, free_port, needs_mosquitto, wait_until
+from tests.line_ready import free_port, needs_mosquitto, wait_until
 from tests.stations import started
 from tests.striped import good_picture
 from totalrecall import load_detector
@@ -49,14 +49,6 @@ def folder(tmp_path):
     (tmp_path / "station").mkdir()
     (tmp_path / "station" / "recipes.toml").write_text(RECIPES)
     return tmp_path / "station"
-
-
-@pytest.fixture
-def broker(tmp_path):
-    (tmp_path / "broker").mkdir()
-    broker = Mosquitto(tmp_path / "broker")
-    yield broker
-    broker.stop()
 
 
 class Control:

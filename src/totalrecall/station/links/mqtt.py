@@ -346,14 +346,14 @@ class Mqtt(Link):
             if waited is None:
                 return
             try:
-                waited.result()
+                # inspected as unreadable; or the same message was inspected meanwhile
+                with contextlib.suppress(PictureError, IntegrityError):
+                    waited.result()
             except HistoryError as error:
                 attempt += 1
                 self._changes.say("history", f"A trigger of {self.name} waits: {error}")
                 self._closing.wait(pause_before(attempt, 0.5, 30.0))
                 continue
-            except (PictureError, IntegrityError):
-                pass  # inspected as unreadable; or the same message was inspected meanwhile
             self._changes.settled("history")
             self._acknowledge(trigger)
             if self._deliverer is not None:
