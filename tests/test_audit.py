@@ -319,7 +319,10 @@ def test_one_page_alone_is_written_where_a_file_is_named(capsys, parts, tmp_path
         (["--top", "0"], "--top must be at least 1, got 0."),
         (["--size", "8"], "--size must be from 32 to 4096 pixels, got 8. Usual: 224 to 512."),
         (["--layers", "9"], "--layers: backbone compact has no layer 9. It has: 2 3."),
-        (["-o", "sheet.png"], "--output must name a file to write, got the picture sheet.png. Write --output FILE."),
+        (
+            ["-o", "sheet.png"],
+            "--output sheet.png is named like a picture, and one of yours could be lost. Name it otherwise.",
+        ),
         (["-o", __file__], f"{__file__} is a file. Name a folder, or a file that ends in .html."),
     ],
 )

@@ -324,7 +324,7 @@ def test_it_is_said_once_that_all_pictures_are_learnt_ones(capsys, loose, parts,
         (["--per-size", "0"], "--per-size must be from 1 to 10000, got 0."),
         (["--millimetres-per-pixel", "-1"], "--millimetres-per-pixel must be over 0, got -1."),
         (["--out", "-"], "--out must name a file, got -."),
-        (["--out", "page.png"], "--out must name a file to write, got the picture page.png."),
+        (["--out", "page.png"], "--out page.png is named like a picture"),
     ],
 )
 def test_wrong_usage_is_said_in_words_of_the_options(capsys, loose, pictures, options, words):

@@ -148,7 +148,7 @@ def test_no_picture_is_written_over(capsys, added, model, parts):
     for option in ("--json", "--csv"):  # `--json *.png`
         assert complaint(capsys, "predict", model, option, a, b) == (
             2,
-            f"{option} must name a file to write, got the picture {a}. Write {option} FILE.",
+            f"{option} {a} is named like a picture, and one of yours could be lost. Name it otherwise.",
         )
     assert complaint(capsys, "fit", b, "--backbone", added, "-o", a)[0] == 2
     assert complaint(capsys, "predict", model, a, b, "--heatmaps", a.parent) == (

@@ -231,7 +231,11 @@ def test_a_good_picture_that_is_gone_or_another_file_now_is_not_shown_beside(cap
             2,
             "--json and --report must be two files, got {file} for both.",
         ),
-        ("--report x.png", 2, "--report must name a file to write, got the picture x.png. Write --report FILE."),
+        (
+            "--report x.png",
+            2,
+            "--report x.png is named like a picture, and one of yours could be lost. Name it otherwise.",
+        ),
         ("--parts-per-day 5", 2, "--parts-per-day is only for --report, got 5. Write --report FILE.html."),
         ("--report {folder}/r.html --parts-per-day 0", 2, "--parts-per-day must be at least 1, got 0."),
     ],

@@ -134,7 +134,9 @@ def check_target(option: str, target: str | None) -> None:
     if not target:
         raise SettingError(f"{option} must name a file to write, got an empty name.")
     if Path(target).suffix.lower() in PICTURE_SUFFIXES:
-        raise SettingError(f"{option} must name a file to write, got the picture {target}. Write {option} FILE.")
+        raise SettingError(
+            f"{option} {target} is named like a picture, and one of yours could be lost. Name it otherwise."
+        )
     check_writable(target)
 
 
