@@ -54,29 +54,29 @@ def test_places_without_a_vector_are_far_away(precision):
 def test_a_graph_agrees_with_what_it_was_made_of_and_with_nothing_else(precision):
     bank, _ = patch_like(m=700)
     other, _ = patch_like(m=700, seed=1)
-    engine, basis, graph = made(bank, (64,), precision)
-    assert graph.agrees(bank, engine.mean, engine.norms, basis)
+    engine, _, graph = made(bank, (64,), precision)
+    assert graph.agrees(bank, engine.mean, engine.norms)
     stranger = ExactSearch(other, levels=(64,))
-    assert not graph.agrees(other, stranger.mean, stranger.norms, principal_basis(other, 64))
+    assert not graph.agrees(other, stranger.mean, stranger.norms)
 
 
 @pytest.mark.parametrize("error", [0.01, -0.05, np.nan])
 def test_a_graph_that_rounds_too_much_is_found_out(precision, error, monkeypatch):
     bank, _ = patch_like(m=700)
-    engine, basis, graph = made(bank, (64,), precision)
+    engine, _, graph = made(bank, (64,), precision)
     numbers = graph.numbers
     monkeypatch.setattr(graph, "numbers", lambda stored: numbers(stored) + np.float32(error * engine.longest**2))
-    assert not graph.agrees(bank, engine.mean, engine.norms, basis)
+    assert not graph.agrees(bank, engine.mean, engine.norms)
 
 
 def test_a_graph_that_cuts_digits_off_instead_of_rounding_is_found_out(monkeypatch):
     bank, _ = patch_like(m=700)
-    engine, basis, graph = made(bank, (64,), "bf16")
-    assert graph.agrees(bank, engine.mean, engine.norms, basis)
+    engine, _, graph = made(bank, (64,), "bf16")
+    assert graph.agrees(bank, engine.mean, engine.norms)
     numbers = graph.numbers
     # the product of a query cut to 8 digits is short by up to 1 in 128 of its size
     monkeypatch.setattr(graph, "numbers", lambda stored: numbers(stored) + np.abs(numbers(stored)) / 128)
-    assert not graph.agrees(bank, engine.mean, engine.norms, basis)
+    assert not graph.agrees(bank, engine.mean, engine.norms)
 
 
 def test_rounding_is_to_nearest_ties_to_even():

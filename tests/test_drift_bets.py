@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from totalrecall.drift import bets as module
 from totalrecall.drift.bets import GOOD_SHARE, SHIFTS, STAKES, Bets, Ranks, majority_chance, rank_bets, share_bets
 
 NONE = (0,) * len(SHIFTS)  # of the last numbers have moved
@@ -135,3 +136,12 @@ def test_so_many_numbers_are_kept_and_those_are_drawn_from_all():
     assert len(ranks.values) == 4000
     assert ranks.values == sorted(ranks.values)
     assert 4000 < np.mean(ranks.values) < 5000  # of 0 to 8999, old and new alike: 4500, give or take 41 a sigma
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("shifted", module._SHIFTED)
+def test_a_rank_is_carried_as_numpy_interpolates(share, shifted):
+    table = (1 - share) * np.array(module._UNMOVED) + share * np.array(shifted)
+    ranks = np.concatenate([[0.0, 1.0, 1e-12, 1 - 1e-12], table, np.random.default_rng(0).random(300)])
+    expected = np.interp(ranks, table, shifted)
+    assert [module._carried(rank, share, shifted) for rank in ranks.tolist()] == expected.tolist()

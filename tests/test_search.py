@@ -14,7 +14,7 @@ from totalrecall.pictures.loading import LearntPicture
 from totalrecall.search import exact as search
 from totalrecall.search.exact import ExactSearch, SearchSizes
 from totalrecall.search.levels import principal_basis
-from totalrecall.system.threads import workers
+from totalrecall.system.threads import cores, on_one_core, workers
 
 GRAPH, PRODUCTS = SearchSizes(worth_a_graph=0), SearchSizes(worth_a_graph=1 << 62)
 
@@ -77,7 +77,7 @@ def test_every_plan_gives_the_same_answer(way, levels, k):
     bank, queries = patch_like(m=900)
     engine = ExactSearch(bank, levels=levels, sizes=way)
     distances, indices = engine.nearest(queries, k)
-    assert (engine._graph is None) == (way is PRODUCTS)
+    assert (engine._graphs.get(False) is None) == (way is PRODUCTS)
     expected, order = brute_force(queries, bank, k)
     assert np.array_equal(indices, order)
     assert np.allclose(distances, expected, rtol=1e-6)
@@ -167,24 +167,42 @@ def test_a_graph_is_made_once_enough_was_asked_for():
     engine = ExactSearch(bank, sizes=SearchSizes(worth_a_graph=3 * len(queries) * bank.size))
     for there in (False, False, True):
         _, indices = engine.nearest(queries)
-        assert (engine._graph is not None) == there
+        assert (engine._graphs.get(False) is not None) == there
         assert np.array_equal(indices, brute_force(queries, bank, 1)[1])
+
+
+def test_who_leaves_the_other_cores_alone_gets_a_graph_for_one_core_and_the_same_numbers():
+    bank, queries = patch_like()
+    engine = ExactSearch(bank, sizes=GRAPH)
+    alone = engine.nearest(queries, 3)
+    assert list(engine._graphs) == [False]
+    with on_one_core():
+        beside = engine.nearest(queries, 3)
+    assert list(engine._graphs) == [False, True]
+    streams = [int(graph._model.get_property("NUM_STREAMS")) for graph in engine._graphs.values()]
+    assert streams == [1, cores()]
+    assert np.array_equal(beside[0], alone[0])
+    assert np.array_equal(beside[1], alone[1])
+    fresh = ExactSearch(bank, sizes=GRAPH)
+    with on_one_core():
+        assert np.array_equal(fresh.nearest(queries, 3)[0], alone[0])
+    assert list(fresh._graphs) == [True]
 
 
 @pytest.mark.parametrize("fault", ["does not agree", "cannot be made", "is not installed"])
 def test_a_graph_that_is_of_no_use_is_not_used(fault, monkeypatch):
-    def refuse(*_given):
+    def refuse(*_given, **_named):
         raise {"cannot be made": RuntimeError, "is not installed": ImportError}[fault](fault)
 
     if fault == "does not agree":
         monkeypatch.setattr(search.BoundsGraph, "agrees", lambda *_given: False)
     else:
-        monkeypatch.setattr(search.BoundsGraph, "_compiled", refuse)
+        monkeypatch.setattr(search.BoundsGraph, "compile", refuse)
     bank, queries = patch_like()
     engine = ExactSearch(bank, sizes=GRAPH)
     for _ in range(2):
         assert np.array_equal(engine.nearest(queries)[1], brute_force(queries, bank, 1)[1])
-    assert engine._graph is None
+    assert engine._graphs == {False: None}
 
 
 def test_both_ways_give_the_same_to_the_last_digit():

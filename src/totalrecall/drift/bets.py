@@ -40,8 +40,8 @@ def _normal(mean: float) -> np.ndarray:
     return below
 
 
-_UNMOVED = _normal(0)
-_SHIFTED = tuple(_normal(shift) for shift in SHIFTS)
+_UNMOVED = _normal(0).tolist()
+_SHIFTED = tuple(_normal(shift).tolist() for shift in SHIFTS)
 
 
 class Ranks:
@@ -90,10 +90,34 @@ def rank_bets(low: float, high: float, count: int, moved: Sequence[int]) -> list
     factors = []
     for shifted, last in zip(_SHIFTED, moved, strict=True):
         share = min(last / max(count, 1), 0.5)  # of more it would see no difference, and neither win nor lose
-        # subtle: a table, not the formulas: between its points the bet is even, so it stays fair to the last digit
-        top, bottom = np.interp([1 - low, 1 - high], (1 - share) * _UNMOVED + share * shifted, shifted)
-        factors.append(float(top - bottom) / (high - low))
+        factors.append((_carried(1 - low, share, shifted) - _carried(1 - high, share, shifted)) / (high - low))
     return factors
+
+
+def _carried(rank: float, share: float, shifted: Sequence[float]) -> float:
+    """Return the share of moved numbers below the place that a rank has among a mixture of unmoved and moved ones.
+
+    It is `np.interp` from the mixture's table to that of the moved, to the last digit; but that would make a table of
+    which two points are wanted, 42 times a picture. A table, not the formulas: between its points the bet is even, so
+    it stays fair.
+
+    Args:
+        rank: 0 to 1.
+        share: of moved numbers in the mixture.
+        shifted: distribution function of the moved ones on the grid.
+    """
+    others = 1 - share
+    at, end = 0, len(shifted)  # bisection, to the first point of the mixture's table that is over the rank
+    while at < end:
+        middle = (at + end) // 2
+        if rank < others * _UNMOVED[middle] + share * shifted[middle]:
+            end = middle
+        else:
+            at = middle + 1
+    if at == len(shifted):
+        return shifted[-1]
+    low, high = (others * _UNMOVED[place] + share * shifted[place] for place in (at - 1, at))
+    return (shifted[at] - shifted[at - 1]) / (high - low) * (rank - low) + shifted[at - 1]
 
 
 def share_bets(beyond: bool, chance: float) -> list[float]:

@@ -177,7 +177,8 @@ def _focus(grey: np.ndarray, mask: np.ndarray | None) -> float:
         coarse_mask = None
     energies = []
     for picture, where in ((grey, mask), (coarse, coarse_mask)):
-        detail = picture - cv2.GaussianBlur(picture, (3, 3), 0)
+        detail = cv2.GaussianBlur(picture, (3, 3), 0)
+        cv2.subtract(picture, detail, detail)
         energies.append(float(cv2.meanStdDev(detail, mask=where)[1][0, 0]) ** 2 + _FLOOR)
     return float(np.log(energies[0] / energies[1]) / 2)
 

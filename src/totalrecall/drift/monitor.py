@@ -26,6 +26,7 @@ import math
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -111,6 +112,7 @@ class Monitor:
         self.reference = reference
         self.rate = rate
         self.threshold = threshold
+        self._medians = dict(zip(MEASURES, np.median(reference.values, axis=0).tolist(), strict=True))
         self.reset()
 
     def reset(self) -> None:
@@ -190,7 +192,7 @@ class Monitor:
         name, sign = watch
         young = max(self.pictures - self._quiet[watch], FEWEST_PICTURES)
         recent = list(self._recent)[-young:]
-        level = float(np.median([values[_column(name)] for _, values in recent]))
+        level = median(values[_column(name)] for _, values in recent)
         words = change_in_words(name, sign, level - self._usual(name), size)
         rejected = sum(anomalous for anomalous, _ in recent)
         if 2 * rejected > len(recent):
@@ -201,8 +203,10 @@ class Monitor:
 
     def _usual(self, name: str) -> float:
         """Return where a measure was: the median of the calibration pictures, or of those watched first."""
-        values = self._ranks[name].values if name == _SINCE else self.reference.values[:, _column(name)]
-        return float(np.median(values)) if len(values) else math.nan
+        if name != _SINCE:
+            return self._medians[name]
+        values = self._ranks[name].values
+        return median(values) if values else math.nan
 
     def _open(self, name: str) -> Alarm | None:
         return next((alarm for alarm in self.alarms if alarm.measure == name and alarm.ended is None), None)
@@ -211,7 +215,7 @@ class Monitor:
         alarm = self._open(name)
         if alarm is None or self.pictures - alarm.picture < _RECENT:
             return
-        level = float(np.median([values[_column(name)] for _, values in self._recent]))
+        level = median(values[_column(name)] for _, values in self._recent)
         if abs(level - self._usual(name)) < abs(level - alarm.level):
             alarm.ended = self.pictures
             for sign in "+-":

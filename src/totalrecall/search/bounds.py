@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from totalrecall.engines.runtime import capabilities, core, matrix_units, openvino_package
-from totalrecall.system.threads import undivided
+from totalrecall.system.threads import cores, undivided
 from totalrecall.types import Matrix, Patches
 
 __all__ = ["BLOCK", "BoundsGraph", "all_dimensions_pay"]
@@ -62,6 +62,8 @@ class BoundsGraph:
         basis: (d, r) orthonormal; None takes all d dimensions.
         slack: what float32 can do to a product of two unit vectors.
         precision: "bf16" or "f32"; by default bf16 where the processor computes in it natively.
+        one_core: each call computes on one core, for callers that keep the others busy themselves: threads of the graph
+            would wait for a core that is taken, and spin meanwhile. Else a call has all cores.
     """
 
     def __init__(
@@ -73,10 +75,11 @@ class BoundsGraph:
         slack: float,
         *,
         precision: str | None = None,
+        one_core: bool = False,
     ) -> None:
         self.rounded = (precision or ("bf16" if "BF16" in capabilities() else "f32")) == "bf16"
         self._up = _UP if self.rounded else 1.0
-        self._slack = slack
+        self._slack, self._basis = slack, basis
         columns = np.concatenate(
             [self._columns(vectors[at : at + _BATCH], mean, norms[at : at + _BATCH], basis) for at in _starts(vectors)]
         )
@@ -86,7 +89,19 @@ class BoundsGraph:
             padding[:, first] = self._stored(np.full(len(padding), _FAR, np.float32))
             columns = np.concatenate([columns, padding])
         self._columns_kept = columns  # subtle: the graph reads them where they are, some of it at its first run
-        self._model = self._compiled(columns, mean, basis)
+        self._graph = self._made(columns, mean, basis)
+        self.compile(one_core=one_core)
+
+    def compile(self, *, one_core: bool) -> None:
+        """Compile the graph for one kind of caller, see `one_core` above; a copy may so be for the other kind."""
+        # f32 leaves the precisions as they are written here
+        settings: dict[str, str | int] = {"INFERENCE_PRECISION_HINT": "f32"}
+        if one_core:
+            settings |= {"NUM_STREAMS": cores(), "INFERENCE_NUM_THREADS": cores()}
+        else:
+            settings["PERFORMANCE_HINT"] = "LATENCY"
+        with undivided():
+            self._model = core().compile_model(self._graph, "CPU", settings)
         self._own = threading.local()
 
     def of(self, queries: Patches) -> tuple[Bounds, Bounds, npt.NDArray[Any]]:
@@ -122,7 +137,7 @@ class BoundsGraph:
         """Return what a bound is no higher than if before the last rounding it was no higher than the limit."""
         return limit + np.float32(1.01 * _ROUNDING) * np.abs(limit) if self.rounded else limit
 
-    def agrees(self, vectors: Patches, mean: npt.NDArray[Any], norms: npt.NDArray[Any], basis: Matrix | None) -> bool:
+    def agrees(self, vectors: Patches, mean: npt.NDArray[Any], norms: npt.NDArray[Any]) -> bool:
         """Tell whether the graph computes what it should, on a few queries and some of the vectors that it was made of.
 
         Another version or processor may round elsewhere; a graph that errs by more than was allowed for is of no use.
@@ -133,8 +148,8 @@ class BoundsGraph:
         stored, lowest, lengths = self.of(np.ascontiguousarray(queries))
         bounds = self.numbers(stored)
         blocks = bounds.reshape(len(bounds), -1, BLOCK).min(axis=2)
-        left = self._reduced(queries.astype(np.float64) - mean, basis)
-        right = self._reduced(vectors[rows].astype(np.float64) - mean, basis)
+        left = self._reduced(queries.astype(np.float64) - mean, self._basis)
+        right = self._reduced(vectors[rows].astype(np.float64) - mean, self._basis)
         expected = norms[rows] - 2 * left @ right.T
         sizes = np.sqrt((left**2).sum(axis=1))[:, None] + np.sqrt(norms.max())
         margin = 2 * self._slack * sizes**2
@@ -193,7 +208,7 @@ class BoundsGraph:
     def _numbers_near(self, numbers: npt.NDArray[Any]) -> npt.NDArray[Any]:
         return self.numbers(self._stored(numbers))
 
-    def _compiled(self, columns: Bounds, mean: npt.NDArray[Any], basis: Matrix | None) -> Any:
+    def _made(self, columns: Bounds, mean: npt.NDArray[Any], basis: Matrix | None) -> Any:
         openvino = openvino_package()
         import openvino.opset13 as op
 
@@ -227,11 +242,7 @@ class BoundsGraph:
         bounds = op.matmul(product, right, False, True)  # (q, K) @ (K, m') -> (q, m')
         blocks = op.reshape(bounds, op.constant(np.array([-1, len(columns) // BLOCK, BLOCK])), False)
         lowest = op.reduce_min(blocks, op.constant(np.array([2])), False)
-        model = openvino.Model([column.output(0) for column in (bounds, lowest, norms)], [queries], "bounds")
-        # f32 leaves the precisions as they are written here
-        settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
-        with undivided():
-            return core().compile_model(model, "CPU", settings)
+        return openvino.Model([column.output(0) for column in (bounds, lowest, norms)], [queries], "bounds")
 
 
 def _starts(vectors: Patches) -> range:

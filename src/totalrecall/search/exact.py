@@ -17,6 +17,7 @@ index.
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,7 @@ import numpy as np
 from totalrecall.errors import SettingError
 from totalrecall.search.bounds import BLOCK, BoundsGraph, all_dimensions_pay
 from totalrecall.search.levels import default_levels, principal_basis
-from totalrecall.system.threads import abandon, cores, one_blas_thread, renew_in_child, side_by_side
+from totalrecall.system.threads import abandon, cores, in_worker, one_blas_thread, renew_in_child, side_by_side
 from totalrecall.types import Distances, Indices, Matrix, Patches
 
 __all__ = ["ExactSearch", "SearchSizes"]
@@ -111,24 +112,23 @@ class ExactSearch:
         for at, centred in self._centred_blocks():
             np.einsum("md,md->m", centred, centred, out=self.norms[at : at + len(centred)])
         self.longest = float(np.sqrt(self.norms.max()))
-        self._graph: BoundsGraph | None = None
-        self._work = 0.0  # multiplications done without a graph; infinite once it is known to be of no use
+        self._graphs: dict[bool, BoundsGraph | None] = {}  # by whether each call has one core; None: of no use
+        self._work = 0.0  # multiplications done without a graph
         self._lock = threading.Lock()
         renew_in_child(self)
 
     def renew(self) -> None:
         """Forget the graph, in a forked child: the threads that run it are gone. The next search makes it again."""
-        if self._graph is not None:
-            abandon(self._graph)
-            self._graph, self._work = None, float(self.sizes.worth_a_graph)
+        abandon(self._graphs)
+        self._graphs = {}
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
         """Return all but the graph and the lock: whoever gets the copy makes a graph when it pays there."""
-        return {name: value for name, value in vars(self).items() if name not in ("_graph", "_work", "_lock")}
+        return {name: value for name, value in vars(self).items() if name not in ("_graphs", "_work", "_lock")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _graph=None, _work=0.0, _lock=threading.Lock())
+        vars(self).update(state, _graphs={}, _work=0.0, _lock=threading.Lock())
         renew_in_child(self)
 
     def nearest(self, queries: Patches, k: int = 1) -> tuple[Distances, Indices]:
@@ -160,27 +160,37 @@ class ExactSearch:
         return np.concatenate([answer[0] for answer in answers]), np.concatenate([answer[1] for answer in answers])
 
     def _graph_if_it_pays(self, queries: int) -> BoundsGraph | None:
-        """Return the graph, made now if all that was asked for so far would have paid for it."""
-        if self._graph is None and self._work < np.inf:
+        """Return the graph for this caller, made now if all that was asked for so far would have paid for it."""
+        one_core = in_worker()
+        if one_core not in self._graphs:
             with self._lock:
                 self._work += queries * self.vectors.size
-                if self._graph is None and self.sizes.worth_a_graph <= self._work < np.inf:
-                    self._graph = self._make_graph()
-                    self._work = np.inf
-        return self._graph
+                if one_core not in self._graphs and self._work >= self.sizes.worth_a_graph:
+                    self._graphs[one_core] = self._make_graph(one_core)
+        return self._graphs.get(one_core)
 
-    def _make_graph(self) -> BoundsGraph | None:
+    def _make_graph(self, one_core: bool) -> BoundsGraph | None:
         """Return a graph that computes what it should, or None."""
-        basis = self.basis
-        if self.levels and all_dimensions_pay(self.vectors.shape, self.levels[-1]):
-            basis = None
-        elif basis is None and self.levels:
-            basis = self.basis = principal_basis(self.vectors, self.levels[-1])
         try:
-            graph = BoundsGraph(self.vectors, self.mean, self.norms, basis, self.slack)
-            return graph if graph.agrees(self.vectors, self.mean, self.norms, basis) else None
+            if not self._graphs:
+                basis = self._basis_that_pays()
+                graph = BoundsGraph(self.vectors, self.mean, self.norms, basis, self.slack, one_core=one_core)
+            elif (other := self._graphs[not one_core]) is not None:
+                graph = copy(other)
+                graph.compile(one_core=one_core)
+            else:
+                return None
+            return graph if graph.agrees(self.vectors, self.mean, self.norms) else None
         except (ImportError, RuntimeError):  # no OpenVINO here, or one that knows less
             return None
+
+    def _basis_that_pays(self) -> Matrix | None:
+        """Return the basis of the bounds, made now; None where all dimensions are sooner done."""
+        if not self.levels or all_dimensions_pay(self.vectors.shape, self.levels[-1]):
+            return None
+        if self.basis is None:
+            self.basis = principal_basis(self.vectors, self.levels[-1])
+        return self.basis
 
     def _by_graph(self, graph: BoundsGraph, queries: Patches) -> _Bounds:
         stored, lowest, norms = graph.of(queries)

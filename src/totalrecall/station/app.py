@@ -60,11 +60,15 @@ def build_app(station: "Station") -> FastAPI:
     async def metrics() -> Response:
         return Response(station.metrics.text(), media_type=CONTENT_TYPE)
 
-    app.include_router(api_v1.router(station))
-    app.include_router(api_v2.router(station))
-    app.include_router(quality_routes(station))
     logins = Logins(station.users)
-    app.include_router(user_routes(station.users, logins))
+    for routes in (
+        api_v1.router(station),
+        api_v2.router(station),
+        quality_routes(station),
+        user_routes(station.users, logins),
+    ):
+        # not include_router: a router that is included is asked at each request whether its routes are still the same
+        app.router.routes.extend(routes.routes)
     add_pages(app, station, logins)
     return app
 
