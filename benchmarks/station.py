@@ -2,11 +2,11 @@
 
     python -m benchmarks.station MODEL PICTURES [--seconds 60] [--clients 8 64] [--queue 64] [--size 256]
 
-The pictures are saved as JPEGs of 256 pixels. In one run, on the same machine: `predict` judges them as a folder, over
-and over; then a station is started, and so many clients, each on a connection of its own, send one picture after the
-other. Asserted: every answer is 200 or 503, the score of each picture is that of `predict`, and every answer that was
-given is in the history. The clients are one process of their own, which shares the cores with the station: what they
-take is in the ratio.
+The pictures are saved as JPEGs of 256 pixels. A station is started, and so many clients, each on a connection of its
+own, send one picture after the other; after every ten seconds of that they rest, and `predict` judges a folder of the
+same pictures for five, so that both meet the machine as it is at the time. Asserted: every answer is 200 or 503, the
+score of each picture is that of `predict`, and every answer that was given is in the history. The clients are one
+process of their own, which shares the cores with the station: what they take is in the ratio.
 """
 
 import argparse
@@ -30,6 +30,9 @@ import psutil
 from benchmarks.common import record
 
 _BOUNDARY = "station-benchmark"
+_ROUND = 10.0  # seconds of load, before the folder has its turn
+
+Answer = tuple[int, float, dict[str, Any]]  # status, seconds, body
 
 
 def main() -> None:
@@ -46,20 +49,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="totalrecall-bench-") as temporary:
         folder = Path(temporary)
         pictures = small(args.pictures, folder / "pictures", args.size)
-        rate, cpu, scores = _folder(args.model, pictures, min(args.seconds, 20))
+        folder_of_pictures = Folder(args.model, pictures)
         rows = []
         for clients in args.clients:
-            facts = _station(args, folder / f"station-{clients}", pictures, scores, clients)
-            rows.append(
-                {
-                    "clients": clients,
-                    "queue": args.queue,
-                    "folder_per_s": round(rate, 1),
-                    "folder_cpu_ms": round(cpu, 1),
-                    **facts,
-                }
-            )
-            rows[-1]["of_folder"] = round(facts["per_s"] / rate, 3)
+            facts = _station(args, folder / f"station-{clients}", pictures, folder_of_pictures, clients)
+            rows.append({"clients": clients, "queue": args.queue, **facts})
             print(rows[-1], flush=True)
         record("station", rows)
 
@@ -74,20 +68,27 @@ def small(pictures: Path, folder: Path, size: int) -> list[Path]:
     return small
 
 
-def _folder(model: Path, pictures: list[Path], seconds: float) -> tuple[float, float, dict[str, float]]:
-    """Return pictures per second of a folder, processor time of a picture in milliseconds, and each picture's score."""
-    from totalrecall import load_detector
+class Folder:
+    """`predict` of the same pictures as a folder."""
 
-    detector = load_detector(model)
-    scores = {Path(result.path).name: result.score for result in detector.predict_stream(pictures)}
-    began, cpu, count = time.perf_counter(), time.process_time(), 0
-    while time.perf_counter() - began < seconds:
-        count += sum(1 for _ in detector.predict_stream(pictures))
-    return count / (time.perf_counter() - began), 1000 * (time.process_time() - cpu) / count, scores
+    def __init__(self, model: Path, pictures: list[Path]) -> None:
+        from totalrecall import load_detector
+
+        self._detector, self._pictures = load_detector(model), pictures
+        self.scores = {Path(result.path).name: result.score for result in self._detector.predict_stream(pictures)}
+        self.count, self.seconds, self.cpu = 0, 0.0, 0.0
+
+    def judge(self, seconds: float) -> None:
+        """Judge them over and over for so long, and count."""
+        began, cpu = time.perf_counter(), time.process_time()
+        while time.perf_counter() - began < seconds:
+            self.count += sum(1 for _ in self._detector.predict_stream(self._pictures))
+        self.seconds += time.perf_counter() - began
+        self.cpu += time.process_time() - cpu
 
 
 def _station(
-    args: argparse.Namespace, folder: Path, pictures: list[Path], scores: dict[str, float], clients: int
+    args: argparse.Namespace, folder: Path, pictures: list[Path], beside: Folder, clients: int
 ) -> dict[str, Any]:
     command = [sys.executable, "-m", "totalrecall", "serve", str(args.model), "--port", "0", "--folder", str(folder)]
     command += ["--queue", str(args.queue)]
@@ -101,9 +102,19 @@ def _station(
         process = psutil.Process(server.pid)
         requests = [request(args.model.stem, path) for path in pictures]
         asyncio.run(_load(port, requests, clients, min(args.seconds, 3), None))  # the first pictures of a size
-        cpu = sum(process.cpu_times()[:2])
-        answers, memory = asyncio.run(_watched(process, port, requests, clients, args.seconds, args.rate))
-        cpu = sum(process.cpu_times()[:2]) - cpu
+        answers: list[Answer] = []
+        memory: list[float] = []
+        cpu = 0.0
+        beside.count, beside.seconds, beside.cpu = 0, 0.0, 0.0
+        rounds = 1 if args.rate else max(round(args.seconds / _ROUND), 1)
+        for _ in range(rounds):
+            before = sum(process.cpu_times()[:2])
+            seconds = args.seconds / rounds
+            came, seen = asyncio.run(_watched(process, port, requests, clients, seconds, args.rate))
+            answers += came
+            memory += seen
+            cpu += sum(process.cpu_times()[:2]) - before
+            beside.judge(seconds / 2 if not args.rate else 0)
     finally:
         server.send_signal(signal.SIGTERM)
         code = server.wait(60)
@@ -112,13 +123,16 @@ def _station(
     assert set(statuses) <= {200, 503}, statuses
     accepted = [(seconds, body) for status, seconds, body in answers if status == 200]
     for _, body in accepted:
-        assert abs(body["score"] - scores[body["path"]]) <= 1e-6 * scores[body["path"]], body
+        assert abs(body["score"] - beside.scores[body["path"]]) <= 1e-6 * beside.scores[body["path"]], body
     kept = {key for (key,) in sqlite3.connect(folder / "history.db").execute("select key from inspections")}
     assert {body["id"] for _, body in accepted} <= kept
     quarter = len(memory) // 4
     delays = 1000 * np.array([seconds for seconds, _ in accepted])
+    rate, folder_rate = len(accepted) / args.seconds, beside.count / max(beside.seconds, 1e-9)
     return {
-        "per_s": round(len(accepted) / args.seconds, 1),
+        "folder_per_s": round(folder_rate, 1),
+        "folder_cpu_ms": round(1000 * beside.cpu / max(beside.count, 1), 1),
+        "per_s": round(rate, 1),
         "p50_ms": round(float(np.percentile(delays, 50)), 1),
         "p99_ms": round(float(np.percentile(delays, 99)), 1),
         "worst_ms": round(float(delays.max()), 1),
@@ -129,6 +143,7 @@ def _station(
         "memory_last_quarter_mb": round(float(np.median(memory[-quarter - 1 :]))),
         "memory_most_mb": round(max(memory)),
         "start_s": round(start, 2),
+        "of_folder": round(rate / folder_rate, 3) if beside.count else None,
     }
 
 
@@ -147,8 +162,8 @@ def request(model: str, path: Path) -> bytes:
 
 async def _watched(
     process: psutil.Process, port: int, requests: list[bytes], clients: int, seconds: float, rate: float | None
-) -> tuple[list[tuple[int, float, dict[str, Any]]], list[float]]:
-    """Return the answers, and the process's memory in MB at sixty moments."""
+) -> tuple[list[Answer], list[float]]:
+    """Return the answers, and the process's memory in MB at sixty moments of the time."""
     memory: list[float] = []
 
     async def watch() -> None:
@@ -162,11 +177,9 @@ async def _watched(
     return answers, memory
 
 
-async def _load(
-    port: int, requests: list[bytes], clients: int, seconds: float, rate: float | None
-) -> list[tuple[int, float, dict[str, Any]]]:
+async def _load(port: int, requests: list[bytes], clients: int, seconds: float, rate: float | None) -> list[Answer]:
     """Return the status, the seconds and the body of each answer that came before the time was over."""
-    answers: list[tuple[int, float, dict[str, Any]]] = []
+    answers: list[Answer] = []
     end = time.perf_counter() + seconds
 
     async def client(number: int) -> None:
