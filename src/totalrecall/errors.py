@@ -7,6 +7,7 @@
     ├── DataError               exit 1   HTTP 422   a folder, mask or data set is not as described
     │   └── HistoryError        exit 1   HTTP 503   the station's database or files cannot be used
     ├── NotFittedError          exit 2   HTTP 409   predict before fit
+    ├── ClusterError            exit 1   HTTP 503   a Ray cluster cannot be reached, or does not fit to this machine
     ├── StationError            exit 1   HTTP 500   what only the inspection station says
     │   ├── LoginError          exit 1   HTTP 401   nobody is logged in, or the password or token is wrong
     │   ├── ForbiddenError      exit 1   HTTP 403   this person or machine may not do that
@@ -52,6 +53,7 @@ __all__ = [
     "BackboneError",
     "BusyError",
     "ChunkedFitWarning",
+    "ClusterError",
     "ConflictError",
     "DataError",
     "ForbiddenError",
@@ -136,6 +138,13 @@ class NotFittedError(TotalRecallError):
 
     exit_code = 2
     http_status = 409
+
+
+class ClusterError(TotalRecallError):
+    """A Ray cluster cannot be started or reached, has other versions than this machine, or lost its workers."""
+
+    exit_code = 1
+    http_status = 503
 
 
 class StationError(TotalRecallError):

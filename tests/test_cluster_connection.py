@@ -1,0 +1,68 @@
+"""connection: what is wrong with a cluster is said in one line, before Ray is asked and after."""
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+
+from totalrecall.cluster.connection import connected, need_ray
+from totalrecall.errors import ClusterError, MissingExtraError, SettingError
+
+needs_ray = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="needs ray (pip install 'totalrecall[cluster]')"
+)
+
+
+@pytest.mark.parametrize("address", ["somewhere", "ray://host:10001", ":6379", "host:port", "host:0", "host:70000", ""])
+def test_what_is_no_address_is_refused_before_anything_starts(address):
+    with (
+        pytest.raises(SettingError, match=r"ray must be HOST:PORT of a cluster, auto for .*, or local, got"),
+        connected(address),
+    ):
+        raise AssertionError("it was let in")
+
+
+@pytest.mark.parametrize(("address", "cores"), [("local", 0), ("127.0.0.1:6379", 2)])
+def test_cores_are_a_local_clusters_and_at_least_one(address, cores):
+    with (
+        pytest.raises(SettingError, match=f"cores must be at least 1.*got {cores} for {address}"),
+        connected(address, cores=cores),
+    ):
+        raise AssertionError("it was let in")
+
+
+def test_without_ray_the_message_holds_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtraError, match=r'pip install "totalrecall\[cluster\]"'):
+        need_ray()
+
+
+@needs_ray
+def test_an_address_where_nothing_listens_is_named_with_the_reason():
+    with (
+        pytest.raises(ClusterError, match=r"No Ray cluster answers at 127\.0\.0\.1:1 \(Connection refused\)"),
+        connected("127.0.0.1:1"),
+    ):
+        raise AssertionError("it was let in")
+
+
+SCRIPT = """
+import signal
+from totalrecall.cluster.connection import connected
+signal.signal(signal.SIGTERM, print)
+handler = signal.getsignal(signal.SIGTERM)
+with connected("local", cores=1) as cluster:
+    import ray
+    assert signal.getsignal(signal.SIGTERM) is handler
+    print(cluster.nodes, cluster.cores, ray.get(ray.remote(lambda: 7).remote()))
+assert not ray.is_initialized()
+assert signal.getsignal(signal.SIGTERM) is handler
+"""
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_local_cluster_computes_is_quiet_and_leaves_signals_alone():
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1 1 7\n", "")
