@@ -125,6 +125,30 @@ def test_a_camera_that_is_lost_is_opened_again(place, tmp_path, monkeypatch, cap
     assert "private" not in caplog.text
 
 
+@pytest.mark.parametrize("fault", ["the driver", "opening"])
+def test_a_camera_whose_driver_fails_in_any_way_is_opened_again(place, tmp_path, monkeypatch, caplog, fault):
+    caplog.set_level(logging.WARNING)
+    opened = []
+
+    class Odd(Fake):
+        def read(self):
+            if self.left == 1:
+                raise ValueError("an odd driver")
+            return super().read()
+
+    def opener(_):
+        opened.append(Odd(frames=4))
+        if fault == "opening" and len(opened) % 2:
+            raise MemoryError
+        return opened[-1]
+
+    monkeypatch.setattr(cameras, "_opened", opener)
+    link = Camera(camera_source("0"), interval=0, first_pause=0.01)
+    with started(tmp_path, place, links=[link]) as (station, _):
+        wait_until(lambda: len(opened) >= 4 and station.history.count(Filter()) >= 2)
+    assert "Reading camera 0 failed" in caplog.text
+
+
 def test_a_held_station_lets_the_camera_wait(place, video, tmp_path, caplog):
     link = Camera(camera_source(str(video[0])), interval=0)
     with started(tmp_path, place, links=[]) as (station, _):

@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 
-from tests.line_ready import free_port, make_certificate
+from tests.line_ready import free_port, make_certificate, wait_until
 from tests.stations import judging_held, started
 from totalrecall import load_detector
 from totalrecall.errors import SettingError
@@ -218,6 +218,30 @@ def test_after_an_error_that_nobody_foresaw_the_state_is_ready_again(running, pi
 
 def failing(*_):
     raise AssertionError("a wire is loose")
+
+
+def test_an_inspection_that_cannot_be_shown_is_told_and_the_next_one_is_shown(running, pictures, monkeypatch, caplog):
+    _, http, link = running
+
+    def send():
+        return http.post(
+            "/v1/models/part/predict", content=pictures[0].read_bytes(), headers={"Content-Type": "image/png"}
+        ).json()["id"]
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Nodes, "show", failing)
+        first = send()
+        wait_until(lambda: f"Inspection {first} cannot be shown by OPC UA" in caplog.text)
+    second = send()
+
+    async def scenario():
+        async with machine_at(link) as machine:
+            await until(lambda: shows(machine))
+
+    async def shows(machine):
+        return await machine.result("ResultId") == second
+
+    asyncio.run(scenario())
 
 
 def test_of_several_recipes_one_is_chosen(place, pictures, tmp_path):

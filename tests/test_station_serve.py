@@ -147,6 +147,7 @@ def test_a_model_that_is_missing_is_told_as_by_every_command(tmp_path, capsys):
     assert "does not exist. Make a model with: totalrecall fit" in said
     assert main(["serve", missing, "--port", "0", "--folder", str(tmp_path / "station")]) == 3
     assert capsys.readouterr().err == said
+    assert not (tmp_path / "station").exists()
 
 
 def test_a_model_that_is_none_is_exit_code_3(tmp_path, capsys):

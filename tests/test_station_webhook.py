@@ -277,6 +277,21 @@ def test_what_was_delivered_long_ago_is_swept_out(tmp_path):
             wait_until(lambda: rows(database)[0].delivered_at)
 
 
+def test_what_was_given_up_stays_for_a_month(tmp_path):
+    with contextlib.closing(Database(f"sqlite:///{tmp_path / 'history.db'}")) as database:
+        now = datetime.now(timezone.utc)
+        for key, days in (("1" * 32, 31), ("2" * 32, 29), ("3" * 32, 31)):
+            History(database).add(inspection(key, now - timedelta(days=days)), [("t", {})]).result()
+        given_up = outbox.update().where(outbox.c.inspection != "3" * 32)
+        given_up = given_up.values(next_at=datetime(9999, 1, 1, tzinfo=timezone.utc), error="given up: it answered 500")
+        database.write(lambda connection: connection.execute(given_up).rowcount).result()
+        took = []
+        with contextlib.closing(Deliverer(database, "t", lambda _, key: took.append(key), SOON)):
+            wait_until(lambda: [row.inspection for row in rows(database)] == ["2" * 32, "3" * 32])
+            wait_until(lambda: rows(database)[1].delivered_at)  # old as well, but it was never given up
+    assert took == ["3" * 32]
+
+
 def test_the_signature_is_hmac_sha256_of_time_full_stop_and_body():
     # by the command of the docs: printf '1700000000.{}' | openssl dgst -sha256 -hmac 'a secret that both sides know'
     assert signature(SECRET, 1700000000, b"{}") == hmac.new(SECRET, b"1700000000.{}", hashlib.sha256).hexdigest()

@@ -114,7 +114,7 @@ class Station:
         self.holds: dict[str, str] = {}  # why a model judges nothing at the moment, by its name
         self._closing = contextlib.ExitStack()
         with contextlib.ExitStack() as opened:
-            opened.enter_context(claim_folder(settings.folder))
+            # before the folder is made: of a model that is not there nothing shall remain
             self.shelf = Shelf(
                 settings.models,
                 settings.running,
@@ -122,6 +122,7 @@ class Station:
                 on_change=lambda loaded: self.golden.check_soon(loaded.name),
             )
             opened.callback(self.shelf.close)
+            opened.enter_context(claim_folder(settings.folder))
             self._add_fitted()
             self.database = Database(settings.database_address, alone=True)
             opened.callback(self.database.close)

@@ -70,6 +70,7 @@ class Camera(Link):
         self._capture: Any = None  # opened before the start
         self._frame: tuple[_Frame, float] | None = None
         self._no_more = False
+        self._came = False  # a frame, since the source was opened
         self._threads: list[threading.Thread] = []
 
     @property
@@ -134,13 +135,7 @@ class Camera(Link):
     def _read(self) -> None:
         attempt = 0
         while not self._closing.is_set():
-            capture, self._capture = self._capture or _opened(self.source), None
-            came = False
-            try:
-                with contextlib.suppress(cv2.error):  # that is a camera that gives no frame
-                    came = capture.isOpened() and self._read_frames(capture)
-            finally:
-                capture.release()
+            came = self._read_once()
             if self.source.is_file:
                 if not came and not self._closing.is_set():
                     self._changes.say("lost", f"{self.name} holds no picture that can be read.")
@@ -153,9 +148,25 @@ class Camera(Link):
             self._no_more = True
             self._changed.notify_all()
 
-    def _read_frames(self, capture: Any) -> bool:
-        """Hold the newest frame until no more come; returns whether any came."""
-        came = False
+    def _read_once(self) -> bool:
+        """Open the source and read it until it ends, whatever ends it; returns whether any frame came."""
+        self._came = False
+        capture = None
+        try:
+            capture, self._capture = self._capture or _opened(self.source), None
+            if capture.isOpened():
+                self._read_frames(capture)
+        except cv2.error:  # that is a camera that gives no frame
+            return self._came
+        except Exception as error:  # the source is opened again, as after any fault
+            self._changes.say("fault", f"Reading {self.name} failed: {reason_of(error)}")
+        finally:
+            if capture is not None:
+                capture.release()
+        return self._came
+
+    def _read_frames(self, capture: Any) -> None:
+        """Hold the newest frame until no more come."""
         rate = capture.get(cv2.CAP_PROP_FPS)
         pause = 1 / (rate if 0 < rate <= 1000 else _USUAL_RATE) if self.source.is_file else 0.0
         next_at = time.monotonic()
@@ -163,7 +174,7 @@ class Camera(Link):
             good, frame = capture.read()
             if not good:
                 break
-            came = True
+            self._came = True
             self._changes.settled("lost", f"{self.name} gives pictures again.")
             with self._changed:
                 if self.source.is_file and self._interval == 0:  # every frame: the one before must be taken
@@ -173,7 +184,6 @@ class Camera(Link):
             next_at += pause
             if pause and self._interval:
                 self._closing.wait(max(next_at - time.monotonic(), 0))
-        return came
 
     # ------------------------------------------------------------------ inspecting
 

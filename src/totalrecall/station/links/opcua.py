@@ -384,8 +384,12 @@ class OpcUa(Link):
     async def _show_latest(self) -> None:
         with self._lock:
             inspection, self._latest = self._latest, None
-        if inspection is not None and inspection.source != "opcua":  # those are shown with their job
+        if inspection is None or inspection.source == "opcua":  # those are shown with their job
+            return
+        try:
             await self._nodes.show(inspection, "")
+        except Exception as error:  # nobody waits for this, and the next inspection is shown by the same way
+            LOG.warning("Inspection %s cannot be shown by OPC UA: %s", inspection.key, reason_of(error))
 
     async def _show_state(self) -> None:
         automatic = "SingleExecution" if self._running else "Ready" if self._recipe else "Initialized"

@@ -2,9 +2,9 @@
 
 A row comes into the outbox within the transaction that holds the inspection. One thread for each target takes what is
 due and delivers it. What the target does not take is tried again: after 1 s, then after twice as long each time, up to
-10 minutes; after 48 hours of tries it is given up, and the row says so. They are counted by tries and not by the clock,
-which may jump, and a station that is switched off tries nothing. A target that is dead delays no other. When the
-process is killed between a delivery and its mark, the target gets it twice, with the same id.
+10 minutes; after 48 hours of tries it is given up, and the row says so for a month. They are counted by tries, not by
+the clock, which may jump, and a station that is switched off tries nothing. A target that is dead delays no other. When
+the process is killed between a delivery and its mark, the target gets it twice, with the same id.
 """
 
 import math
@@ -22,7 +22,7 @@ from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or
 from totalrecall.station.links.base import Changes, pause_before, reason_of
 from totalrecall.station.store.database import Database
 from totalrecall.station.store.records import Inspection, finite
-from totalrecall.station.store.tables import outbox
+from totalrecall.station.store.tables import inspections, outbox
 
 __all__ = ["Deliverer", "Patience", "put"]
 
@@ -31,7 +31,8 @@ _LOOK = 60.0  # seconds at most between two looks
 _LONGEST_ERROR = 500  # characters
 _NEVER = datetime(9999, 1, 1, tzinfo=timezone.utc)  # when a row that was given up is due
 _KEPT = timedelta(days=7)  # that delivered rows stay, for people who ask what went out
-_SWEEP = 3600.0  # seconds between two looks for them
+_GIVEN_UP_KEPT = timedelta(days=30)  # that rows which were given up stay, counted from their inspections
+_SWEEP = 3600.0  # seconds between two looks for both
 
 
 @dataclass(frozen=True)
@@ -202,12 +203,15 @@ class Deliverer:
             self._changes.settled("marks")
 
     def _sweep(self) -> None:
-        """Remove, once an hour, what was delivered long ago."""
+        """Remove, once an hour, what was delivered or given up long ago."""
         if time.monotonic() - self._swept < _SWEEP:
             return
         self._swept = time.monotonic()
-        long_ago = datetime.now(timezone.utc) - _KEPT
-        query = delete(outbox).where(outbox.c.target == self._target, outbox.c.delivered_at < long_ago)
+        now = datetime.now(timezone.utc)
+        old = select(inspections.c.key).where(inspections.c.at < now - _GIVEN_UP_KEPT)
+        given_up = and_(outbox.c.next_at >= _NEVER, outbox.c.inspection.in_(old))
+        delivered = outbox.c.delivered_at < now - _KEPT
+        query = delete(outbox).where(outbox.c.target == self._target, or_(delivered, given_up))
 
         def write(connection: Connection) -> None:
             connection.execute(query)
