@@ -33,6 +33,8 @@ class FitReport:
         peak_memory: bytes resident at most, by the operating system's count.
         scratch: bytes of scratch file.
         plan: what was expected, as JSON types.
+        processes: of a fit on a cluster, each with its `role`, `node`, `pid` and `peak_memory` in bytes, which counts
+            what it shares with others on its machine; none elsewhere.
     """
 
     pictures: int = 0
@@ -47,6 +49,7 @@ class FitReport:
     peak_memory: int = 0
     scratch: int = 0
     plan: dict[str, Any] = field(default_factory=dict)
+    processes: list[dict[str, Any]] = field(default_factory=list)
 
     @contextmanager
     def timing(self, step: str) -> Iterator[None]:

@@ -12,9 +12,10 @@ stale bound is too small to be chosen soon are not brought up to date at all unt
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -23,12 +24,45 @@ from totalrecall.patchcore.settings import SUBSAMPLING
 from totalrecall.system.threads import core_cache, one_blas_thread, workers
 from totalrecall.types import Matrix, Patches
 
-__all__ = ["AT_ONCE", "Coreset", "budget", "greedy_k_center", "project", "refill", "subsample"]
+__all__ = [
+    "AT_ONCE",
+    "BLOCK",
+    "Coreset",
+    "Greedy",
+    "Rows",
+    "budget",
+    "columns",
+    "greedy_k_center",
+    "lower",
+    "moved",
+    "project",
+    "refill",
+    "subsample",
+]
 
-_BLOCK = 1024  # rows a matrix product: block x centres stays in the cache, whatever the number of points
+BLOCK = 1024  # rows a matrix product: block x centres stays in the cache, whatever the number of points
 _PRODUCT = 512  # centres a matrix product
 _CENTRES = 4096  # centres that meet a block of points while it is at hand
 _POOL_AT_MOST = 4 << 20  # bytes; a larger pool makes each selection dearer than the refreshes it saves
+
+
+@runtime_checkable  # the checks of the test run need it
+class Rows(Protocol):
+    """Points (n, d) wherever they lie: an array, or what reads like one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Their number and that of their dimensions."""
+
+    @property
+    def dtype(self) -> Any:
+        """Of the numbers."""
+
+    def __len__(self) -> int:
+        """Return their number."""
+
+    def __getitem__(self, which: Any, /) -> Any:
+        """Return some of them (m, d), by a slice or by indices."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +112,7 @@ def _projection(length: int, dimensions: int, seed: int) -> Matrix:
 
 
 def subsample(
-    points: Patches,
+    points: Rows,
     count: int,
     *,
     method: str = "greedy",
@@ -104,7 +138,7 @@ def subsample(
 
 
 def greedy_k_center(
-    points: Patches,
+    points: Rows,
     count: int,
     *,
     rows: np.ndarray | None = None,
@@ -132,21 +166,12 @@ def greedy_k_center(
         SettingError: count is not from 1 to n.
     """
     total = _checked_total(points, count, rows)
-    run = _Greedy(points, rows, count)
-    for index in [int(np.random.default_rng(seed).integers(total))] if start is None else start.tolist():
-        run.choose(index)
-    with one_blas_thread():  # whole blocks side by side: the passes over a product need all cores, too
-        while len(run.chosen) < count:
-            largest = run.refresh()
-            if largest <= radius**2:
-                break
-            run.select_in_pool(radius**2)
-            if progress:
-                progress(len(run.chosen), count)
-        return run.result()
+    run = Greedy(points, rows, count)
+    first = np.array([np.random.default_rng(seed).integers(total)]) if start is None else start
+    return run.choose_all(first, radius=radius, progress=progress)
 
 
-def _checked_total(points: Patches, count: int, rows: np.ndarray | None) -> int:
+def _checked_total(points: Rows, count: int, rows: np.ndarray | None) -> int:
     """Return how many points there are to choose among."""
     total = len(points) if rows is None else len(rows)
     if not 1 <= count <= total:
@@ -154,10 +179,14 @@ def _checked_total(points: Patches, count: int, rows: np.ndarray | None) -> int:
     return total
 
 
-class _Greedy:
-    """State of one selection. `bound[i]` is the squared distance of point i to the first `upto[i]` chosen ones."""
+class Greedy:
+    """State of one selection. `bound[i]` is the squared distance of point i to the first `upto[i]` chosen ones.
 
-    def __init__(self, points: Patches, rows: np.ndarray | None, count: int) -> None:
+    What reads all points, or many, are `find_mean`, `find_norms` and `meet_all`: a cluster does these in its own way,
+    and to the bit the same.
+    """
+
+    def __init__(self, points: Rows, rows: np.ndarray | None, count: int) -> None:
         self.points, self.rows = points, rows
         self.total = len(points) if rows is None else len(rows)
         # |x|^2 + |c|^2 - 2xc loses digits far from the origin, so in float32 the points are moved to their mean, a
@@ -165,17 +194,11 @@ class _Greedy:
         # exact.
         self.mean: np.ndarray | None = None
         if points.dtype == np.float32:
-            self.mean = self._mean()
-        self.norms = np.empty(self.total, points.dtype)
-        for block in self._blocks():
-            some = self._take(block)
-            np.einsum("nd,nd->n", some, some, out=self.norms[block])
-        # what rounding alone can make of the squared distance of two equal points, as a share of the squared length;
-        # anything smaller counts as zero
-        self.noise = 16 * np.finfo(points.dtype).eps
+            self.mean = self.find_mean()
+        self.norms = self.find_norms()
         self.count = count
         # the pool is read whole at every selection, so it must stay in a core's own cache
-        self.pool_size = max(min(core_cache(), _POOL_AT_MOST) // (points.shape[1] * points.itemsize), 64)
+        self.pool_size = max(min(core_cache(), _POOL_AT_MOST) // (points.shape[1] * points.dtype.itemsize), 64)
         self.bound = np.full(self.total, np.inf, points.dtype)
         self.upto = np.zeros(self.total, np.int32)
         self.coverer = np.zeros(self.total, np.int32)  # which of the chosen ones is `bound` away
@@ -185,12 +208,42 @@ class _Greedy:
         self.refreshes = 0
         self.work = 0
 
-    def _blocks(self) -> Iterator[slice]:
-        return (slice(first, first + _BLOCK) for first in range(0, self.total, _BLOCK))
+    def choose_all(
+        self, first: np.ndarray, *, radius: float = 0.0, progress: Callable[[int, int], None] | None = None
+    ) -> Coreset:
+        """Choose until there are as many as asked for, or every point is within the radius.
 
-    def _mean(self) -> np.ndarray:
+        Args:
+            first: indices (s,) that are chosen already.
+            radius, progress: as for `greedy_k_center`.
+        """
+        for index in first.tolist():
+            self.choose(index)
+        with one_blas_thread():  # whole blocks side by side: the passes over a product need all cores, too
+            while len(self.chosen) < self.count:
+                largest = self.refresh()
+                if largest <= radius**2:
+                    break
+                self.select_in_pool(radius**2)
+                if progress:
+                    progress(len(self.chosen), self.count)
+            return self.result()
+
+    def _blocks(self) -> Iterator[slice]:
+        return (slice(first, first + BLOCK) for first in range(0, self.total, BLOCK))
+
+    def find_norms(self) -> np.ndarray:
+        """Return the squared lengths (n,) of the points, moved to the mean."""
+        norms = np.empty(self.total, self.points.dtype)
+        for block in self._blocks():
+            some = self._take(block)
+            np.einsum("nd,nd->n", some, some, out=norms[block])
+        return norms
+
+    def find_mean(self) -> np.ndarray:
+        """Return the mean (d,) of float32 points."""
         if self.rows is None:
-            return self.points.mean(axis=0, dtype=np.float64).astype(np.float32)
+            return np.asarray(self.points).mean(axis=0, dtype=np.float64).astype(np.float32)
         total = np.zeros(self.points.shape[1])
         for block in self._blocks():
             total += self.points[self.rows[block]].sum(axis=0, dtype=np.float64)
@@ -198,11 +251,7 @@ class _Greedy:
 
     def _take(self, which: slice | np.ndarray) -> Patches:
         """Return a copy of some of the points, moved to the mean."""
-        some = self.points[which if self.rows is None else self.rows[which]]
-        if self.mean is None:
-            return some
-        # a slice of all points is a view: it must not be moved in place
-        return some - self.mean if some.base is not None else np.subtract(some, self.mean, out=some)
+        return moved(self.points, which if self.rows is None else self.rows[which], self.mean)
 
     def choose(self, index: int) -> None:
         self.coverer[index] = len(self.chosen)
@@ -248,59 +297,48 @@ class _Greedy:
     def _bring_up_to_date(self, indices: np.ndarray) -> None:
         """Make the bounds of the given points exact, by blocked products with the centres each has not yet met."""
         order = indices[np.argsort(self.upto[indices], kind="stable")]  # those that wait for the same centres together
-        blocks = [order[row : row + _BLOCK] for row in range(0, len(order), _BLOCK)]
+        blocks = [order[row : row + BLOCK] for row in range(0, len(order), BLOCK)]
         starts = [int(self.upto[block[0]]) for block in blocks]
         for first in range(min(starts, default=len(self.chosen)), len(self.chosen), _CENTRES):
             centres = np.array(self.chosen[first : first + _CENTRES])
-            meet = partial(self._meet, first=first, columns=self._columns(centres), lengths=self.norms[centres])
             last = bisect_left(starts, first + len(centres))
             skipped = [max(start - first, 0) for start in starts[:last]]
-            list(workers().map(meet, blocks[:last], skipped))
+            self.meet_all(blocks[:last], skipped, first, centres)
             self.work += sum(
                 len(block) * (len(centres) - skip) for block, skip in zip(blocks[:last], skipped, strict=True)
             )
         self.upto[indices] = len(self.chosen)
         self.bound[self.chosen] = 0
 
-    def _columns(self, centres: np.ndarray) -> list[Matrix]:
-        """Return -2 times the centres as the columns of products, (d, up to `_PRODUCT`) each."""
-        parts = (centres[first : first + _PRODUCT] for first in range(0, len(centres), _PRODUCT))
-        return [np.multiply(self._take(part).T, -2, order="C") for part in parts]
-
-    def _meet(self, rows: np.ndarray, skip: int, first: int, columns: list[Matrix], lengths: np.ndarray) -> None:
-        """Lower the bounds of one block of points to their distances to the given centres, the first few left out.
+    def meet_all(self, blocks: Sequence[np.ndarray], skipped: Sequence[int], first: int, centres: np.ndarray) -> None:
+        """Lower the bounds of blocks of points to their distances to the given centres.
 
         Args:
-            rows: of the points.
-            skip: how many of the centres are left out.
+            blocks: rows of the points of each.
+            skipped: how many of the centres each leaves out, the first ones.
             first: place of the first centre among the chosen ones.
-            columns, lengths: of the centres, times -2, and their squared lengths.
+            centres: rows (c,) of them.
         """
-        block, norms = self._take(rows), self.norms[rows]
+        meet = partial(
+            self._meet, first=first, parts=columns(self.points, self._rows(centres), self.mean), centres=centres
+        )
+        list(workers().map(meet, blocks, skipped))
+
+    def _rows(self, which: np.ndarray) -> np.ndarray:
+        return which if self.rows is None else self.rows[which]
+
+    def _meet(self, rows: np.ndarray, skip: int, first: int, parts: list[Matrix], centres: np.ndarray) -> None:
+        """Lower the bounds of one block; see `meet_all` and `lower`."""
         bound, coverer = self.bound[rows], self.coverer[rows]
-        buffer = np.empty(len(rows) * _PRODUCT, self.points.dtype)  # subtle: fresh memory for each product costs more
-        for place, whole in zip(range(0, len(lengths), _PRODUCT), columns, strict=True):
-            part = whole[:, max(skip - place, 0) :]
-            if not part.shape[1]:
-                continue
-            last = place + whole.shape[1]
-            squared = buffer[: len(rows) * part.shape[1]].reshape(len(rows), -1)
-            np.matmul(block, part, out=squared)  # (block, d) @ (d, centres)
-            squared += lengths[last - part.shape[1] : last]
-            at = squared.argmin(axis=1)  # NumPy finds the place sooner than the value
-            least = squared[np.arange(len(rows)), at]
-            least += norms
-            least[least < self.noise * norms] = 0
-            nearer = least < bound
-            np.copyto(bound, least, where=nearer)
-            np.copyto(coverer, first + last - part.shape[1] + at, where=nearer, casting="same_kind")
+        points, norms, lengths = self._take(rows), self.norms[rows], self.norms[centres]
+        lower(bound, coverer, points, norms, skip=skip, first=first, parts=parts, lengths=lengths)
         self.bound[rows], self.coverer[rows] = bound, coverer
 
     def select_in_pool(self, radius_squared: float) -> None:
         """Choose inside the pool for as long as its best is the best of all."""
         points, norms, bound = self._take(self.pool), self.norms[self.pool], self.bound[self.pool]
         coverer = self.coverer[self.pool]
-        noise = self.noise * norms
+        least = noise(points.dtype) * norms
         limit, limit_index = self.outside
         while len(self.chosen) < self.count:
             at = int(bound.argmax())
@@ -314,7 +352,7 @@ class _Greedy:
             nearer = squared < bound
             np.copyto(bound, squared, where=nearer)
             coverer[nearer] = len(self.chosen) - 1
-            bound[bound < noise] = 0
+            bound[bound < least] = 0
             bound[at] = 0
             coverer[at] = len(self.chosen) - 1
             self.work += len(bound)
@@ -334,6 +372,65 @@ class _Greedy:
         return Coreset(np.array(self.chosen, np.int64), farthest, self.refreshes, share, self.coverer)
 
 
+def noise(dtype: Any) -> Any:
+    """Return what rounding alone can make of the squared distance of two equal points, as a share of the squared
+    length; anything smaller counts as zero."""
+    return 16 * np.finfo(dtype).eps
+
+
+def moved(points: Rows, which: slice | np.ndarray, mean: np.ndarray | None) -> Patches:
+    """Return a copy of some points, moved to the mean; where that is None, maybe a view of them as they are."""
+    some: Patches = points[which]
+    if mean is None:
+        return some
+    # a slice of all points is a view: it must not be moved in place
+    return some - mean if some.base is not None else np.subtract(some, mean, out=some)
+
+
+def columns(points: Rows, centres: np.ndarray, mean: np.ndarray | None) -> list[Matrix]:
+    """Return -2 times the points at indices (c,) as the columns of products, (d, up to 512) each."""
+    parts = (centres[first : first + _PRODUCT] for first in range(0, len(centres), _PRODUCT))
+    return [np.multiply(moved(points, part, mean).T, -2, order="C") for part in parts]
+
+
+def lower(
+    bound: np.ndarray,
+    coverer: np.ndarray,
+    block: Patches,
+    norms: np.ndarray,
+    *,
+    skip: int,
+    first: int,
+    parts: Sequence[Matrix],
+    lengths: np.ndarray,
+) -> None:
+    """Lower the bounds of one block of points to their squared distances to some centres, the first few left out.
+
+    Args:
+        bound, coverer: (n,) of the points; they are changed.
+        block, norms: (n, d) the points, moved to the mean, and their squared lengths (n,).
+        skip: how many of the centres are left out.
+        first: place of the first centre among the chosen ones.
+        parts, lengths: `columns` of the centres, and their squared lengths (c,).
+    """
+    buffer = np.empty(len(block) * _PRODUCT, block.dtype)  # subtle: fresh memory for each product costs more
+    for place, whole in zip(range(0, len(lengths), _PRODUCT), parts, strict=True):
+        part = whole[:, max(skip - place, 0) :]
+        if not part.shape[1]:
+            continue
+        last = place + whole.shape[1]
+        squared = buffer[: len(block) * part.shape[1]].reshape(len(block), -1)
+        np.matmul(block, part, out=squared)  # (block, d) @ (d, centres)
+        squared += lengths[last - part.shape[1] : last]
+        at = squared.argmin(axis=1)  # NumPy finds the place sooner than the value
+        least = squared[np.arange(len(block)), at]
+        least += norms
+        least[least < noise(block.dtype) * norms] = 0
+        nearer = least < bound
+        np.copyto(bound, least, where=nearer)
+        np.copyto(coverer, first + last - part.shape[1] + at, where=nearer, casting="same_kind")
+
+
 _NEAREST = 64  # centres that an uncovered patch meets first: most need no more
 _MEETING = 512  # at a time then
 _LOST = 256  # lost centres whose distances to the others are held at once
@@ -341,7 +438,7 @@ AT_ONCE = 8192  # points, at most, that are copied at a time
 _FINEST = 0.97  # of the radius; on tiles and bottle as many as have gone are added before
 
 
-def refill(points: Patches, coreset: Coreset, gone: np.ndarray, never: np.ndarray | None = None) -> np.ndarray:
+def refill(points: Rows, coreset: Coreset, gone: np.ndarray, never: np.ndarray | None = None) -> np.ndarray:
     """Return the points that cover those which are left as the coreset covers all: indices, the kept centres first.
 
     Args:
@@ -363,9 +460,7 @@ def refill(points: Patches, coreset: Coreset, gone: np.ndarray, never: np.ndarra
     return np.concatenate([kept, _greedy(points, left, bound, coreset.radius, int(np.count_nonzero(lost)))])
 
 
-def _uncovered(
-    points: Patches, orphans: np.ndarray, coreset: Coreset, kept: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _uncovered(points: Rows, orphans: np.ndarray, coreset: Coreset, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return those of the orphans that no kept centre is within 0.97 of the radius of, and their squared distances.
 
     Args:
@@ -402,7 +497,7 @@ def _uncovered(
 
 
 def _meet(
-    points: Patches,
+    points: Rows,
     mean: np.ndarray,
     centres: Matrix,
     norms: np.ndarray,
@@ -436,7 +531,7 @@ def _meet(
     return group, bound
 
 
-def _greedy(points: Patches, left: np.ndarray, bound: np.ndarray, radius: float, count: int) -> np.ndarray:
+def _greedy(points: Rows, left: np.ndarray, bound: np.ndarray, radius: float, count: int) -> np.ndarray:
     """Return the few of some points (u,) that cover the others: again and again the farthest, ties to the lower index.
 
     Args:
@@ -470,7 +565,7 @@ def _greedy(points: Patches, left: np.ndarray, bound: np.ndarray, radius: float,
 
 
 def _thinned(
-    points: Patches, left: np.ndarray, bound: np.ndarray, radius: float, count: int
+    points: Rows, left: np.ndarray, bound: np.ndarray, radius: float, count: int
 ) -> tuple[list[int], np.ndarray, np.ndarray]:
     """Do as `_greedy`, without a copy of the points, until few enough are left; returns what is chosen and left."""
     chosen: list[int] = []

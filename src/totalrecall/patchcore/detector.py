@@ -31,7 +31,7 @@ from totalrecall.system.text import counted
 from totalrecall.types import LayerMap
 
 if TYPE_CHECKING:
-    from totalrecall.patchcore.fitting import Announce
+    from totalrecall.patchcore.fitting import Announce, Way
 
 __all__ = ["PatchCore"]
 
@@ -103,6 +103,7 @@ class PatchCore(OneBackbone[Bank, PatchSet], UpdatableDetector[Bank]):
         memory: int | None = None,
         announce: "Announce | None" = None,
         progress: Progress | None = None,
+        way: "Way | None" = None,
     ) -> "PatchCore":
         """Learn what good pictures look like; fitting again forgets.
 
@@ -111,6 +112,7 @@ class PatchCore(OneBackbone[Bank, PatchSet], UpdatableDetector[Bank]):
             memory: bytes that the process may hold, whatever the number of pictures; half of what is free if not given.
             announce: called before the work begins with the plan of the fit: memory, scratch space, way.
             progress: called with (step, done, total); steps are `features`, `coreset`, `calibration`.
+            way: where the work is done, such as on a cluster (see `cluster`); in this process if not given.
 
         Raises:
             DataError: no picture could be read, or the disk cannot hold the patches; or fewer than three parts are seen
@@ -134,7 +136,7 @@ class PatchCore(OneBackbone[Bank, PatchSet], UpdatableDetector[Bank]):
         sources = expand(pictures)
         with self._depth_of(sources, progress):
             fitted = fit_bank(
-                self.extractor, self.settings, sources, memory=memory, announce=announce, progress=progress
+                self.extractor, self.settings, sources, memory=memory, announce=announce, progress=progress, way=way
             )
             state, reader = fitted.state, fitted.reader
             self.judge_by(state)

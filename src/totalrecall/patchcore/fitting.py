@@ -34,21 +34,40 @@ from totalrecall.pictures.loading import LearntPicture, Source
 from totalrecall.scoring import PatchDistances, region_level
 from totalrecall.search.levels import choose_levels
 from totalrecall.system.text import format_size
-from totalrecall.types import Patches
+from totalrecall.types import Matrix, Patches
 
 __all__ = [
     "Announce",
     "Calibrated",
     "Fitted",
+    "FoldMeasure",
+    "Way",
     "calibrate",
     "chunked_note",
     "fit_bank",
     "learn",
+    "measure_fold",
+    "measure_folds",
     "warn_of_outliers",
     "without_outliers",
 ]
 
 Announce = Callable[[Plan], None]
+
+
+@dataclass(frozen=True)
+class Way:
+    """Where the work of a fit is done; the outcome is the same to the bit.
+
+    Attributes:
+        plan: what a fit will take; see `make_plan`.
+        read: reads the pictures that count.
+        measure: measures good pictures by the banks without their folds; see `measure_folds`.
+    """
+
+    plan: Callable[[PatchExtractor, Settings, Sequence[Source], int | None], Plan]
+    read: "Callable[[Reader, Plan], TrainingPatches]"
+    measure: "Callable[[TrainingPatches, Judge, Progress | None], Folds]"
 
 
 def chunked_note(plan: Plan) -> str:
@@ -84,9 +103,11 @@ def fit_bank(
     memory: int | None = None,
     announce: Announce | None = None,
     progress: Progress | None = None,
+    way: Way | None = None,
 ) -> Fitted:
     """Learn a bank of good pictures and calibrate it; see `PatchCore.fit`, and `learn` for what is raised."""
-    learnt, reader = learn(extractor, settings, sources, memory=memory, announce=announce, progress=progress)
+    way = way or HERE
+    learnt, reader = learn(extractor, settings, sources, memory=memory, announce=announce, progress=progress, way=way)
     report = reader.report
     with report.timing("coreset"):
         choice = learnt.choose()
@@ -95,7 +116,7 @@ def fit_bank(
         with report.timing("comparing"):
             choice, left_out = without_outliers(learnt, choice, progress)
     with report.timing("calibration"):
-        calibrated = calibrate(learnt, Judge(settings, extractor.recipe), progress)
+        calibrated = calibrate(learnt, Judge(settings, extractor.recipe), progress, way.measure)
     bank = learnt.bank(choice)  # last, so that no other bank is in memory at the same time
     bank = bank if calibrated.levels is None else bank.with_levels(calibrated.levels)
     calibration = calibrated.calibration
@@ -140,6 +161,7 @@ def learn(
     memory: int | None = None,
     announce: Announce | None = None,
     progress: Progress | None = None,
+    way: Way | None = None,
 ) -> tuple[TrainingPatches, Reader]:
     """Read good pictures; see `PatchCore.fit`, which this is the first half of, and `Settings.new_parts`.
 
@@ -156,41 +178,36 @@ def learn(
     Warns:
         ChunkedFitWarning: memory was not given, and what is free does not hold all patches at once.
     """
+    way = way or HERE
     repeats = sources if isinstance(sources, Repeats) else Repeats(sources)
-    plan = make_plan(extractor, settings, repeats.distinct, memory)
+    plan = way.plan(extractor, settings, repeats.distinct, memory)
     if announce:
         announce(plan)
     if memory is None and plan.way == "chunks":
         warnings.warn(chunked_note(plan), ChunkedFitWarning, stacklevel=3)
     report = FitReport(plan=plan.facts())
-    learnt, reader = _read(extractor, settings, repeats, plan, report, progress)
+    reader = Reader(extractor, settings, repeats, report, progress)
+    learnt = way.read(reader, plan)
     if repeats.search(extractor.recipe):
         # what was decided with the repeats among the others, folds and chunks and coresets, is decided without them
         del learnt, reader
-        plan = make_plan(extractor, settings, repeats.distinct, memory)
+        plan = way.plan(extractor, settings, repeats.distinct, memory)
         report.plan = plan.facts()
-        learnt, reader = _read(extractor, settings, repeats, plan, report, progress)
+        reader = Reader(extractor, settings, repeats, report, progress)
+        learnt = way.read(reader, plan)
     report.repeats = repeats.told
     return learnt, reader
 
 
-def _read(
-    extractor: PatchExtractor,
-    settings: Settings,
-    repeats: Repeats,
-    plan: Plan,
-    report: FitReport,
-    progress: Progress | None,
-) -> tuple[TrainingPatches, Reader]:
+def _read(reader: Reader, plan: Plan) -> TrainingPatches:
     """Read the pictures that count, in the way that the plan says."""
-    if settings.new_parts and plan.way == "chunks":
+    if reader.settings.new_parts and plan.way == "chunks":
         raise SettingError(
             f"new_parts needs all patches at once, {format_size(plan.exact)} of memory, got {format_size(plan.limit)}. "
             "Give more memory, or fewer pictures of each part.",
             "new_parts",
         )
-    reader = Reader(extractor, settings, repeats, report, progress)
-    return (take_chunks(reader, plan) if plan.way == "chunks" else gather(reader, plan)), reader
+    return take_chunks(reader, plan) if plan.way == "chunks" else gather(reader, plan)
 
 
 def without_outliers(
@@ -270,7 +287,30 @@ class _Measured:
     glance: Glance
 
 
-def calibrate(learnt: TrainingPatches, judge: Judge, progress: Progress | None) -> Calibrated:
+@dataclass(frozen=True, eq=False)
+class FoldMeasure:
+    """The pictures of a fold as the bank without them measures them, and what suits the search in such a bank.
+
+    Attributes:
+        measured: of its pictures that have patches.
+        levels: of a search in such a bank; None where there was no picture to try it on.
+        basis: its directions, of these levels.
+    """
+
+    measured: Sequence[_Measured]
+    levels: tuple[int, ...] | None = None
+    basis: Matrix | None = None
+
+
+Folds = tuple[list[_Measured], tuple[int, ...] | None]
+
+
+def calibrate(
+    learnt: TrainingPatches,
+    judge: Judge,
+    progress: Progress | None,
+    measure: "Callable[[TrainingPatches, Judge, Progress | None], Folds] | None" = None,
+) -> Calibrated:
     """Score good pictures, each by a bank without its fold; see which search suits such a bank.
 
     These banks are made for this alone. The detector's bank holds every good picture: with forty parts, giving up
@@ -280,8 +320,9 @@ def calibrate(learnt: TrainingPatches, judge: Judge, progress: Progress | None) 
         learnt: the pictures.
         judge: of the settings, which knows nothing of good pictures yet.
         progress: called with (step, done, total); the step is `calibration`.
+        measure: in place of `measure_folds`.
     """
-    measured, levels = _measure_folds(learnt, judge, progress)
+    measured, levels = (measure or measure_folds)(learnt, judge, progress)
     extents, scores = _with_extents(measured, judge, learnt.grid)
     judge = replace(judge, extents=extents)
     drift = Reference.learn(
@@ -299,27 +340,59 @@ def calibrate(learnt: TrainingPatches, judge: Judge, progress: Progress | None) 
     return Calibrated(calibration, drift, patches, levels, extents, grids)
 
 
-def _measure_folds(
-    learnt: TrainingPatches, judge: Judge, progress: Progress | None
-) -> tuple[list[_Measured], tuple[int, ...] | None]:
+def measure_folds(learnt: TrainingPatches, judge: Judge, progress: Progress | None) -> Folds:
     """Return the pictures of all folds in the detector's order, and the levels of a search in such banks."""
     measured: list[_Measured] = []
     total = sum(map(len, learnt.folds))
     done, levels, basis = 0, None, None
-    for number, fold in enumerate(learnt.folds):
-        bank = learnt.bank(learnt.choose(without=fold), basis=basis)
-        unseen: list[Patches] = []
-        for seen in learnt.reread(fold):
-            if len(seen.cells):
-                measured.append(_measured(seen, number, bank, learnt.grid, judge))
-                unseen += [seen.patches[:: len(seen.cells) // 8 + 1]] if len(unseen) < 8 else []
-            done += 1
-            if progress:
-                progress("calibration", done, total)
-        if levels is None and unseen:
-            levels = choose_levels(bank.vectors, np.concatenate(unseen))
-            basis = bank.with_levels(levels).basis
+
+    def told() -> None:
+        nonlocal done
+        done += 1
+        if progress:
+            progress("calibration", done, total)
+
+    for number in range(len(learnt.folds)):
+        fold = measure_fold(learnt, number, judge, basis=basis, search=levels is None, told=told)
+        measured += fold.measured
+        if levels is None and fold.levels is not None:
+            levels, basis = fold.levels, fold.basis
     return sorted(measured, key=lambda seen: seen.picture), levels
+
+
+def measure_fold(
+    learnt: TrainingPatches,
+    number: int,
+    judge: Judge,
+    *,
+    basis: Matrix | None,
+    search: bool,
+    told: Callable[[], None] | None = None,
+) -> FoldMeasure:
+    """Measure the pictures of a fold by the bank without them.
+
+    Args:
+        learnt: the pictures.
+        number: of the fold.
+        judge: see `calibrate`.
+        basis: directions that the bank's search prunes by; it finds its own if None.
+        search: find the levels of a search in such a bank.
+        told: called after each picture.
+    """
+    fold = learnt.folds[number]
+    bank = learnt.bank(learnt.choose(without=fold), basis=basis)
+    measured: list[_Measured] = []
+    unseen: list[Patches] = []
+    for seen in learnt.reread(fold):
+        if len(seen.cells):
+            measured.append(_measured(seen, number, bank, learnt.grid, judge))
+            unseen += [seen.patches[:: len(seen.cells) // 8 + 1]] if len(unseen) < 8 else []
+        if told:
+            told()
+    if not search or not unseen:
+        return FoldMeasure(measured)
+    levels = choose_levels(bank.vectors, np.concatenate(unseen))
+    return FoldMeasure(measured, levels, bank.with_levels(levels).basis)
 
 
 def _measured(seen: PicturePatches, fold: int, bank: Bank, grid: tuple[int, int], judge: Judge) -> _Measured:
@@ -376,3 +449,7 @@ def _distances(seen: PicturePatches, bank: Bank, grid: tuple[int, int], judge: J
         return judge.measure(bank, PatchSet(seen.patches, seen.cells, grid))
     except PictureError as error:
         raise PictureError(f"{seen.picture.path}: {error} Leave it out of the good pictures.") from None
+
+
+HERE = Way(plan=make_plan, read=_read, measure=measure_folds)
+"""In this process."""

@@ -16,7 +16,7 @@ from totalrecall.drift.conditions import Glance
 from totalrecall.errors import DataError
 from totalrecall.outliers.same_part import part_numbers, same_part, surface
 from totalrecall.patchcore.bank import Bank
-from totalrecall.patchcore.coreset import Coreset, budget, refill, subsample
+from totalrecall.patchcore.coreset import Coreset, Rows, budget, refill, subsample
 from totalrecall.patchcore.plan import Plan, projected_patches
 from totalrecall.patchcore.reading import CoresetChoice, PicturePatches, Reader, as_bank, marked, without_pictures
 from totalrecall.pictures.loading import LearntPicture
@@ -38,6 +38,7 @@ class InMemoryPatches:
     def __init__(self, reader: Reader, plan: Plan, patches: RowStore, projected: RowStore | None) -> None:
         self.patches = patches
         self.origin = np.empty((plan.patches, 3), np.int32)
+        self._noted = 0
         self.pictures: list[LearntPicture] = []
         self._glances: list[Glance] = []
         self._judged: list[int] = []  # patches of each picture that are not of its tilted copies; they come first
@@ -48,22 +49,46 @@ class InMemoryPatches:
 
     def add(self, seen: PicturePatches) -> None:
         """Keep a picture's patches."""
-        copies = [(copy.patches, copy.cells) for copy in seen.tilted]
-        for patches, cells in [(seen.patches, seen.cells), *copies]:
-            first = len(self.patches)
+        for patches in [seen.patches, *(copy.patches for copy in seen.tilted)]:
             self.patches.append(patches)
-            last = len(self.patches)
             if self._projected is not None:
                 self._projected.append(projected_patches(patches, self._plan, self._reader.settings))
-            if last > len(self.origin):
-                self.origin.resize((last * 5 // 4, 3), refcheck=False)
-            self.origin[first:last, 0] = len(self.pictures)
-            self.origin[first:last, 1:] = cells
+        shown = None
+        if self._reader.settings.holdout > 0:
+            shown = surface(seen.patches, seen.cells, self._reader.grid)
+        self.note(seen, shown)
+
+    def note(self, seen: PicturePatches, shown: np.ndarray | None) -> None:
+        """Note where a picture's patches are from; they are kept already.
+
+        Args:
+            seen: the picture; its patches are not looked at.
+            shown: its `surface`; None where nobody asks for the parts.
+        """
+        for cells in [seen.cells, *(copy.cells for copy in seen.tilted)]:
+            first, self._noted = self._noted, self._noted + len(cells)
+            if self._noted > len(self.origin):
+                self.origin.resize((self._noted * 5 // 4, 3), refcheck=False)
+            self.origin[first : self._noted, 0] = len(self.pictures)
+            self.origin[first : self._noted, 1:] = cells
         self._judged.append(len(seen.cells))
         self.pictures.append(seen.picture)
         self._glances.append(seen.glance)
-        if self._reader.settings.holdout > 0:
-            self._surfaces.append(surface(seen.patches, seen.cells, self._reader.grid))
+        if shown is not None:
+            self._surfaces.append(shown)
+
+    def finish(self) -> None:
+        """Note that all pictures are read.
+
+        Raises:
+            DataError: no picture could be read, or none has a patch.
+        """
+        if not self.pictures:
+            raise DataError(nothing_readable(self._reader.skipped))
+        if not self._noted:
+            raise DataError("The region of interest covers no patch of any picture: is it hidden by the crop?")
+        self.origin = self.origin[: self._noted]
+        self._reader.selections = sum(self.counts())
 
     def counts(self) -> list[int]:
         """Return how many patches are chosen for the bank, and for those without a fold.
@@ -145,7 +170,7 @@ class InMemoryPatches:
         self._reader.selected(count)
         return coreset
 
-    def _points(self) -> Matrix:
+    def _points(self) -> Rows:
         """Return what the coreset is chosen in, (n, d')."""
         return (self.patches if self._projected is None else self._projected).all()
 
@@ -188,12 +213,7 @@ def gather(reader: Reader, plan: Plan) -> InMemoryPatches:
     with reader.report.timing("features"):
         for seen in reader.read(copies=plan.copies > 0):
             gathered.add(seen)
-    if not gathered.pictures:
-        raise DataError(nothing_readable(reader.skipped))
-    if not len(patches):
-        raise DataError("The region of interest covers no patch of any picture: is it hidden by the crop?")
-    gathered.origin = gathered.origin[: len(patches)]
+    gathered.finish()
     if plan.way == "scratch":
         reader.report.scratch = len(patches) * plan.dimensions * 4
-    reader.selections = sum(gathered.counts())
     return gathered

@@ -13,13 +13,23 @@ from totalrecall.features.patches import PatchExtractor, flatten_grid
 from totalrecall.patchcore.bank import Bank
 from totalrecall.patchcore.settings import Settings
 from totalrecall.patchcore.tilted import TiltedPatches, cells_before, tilted
-from totalrecall.pictures.copies import Repeats, inspected
-from totalrecall.pictures.loading import LearntPicture, renumbered
+from totalrecall.pictures.copies import Mark, Repeats, inspected, mark_of
+from totalrecall.pictures.loading import LearntPicture, LoadedPicture, Source, renumbered
 from totalrecall.pictures.unlike import PictureTally
 from totalrecall.search.levels import default_levels, principal_basis
 from totalrecall.types import Matrix, Patches, PreparedImage, PreparedMask
 
-__all__ = ["CoresetChoice", "PicturePatches", "Reader", "TrainingPatches", "as_bank", "marked", "without_pictures"]
+__all__ = [
+    "CoresetChoice",
+    "PicturePatches",
+    "ReadPicture",
+    "Reader",
+    "TrainingPatches",
+    "as_bank",
+    "marked",
+    "read_patches",
+    "without_pictures",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,41 +131,43 @@ class Reader:
             again: they were counted before.
             copies: with their tilted copies.
         """
-        positions = range(len(self.sources)) if which is None else which
-        stream = self.extractor.stream((self.sources[at] for at in positions), hashes=not again)
-        for at, (found, grid) in zip(positions, stream, strict=True):
-            loaded = renumbered(found, self.sources[at], self._places[at])
+        given = self.given_at(range(len(self.sources)) if which is None else which)
+        marks = not again and self.marking
+        for picture in read_patches(self.extractor, given, hashes=not again, marks=marks, copies=copies):
             if not again:
-                self._done += 1
-                self.tally.observe(loaded)
-                self.report.seconds["decode"] = self.report.seconds.get("decode", 0.0) + loaded.seconds
-                if self.progress:
-                    self.progress("features", self._done, len(self.sources))
-            if loaded.error is not None:
-                self.errors.setdefault(at, loaded.error)
-                continue
-            assert grid is not None  # whatever has no error was prepared
-            assert loaded.geometry is not None
-            assert loaded.prepared is not None
-            if not again:
-                self._repeats.look(self._places[at], loaded.prepared, inspected(self.extractor.recipe, loaded.geometry))
-            roi = self.extractor.recipe.prepared_roi(loaded.geometry)
-            patches, cells = flatten_grid(grid, roi)
-            self.grid = (grid.shape[1], grid.shape[2])
-            picture = LearntPicture(loaded.path, loaded.sha256, *loaded.geometry.original, loaded.grey)
-            tilted = self._tilted(loaded.prepared, roi, cells) if copies else []
-            yield PicturePatches(at, picture, patches, cells, look(loaded, self.extractor.recipe), tilted)
+                self.count(picture)
+            patches = self.noted(picture)
+            if patches is not None:
+                yield patches
 
-    def _tilted(self, prepared: PreparedImage, roi: PreparedMask | None, cells: np.ndarray) -> list[TiltedPatches]:
-        """Return the patches of tilted copies of a prepared picture, and where they lie on it."""
-        inside = np.zeros(self.grid, bool)
-        inside[cells[:, 0], cells[:, 1]] = True
-        copies = []
-        for copy, back in tilted(prepared):
-            patches, at = flatten_grid(self.extractor.grid_of(self.extractor.maps(copy)), roi)
-            before, count = cells_before(at, back, inside, prepared.shape[:2])
-            copies.append(TiltedPatches(patches[count], before[count]))
-        return copies
+    def given_at(self, positions: Sequence[int]) -> list[tuple[int, int, Source]]:
+        """Return what `read_patches` is told of the pictures at positions among the sources."""
+        return [(at, self._places[at], self.sources[at]) for at in positions]
+
+    @property
+    def marking(self) -> bool:
+        """Whether a picture's mark is wanted: the repeats are not searched for yet."""
+        return not self._repeats.searched
+
+    def count(self, picture: "ReadPicture") -> None:
+        """Count a picture that was read, whether it can be used or not."""
+        loaded = picture.loaded
+        self._done += 1
+        self.tally.observe(loaded)
+        self.report.seconds["decode"] = self.report.seconds.get("decode", 0.0) + loaded.seconds
+        if self.progress:
+            self.progress("features", self._done, len(self.sources))
+
+    def noted(self, picture: "ReadPicture") -> PicturePatches | None:
+        """Note why a picture cannot be used, or what it is known by; return its patches."""
+        if picture.patches is None:
+            assert picture.loaded.error is not None
+            self.errors.setdefault(picture.position, picture.loaded.error)
+            return None
+        if picture.mark is not None:
+            self._repeats.note(self._places[picture.position], picture.mark)
+        self.grid = picture.grid
+        return picture.patches
 
     def selecting(self, done: int, _: int) -> None:
         """Tell how far the coreset in hand is."""
@@ -171,6 +183,75 @@ class Reader:
     def skipped(self) -> list[PictureError]:
         """Why pictures were left out, in the order given."""
         return [self.errors[at] for at in sorted(self.errors)]
+
+
+@dataclass(frozen=True, eq=False)
+class ReadPicture:
+    """A picture that was read, or could not be.
+
+    Attributes:
+        position: among the sources that count.
+        loaded: what was read, and the error, if any.
+        patches: None where there is an error.
+        grid: rows and columns of the patch grid.
+        mark: what it is known by among its repeats; None where nobody asked.
+    """
+
+    position: int
+    loaded: LoadedPicture
+    patches: PicturePatches | None = None
+    grid: tuple[int, int] = (0, 0)
+    mark: Mark | None = None
+
+
+def read_patches(
+    extractor: PatchExtractor, given: Sequence[tuple[int, int, Source]], *, hashes: bool, marks: bool, copies: bool
+) -> Iterator[ReadPicture]:
+    """Yield pictures with their patches, in order.
+
+    Args:
+        extractor: of the patches.
+        given: of each picture its position, its place among all that were given, and its source.
+        hashes: note the SHA-256 of each.
+        marks: and what it is known by among its repeats.
+        copies: with its tilted copies.
+    """
+    recipe = extractor.recipe
+    stream = extractor.stream((source for *_, source in given), hashes=hashes)
+    for (at, place, source), (found, grid) in zip(given, stream, strict=True):
+        loaded = renumbered(found, source, place)
+        if loaded.error is not None:
+            yield ReadPicture(at, loaded)
+            continue
+        assert grid is not None  # whatever has no error was prepared
+        assert loaded.geometry is not None
+        assert loaded.prepared is not None
+        mark = mark_of(loaded.prepared, inspected(recipe, loaded.geometry)) if marks else None
+        roi = recipe.prepared_roi(loaded.geometry)
+        patches, cells = flatten_grid(grid, roi)
+        shape = (grid.shape[1], grid.shape[2])
+        picture = LearntPicture(loaded.path, loaded.sha256, *loaded.geometry.original, loaded.grey)
+        turned = _tilted(extractor, loaded.prepared, roi, cells, shape) if copies else []
+        seen = PicturePatches(at, picture, patches, cells, look(loaded, recipe), turned)
+        yield ReadPicture(at, loaded, seen, shape, mark)
+
+
+def _tilted(
+    extractor: PatchExtractor,
+    prepared: PreparedImage,
+    roi: PreparedMask | None,
+    cells: np.ndarray,
+    grid: tuple[int, int],
+) -> list[TiltedPatches]:
+    """Return the patches of tilted copies of a prepared picture, and where they lie on it."""
+    inside = np.zeros(grid, bool)
+    inside[cells[:, 0], cells[:, 1]] = True
+    copies = []
+    for copy, back in tilted(prepared):
+        patches, at = flatten_grid(extractor.grid_of(extractor.maps(copy)), roi)
+        before, count = cells_before(at, back, inside, prepared.shape[:2])
+        copies.append(TiltedPatches(patches[count], before[count]))
+    return copies
 
 
 def marked(origin: np.ndarray, dirty: Mapping[int, np.ndarray]) -> np.ndarray:

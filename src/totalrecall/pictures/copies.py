@@ -35,8 +35,9 @@ from totalrecall.pictures.in_memory import source_name
 from totalrecall.pictures.loading import Source, load_picture
 from totalrecall.types import Matrix, PreparedImage, PreparedMask
 
-__all__ = ["FINGERPRINT", "Repeat", "Repeats", "inspected", "nearly_the_same", "repeats_note"]
+__all__ = ["FINGERPRINT", "Mark", "Repeat", "Repeats", "inspected", "mark_of", "nearly_the_same", "repeats_note"]
 
+Mark = tuple[bytes, np.ndarray, np.ndarray]
 How = Literal["bytes", "pixels", "nearly"]
 _HOWS: Sequence[How] = ("bytes", "pixels", "nearly")  # from all to least
 
@@ -86,7 +87,7 @@ class Repeats:
         self.sources = sources
         self._first: dict[int, tuple[int, How]] = {at: (first, "bytes") for at, first in _same_bytes(sources).items()}
         self._searched = False
-        self._marks: dict[int, tuple[bytes, np.ndarray, np.ndarray]] = {}
+        self._marks: dict[int, Mark] = {}
 
     @property
     def places(self) -> list[int]:
@@ -104,10 +105,20 @@ class Repeats:
         names = {at: source_name(self.sources[at], at) for pair in self._first.items() for at in (pair[0], pair[1][0])}
         return [Repeat(names[at], names[first], same) for at, (first, same) in sorted(self._first.items())]
 
+    @property
+    def searched(self) -> bool:
+        """Whether the search is done, so that pictures are no longer noticed."""
+        return self._searched
+
     def look(self, place: int, prepared: PreparedImage, inside: PreparedMask) -> None:
         """Take notice of a picture that was read, and of what counts of it (see `inspected`); not after the search."""
         if not self._searched:
-            self._marks[place] = _mark(prepared, inside)
+            self.note(place, mark_of(prepared, inside))
+
+    def note(self, place: int, mark: Mark) -> None:
+        """Take notice of a picture by its mark; not after the search."""
+        if not self._searched:
+            self._marks[place] = mark
 
     def search(self, recipe: Recipe, *, rows: int = 1024) -> bool:
         """Find the pictures that show what an earlier one shows, and forget what was noticed; tells whether any does.
@@ -290,8 +301,13 @@ def _evened(grey: Matrix, inside: PreparedMask) -> Matrix:
     return np.divide(detail, strength, out=np.zeros_like(detail), where=counts)
 
 
-def _mark(prepared: PreparedImage, inside: PreparedMask) -> tuple[bytes, np.ndarray, np.ndarray]:
-    """Return what a picture is known by: a hash of its pixels, a sketch of its detail (1024,), a small one (16, 16)."""
+def mark_of(prepared: PreparedImage, inside: PreparedMask) -> Mark:
+    """Return what a picture is known by: a hash of its pixels, a sketch of its detail (1024,), a small one (16, 16).
+
+    Args:
+        prepared: the picture.
+        inside: what counts of it (see `inspected`).
+    """
     grey = cv2.cvtColor(prepared, cv2.COLOR_RGB2GRAY).astype(np.float32)
     detail = _evened(grey, inside).ravel()
     signed = detail * _signs(len(detail))

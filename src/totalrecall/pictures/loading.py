@@ -38,6 +38,7 @@ from totalrecall.pictures.in_memory import (
     source_name,
 )
 from totalrecall.system.files import read_regular, sha256
+from totalrecall.system.threads import cores
 from totalrecall.types import Image, PreparedImage
 
 __all__ = [
@@ -223,13 +224,13 @@ def load_pictures(
         sources: of the pictures.
         recipe: how they are prepared.
         hashes: note the SHA-256 of each.
-        threads: that read; as many as processors, 8 at most, unless given.
+        threads: that read; as many as cores, 8 at most, unless given.
         max_pixels: of a picture; None is `formats.header.max_pixels()`.
 
     Yields:
         A `LoadedPicture` for each source; one that cannot be read carries its error, and the others go on.
     """
-    workers = threads or min(os.cpu_count() or 1, 8)
+    workers = threads or min(cores(), 8)
     count = 2 * workers + 2  # enough to ride out one slow picture; of large ones as many as `ReadAhead` lets in
     pending: deque[Future[LoadedPicture]] = deque()
     pool, ahead, taken = ThreadPoolExecutor(workers, thread_name_prefix="totalrecall-read"), ReadAhead(), 0

@@ -40,6 +40,7 @@ __all__ = [
     "in_child",
     "in_order",
     "in_worker",
+    "limit_cores",
     "on_one_core",
     "one_blas_thread",
     "renew_in_child",
@@ -59,6 +60,7 @@ _rest = _TIMEOUT in os.environ or "numpy" not in sys.modules
 os.environ.setdefault(_TIMEOUT, "20")  # 2**20 cycles
 
 _caller = threading.local()
+_most = sys.maxsize  # cores that this process may use
 _generation = 0  # forks between this process and the one that imported the package
 _lock = threading.Lock()
 _limited = 0  # how many blocks of `one_blas_thread`, of all threads, are open
@@ -117,8 +119,14 @@ def blas_threads_rest() -> bool:
 def cores() -> int:
     """Return how many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        return min(len(os.sched_getaffinity(0)), _most)
+    return min(os.cpu_count() or 1, _most)
+
+
+def limit_cores(count: int) -> None:
+    """Have this process use no more cores from now on: the others have processes of their own."""
+    global _most
+    _most = count
 
 
 @lru_cache(maxsize=1)
