@@ -32,6 +32,7 @@ __all__ = [
     "Rows",
     "budget",
     "columns",
+    "first_choice",
     "greedy_k_center",
     "lower",
     "moved",
@@ -167,8 +168,12 @@ def greedy_k_center(
     """
     total = _checked_total(points, count, rows)
     run = Greedy(points, rows, count)
-    first = np.array([np.random.default_rng(seed).integers(total)]) if start is None else start
-    return run.choose_all(first, radius=radius, progress=progress)
+    return run.choose_all(first_choice(total, seed) if start is None else start, radius=radius, progress=progress)
+
+
+def first_choice(total: int, seed: int) -> np.ndarray:
+    """Return the index, (1,), of the point that the greedy begins with."""
+    return np.array([np.random.default_rng(seed).integers(total)])
 
 
 def _checked_total(points: Rows, count: int, rows: np.ndarray | None) -> int:

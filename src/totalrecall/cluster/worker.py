@@ -1,0 +1,173 @@
+"""A worker of a fit: one core, one engine. It reads pictures, lowers bounds of the coreset, and measures folds.
+
+It keeps nothing that another could not make again: whoever replaces it after its death does the same work, and gives
+the same answer to the bit.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from totalrecall.cluster.rows import SharedRows
+from totalrecall.features.patches import PatchExtractor
+from totalrecall.outliers.same_part import surface
+from totalrecall.patchcore.coreset import BLOCK, columns, greedy_k_center, lower, moved
+from totalrecall.patchcore.fitting import FoldMeasure, measure_fold
+from totalrecall.patchcore.judge import Judge
+from totalrecall.patchcore.plan import Plan, projected_patches
+from totalrecall.patchcore.reading import PicturePatches, ReadPicture, TrainingPatches, read_patches
+from totalrecall.patchcore.settings import Settings
+from totalrecall.pictures.loading import Source
+from totalrecall.system.memory import RowStore, peak_memory
+from totalrecall.system.threads import limit_cores, one_blas_thread
+from totalrecall.types import Matrix, Patches
+
+__all__ = ["Shard", "ShardWork", "Worker"]
+
+
+@dataclass(frozen=True)
+class ShardWork:
+    """What a worker is told of the pictures of a shard.
+
+    Attributes:
+        given: of each picture its position, its place among all that were given, and its source.
+        settings, plan: of the fit.
+        marks: the repeats are still to be found.
+    """
+
+    given: Sequence[tuple[int, int, Source]]
+    settings: Settings
+    plan: Plan
+    marks: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """What is known of the pictures of a shard, beside the patches themselves.
+
+    Attributes:
+        pictures: in the order given, without pixels and patches; each knows how many patches it has by their cells.
+        surfaces: of each picture with patches, where the parts are to be told apart.
+        rows: patches of all, those of tilted copies after their picture's own.
+    """
+
+    pictures: Sequence[ReadPicture]
+    surfaces: Sequence[np.ndarray | None]
+    rows: int
+
+
+class Worker:
+    """One process of a fit.
+
+    Args:
+        extractor: of the patches; its engine is opened here, with one thread.
+    """
+
+    def __init__(self, extractor: PatchExtractor) -> None:
+        limit_cores(1)  # the one that Ray gave
+        self._extractor = extractor
+        self._points: SharedRows | None = None
+
+    def read(self, work: ShardWork) -> tuple[Shard, Patches, Matrix | None]:
+        """Read the pictures of a shard; return what is known of them, their patches, and the projection of these."""
+        plan, settings = work.plan, work.settings
+        patches = RowStore(plan.per_picture * len(work.given), plan.dimensions)
+        projected = RowStore(plan.per_picture * len(work.given), plan.coreset_dimensions) if plan.projected else None
+        pictures, surfaces = [], []
+        given = list(work.given)
+        for picture in read_patches(self._extractor, given, hashes=True, marks=work.marks, copies=plan.copies > 0):
+            shown = None
+            if picture.patches is not None:
+                for some in [picture.patches.patches, *(copy.patches for copy in picture.patches.tilted)]:
+                    patches.append(some)
+                    if projected is not None:
+                        projected.append(projected_patches(some, plan, settings))
+                if settings.holdout > 0:
+                    shown = surface(picture.patches.patches, picture.patches.cells, picture.grid)
+            pictures.append(_without_numbers(picture))
+            surfaces.append(shown)
+        shard = Shard(pictures, surfaces, len(patches))
+        return shard, patches.all(), None if projected is None else projected.all()
+
+    def norms(self, points: SharedRows, mean: np.ndarray, first: int, last: int) -> np.ndarray:
+        """Return the squared lengths of the points from `first`, where a block begins, up to `last`."""
+        points = self._mapped(points)
+        norms = np.empty(last - first, np.float32)
+        for row in range(first, last, BLOCK):
+            some = moved(points, slice(row, min(row + BLOCK, last)), mean)
+            np.einsum("nd,nd->n", some, some, out=norms[row - first : row - first + len(some)])
+        return norms
+
+    def meet(
+        self,
+        points: SharedRows,
+        mean: np.ndarray,
+        norms: np.ndarray,
+        blocks: Sequence[tuple[np.ndarray, int, np.ndarray, np.ndarray]],
+        first: int,
+        centres: np.ndarray,
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Lower the bounds of blocks of points; see `Greedy.meet_all`.
+
+        Args:
+            points, mean, norms: all of them, (n, d), their mean (d,), and the squared lengths (n,) from there.
+            blocks: of each the rows, how many centres it leaves out, the bounds and the coverers.
+            first, centres: see there.
+
+        Returns:
+            Bounds and coverers of each block.
+        """
+        points = self._mapped(points)
+        lowered = []
+        with one_blas_thread():
+            parts, lengths = columns(points, centres, mean), norms[centres]
+            for rows, skip, bound, coverer in blocks:
+                bound, coverer = bound.copy(), coverer.copy()  # what comes through the object store is read only
+                some = moved(points, rows, mean)
+                lower(bound, coverer, some, norms[rows], skip=skip, first=first, parts=parts, lengths=lengths)
+                lowered.append((bound, coverer))
+        return lowered
+
+    def _mapped(self, points: SharedRows) -> SharedRows:
+        """Return these rows as they were mapped before: to ask the object store costs more than a small product."""
+        if self._points is None or self._points.token != points.token:
+            self._points = points
+        return self._points
+
+    def choose(self, points: SharedRows, count: int, seed: int, radius: float) -> tuple[np.ndarray, float]:
+        """Return a coreset of some shards for a merge: indices, and the covering radius."""
+        if count >= len(points):
+            return np.arange(len(points)), 0.0
+        coreset = greedy_k_center(points.all(), count, seed=seed, radius=radius)
+        return coreset.indices, coreset.radius
+
+    def measure(
+        self, learnt: TrainingPatches, number: int, judge: Judge, basis: Matrix | None, search: bool
+    ) -> FoldMeasure:
+        """Measure the pictures of a fold; see `fitting.measure_fold`."""
+        return measure_fold(learnt, number, judge, basis=basis, search=search)
+
+    def facts(self) -> dict[str, Any]:
+        """Return which process this is, and the most memory that it held."""
+        from totalrecall.cluster.connection import need_ray
+
+        node = need_ray().get_runtime_context().get_node_id()
+        return {"role": "worker", "node": node, "pid": os.getpid(), "peak_memory": peak_memory()}
+
+
+def _without_numbers(picture: ReadPicture) -> ReadPicture:
+    """Return a picture without its pixels and its patches, which go their own way."""
+    loaded = replace(picture.loaded, image=None, prepared=None)
+    seen = picture.patches
+    if seen is None:
+        return replace(picture, loaded=loaded)
+    tilted = [replace(copy, patches=_none(copy.patches)) for copy in seen.tilted]
+    bare: PicturePatches = replace(seen, patches=_none(seen.patches), tilted=tilted)
+    return replace(picture, loaded=loaded, patches=bare)
+
+
+def _none(patches: Patches) -> Patches:
+    return np.empty((0, patches.shape[1]), np.float32)
