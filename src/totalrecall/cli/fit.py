@@ -5,6 +5,7 @@ import glob
 import math
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ from totalrecall.cli.options import (
     training_pictures,
 )
 from totalrecall.cli.paths import INPUT, OUTPUT
+from totalrecall.cli.spread_fit import add_cluster_options, announce_spread, check_cluster, spread_over, tell_cluster
 from totalrecall.errors import DataError, SettingError, only_picture_notices
 from totalrecall.registry import SETTINGS
 from totalrecall.system.text import counted, human_bytes, listed
@@ -88,6 +90,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     parser.add_argument("--no-embed", action="store_true", help="leave the backbone out of the model file")
     add_reading_options(parser)
+    add_cluster_options(parser)
     add_output_options(parser)
     add_setting_options(parser, FIT_SETTINGS)
     parser.set_defaults(run=run)
@@ -129,6 +132,7 @@ def run(args: argparse.Namespace) -> int:
         raise DataError(f"{output} is a folder. Give a file to write, such as {output / 'part.trecall'}.")
     check_target("--output", args.output)
     check_target("--json", args.json)
+    check_cluster(args)
     eight_bits = args.precision == "int8"
     if eight_bits and args.no_embed:
         raise SettingError("--no-embed leaves the backbone out, and with --precision int8 no other file has it.")
@@ -140,15 +144,10 @@ def run(args: argparse.Namespace) -> int:
     tuning = _tuned(args, pictures)
     if tuning is not None:
         detector = tuning.detector()
-    with only_picture_notices(), progress_bars(args) as progress:  # each skipped picture is named below
-        fitting = {"memory": args.memory, "announce": lambda plan: _announce(args, plan), "progress": progress}
-        if eight_bits:
-            from totalrecall.tuning import fit_int8
-
-            detector, compared = fit_int8(detector, pictures, **fitting)
-            say(args, f"8 bits: {compared.in_words()}")
-        else:
-            detector.fit(pictures, **fitting)
+    if args.ray is not None:
+        _fit_spread(args, detector, pictures)
+    else:
+        detector = _fit_here(args, detector, pictures, eight_bits=eight_bits)
     for error in detector.skipped_:
         complain(error)
     if tuning is not None and tuning.rows:
@@ -159,6 +158,35 @@ def run(args: argparse.Namespace) -> int:
     detector.save(output, embed_backbone=not args.no_embed)
     _tell(args, detector, output, pictures)
     return 1 if detector.skipped_ else 0
+
+
+def _fit_here(
+    args: argparse.Namespace, detector: "AnyDetector", pictures: Sequence[Path], *, eight_bits: bool
+) -> "AnyDetector":
+    """Fit in this process; returns the detector, another one where it has 8 bits."""
+    with only_picture_notices(), progress_bars(args) as progress:  # each skipped picture is named later
+        fitting = {"memory": args.memory, "announce": lambda plan: _announce(args, plan), "progress": progress}
+        if eight_bits:
+            from totalrecall.tuning import fit_int8
+
+            detector, compared = fit_int8(detector, pictures, **fitting)
+            say(args, f"8 bits: {compared.in_words()}")
+        else:
+            detector.fit(pictures, **fitting)
+    return detector
+
+
+def _fit_spread(args: argparse.Namespace, detector: "AnyDetector", pictures: Sequence[Path]) -> None:
+    """Fit on a cluster."""
+    from totalrecall.patchcore.detector import PatchCore
+
+    assert isinstance(detector, PatchCore)
+    with spread_over(args) as spread:
+        with only_picture_notices(), progress_bars(args) as progress:
+            announce = partial(announce_spread, args)
+            detector.fit(pictures, announce=announce, progress=progress, way=spread.way)
+        assert detector.report_ is not None
+        tell_cluster(args, detector.report_, spread)
 
 
 def _tuned(args: argparse.Namespace, pictures: Sequence[Path]) -> "Tuning | None":

@@ -1,0 +1,111 @@
+"""`fit --ray`: the options, and the way of working that they ask for."""
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from totalrecall.cli.common import say
+from totalrecall.errors import SettingError
+from totalrecall.system.text import counted, human_bytes
+
+if TYPE_CHECKING:
+    from totalrecall.cluster.fitting import Spread
+    from totalrecall.detectors.fit_report import FitReport
+    from totalrecall.patchcore.plan import Plan
+
+__all__ = ["add_cluster_options", "announce_spread", "check_cluster", "spread_over", "tell_cluster"]
+
+_HERE_ONLY = ("memory", "tune", "threads")
+
+
+def add_cluster_options(parser: argparse.ArgumentParser) -> None:
+    """Add --ray, and what is only for it."""
+    group = parser.add_argument_group("on a Ray cluster")
+    group.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="spread the work over a Ray cluster: HOST:PORT, auto for the one that runs on this machine, or local to "
+        "use the cores of this machine; the model is the same to the bit",
+    )
+    group.add_argument(
+        "--workers", type=int, metavar="N", help="use N workers of one core each (default: all cores of the cluster)"
+    )
+    group.add_argument(
+        "--coreset-merge",
+        action="store_true",
+        help="choose the patches in two rounds: each worker among its own, then among these; for many workers, and "
+        "less exact",
+    )
+
+
+def check_cluster(args: argparse.Namespace) -> None:
+    """Refuse options that only fit to the other way of working.
+
+    Raises:
+        SettingError: naming the option.
+    """
+    if args.ray is None:
+        if args.workers is not None:
+            raise SettingError(f"--workers is only for --ray, got {args.workers}. Add --ray local.", "workers")
+        if args.coreset_merge:
+            raise SettingError("--coreset-merge is only for --ray. Add --ray local, or leave it out.", "coreset_merge")
+        return
+    for name in _HERE_ONLY:
+        if getattr(args, name):
+            raise SettingError(f"--{name} does not work with --ray: each worker has one core. Leave it out.", name)
+    several = isinstance(args.backbone, list) and len(args.backbone) > 1
+    if args.method != "patchcore" or several or args.sizes is not None or args.precision == "int8":
+        raise SettingError(
+            "--ray fits patchcore with one backbone and one size, not in 8 bits. Leave --ray out, or the others.", "ray"
+        )
+
+
+@contextmanager
+def spread_over(args: argparse.Namespace) -> "Iterator[Spread]":
+    """Be connected to the cluster of --ray inside a `with` block, and yield where a fit does its work.
+
+    Raises:
+        SettingError: there are not so many workers.
+        ClusterError: the cluster cannot be used.
+    """
+    from totalrecall.cluster.connection import connected
+    from totalrecall.cluster.fitting import Spread
+
+    if args.workers is not None and args.workers < 1:
+        raise SettingError(f"workers must be at least 1, got {args.workers}.", "workers")
+    with connected(args.ray) as cluster:
+        count = cluster.cores if args.workers is None else args.workers
+        if not 1 <= count <= cluster.cores:
+            raise SettingError(
+                f"workers must be from 1 to the cores of the cluster ({cluster.cores}), got {count}.", "workers"
+            )
+        spread = Spread(count, merge=args.coreset_merge)
+        say(args, f"Cluster: {counted(count, 'worker')}, {counted(cluster.nodes, 'machine')}")
+        try:
+            yield spread
+        finally:
+            spread.close()
+
+
+def announce_spread(args: argparse.Namespace, plan: "Plan") -> None:
+    """Say what the fit will need, before it starts."""
+    size = human_bytes(4 * plan.patches * plan.dimensions)
+    say(
+        args,
+        f"Plan: {counted(plan.pictures, 'picture')}, {plan.patches} patches of {plan.dimensions} numbers ({size}), in "
+        "the memory that the machines share with Ray, and on their disks",
+    )
+
+
+def tell_cluster(args: argparse.Namespace, report: "FitReport", spread: "Spread") -> None:
+    """Say how much memory each process held, and how near a coreset of two rounds is."""
+    peaks = [human_bytes(process["peak_memory"]) for process in report.processes]
+    say(args, f"Peak memory: {peaks[0]} here; workers {', '.join(peaks[1:])}, with what they share")
+    merged = spread.merged
+    if merged is not None:
+        say(
+            args,
+            f"Coreset in two rounds, of {merged.candidates} candidates: every patch is within "
+            f"{merged.coreset.radius:.4g} of the bank (known before it was measured: {merged.bound:.4g})",
+        )
