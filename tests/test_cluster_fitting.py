@@ -93,8 +93,10 @@ def test_what_cannot_be_read_or_repeats_another_is_told_as_by_one_process(spread
     cv2.imwrite(str(pictures / "05b.bmp"), cv2.imread(str(pictures / "05.png")))  # the same pixels
     here, there = (PatchCore(backbone=tiny_backbone, **SETTINGS) for _ in range(2))
     with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
         here.fit(pictures)
     with warnings.catch_warnings(record=True) as warned_there:
+        warnings.simplefilter("always")
         there.fit(pictures, way=spread.way)
     said, said_there = (
         [str(one.message) for one in some if "pictures" in str(one.message)] for some in (warned, warned_there)
