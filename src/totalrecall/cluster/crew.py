@@ -34,7 +34,7 @@ class Crew:
         own.threads = 1
         actor = self.ray.remote(num_cpus=1, max_restarts=_RESTARTS, max_task_retries=_TRIES)(Worker)
         self._given = self.ray.put(own)  # kept: whoever replaces a worker needs it
-        self.workers = [actor.remote(self._given) for _ in range(count)]
+        self.workers = [actor.remote([self._given]) for _ in range(count)]
 
     def __len__(self) -> int:
         return len(self.workers)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from totalrecall.cluster.connection import need_ray
 from totalrecall.cluster.rows import SharedRows
 from totalrecall.features.patches import PatchExtractor
 from totalrecall.outliers.same_part import surface
@@ -63,12 +64,13 @@ class Worker:
     """One process of a fit.
 
     Args:
-        extractor: of the patches; its engine is opened here, with one thread.
+        given: the reference of the extractor of the patches, in a list, so that Ray passes it on as it is. The engine
+            is opened here, with one thread.
     """
 
-    def __init__(self, extractor: PatchExtractor) -> None:
+    def __init__(self, given: Sequence[Any]) -> None:
         limit_cores(1)  # the one that Ray gave
-        self._extractor = extractor
+        self._extractor: PatchExtractor = need_ray().get(given[0])
         self._points: SharedRows | None = None
 
     def read(self, work: ShardWork) -> tuple[Shard, Patches, Matrix | None]:
@@ -152,8 +154,6 @@ class Worker:
 
     def facts(self) -> dict[str, Any]:
         """Return which process this is, and the most memory that it held."""
-        from totalrecall.cluster.connection import need_ray
-
         node = need_ray().get_runtime_context().get_node_id()
         return {"role": "worker", "node": node, "pid": os.getpid(), "peak_memory": peak_memory()}
 
