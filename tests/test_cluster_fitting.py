@@ -16,6 +16,7 @@ import pytest
 from tests.parts import digest, stripes, written
 from totalrecall import PatchCore
 from totalrecall.cli import main
+from totalrecall.errors import ClusterError
 from totalrecall.patchcore import coreset
 from totalrecall.patchcore.coreset import greedy_k_center
 
@@ -187,6 +188,23 @@ def test_a_coreset_of_shared_points_is_the_plain_one(cluster, small_blocks, tiny
 
 
 @needs_ray
+def test_work_that_kills_every_worker_ends_the_fit_with_one_line(cluster, tiny_backbone):
+    from totalrecall.cluster.crew import Crew
+
+    def die(worker):
+        os._exit(1)
+
+    assert cluster.cores == 2
+    crew = Crew(PatchCore(backbone=tiny_backbone, size=64).extractor, 1)
+    try:
+        with pytest.raises(ClusterError, match=r"The cluster lost a worker 4 times at the same work: .*--workers"):
+            crew.get(crew.workers[0].__ray_call__.remote(die))
+    finally:
+        crew.close()
+
+
+@needs_ray
+@pytest.mark.slow
 def test_shared_rows_read_like_an_array(cluster):
     import ray
 
