@@ -1,4 +1,7 @@
 """The same commands, spread over the machines of a Ray cluster; imported only where `--ray` is given.
 
 In reading order: `connection` (joins a cluster, or starts one on this machine).
+
+Of a fit: `fitting` (pictures to bank, as one process does it, to the bit), `crew` (the workers, and who replaces them),
+`worker` (what each does), `rows` (numbers in memory that processes share), `coreset` (algorithm 1 among these).
 """

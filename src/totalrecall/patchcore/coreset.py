@@ -343,7 +343,7 @@ class Greedy:
         """Choose inside the pool for as long as its best is the best of all."""
         points, norms, bound = self._take(self.pool), self.norms[self.pool], self.bound[self.pool]
         coverer = self.coverer[self.pool]
-        least = noise(points.dtype) * norms
+        least = _noise(points.dtype) * norms
         limit, limit_index = self.outside
         while len(self.chosen) < self.count:
             at = int(bound.argmax())
@@ -377,7 +377,7 @@ class Greedy:
         return Coreset(np.array(self.chosen, np.int64), farthest, self.refreshes, share, self.coverer)
 
 
-def noise(dtype: Any) -> Any:
+def _noise(dtype: Any) -> Any:
     """Return what rounding alone can make of the squared distance of two equal points, as a share of the squared
     length; anything smaller counts as zero."""
     return 16 * np.finfo(dtype).eps
@@ -430,7 +430,7 @@ def lower(
         at = squared.argmin(axis=1)  # NumPy finds the place sooner than the value
         least = squared[np.arange(len(block)), at]
         least += norms
-        least[least < noise(block.dtype) * norms] = 0
+        least[least < _noise(block.dtype) * norms] = 0
         nearer = least < bound
         np.copyto(bound, least, where=nearer)
         np.copyto(coverer, first + last - part.shape[1] + at, where=nearer, casting="same_kind")
