@@ -5,8 +5,10 @@ import io
 import json
 import re
 import shutil
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from types import SimpleNamespace
 
 import cv2
@@ -16,7 +18,10 @@ import pytest
 from tests.stations import judging_held, started
 from totalrecall import load_detector
 from totalrecall.errors import BusyError, HistoryError
+from totalrecall.station import drawing
+from totalrecall.station.access.policy import Policy
 from totalrecall.station.judging.caption import Caption
+from totalrecall.station.judging.room import Room
 from totalrecall.station.store.records import Filter
 from totalrecall.station.web.api_v2 import _OUTPUTS
 
@@ -194,8 +199,91 @@ def test_a_job_says_why_its_pictures_were_not_judged(place, pictures, tmp_path):
         while (job := client.get(begun.headers["location"]).json())["state"] == "running":
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        assert (job["state"], job["done"], job["failed"], job["results"]) == ("done", 0, 2, [])
+        assert (job["state"], job["done"], job["failed"]) == ("done", 0, 2)
         assert job["error"] == "Model part is held: The golden check of model part failed."
+        told = [(one["path"], one["score"], one["error"], one["place"]) for one in job["results"]]
+        assert told == [(path.name, None, job["error"], place) for place, path in enumerate(pictures[:2])]
+
+
+def test_the_results_of_a_job_come_as_its_pictures_whatever_the_clock_does(running, pictures, monkeypatch):
+    _, client = running
+
+    class Backwards(datetime):
+        """A clock that is set back by three seconds at each look."""
+
+        looks = 0
+
+        @classmethod
+        def now(cls, tz=None):
+            cls.looks += 1
+            return datetime.now(tz) - timedelta(seconds=3 * cls.looks)
+
+    monkeypatch.setattr("totalrecall.station.station.datetime", Backwards)
+    files = [("file", (f"{at}.png", pictures[at % 2].read_bytes(), "image/png")) for at in range(9)]
+    begun = client.post("/v1/models/part/jobs", files=files)
+    deadline = time.monotonic() + 60
+    while (job := client.get(begun.headers["location"]).json())["state"] == "running":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert Backwards.looks >= len(files)
+    assert [(one["path"], one["place"]) for one in job["results"]] == [(f"{at}.png", at) for at in range(9)]
+
+
+@pytest.mark.parametrize("name", ["Picture 4\N{NARROW NO-BREAK SPACE}PM.png", "a\N{ZERO WIDTH SPACE}.png", "x" * 400])
+def test_no_picture_is_refused_for_its_name(running, pictures, name):
+    _, client = running
+    files = [("file", (one, pictures[0].read_bytes(), "image/png")) for one in ("first.png", name, "last.png")]
+    results = client.post("/v1/models/part/batch", files=files).json()["results"]
+    assert all(one["score"] is not None for one in results)
+    shown = results[1]["path"]
+    assert shown.isprintable()
+    assert len(shown) <= 300
+    assert shown[-4:] == name[-4:]
+
+
+def test_a_serial_that_cannot_be_printed_is_named(running, pictures):
+    _, client = running
+    form = {"serial": "A\N{NO-BREAK SPACE}7"}
+    for route in ("predict", "jobs"):
+        answer = client.post(f"/v1/models/part/{route}", files={"file": ("a.png", pictures[0].read_bytes())}, data=form)
+        said = "serial must hold printable letters only, got the character U+00A0. Leave it out."
+        assert is_problem(answer, 422) == said
+
+
+def test_a_body_that_grows_too_large_is_no_fault_of_the_station(place, tmp_path, capsys):
+    with started(tmp_path / "station", place, policy=Policy(max_body=50_000)) as (_, client):
+        for route in ("predict", "jobs"):
+            answer = client.post(
+                f"/v1/models/part/{route}", content=iter([b"x" * 30_000] * 3), headers={"Content-Type": "image/png"}
+            )
+            assert is_problem(answer, 413) == "The body must have at most 50,000 bytes."
+    assert "fault" not in capsys.readouterr().err
+
+
+def test_pictures_are_drawn_one_after_the_other_where_they_are_large(running, pictures, monkeypatch):
+    station, client = running
+    key = client.post("/v1/models/part/predict", content=pictures[0].read_bytes(), headers=PICTURE).json()["id"]
+    drawn, most, lock = [], [], threading.Lock()
+    draw = drawing.draw_overlay
+
+    def counted(*given, **named):
+        with lock:
+            drawn.append(1)
+            most.append(len(drawn))
+        time.sleep(0.05)  # long enough for the others to come
+        overlay = draw(*given, **named)
+        with lock:
+            drawn.pop()
+        return overlay
+
+    monkeypatch.setattr(drawing, "draw_overlay", counted)
+    for limit, at_once in ((1, 1), (10**9, 2)):
+        most.clear()
+        monkeypatch.setattr(station, "drawing_room", Room(limit))
+        with ThreadPoolExecutor(4) as clients:
+            answers = list(clients.map(lambda _: client.get(f"/v1/inspections/{key}/overlay.png"), range(4)))
+        assert {answer.status_code for answer in answers} == {200}
+        assert (max(most) == 1) == (at_once == 1)
 
 
 def test_a_database_that_cannot_be_used_is_503_with_retry_after_for_programs_and_people(

@@ -57,8 +57,15 @@ def test_a_result_of_a_model_that_was_replaced_leaves_the_new_ones_watch_alone(l
     watch = DriftWatch(tmp_path)
     new = replace(loaded, sha256="f" * 64, at=loaded.at + timedelta(seconds=1))
     result = loaded.judge.predict(good_picture(0), conditions=True)
-    watch.observe(loaded, result)
-    watch.observe(new, result)
-    watch.observe(loaded, result)
-    watch.observe(new, result)
+    watch.observe(loaded, result, "part 7.png")
+    watch.observe(new, result, "part 7.png")
+    watch.observe(loaded, result, "part 7.png")
+    watch.observe(new, result, "part 7.png")
     assert watch.facts(new)["pictures"] == 2
+
+
+def test_an_alarm_names_the_picture_as_its_sender_does(loaded, tmp_path, monkeypatch):
+    named = []
+    monkeypatch.setattr(Monitor, "observe", lambda *given: named.append(given[-1]) or [])
+    DriftWatch(tmp_path).observe(loaded, loaded.judge.predict(good_picture(0), conditions=True), "part 7.png")
+    assert named == ["part 7.png"]

@@ -10,6 +10,7 @@ from totalrecall.errors import NotFoundError, PictureError
 from totalrecall.pictures.decode import decode_pixels, to_8_bits
 from totalrecall.pictures.overlay import draw_overlay, encode_overlay, heat_colours
 from totalrecall.scoring import Region
+from totalrecall.station.judging.room import pixels_of
 
 if TYPE_CHECKING:
     from totalrecall.station.station import Station
@@ -43,10 +44,15 @@ def overlay_png(station: "Station", inspection: "Inspection") -> bytes:
         NotFoundError: the picture is not kept.
     """
     data, heat = picture_and_heat(station, inspection.key)
-    image = _pixels(station, inspection, data)
-    h, w = image.shape[:2]
     if heat is None:
         raise NotFoundError(f"Inspection {inspection.key} has no heat map.")
+    with station.drawing_room.held(pixels_of(data, inspection.name)):
+        return _overlay(station, inspection, data, heat)
+
+
+def _overlay(station: "Station", inspection: "Inspection", data: bytes, heat: npt.NDArray[np.uint8]) -> bytes:
+    image = _pixels(station, inspection, data)
+    h, w = image.shape[:2]
     values = cv2.resize(heat, (w, h), interpolation=cv2.INTER_LINEAR).astype(np.float32)
     overlay = draw_overlay(
         image,
@@ -68,17 +74,19 @@ def shown_picture(station: "Station", inspection: "Inspection", *, widest: int =
         NotFoundError: it is not kept, or cannot be read.
     """
     data, _ = picture_and_heat(station, inspection.key)
-    return _jpeg(_pixels(station, inspection, data), widest)
+    with station.drawing_room.held(pixels_of(data, inspection.name)):
+        return _jpeg(_pixels(station, inspection, data), widest)
 
 
-def thumbnail(data: bytes) -> bytes:
+def thumbnail(station: "Station", data: bytes) -> bytes:
     """Return a picture's file as a small JPEG.
 
     Raises:
         NotFoundError: it cannot be read.
     """
     try:
-        return _jpeg(to_8_bits(decode_pixels(data, "picture"), "picture"), _SMALL)
+        with station.drawing_room.held(pixels_of(data, "picture")):
+            return _jpeg(to_8_bits(decode_pixels(data, "picture"), "picture"), _SMALL)
     except PictureError as error:
         raise NotFoundError(f"The picture cannot be shown: {error}") from None
 

@@ -21,6 +21,7 @@ from totalrecall.station.judging.metrics import Metrics
 from totalrecall.station.judging.model_files import ModelFiles
 from totalrecall.station.judging.models import Loaded, Shelf
 from totalrecall.station.judging.recent import Recent, RecentInspection, heat_of
+from totalrecall.station.judging.room import Room
 from totalrecall.station.judging.watching import DriftWatch
 from totalrecall.station.judging.wrong_product import ProductCheck
 from totalrecall.station.quality.fitting import Fits, models_of
@@ -40,6 +41,8 @@ from totalrecall.station.store.trail import Trail
 from totalrecall.system.files import sha256
 
 __all__ = ["Link", "Station"]
+
+_DRAWN_AT_ONCE = 16_000_000  # pixels of the pictures that are drawn at the same time: 400 MB for overlays
 
 
 @dataclass(frozen=True)
@@ -138,6 +141,7 @@ class Station:
                 near_miss=settings.near_miss,
             )
             self.recent = Recent()
+            self.drawing_room = Room(_DRAWN_AT_ONCE)
             self.metrics = Metrics(
                 waiting=lambda: self.inspector.waiting,
                 limit=settings.queue,
@@ -217,7 +221,7 @@ class Station:
             NotFoundError: there is no model or product of that name.
             BusyError: too many pictures wait.
             ConflictError: the model is held, since its golden check failed.
-            SettingError: a text is too long, or holds control characters.
+            SettingError: serial or line is too long, or holds a letter that cannot be printed.
         """
         waiting, future = self._waiting(picture, caption.checked(), also)
         self.inspector.submit(waiting)
@@ -243,7 +247,9 @@ class Station:
         future: Future[Inspection] = Future()
         # subtle: a request that is given up would cancel it, and then the inspection could not be told any more
         future.set_running_or_notify_cancel()
-        done = partial(self._judged, _Asked(secrets.token_hex(16), picture, caption, recipe, also), future)
+        done = partial(
+            self._judged, _Asked(caption.key or secrets.token_hex(16), picture, caption, recipe, also), future
+        )
         conditions = self.drift.watches(loaded) and caption.is_production
         rate = None if recipe is None else recipe.false_alarm_rate
         return Waiting(picture, caption.name, loaded.name, conditions, done, rate), future
@@ -279,7 +285,7 @@ class Station:
             deliveries = [(name, body) for name, body in bodies if body is not None]
             committed = self.history.add(inspection, deliveries, asked.also)
             if isinstance(outcome, Result) and asked.caption.is_production:
-                for alarm in self.drift.observe(loaded, outcome):
+                for alarm in self.drift.observe(loaded, outcome, asked.caption.name):
                     self.metrics.drifted(loaded.name, alarm.measure)
         except Exception as error:  # whatever it is, who asked must not wait for ever
             self.metrics.failed(judged.waiting.model)

@@ -11,13 +11,13 @@ import contextlib
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from totalrecall.errors import BusyError, PictureError, TotalRecallError
 from totalrecall.features.extractor import PIXELS_AT_ONCE
-from totalrecall.pictures.decode import open_picture
+from totalrecall.station.judging.room import Room, pixels_of
 from totalrecall.system.text import unexpected
 from totalrecall.system.threads import cores, on_one_core
 
@@ -107,7 +107,7 @@ class Inspector:
         self._lines: OrderedDict[str, _Line] = OrderedDict()  # by model; the one whose turn it is comes first
         self._waiting = self._under_way = 0
         self._changed = threading.Condition()
-        self._room = _Room(PIXELS_AT_ONCE)
+        self._room = Room(PIXELS_AT_ONCE)
         self._closed = False
         self._workers = [
             threading.Thread(target=self._run, name=f"station-judge-{number}", daemon=True)
@@ -203,7 +203,10 @@ class Inspector:
             loaded = self._model(waiting.model)
             if waiting.rate is not None:
                 loaded = self._at_rate(loaded, waiting.rate)
-            with self._room.held(_pixels(waiting)), contextlib.nullcontext() if alone else on_one_core():
+            with (
+                self._room.held(pixels_of(waiting.picture, waiting.name)),
+                contextlib.nullcontext() if alone else on_one_core(),
+            ):
                 outcome: Result | TotalRecallError = loaded.judge.predict(
                     waiting.picture, conditions=waiting.conditions
                 )
@@ -212,42 +215,6 @@ class Inspector:
         except Exception as error:
             outcome = error if isinstance(error, TotalRecallError) else TotalRecallError(unexpected(error))
         return Judged(waiting, loaded, outcome, 1000 * (time.perf_counter() - waiting.since))
-
-
-class _Room:
-    """Bounds the pixels of all pictures that are judged at the same time, and with them the memory.
-
-    Args:
-        limit: of the pixels. A picture that has more is judged alone.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._pixels = 0
-        self._turn = threading.Lock()  # a large picture waits; those behind it must not keep it waiting for ever
-        self._left = threading.Condition()
-
-    @contextlib.contextmanager
-    def held(self, pixels: int) -> Iterator[None]:
-        """Wait until there is room for so many pixels, and hold it inside a `with` block."""
-        with self._turn, self._left:
-            self._left.wait_for(lambda: self._pixels == 0 or self._pixels + pixels <= self._limit)
-            self._pixels += pixels
-        try:
-            yield
-        finally:
-            with self._left:
-                self._pixels -= pixels
-                self._left.notify()
-
-
-def _pixels(waiting: Waiting) -> int:
-    """Return how many pixels a picture says that it has; 0 if it is none, and will be refused."""
-    try:
-        header = open_picture(waiting.picture, waiting.name).header
-    except PictureError:
-        return 0
-    return header.height * header.width
 
 
 def _tell(judged: Judged) -> None:

@@ -60,8 +60,8 @@ class DriftWatch:
                 watched = self._of(loaded)
         return watched.monitor is not None
 
-    def observe(self, loaded: "Loaded", result: "Result") -> list[Alarm]:
-        """Take in a result; returns the alarms that it raises."""
+    def observe(self, loaded: "Loaded", result: "Result", picture: str) -> list[Alarm]:
+        """Take in the result of a picture of some name; returns the alarms that it raises."""
         if result.conditions is None:
             return []
         with self._lock:
@@ -71,7 +71,7 @@ class DriftWatch:
             watched = self._of(loaded)
             if watched.monitor is None:
                 return []
-            alarms = watched.monitor.observe(result.conditions, result.is_anomalous, result.path)
+            alarms = watched.monitor.observe(result.conditions, result.is_anomalous, picture)
             watched.alarms.extend((datetime.now(timezone.utc), alarm) for alarm in alarms)
             watched.since += 1
             if alarms or watched.since >= _EVERY:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from totalrecall.errors import HistoryError, PictureError, SettingError, TotalRecallError
 from totalrecall.pictures.files import PICTURE_SUFFIXES
-from totalrecall.station.judging.caption import LONGEST_NAME, Caption
+from totalrecall.station.judging.caption import Caption, shown_name
 from totalrecall.station.links.base import Changes, pause_before, reason_of, submit_patiently
 from totalrecall.station.links.filing import VERDICT_FOLDERS, put_away
 from totalrecall.station.links.ledger import Ledger, WatchedFile
@@ -388,6 +388,4 @@ class HotFolder(Link):
 
     def _shown(self, path: str) -> str:
         """Return a path inside the folder as every reader takes it."""
-        name = os.path.relpath(path, self._folder).encode("utf-8", "replace").decode()
-        name = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in name)
-        return name if len(name) <= LONGEST_NAME else "\N{HORIZONTAL ELLIPSIS}" + name[1 - LONGEST_NAME :]
+        return shown_name(os.path.relpath(path, self._folder).encode("utf-8", "replace").decode())

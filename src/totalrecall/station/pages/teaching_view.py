@@ -57,7 +57,7 @@ def add_golden(routes: APIRouter, page: Page) -> None:
     @routes.get("/golden/{key}/small.jpg")
     def picture(key: Key) -> Response:
         headers = {"Cache-Control": "private, max-age=86400, immutable"}
-        return Response(thumbnail(station.golden.picture(key)), headers=headers, media_type="image/jpeg")
+        return Response(thumbnail(station, station.golden.picture(key)), headers=headers, media_type="image/jpeg")
 
 
 def add_teaching(routes: APIRouter, page: Page) -> None:

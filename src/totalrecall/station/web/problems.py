@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from totalrecall.errors import BusyError, HistoryError, ThrottledError, TotalRecallError
+from totalrecall.station.access.guard_head import RefusedError
 from totalrecall.system.text import printable
 
 __all__ = ["CONTENT_TYPE", "PROBLEM", "add_problems", "problem", "retry_after"]
@@ -82,11 +83,16 @@ def add_problems(app: FastAPI) -> None:
         print(f"totalrecall: unexpected fault {number}: {what}", file=sys.stderr)
         return problem(500, f"unexpected fault {number}; the station's log names it")
 
+    async def refused(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RefusedError)  # of the body, by the guard, which answers in its own way
+        return problem(error.status, error.detail)
+
     async def gone(_: Request, error: Exception) -> Response:
         assert isinstance(error, ClientDisconnect)
         return problem(400, "The client went away before its request was whole.")  # nobody reads it; it is counted
 
     app.add_exception_handler(TotalRecallError, known)
+    app.add_exception_handler(RefusedError, refused)
     app.add_exception_handler(ClientDisconnect, gone)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(RequestValidationError, invalid)
