@@ -50,10 +50,14 @@ def pytest_collection_modifyitems(items) -> None:
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
-    """Say loudly how many tests did not run because the real pictures are absent."""
+    """Say loudly how many tests did not run because the real pictures, or Ray, are absent."""
     skipped = [report for report in terminalreporter.stats.get("skipped", []) if "../shared" in str(report.longrepr)]
     if skipped:
         text = f"{len(skipped)} tests DID NOT RUN: they need the real pictures and weights of ../shared"
+        terminalreporter.write_sep("!", text, red=True, bold=True)
+    spread = [one for one in terminalreporter.stats.get("skipped", []) if "totalrecall[cluster]" in str(one.longrepr)]
+    if spread:
+        text = f"{len(spread)} tests DID NOT RUN: they need Ray (pip install 'totalrecall[cluster]')"
         terminalreporter.write_sep("!", text, red=True, bold=True)
 
 

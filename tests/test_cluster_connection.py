@@ -1,17 +1,13 @@
 """connection: what is wrong with a cluster is said in one line, before Ray is asked and after."""
 
-import importlib.util
 import subprocess
 import sys
 
 import pytest
 
+from tests.cluster_ready import NEEDS_RAY
 from totalrecall.cluster.connection import connected, need_ray
 from totalrecall.errors import ClusterError, MissingExtraError, SettingError
-
-needs_ray = pytest.mark.skipif(
-    importlib.util.find_spec("ray") is None, reason="needs ray (pip install 'totalrecall[cluster]')"
-)
 
 
 @pytest.mark.parametrize("address", ["somewhere", "ray://host:10001", ":6379", "host:port", "host:0", "host:70000", ""])
@@ -38,7 +34,7 @@ def test_without_ray_the_message_holds_the_command_that_installs_it(monkeypatch)
         need_ray()
 
 
-@needs_ray
+@NEEDS_RAY
 def test_an_address_where_nothing_listens_is_named_with_the_reason():
     with (
         pytest.raises(ClusterError, match=r"No Ray cluster answers at 127\.0\.0\.1:1 \(Connection refused\)"),
@@ -61,7 +57,7 @@ assert signal.getsignal(signal.SIGTERM) is handler
 """
 
 
-@needs_ray
+@NEEDS_RAY
 @pytest.mark.slow
 def test_a_local_cluster_computes_is_quiet_and_leaves_signals_alone():
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=300, check=False)

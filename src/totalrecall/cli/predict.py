@@ -21,6 +21,7 @@ from totalrecall.cli.options import (
     running,
 )
 from totalrecall.cli.paths import CHANGED, INPUT, LINES, OUTPUT
+from totalrecall.cli.spread import add_spread_options, check_spread
 from totalrecall.errors import DataError, PictureError, SettingError
 from totalrecall.system.files import is_special
 from totalrecall.system.text import counted, csv_line, escaped_json, human_bytes, listed, printable
@@ -81,6 +82,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     add_running_options(parser, precision=True)
     add_reading_options(parser)
+    add_spread_options(parser)
     add_output_options(parser)
     parser.set_defaults(run=run)
 
@@ -90,6 +92,9 @@ def run(args: argparse.Namespace) -> int:
     from totalrecall.pictures.files import find_pictures
     from totalrecall.registry import load_judge
 
+    check_spread(args)
+    if args.ray is not None:
+        return _run_spread(args)
     _check_targets(args)
     detector = judging(args, load_judge(args.model, **running(args)))
     pictures, heatmaps = _pictures(args, find_pictures(args.pictures))
@@ -120,6 +125,20 @@ def run(args: argparse.Namespace) -> int:
     _tell(args, verdicts, bad, seconds)
     if report:
         _write_report(args, report, seconds)
+    if args.fail_on_anomaly:
+        return _exit_code(verdicts, bad)
+    return 1 if bad else 0
+
+
+def _run_spread(args: argparse.Namespace) -> int:
+    """Score on a cluster; returns the exit code."""
+    from totalrecall.cli.spread import predict_spread
+
+    began = time.perf_counter()
+    verdicts = predict_spread(args)
+    bad = verdicts.pop("unreadable", 0)
+    _tell(args, verdicts, bad, time.perf_counter() - began)
+    say(args, f"Wrote {args.out}")
     if args.fail_on_anomaly:
         return _exit_code(verdicts, bad)
     return 1 if bad else 0

@@ -4,4 +4,7 @@ In reading order: `connection` (joins a cluster, or starts one on this machine).
 
 Of a fit: `fitting` (pictures to bank, as one process does it, to the bit), `crew` (the workers, and who replaces them),
 `worker` (what each does), `rows` (numbers in memory that processes share), `coreset` (algorithm 1 among these).
+
+Of predict: `listing` (pictures by name, here or in a store such as S3), `parts` (what a long run has done so far),
+`predicting` (workers that judge).
 """

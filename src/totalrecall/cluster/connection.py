@@ -27,6 +27,7 @@ _PROBE = 120.0  # seconds that a node may take to start Python and import this p
 _ADDRESSES = f"HOST:PORT of a cluster, {_RUNNING_HERE} for the one that runs on this machine, or {LOCAL}"
 _QUIET = {  # read when Ray is imported; what a person has set stays
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent to anybody
+    "RAY_BACKEND_LOG_LEVEL": "error",  # what is wrong is said by us
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a warning about graphics cards, which a task without one may see
 }
 
@@ -151,8 +152,8 @@ def _why(error: Exception, address: str) -> str:
     if address == LOCAL:
         return f"Ray cannot start on this machine: {reason}. Free some memory and disk, or leave --ray out."
     return (
-        f"The Ray cluster at {address} cannot be joined: {reason}. Run the command on a machine of the cluster, or "
-        f"use --ray {LOCAL}."
+        f"The Ray cluster at {address} cannot be joined: {reason}. Run the command on a machine of the cluster; if the "
+        f"cluster asks for a token, set RAY_AUTH_MODE=token; or use --ray {LOCAL}."
     )
 
 

@@ -1,0 +1,262 @@
+"""What a long run has done so far, in a folder that outlives it, and the one Parquet file at the end.
+
+    results.parquet.parts/
+      lock                  held while a command works here
+      pictures.jsonl        every picture's name, a line each, in order: what the run is over
+      plan.json             what was asked for, and how many pictures a part has
+      part-000000000.parquet  the results of the first so many, and so on
+
+Each file appears whole, under its name or not at all. `plan.json` is written after the list is whole, a part when all
+of its pictures are judged. So what is there says what is left, whatever ended the run, and no picture is in two parts.
+"""
+
+import contextlib
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from totalrecall.errors import DataError, MissingExtraError
+from totalrecall.scoring import verdict_in_words
+from totalrecall.system.files import atomic_write, exclusive, write_atomically
+
+if TYPE_CHECKING:
+    import pyarrow
+
+__all__ = ["Block", "Parts", "opened_parts", "parquet_part"]
+
+_MOST = 100  # pictures of a part: what a killed worker or command has to do again
+_SHARES = 8  # parts for each worker at least, so that all end at about the same time
+
+
+@dataclass(frozen=True)
+class Block:
+    """Pictures that become one part.
+
+    Attributes:
+        index: of the part.
+        names: of the pictures.
+    """
+
+    index: int
+    names: list[str]
+
+
+class Parts:
+    """The folder of one run; see `opened_parts`.
+
+    Attributes:
+        total: pictures of the run.
+        done: of these, how many were judged before.
+    """
+
+    def __init__(self, folder: Path, size: int, total: int) -> None:
+        self._folder = folder
+        self._size = size
+        self.total = total
+        # a name that is still temporary begins with a dot
+        self._there = {int(path.stem.removeprefix("part-")) for path in folder.glob("part-*.parquet")}
+        self.done = sum(min(size, total - index * size) for index in self._there)
+
+    def left(self) -> Iterator[Block]:
+        """Yield what is not judged yet, in order; the list stays on disk."""
+        with (self._folder / "pictures.jsonl").open(encoding="utf-8") as file:
+            for index in range(-(-self.total // self._size)):
+                lines = [line for _, line in zip(range(self._size), file, strict=False)]
+                if index not in self._there:
+                    yield Block(index, [json.loads(line) for line in lines])
+
+    def add(self, index: int, data: bytes) -> None:
+        """Keep the results of one block, as `parquet_part` gives them."""
+        atomic_write(self._path(index), data)
+        self._there.add(index)
+
+    def join(self, target: Path) -> "Counter[str]":
+        """Write all parts into one file, in order, a part at a time, and remove them.
+
+        Returns:
+            How many pictures got each verdict, and `unreadable` ones.
+        """
+        pq = _parquet()
+        count: Counter[str] = Counter()
+
+        def write(file: BinaryIO) -> None:
+            with pq.ParquetWriter(file, _schema()) as writer:
+                for index in sorted(self._there):
+                    table = _read(pq, self._path(index))
+                    count.update(_verdicts(table))
+                    writer.write_table(table)
+
+        write_atomically(target, write)
+        self._remove()
+        return count
+
+    def _remove(self) -> None:
+        """Take the folder away by one rename, so that a command that is ended here leaves no half of it."""
+        old = _old(self._folder)
+        self._folder.rename(old)
+        shutil.rmtree(old)
+
+    def _path(self, index: int) -> Path:
+        return self._folder / f"part-{index:09}.parquet"
+
+
+@contextlib.contextmanager
+def opened_parts(target: Path, asked: Mapping[str, Any], names: Iterator[str], workers: int) -> Iterator[Parts]:
+    """Hold the folder beside `target` where an earlier run was ended, or a new one; no other command may have it.
+
+    Args:
+        target: the Parquet file at the end.
+        asked: what decides the results, as JSON types; an earlier run must have asked for the same.
+        names: of the pictures; listed only for a new run.
+        workers: at most that will judge.
+
+    Raises:
+        DataError: an earlier run there was another one, or another command works there, or it cannot be written.
+    """
+    folder = Path(f"{target}.parts")
+    if _old(folder).is_dir():
+        shutil.rmtree(_old(folder))
+    if not (folder / "lock").exists():
+        atomic_write(folder / "lock", b"")
+    with exclusive(folder / "lock"):
+        plan = _plan(folder)
+        if plan is None:
+            try:
+                total = _write_names(folder, names)
+            except BaseException:  # nothing to go on with
+                shutil.rmtree(folder)
+                raise
+            size = max(1, min(_MOST, total // (_SHARES * workers)))
+            plan = {"asked": dict(asked), "total": total, "size": size}
+            atomic_write(folder / "plan.json", json.dumps(plan, indent=2).encode())
+        elif plan["asked"] != json.loads(json.dumps(dict(asked))):
+            raise DataError(
+                f"{folder} holds what another command did so far ({_difference(plan['asked'], asked)}). Give that "
+                "command again to end it, name another --out, or remove the folder."
+            )
+        yield Parts(folder, int(plan["size"]), int(plan["total"]))
+
+
+def _old(folder: Path) -> Path:
+    """Return the name of a folder whose results are in their file."""
+    return folder.with_name(f"{folder.name}.old")
+
+
+def _plan(folder: Path) -> dict[str, Any] | None:
+    path = folder / "plan.json"
+    try:
+        plan: dict[str, Any] = json.loads(path.read_bytes())
+        if not isinstance(plan["asked"], dict) or min(int(plan["total"]), int(plan["size"])) < 1:
+            raise ValueError("its numbers are not possible")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path} is damaged ({error}). Remove the folder {folder}, and run the command again."
+        ) from None
+    return plan
+
+
+def _write_names(folder: Path, names: Iterator[str]) -> int:
+    total = 0
+
+    def write(file: BinaryIO) -> None:
+        nonlocal total
+        for name in names:
+            file.write(f"{json.dumps(name)}\n".encode())  # ASCII, whatever bytes the name has
+            total += 1
+
+    write_atomically(folder / "pictures.jsonl", write)
+    return total
+
+
+def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    name = next(name for name in {**before, **now} if before.get(name) != now.get(name))
+    return f"{name} {str(before.get(name))[:200]}, now {str(now.get(name))[:200]}"
+
+
+# ---------------------------------------------------------------------- Parquet
+
+
+def _parquet() -> Any:
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingExtraError(
+            f"--ray needs the package pyarrow, which cannot be imported ({error}). "
+            'Run: pip install "totalrecall[cluster]"'
+        ) from None
+    return pyarrow.parquet
+
+
+def _schema() -> "pyarrow.Schema":
+    """Return the columns: those of `Result.to_json`, and `error`, which a picture has that could not be read."""
+    import pyarrow as pa
+
+    box = [(name, pa.int64()) for name in ("x", "y", "width", "height", "area")]
+    region = pa.struct([*box, ("peak", pa.float64())])
+    nearest = pa.struct([("path", pa.string()), ("x", pa.int64()), ("y", pa.int64())])
+    return pa.schema(
+        [
+            ("path", pa.string()),
+            ("score", pa.float64()),
+            ("threshold", pa.float64()),
+            ("is_anomalous", pa.bool_()),
+            ("p_value", pa.float64()),
+            ("regions", pa.list_(region)),
+            ("nearest", nearest),
+            ("milliseconds", pa.float64()),
+            ("error", pa.string()),
+        ]
+    )
+
+
+def parquet_part(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Return rows as the bytes of a Parquet file.
+
+    Args:
+        rows: a picture each, as `Result.to_json` gives them, or `path` and `error`.
+    """
+    import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    table = pa.Table.from_pylist([_text(row) for row in rows], schema=_schema())
+    _parquet().write_table(table, sink)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
+
+
+def _text(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row whose texts are Unicode: a name that is none gets \\udcff for its bytes, as in the JSON lines."""
+    clean: dict[str, Any] = {name: _unicode(value) if isinstance(value, str) else value for name, value in row.items()}
+    near = clean.get("nearest")
+    if near is not None:
+        clean["nearest"] = {**near, "path": _unicode(near["path"])}
+    return clean
+
+
+def _unicode(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _read(pq: Any, path: Path) -> "pyarrow.Table":
+    import pyarrow as pa
+
+    try:
+        return pq.read_table(path, schema=_schema())
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(
+            f"{path} is damaged ({' '.join(str(error).split())[:200]}). Remove it, and run the command again."
+        ) from None
+
+
+def _verdicts(table: "pyarrow.Table") -> "Counter[str]":
+    errors, verdicts = table["error"].to_pylist(), table["is_anomalous"].to_pylist()
+    return Counter(
+        "unreadable" if error is not None else verdict_in_words(verdict)
+        for error, verdict in zip(errors, verdicts, strict=True)
+    )
