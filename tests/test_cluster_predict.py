@@ -59,7 +59,9 @@ def test_a_killed_command_goes_on_when_given_again_and_no_picture_is_twice_or_mi
     process = command(*words, cwd=tmp_path)
     wait_for(lambda: part_names(tmp_path / "r.parquet"), process)
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.wait()  # not until the pipes end: two helpers of Ray notice only minutes later, and hold them
+    process.stdout.close()
+    process.stderr.close()
     before = part_names(tmp_path / "r.parquet")
     assert 0 < len(before) < 16
     assert not (tmp_path / "r.parquet").exists()

@@ -51,8 +51,9 @@ class Cluster:
 def connected(address: str, *, cores: int | None = None) -> Iterator[Cluster]:
     """Be connected to a cluster inside a `with` block.
 
-    A cluster of this machine (`local`) is started for the block and ended with it, also if this process is killed. A
-    cluster that ran before goes on running. What workers print is not shown.
+    A cluster of this machine (`local`) is started for the block and ended with it. If this process is killed, its
+    workers end at once, and two small helpers of Ray (agents) some minutes later. A cluster that ran before goes on
+    running. What workers print is not shown.
 
     Args:
         address: `local`; `auto`, the cluster that runs on this machine; or `HOST:PORT` of a cluster that this machine
