@@ -27,7 +27,6 @@ _PROBE = 120.0  # seconds that a node may take to start Python and import this p
 _ADDRESSES = f"HOST:PORT of a cluster, {_RUNNING_HERE} for the one that runs on this machine, or {LOCAL}"
 _QUIET = {  # read when Ray is imported; what a person has set stays
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent to anybody
-    "RAY_BACKEND_LOG_LEVEL": "error",  # what is wrong is said by us
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a warning about graphics cards, which a task without one may see
 }
 

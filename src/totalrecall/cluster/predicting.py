@@ -115,11 +115,11 @@ def judge_parts(
     if not count:
         return 0
     actor = ray.remote(num_cpus=judging.cores, max_restarts=-1, max_task_retries=_DEATHS - 1)(_Worker)
-    contents = ray.put(_shared(judging.model))
+    model = [ray.put(_shared(judging.model))]  # in a list it travels as a reference, which a worker follows once
     pending: dict[Any, tuple[Any, Block | None]] = {}  # what is under way: whose, and of which block
     for _ in range(count):
-        worker = actor.remote([contents], judging)
-        pending[worker.ready.remote()] = (worker, None)
+        worker = actor.remote(judging)
+        pending[worker.ready.remote(model)] = (worker, None)
     now = 0
     if progress:
         progress("scoring", parts.done, parts.total)
@@ -136,7 +136,7 @@ def judge_parts(
                 progress("scoring", parts.done + now, parts.total)
         # one that has just come up takes as many as it may have; after that one for each that it gives back
         for following in _few(blocks, _IN_FLIGHT if block is None else 1):
-            pending[worker.judge.remote(following.names)] = (worker, following)
+            pending[worker.judge.remote(model, following.names)] = (worker, following)
         if parts.done + now == parts.total:
             break  # workers that the cluster never had a core for are not waited for
     return now
@@ -180,22 +180,19 @@ def _shared(path: str) -> "Contents | bytes":
 class _Worker:
     """One process of the cluster, with the model; it judges on the cores that Ray gave it."""
 
-    def __init__(self, contents: list[Any], judging: Judging) -> None:
-        self._contents = (
-            contents  # a reference in a list is left as it is: a worker that replaces another follows it, too
-        )
+    def __init__(self, judging: Judging) -> None:
         self._judging = judging
         self._judge: AnyJudge | None = None
         self._readers = ThreadPoolExecutor(4)  # a store far away answers after so long that several are asked at a time
 
-    def ready(self) -> tuple[bytes, list[str]]:
+    def ready(self, model: list[Any]) -> tuple[bytes, list[str]]:
         """Open the model, where an error is an answer and not a dead worker."""
-        self._opened()
+        self._opened(model)
         return b"", []
 
-    def judge(self, names: Sequence[str]) -> tuple[bytes, list[str]]:
+    def judge(self, model: list[Any], names: Sequence[str]) -> tuple[bytes, list[str]]:
         """Return the results of some pictures as Parquet, and the errors of those that could not be judged."""
-        judge = self._opened()
+        judge = self._opened(model)
         rows: list[dict[str, Any]] = []
         # subtle: on one core the process's other threads, one for each core of the machine, are left asleep
         alone = on_one_core() if self._judging.cores == 1 else contextlib.nullcontext()
@@ -213,10 +210,10 @@ class _Worker:
     def _path(self, name: str) -> Path:
         return Path(self._judging.folder, name)
 
-    def _opened(self) -> "AnyJudge":
+    def _opened(self, model: list[Any]) -> "AnyJudge":
         if self._judge is None:
             set_max_pixels(self._judging.pixels)
-            self._judge = _open(need_ray().get(self._contents[0]), self._judging)
+            self._judge = _open(need_ray().get(model[0]), self._judging)
         return self._judge
 
 
