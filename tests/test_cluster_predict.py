@@ -97,8 +97,9 @@ def test_a_worker_that_dies_is_replaced_and_the_result_is_the_same(model, pictur
     victim = wait_for(lambda: workers_of(process), process)[0]
     victim.kill()
     out, err = process.communicate(timeout=600)
-    assert (process.returncode, err) == (0, ""), out
-    assert victim.pid not in psutil.pids()
+    assert process.returncode == 0, out + err
+    assert "totalrecall:" not in err  # Ray itself says that a worker died
+    assert not victim.is_running()
     table = rows(tmp_path / "r.parquet")
     assert [row["path"] for row in table] == names
     by_picture = {}
