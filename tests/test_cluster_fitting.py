@@ -155,7 +155,7 @@ def test_a_worker_that_is_killed_is_replaced_and_the_model_is_the_same(
 
 
 @needs_ray
-def test_a_coreset_of_shared_points_is_the_plain_one(cluster, small_blocks, tiny_backbone):
+def test_a_coreset_of_shared_points_is_the_plain_one(cluster, small_blocks):
     import ray
 
     from totalrecall.cluster.coreset import SharedGreedy, merged
@@ -168,7 +168,7 @@ def test_a_coreset_of_shared_points_is_the_plain_one(cluster, small_blocks, tiny
     rows = SharedRows(24)
     for part in np.split(points, [700, 700, 1900]):  # one is empty
         rows.add(ray.put(part), len(part))
-    crew = Crew(PatchCore(backbone=tiny_backbone, size=64).extractor, 2)
+    crew = Crew(2)
     try:
         plain = greedy_k_center(points, 200, seed=7)
         shared = SharedGreedy(rows, 200, crew).choose_all(first_choice(3000, 7))
@@ -188,14 +188,14 @@ def test_a_coreset_of_shared_points_is_the_plain_one(cluster, small_blocks, tiny
 
 
 @needs_ray
-def test_work_that_kills_every_worker_ends_the_fit_with_one_line(cluster, tiny_backbone):
+def test_work_that_kills_every_worker_ends_the_fit_with_one_line(cluster):
     from totalrecall.cluster.crew import Crew
 
     def die(worker):
         os._exit(1)
 
     assert cluster.cores == 2
-    crew = Crew(PatchCore(backbone=tiny_backbone, size=64).extractor, 1)
+    crew = Crew(1)
     try:
         with pytest.raises(ClusterError, match=r"The cluster lost a worker 4 times at the same work: .*--workers"):
             crew.get(crew.workers[0].__ray_call__.remote(die))
@@ -223,6 +223,11 @@ def test_shared_rows_read_like_an_array(cluster):
     assert np.array_equal(rows.part(2, 4).all(), points[5:])
     assert np.array_equal(np.concatenate(list(rows.blocks(7))), points)
     assert rows[np.empty(0, np.int64)].shape == (0, 3)
+    shuffled = np.random.default_rng(0).permutation(np.repeat(np.arange(20), 3))  # ascending nowhere for long
+    assert np.array_equal(rows[shuffled], points[shuffled])
+    for wrong in (np.array([3, 20]), np.array([-1, 3])):
+        with pytest.raises(IndexError, match="Rows from 0 to 19, got "):
+            rows[wrong]
     with pytest.raises(TypeError, match="cannot grow, got 20 more"):
         rows.append(points)
 

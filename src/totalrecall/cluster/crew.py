@@ -1,6 +1,5 @@
 """The workers of a fit: they get work as they are free, and whoever dies is replaced."""
 
-import copy
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -9,7 +8,6 @@ from typing import Any, TypeVar
 from totalrecall.cluster.connection import need_ray
 from totalrecall.cluster.worker import Worker
 from totalrecall.errors import ClusterError
-from totalrecall.features.patches import PatchExtractor
 from totalrecall.system.memory import peak_memory
 
 __all__ = ["Crew"]
@@ -21,20 +19,16 @@ _TRIES = 3  # of the same work: a picture that kills whoever reads it must end t
 
 
 class Crew:
-    """Workers of one core each, which Ray places on the nodes.
+    """Workers of one core each, which Ray places on the nodes. They start at once, beside whatever comes next here.
 
     Args:
-        extractor: of the patches.
         count: of workers.
     """
 
-    def __init__(self, extractor: PatchExtractor, count: int) -> None:
+    def __init__(self, count: int) -> None:
         self.ray = need_ray()
-        own = copy.copy(extractor)
-        own.threads = 1
         actor = self.ray.remote(num_cpus=1, max_restarts=_RESTARTS, max_task_retries=_TRIES)(Worker)
-        self._given = self.ray.put(own)  # kept: whoever replaces a worker needs it
-        self.workers = [actor.remote([self._given]) for _ in range(count)]
+        self.workers = [actor.remote() for _ in range(count)]
 
     def __len__(self) -> int:
         return len(self.workers)

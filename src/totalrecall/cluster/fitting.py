@@ -5,6 +5,7 @@ where memory is short. What is known of each picture beside its patches, a few k
 began the fit; and so are some 30 bytes for each patch: where it is from, and how far the nearest chosen one is.
 """
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -128,7 +129,7 @@ class _AtRest:
 class Spread:
     """Where a fit on a cluster does its work: `PatchCore.fit(pictures, way=Spread(2).way)`.
 
-    A Ray cluster must be connected (see `connection`), and stay so until the fit is done.
+    A Ray cluster must be connected (see `connection`), and stay so until the fit is done. The workers start at once.
 
     Args:
         workers: processes, of a core each.
@@ -139,8 +140,8 @@ class Spread:
     """
 
     def __init__(self, workers: int, *, merge: bool = False) -> None:
-        self._count, self._merge = workers, merge
-        self._crew: Crew | None = None
+        self._merge = merge
+        self._crew: Crew | None = Crew(workers)
         self._patches: SharedPatches | None = None
 
     @property
@@ -155,7 +156,7 @@ class Spread:
 
     @property
     def workers(self) -> Sequence[Any]:
-        """The workers, as Ray knows them; none before the fit and after it."""
+        """The workers, as Ray knows them; none once they were let go."""
         return [] if self._crew is None else self._crew.workers
 
     def close(self) -> None:
@@ -173,9 +174,8 @@ class Spread:
 
     def _read(self, reader: Reader, plan: Plan) -> SharedPatches:
         """Have the workers read the pictures that count."""
-        if self._crew is None:
-            self._crew = Crew(reader.extractor, self._count)
         crew = self._crew
+        assert crew is not None, "let go"
         per_picture = max(4 * plan.dimensions * plan.per_picture, 1)
         total = len(reader.sources)
         size = max(min(math.ceil(total / (_SHARDS * len(crew))), _SHARD_BYTES // per_picture), 1)
@@ -184,8 +184,11 @@ class Spread:
             for at in range(0, total, size)
         ]
         gathered = SharedPatches(reader, plan, crew, self._merge)
+        own = copy.copy(reader.extractor)
+        own.threads = 1
+        ask = _ReadShard([crew.ray.put(own)])  # kept until all is read: whoever replaces a worker needs it
         with reader.report.timing("features"):
-            for shard, patches, projected in crew.spread(works, _ask_to_read):
+            for shard, patches, projected in crew.spread(works, ask):
                 gathered.add_shard(shard, patches, projected)
         gathered.finish()
         self._patches = gathered
@@ -217,8 +220,19 @@ class Spread:
         return sorted(measured, key=lambda seen: seen.picture), first.levels
 
 
-def _ask_to_read(worker: Any, work: ShardWork) -> Any:
-    return worker.read.options(num_returns=3).remote(work)
+@dataclass(frozen=True)
+class _ReadShard:
+    """Asks a worker for a shard.
+
+    Attributes:
+        extractor: see `Worker.read`.
+    """
+
+    extractor: Sequence[Any]
+
+    def __call__(self, worker: Any, work: ShardWork) -> Any:
+        """Return the references of the parts of the answer."""
+        return worker.read.options(num_returns=3).remote(work, self.extractor)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ asks for is brought there once. The objects belong to the process that began the
 made them.
 """
 
+import itertools
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +17,8 @@ from totalrecall.system.memory import RowStore
 from totalrecall.types import Patches
 
 __all__ = ["SharedRows"]
+
+_RUNS = 16  # ascending parts of a list of indices that are copied one by one
 
 
 class SharedRows(RowStore):
@@ -94,13 +97,33 @@ class SharedRows(RowStore):
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     def take(self, indices: np.ndarray) -> Patches:
-        """Return a copy of the rows at indices (n,)."""
+        """Return a copy of the rows at indices (n,). Those of ascending indices are copied once, others are, too, run
+        by run: whoever asks has sorted them, or joined a few sorted lists.
+
+        Raises:
+            IndexError: one of them is not from 0 to the number of rows.
+        """
+        if len(indices) and not 0 <= indices.min() <= indices.max() < len(self):
+            raise IndexError(f"Rows from 0 to {len(self) - 1}, got {indices.min()} to {indices.max()}.")
         rows = np.empty((len(indices), self.dimensions), np.float32)
-        shards = np.searchsorted(self._starts, indices, side="right") - 1
-        for shard in np.flatnonzero(np.bincount(shards, minlength=1)).tolist():
-            at = np.flatnonzero(shards == shard)
-            rows[at] = self.arrays[shard][indices[at] - self._starts[shard]]
+        falls = np.flatnonzero(indices[1:] < indices[:-1]) + 1
+        if len(falls) <= _RUNS:
+            edges = [0, *falls.tolist(), len(indices)]
+            for first, last in itertools.pairwise(edges):
+                self._take_ascending(indices[first:last], rows[first:last])
+            return rows
+        order = np.argsort(indices, kind="stable")
+        rows[order] = self.take(indices[order])
         return rows
+
+    def _take_ascending(self, indices: np.ndarray, rows: Patches) -> None:
+        """Copy the rows at ascending indices (n,) into (n, d)."""
+        edges = np.searchsorted(indices, self._starts).tolist()
+        for shard, (first, last) in enumerate(itertools.pairwise(edges)):
+            if first < last:
+                own = indices[first:last] - self._starts[shard]
+                # mode: NumPy would copy once more otherwise, so that nothing is written where an index is wrong
+                np.take(self.arrays[shard], own, axis=0, out=rows[first:last], mode="clip")
 
     def all(self) -> Patches:
         """Return all rows; more than one shard is copied."""

@@ -61,21 +61,27 @@ class Shard:
 
 
 class Worker:
-    """One process of a fit.
+    """One process of a fit."""
 
-    Args:
-        given: the reference of the extractor of the patches, in a list, so that Ray passes it on as it is. The engine
-            is opened here, with one thread.
-    """
-
-    def __init__(self, given: Sequence[Any]) -> None:
+    def __init__(self) -> None:
         limit_cores(1)  # the one that Ray gave
-        self._extractor: PatchExtractor = need_ray().get(given[0])
+        self._extractor: PatchExtractor | None = None
         self._points: SharedRows | None = None
 
-    def read(self, work: ShardWork) -> tuple[Shard, Patches, Matrix | None]:
-        """Read the pictures of a shard; return what is known of them, their patches, and the projection of these."""
+    def read(self, work: ShardWork, extractor: Sequence[Any]) -> tuple[Shard, Patches, Matrix | None]:
+        """Read the pictures of a shard.
+
+        Args:
+            work: the pictures, and how they are read.
+            extractor: the reference of the extractor of all shards, in a list, so that Ray passes it on as it is. The
+                engine is opened here at the first of them, with one thread.
+
+        Returns:
+            What is known of them, their patches, and the projection of these.
+        """
         plan, settings = work.plan, work.settings
+        if self._extractor is None:
+            self._extractor = need_ray().get(extractor[0])
         patches = RowStore(plan.per_picture * len(work.given), plan.dimensions)
         projected = RowStore(plan.per_picture * len(work.given), plan.coreset_dimensions) if plan.projected else None
         pictures, surfaces = [], []
