@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FIT_SETTINGS",
     "add_rate_options",
+    "add_ray_options",
     "add_reading_options",
     "add_report_options",
     "add_running_options",
@@ -31,6 +32,7 @@ __all__ = [
     "given_settings",
     "make_detector",
     "memory_size",
+    "refuse_workers_without_ray",
     "running",
     "tell_region",
     "training_pictures",
@@ -211,6 +213,42 @@ def add_reading_options(parser: argparse.ArgumentParser) -> None:
 def add_split_options(parser: argparse.ArgumentParser) -> None:
     """Add --layout, for a command whose pictures may be a data set; its --seed splits the set."""
     parser.add_argument("--layout", choices=LAYOUTS, help="layout of the data set's folder")
+
+
+def add_ray_options(
+    parser: argparse.ArgumentParser, *, promise: str, cores: str = "one core"
+) -> "argparse._ArgumentGroup":
+    """Add --ray and --workers, which every command has that works on a cluster; returns their group for its others.
+
+    Args:
+        parser: of the command.
+        promise: what a person may count on with --ray.
+        cores: of each worker.
+    """
+    group = parser.add_argument_group("on a Ray cluster")
+    group.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="spread the work over a Ray cluster: HOST:PORT, auto for the one that runs on this machine, or local to "
+        f"use the cores of this machine; {promise}",
+    )
+    group.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help=f"use at most N workers of {cores} each (default: as many as the cluster has room for)",
+    )
+    return group
+
+
+def refuse_workers_without_ray(args: argparse.Namespace) -> None:
+    """Refuse --workers where there is no cluster.
+
+    Raises:
+        SettingError: naming it.
+    """
+    if args.ray is None and args.workers is not None:
+        raise SettingError(f"--workers is only for --ray, got {args.workers}. Add --ray local.", "workers")
 
 
 def add_running_options(parser: argparse.ArgumentParser, *, precision: bool = False) -> None:

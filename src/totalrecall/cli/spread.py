@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 from totalrecall.cli.common import check_target, complain, judging, progress_bars, say
-from totalrecall.cli.options import running
+from totalrecall.cli.options import add_ray_options, refuse_workers_without_ray, running
 from totalrecall.cli.paths import OUTPUT
 from totalrecall.errors import SettingError
 from totalrecall.system.text import counted
@@ -17,21 +17,13 @@ _HERE_ONLY = ("json", "csv", "heatmaps", "report", "monitor", "parts_per_day", "
 
 def add_spread_options(parser: argparse.ArgumentParser) -> None:
     """Add --ray, and what is only for it."""
-    group = parser.add_argument_group("on a Ray cluster")
-    group.add_argument(
-        "--ray",
-        metavar="ADDRESS",
-        help="spread the work over a Ray cluster: HOST:PORT, auto for the one that runs on this machine, or local to "
-        "use the cores of this machine; PICTURES may be addresses such as s3://bucket/folder, and a run that was "
-        "ended goes on when the same command is given again",
+    group = add_ray_options(
+        parser,
+        promise="PICTURES may be addresses such as s3://bucket/folder, and a run that was ended goes on when the same "
+        "command is given again",
+        cores="--threads cores (one if not given)",
     )
     group.add_argument("--out", "-o", metavar="FILE", type=OUTPUT, help="write the results as Parquet; only with --ray")
-    group.add_argument(
-        "--workers",
-        type=int,
-        metavar="N",
-        help="use at most N workers, each with --threads cores (default: all of the cluster, with one core each)",
-    )
 
 
 def check_spread(args: argparse.Namespace) -> None:
@@ -42,10 +34,10 @@ def check_spread(args: argparse.Namespace) -> None:
         DataError: --out cannot be written.
     """
     if args.ray is None:
-        for name in ("out", "workers"):
-            if getattr(args, name) is not None:
-                advice = "Add --ray local, or write --json FILE or --csv FILE." if name == "out" else "Add --ray local."
-                raise SettingError(f"--{name} is only for --ray, got {getattr(args, name)}. {advice}")
+        refuse_workers_without_ray(args)
+        if args.out is not None:
+            advice = "Add --ray local, or write --json FILE or --csv FILE."
+            raise SettingError(f"--out is only for --ray, got {args.out}. {advice}")
         return
     for name in _HERE_ONLY:
         if getattr(args, name) is not None:
@@ -60,7 +52,7 @@ def predict_spread(args: argparse.Namespace) -> "Counter[str]":
     from totalrecall.cluster.connection import connected
     from totalrecall.cluster.listing import is_remote, list_pictures
     from totalrecall.cluster.parts import opened_parts
-    from totalrecall.cluster.predicting import Judging, judge_parts, worker_count
+    from totalrecall.cluster.predicting import Judging, judge_parts
     from totalrecall.engines import Running
     from totalrecall.registry import load_judge
     from totalrecall.system.files import file_sha256
@@ -82,7 +74,7 @@ def predict_spread(args: argparse.Namespace) -> "Counter[str]":
     }
     with connected(args.ray) as cluster:
         how_judged = Judging(args.model, how, args.false_alarm_rate, args.threshold)
-        workers = worker_count(cluster, how_judged.cores, args.workers)
+        workers = cluster.room(how_judged.cores, args.workers)
         with opened_parts(Path(args.out), asked, list_pictures(inputs), workers) as parts:
             if parts.done:
                 say(args, f"Went on where an earlier run ended: {parts.done} of {counted(parts.total, 'picture')} done")

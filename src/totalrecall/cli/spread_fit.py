@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from totalrecall.cli.common import say
+from totalrecall.cli.options import add_ray_options, refuse_workers_without_ray
 from totalrecall.errors import SettingError
 from totalrecall.system.text import counted, human_bytes
 
@@ -21,16 +22,7 @@ _HERE_ONLY = ("memory", "tune", "threads")
 
 def add_cluster_options(parser: argparse.ArgumentParser) -> None:
     """Add --ray, and what is only for it."""
-    group = parser.add_argument_group("on a Ray cluster")
-    group.add_argument(
-        "--ray",
-        metavar="ADDRESS",
-        help="spread the work over a Ray cluster: HOST:PORT, auto for the one that runs on this machine, or local to "
-        "use the cores of this machine; the model is the same to the bit",
-    )
-    group.add_argument(
-        "--workers", type=int, metavar="N", help="use N workers of one core each (default: all cores of the cluster)"
-    )
+    group = add_ray_options(parser, promise="the model is the same to the bit")
     group.add_argument(
         "--coreset-merge",
         action="store_true",
@@ -46,8 +38,7 @@ def check_cluster(args: argparse.Namespace) -> None:
         SettingError: naming the option.
     """
     if args.ray is None:
-        if args.workers is not None:
-            raise SettingError(f"--workers is only for --ray, got {args.workers}. Add --ray local.", "workers")
+        refuse_workers_without_ray(args)
         if args.coreset_merge:
             raise SettingError("--coreset-merge is only for --ray. Add --ray local, or leave it out.", "coreset_merge")
         return
@@ -66,20 +57,15 @@ def spread_over(args: argparse.Namespace) -> "Iterator[Spread]":
     """Be connected to the cluster of --ray inside a `with` block, and yield where a fit does its work.
 
     Raises:
-        SettingError: there are not so many workers.
+        SettingError: that is no number of workers.
         ClusterError: the cluster cannot be used.
     """
-    from totalrecall.cluster.connection import connected
+    from totalrecall.cluster.connection import check_workers, connected
     from totalrecall.cluster.fitting import Spread
 
-    if args.workers is not None and args.workers < 1:
-        raise SettingError(f"workers must be at least 1, got {args.workers}.", "workers")
+    check_workers(args.workers)
     with connected(args.ray) as cluster:
-        count = cluster.cores if args.workers is None else args.workers
-        if not 1 <= count <= cluster.cores:
-            raise SettingError(
-                f"workers must be from 1 to the cores of the cluster ({cluster.cores}), got {count}.", "workers"
-            )
+        count = cluster.room(1, args.workers)
         spread = Spread(count, merge=args.coreset_merge)
         say(args, f"Cluster: {counted(count, 'worker')}, {counted(cluster.nodes, 'machine')}")
         try:

@@ -18,7 +18,7 @@ from totalrecall._version import __version__
 from totalrecall.errors import ClusterError, MissingExtraError, SettingError
 from totalrecall.system.threads import cores as own_cores
 
-__all__ = ["LOCAL", "Cluster", "connected", "need_ray"]
+__all__ = ["LOCAL", "Cluster", "check_workers", "connected", "need_ray"]
 
 LOCAL = "local"
 _RUNNING_HERE = "auto"
@@ -44,6 +44,36 @@ class Cluster:
     address: str
     nodes: int
     cores: int
+
+    def room(self, cores: int, most: int | None = None) -> int:
+        """Return how many workers of so many cores the cluster has room for.
+
+        Args:
+            cores: of each worker.
+            most: to use.
+
+        Raises:
+            SettingError: it has no room for one, or `most` is not at least 1.
+        """
+        check_workers(most)
+        room = self.cores // cores
+        if room < 1:
+            raise SettingError(
+                f"threads must be at most the {self.cores} cores of the cluster, got {cores}: each worker gets so "
+                "many.",
+                "threads",
+            )
+        return room if most is None else min(room, most)
+
+
+def check_workers(most: int | None) -> None:
+    """Refuse a number of workers that is none; before a cluster is started.
+
+    Raises:
+        SettingError: it is not at least 1.
+    """
+    if most is not None and most < 1:
+        raise SettingError(f"workers must be at least 1, got {most}. Leave it out to use the whole cluster.", "workers")
 
 
 @contextlib.contextmanager

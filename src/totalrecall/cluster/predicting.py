@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from totalrecall.cluster.connection import Cluster, need_ray
+from totalrecall.cluster.connection import need_ray
 from totalrecall.cluster.listing import is_remote, read_remote
 from totalrecall.cluster.parts import Block, Parts, parquet_part
 from totalrecall.engines import Running
-from totalrecall.errors import ClusterError, PictureError, SettingError, TotalRecallError, only_picture_notices
+from totalrecall.errors import ClusterError, PictureError, TotalRecallError, only_picture_notices
 from totalrecall.pictures.formats.header import max_pixels, set_max_pixels
 from totalrecall.registry import detector_of, is_exported, load_judge, read_model
 from totalrecall.system.threads import on_one_core
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from totalrecall.registry import AnyJudge
     from totalrecall.scoring import Result
 
-__all__ = ["Judging", "judge_parts", "worker_count"]
+__all__ = ["Judging", "judge_parts"]
 
 _IN_FLIGHT = 2  # blocks of a worker: one that it judges, and one that waits, so that it never does
 _DEATHS = 3  # of workers over one block; then it is the block that kills them
@@ -59,28 +59,6 @@ class Judging:
     def cores(self) -> int:
         """Cores of each worker."""
         return self.running.threads or 1
-
-
-def worker_count(cluster: Cluster, cores: int, most: int | None = None) -> int:
-    """Return how many workers of so many cores a cluster has room for.
-
-    Args:
-        cluster: that is connected.
-        cores: of each worker.
-        most: to use.
-
-    Raises:
-        SettingError: it has no room for one, or `most` is not at least 1.
-    """
-    if most is not None and most < 1:
-        raise SettingError(f"workers must be at least 1, got {most}. Leave it out to use the whole cluster.", "workers")
-    room = cluster.cores // cores
-    if room < 1:
-        raise SettingError(
-            f"threads must be at most the {cluster.cores} cores of the cluster, got {cores}: each worker gets so many.",
-            "threads",
-        )
-    return room if most is None else min(room, most)
 
 
 def judge_parts(
