@@ -19,6 +19,7 @@ from totalrecall.benchmark.cell import Cell, Progress
 from totalrecall.benchmark.run import (
     BadCell,
     Benchmark,
+    Way,
     as_advised,
     check_settings,
     detector_settings,
@@ -138,6 +139,7 @@ def run_ablation(
     factors: Iterable[str] = tuple(FACTORS),
     progress: Progress | None = None,
     tell: Callable[[str], object] | None = None,
+    way: Way | None = None,
 ) -> Ablation:
     """Measure what is not done yet.
 
@@ -148,6 +150,7 @@ def run_ablation(
         factors: of `FACTORS`.
         progress: called with (step, done, total); the step `cells` is the whole run.
         tell: called with lines of text: how much there is to do, then a line for each cell.
+        way: where cells are measured; in this process if not given.
 
     Raises:
         SettingError: a factor or a setting is not known, or a setting is outside what is allowed.
@@ -164,7 +167,7 @@ def run_ablation(
         family[0].detector()
     if tell is not None:
         tell(f"{len(rows)} rows, {len(unique)} cells from {len(families)} fits")
-    lines, failed = run_families(families, folder, pictures=False, progress=progress, tell=tell)
+    lines, failed = run_families(families, folder, pictures=False, progress=progress, tell=tell, way=way)
     by_key = {line["key"]: line for line in lines}
     by_row = [[by_key[cell.key] for cell in cells if cell.key in by_key] for cells in by_variant]
     return Ablation(rows, by_row, [*bad, *failed])

@@ -1,6 +1,6 @@
 """Methods x categories x seeds: which cells there are, which are done, and the rest measured one after the other.
 
-A finished cell is one line of JSON in `cells.jsonl`. Its key is a hash of everything that its figures depend on. So a
+Or by a cluster, where a `Way` says so. A finished cell is one line of JSON in `cells.jsonl`. Its key is a hash of everything that its figures depend on. So a
 run that was stopped can be continued, and a changed setting makes new cells.
 """
 
@@ -28,9 +28,12 @@ __all__ = [
     "BadCell",
     "Benchmark",
     "Journal",
+    "Outcome",
+    "Way",
     "as_advised",
     "check_settings",
     "detector_settings",
+    "measured",
     "open_sets",
     "run_benchmark",
     "run_families",
@@ -71,6 +74,9 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
 }
+
+Outcome = tuple[Cell, dict[str, Any] | str, float]
+"""A cell, with its line or why it could not be measured, and the seconds that this took."""
 
 _APART = ("backbone", "roi", "seed", "threads")  # of a cell itself, not of its settings
 
@@ -240,12 +246,27 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and isinstance(found.get("key"), str) else None
 
 
+@dataclass(frozen=True)
+class Way:
+    """Where cells are measured.
+
+    Attributes:
+        measure: given families of cells, those together that share a fit (see `cell.measure_family`), a folder for
+            thumbnails or None, and what is told of the progress inside a cell; yields each cell's outcome.
+        hands: how many cells are measured at a time.
+    """
+
+    measure: Callable[[Sequence[Sequence[Cell]], Path | None, Progress | None], Iterator[Outcome]]
+    hands: int = 1
+
+
 def run_benchmark(
     benchmark: Benchmark,
     folder: Path,
     *,
     progress: Progress | None = None,
     tell: Callable[[str], object] | None = None,
+    way: Way | None = None,
 ) -> tuple[list[dict[str, Any]], list[BadCell]]:
     """Measure the cells that are not done yet; return the lines of all that are, in order, and those that failed.
 
@@ -254,6 +275,7 @@ def run_benchmark(
         folder: folder of `cells.jsonl` and `pictures/`; a run that was stopped is continued there.
         progress: called with (step, done, total); the step `cells` is the whole run.
         tell: called with a line of text for each cell.
+        way: where cells are measured; in this process if not given.
 
     Raises:
         SettingError: a setting fits none of the methods, or is outside what is allowed.
@@ -265,7 +287,8 @@ def run_benchmark(
     for method in benchmark.methods:  # a setting that is not allowed is found out before any work
         for cell in [cell for cell in cells if cell.method == method][:1]:
             cell.detector()
-    lines, failed = run_families([[cell] for cell in cells], folder, pictures=True, progress=progress, tell=tell)
+    families = [[cell] for cell in cells]
+    lines, failed = run_families(families, folder, pictures=True, progress=progress, tell=tell, way=way)
     return lines, [*bad, *failed]
 
 
@@ -276,42 +299,60 @@ def run_families(
     pictures: bool,
     progress: Progress | None = None,
     tell: Callable[[str], object] | None = None,
+    way: Way | None = None,
 ) -> tuple[list[dict[str, Any]], list[BadCell]]:
     """Measure the cells that are not done yet; return the lines of all that are, in order, and those that failed.
 
     Args:
         families: cells, those together that share a fit (see `cell.measure_family`).
-        folder, progress, tell: as for `run_benchmark`.
+        folder, progress, tell, way: as for `run_benchmark`.
         pictures: whether thumbnails of the best and worst pictures are kept.
 
     Raises:
         DataError: the folder cannot be written.
     """
+    way = way or HERE
     journal = Journal(folder / "cells.jsonl")
     cells = [cell for family in families for cell in family]
+    left = [[cell for cell in family if cell.key not in journal.lines] for family in families]
     done = sum(cell.key in journal.lines for cell in cells)
-    pace = _Pace([cell for cell in cells if cell.key not in journal.lines])
+    pace = _Pace([cell for family in left for cell in family], way.hands)
     bad = []
     if tell is not None and done:
         tell(f"{done} of {len(cells)} cells are done already, see {journal.path}")
-    for family in families:
-        left = [cell for cell in family if cell.key not in journal.lines]
-        began = time.perf_counter()
-        for cell, outcome in _outcomes(left, folder / "pictures" if pictures else None, progress):
-            done += 1
-            if isinstance(outcome, str):
-                bad.append(BadCell(cell.title, outcome))
-                pace.drop(cell)
-            else:
-                journal.append(outcome)
-                now = time.perf_counter()
-                pace.take(cell, now - began)
-                began = now
-                if tell is not None:
-                    tell(f"[{done}/{len(cells)}] {cell.title}: {_figures(outcome)}{pace.words()}")
-            if progress is not None:
-                progress("cells", done, len(cells))
+    outcomes = way.measure([family for family in left if family], folder / "pictures" if pictures else None, progress)
+    for cell, outcome, seconds in outcomes:
+        done += 1
+        if isinstance(outcome, str):
+            bad.append(BadCell(cell.title, outcome))
+            pace.drop(cell)
+        else:
+            journal.append(outcome)
+            pace.take(cell, seconds)
+            if tell is not None:
+                tell(f"[{done}/{len(cells)}] {cell.title}: {_figures(outcome)}{pace.words()}")
+        if progress is not None:
+            progress("cells", done, len(cells))
     return [journal.lines[cell.key] for cell in cells if cell.key in journal.lines], bad
+
+
+def measured(
+    families: Sequence[Sequence[Cell]], folder: Path | None, progress: Progress | None = None
+) -> Iterator[Outcome]:
+    """Measure cells in this process, one after the other; see `Way`.
+
+    Raises:
+        SettingError: this machine has not the engine or the device, so no cell can be measured.
+    """
+    for family in families:
+        began = time.perf_counter()
+        for cell, outcome in _outcomes(family, folder, progress):
+            yield cell, outcome, time.perf_counter() - began
+            began = time.perf_counter()
+
+
+HERE = Way(measured)
+"""In this process."""
 
 
 def _outcomes(
@@ -375,10 +416,16 @@ def _cells(benchmark: Benchmark, backbone: Backbone) -> tuple[list[Cell], list[B
 
 
 class _Pace:
-    """How long the cells that are left will take: as long as those of their method took on average, or as all did."""
+    """How long the cells that are left will take: as long as those of their method took on average, or as all did.
 
-    def __init__(self, left: Sequence[Cell]) -> None:
+    Args:
+        left: the cells.
+        hands: how many are measured at a time.
+    """
+
+    def __init__(self, left: Sequence[Cell], hands: int) -> None:
         self.left = list(left)
+        self._hands = hands
         self._took: dict[str, list[float]] = {}
 
     def drop(self, cell: Cell) -> None:
@@ -393,7 +440,7 @@ class _Pace:
         if not self.left or not every:
             return ""
         of_method = [self._took.get(cell.method, every) for cell in self.left]
-        seconds = sum(sum(took) / len(took) for took in of_method)
+        seconds = sum(sum(took) / len(took) for took in of_method) / min(self._hands, len(self.left))
         return f"; about {human_seconds(seconds)} left"
 
 

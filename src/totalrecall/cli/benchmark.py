@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from totalrecall.cli.common import add_output_options, complain, print_table, progress_bars, say
 from totalrecall.cli.options import LAYOUTS, add_reading_options, add_setting_options, given_settings
 from totalrecall.cli.paths import INPUT, PathArgument
+from totalrecall.cli.spread_benchmark import add_benchmark_spread, measured_by, set_threads
 from totalrecall.errors import SettingError
 from totalrecall.registry import SETTINGS
 
@@ -72,6 +73,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="folder for the report and the finished cells (default: %(default)s)",
     )
     _add_variants(parser)
+    add_benchmark_spread(parser)
     add_reading_options(parser)
     add_output_options(parser)
     add_setting_options(parser, SETTINGS, without=("seed",))
@@ -108,6 +110,7 @@ def run(args: argparse.Namespace) -> int:
     from totalrecall.benchmark.run import Benchmark, weights_note
     from totalrecall.system.files import check_writable
 
+    set_threads(args)
     if args.ablate is not None and args.methods not in (None, ["patchcore"]):
         raise SettingError(f"--ablate is only for patchcore, got --methods {' '.join(args.methods)}. Leave it out.")
     benchmark = Benchmark(
@@ -132,8 +135,8 @@ def run(args: argparse.Namespace) -> int:
 def _run_benchmark(args: argparse.Namespace, benchmark: "Benchmark", out: Path) -> int:
     from totalrecall.benchmark.run import run_benchmark
 
-    with progress_bars(args) as progress:
-        lines, bad = run_benchmark(benchmark, out, progress=progress, tell=lambda text: say(args, text))
+    with measured_by(args) as way, progress_bars(args) as progress:
+        lines, bad = run_benchmark(benchmark, out, progress=progress, tell=lambda text: say(args, text), way=way)
     code = _complain_of(bad, lines)
     if lines:
         _write(args, benchmark, lines, bad, out)
@@ -144,8 +147,10 @@ def _run_ablation(args: argparse.Namespace, benchmark: "Benchmark", out: Path) -
     from totalrecall.benchmark.ablation import run_ablation
 
     factors = _once(args.ablate or _FACTORS)
-    with progress_bars(args) as progress:
-        ablation = run_ablation(benchmark, out, factors=factors, progress=progress, tell=lambda text: say(args, text))
+    with measured_by(args) as way, progress_bars(args) as progress:
+        ablation = run_ablation(
+            benchmark, out, factors=factors, progress=progress, tell=lambda text: say(args, text), way=way
+        )
     lines = _lines_of(ablation)
     code = _complain_of(ablation.bad, lines)
     if lines:
