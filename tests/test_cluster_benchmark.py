@@ -1,4 +1,4 @@
-"""benchmark --ray: the cells of one process to the bit, whatever dies meanwhile, and what a cell asks the cluster for."""
+"""benchmark --ray: the cells of one process to the bit, whatever dies meanwhile, and what a cell asks for."""
 
 import contextlib
 import json
@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import pytest
@@ -286,7 +287,6 @@ def test_a_cell_asks_for_its_threads_or_for_a_card_and_the_cores_that_go_with_it
         (("cuda", None), "device cuda needs a card for each cell, and Ray knows of none in this cluster"),
         (("cuda:1", None), "device must be without a number on a cluster, got cuda:1"),
         (("GPU.0", None), "device must be without a number on a cluster, got GPU.0"),
-        ((None, None, 0), "workers must be at least 1, got 0"),
     ],
 )
 def test_what_no_machine_has_is_refused(machines, asked, message):
@@ -299,7 +299,7 @@ def test_what_no_machine_has_is_refused(machines, asked, message):
 
 @NEEDS_RAY
 def test_a_folder_that_a_machine_does_not_see_ends_the_command_with_one_line(tasks, wanted, tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "getcwd", lambda: str(tmp_path / "elsewhere"))
+    monkeypatch.setattr(Path, "cwd", lambda: tmp_path / "elsewhere")
     with pytest.raises(ClusterError, match=r"cannot use the folder .*elsewhere \(No such file or directory\)"):
         run_benchmark(wanted, tmp_path / "out", way=tasks.way)
 
@@ -307,13 +307,16 @@ def test_a_folder_that_a_machine_does_not_see_ends_the_command_with_one_line(tas
 @NEEDS_RAY
 def test_a_device_that_a_worker_has_not_ends_the_command(tasks, wanted, tmp_path):
     wanted = replace(wanted, settings={**wanted.settings, "device": "TPU", "threads": None})
-    with pytest.raises(SettingError, match="device must be one of .*, got TPU"):
+    with pytest.raises(SettingError, match=r"device must be one of .*, got TPU"):
         run_benchmark(wanted, tmp_path, way=tasks.way)
 
 
-def test_workers_without_a_cluster_are_refused(root, tmp_path, capsys):
+def test_workers_without_a_cluster_or_none_and_what_is_no_address_are_refused(root, added, tmp_path, capsys):
     code, said = complaint(capsys, "benchmark", "mvtec", root, "-o", tmp_path / "out", "--workers", "2")
     assert (code, said) == (2, "--workers is only for --ray, got 2. Add --ray local.")
-    code, said = complaint(capsys, "benchmark", "mvtec", root, "-o", tmp_path / "out", "--ray", "nowhere")
+    words = ["benchmark", "mvtec", root, "--backbone", added, "-o", tmp_path / "out", "--ray"]
+    code, said = complaint(capsys, *words, "local", "--workers", "0")
+    assert (code, said.startswith("--workers must be at least 1, got 0. ")) == (2, True)
+    code, said = complaint(capsys, *words, "nowhere")
     assert code == 2
     assert "--ray must be HOST:PORT of a cluster, auto" in said

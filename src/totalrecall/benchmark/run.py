@@ -1,7 +1,8 @@
 """Methods x categories x seeds: which cells there are, which are done, and the rest measured one after the other.
 
-Or by a cluster, where a `Way` says so. A finished cell is one line of JSON in `cells.jsonl`. Its key is a hash of everything that its figures depend on. So a
-run that was stopped can be continued, and a changed setting makes new cells.
+Or by a cluster, where a `Way` says so. A finished cell is one line of JSON in `cells.jsonl`. Its key is a hash of
+everything that its figures depend on. So a run that was stopped can be continued, and a changed setting makes new
+cells.
 """
 
 import json

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from totalrecall.cli.common import say
-from totalrecall.errors import SettingError
+from totalrecall.cli.options import add_ray_options, refuse_workers_without_ray
 from totalrecall.system.text import counted
 
 if TYPE_CHECKING:
@@ -17,19 +17,10 @@ __all__ = ["add_benchmark_spread", "measured_by", "set_threads"]
 
 def add_benchmark_spread(parser: argparse.ArgumentParser) -> None:
     """Add --ray, and what is only for it."""
-    group = parser.add_argument_group("on a Ray cluster")
-    group.add_argument(
-        "--ray",
-        metavar="ADDRESS",
-        help="spread the work over a Ray cluster: HOST:PORT, auto for the one that runs on this machine, or local to "
-        "use the cores of this machine; each detector is fitted and measured by one worker, the tables are the same",
-    )
-    group.add_argument(
-        "--workers",
-        type=int,
-        metavar="N",
-        help="measure at most N at a time, each with --threads cores or, with --device, a card (default: as many as "
-        "the cluster has room for, with one core each)",
+    add_ray_options(
+        parser,
+        promise="a worker fits and measures one detector after the other, and the tables are the same",
+        cores="--threads cores (one if not given)",
     )
 
 
@@ -40,8 +31,7 @@ def set_threads(args: argparse.Namespace) -> None:
         SettingError: naming the option.
     """
     if args.ray is None:
-        if args.workers is not None:
-            raise SettingError(f"--workers is only for --ray, got {args.workers}. Add --ray local.", "workers")
+        refuse_workers_without_ray(args)
         return
     if args.threads is None and (args.device is None or args.device.lower() == "cpu"):
         args.threads = 1
@@ -59,8 +49,9 @@ def measured_by(args: argparse.Namespace) -> "Iterator[Way | None]":
         yield None
         return
     from totalrecall.cluster.cells import Tasks, share_of
-    from totalrecall.cluster.connection import connected
+    from totalrecall.cluster.connection import check_workers, connected
 
+    check_workers(args.workers)
     with connected(args.ray) as cluster:
         share = share_of(args.device, args.threads, args.workers)
         each = f"{counted(share.cores, 'core')}{' and a card' if share.cards else ''}"

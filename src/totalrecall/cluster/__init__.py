@@ -7,4 +7,6 @@ Of a fit: `fitting` (pictures to bank, as one process does it, to the bit), `cre
 
 Of predict: `listing` (pictures by name, here or in a store such as S3), `parts` (what a long run has done so far),
 `predicting` (workers that judge).
+
+Of benchmark: `cells` (each a task).
 """

@@ -56,10 +56,8 @@ def share_of(device: str | None, threads: int | None, workers: int | None = None
         workers: cells at a time, at most.
 
     Raises:
-        SettingError: no machine has so much, the device has a number, or there are to be no workers.
+        SettingError: no machine has so much, or the device has a number.
     """
-    if workers is not None and workers < 1:
-        raise SettingError(f"workers must be at least 1, got {workers}. Leave it out to use the whole cluster.", "workers")
     machines = [node["Resources"] for node in need_ray().nodes() if node["Alive"]]
     if device is None or device.lower() == "cpu":
         cores, cards = threads or 1, 0
@@ -134,7 +132,7 @@ class _Answers:
     """What a task gave: of each cell, and the notices that a person must see."""
 
     cells: list[_Answer]
-    notices: list[tuple[type[Warning], str]]
+    notices: Sequence[tuple[type[Warning], str]]
 
 
 class Tasks:
@@ -160,7 +158,7 @@ class Tasks:
         self, families: Sequence[Sequence[Cell]], folder: Path | None, _progress: Progress | None
     ) -> Iterator[Outcome]:
         """Yield the outcome of each cell, as they come; see `Way`."""
-        order = _Order(self._share.cores, folder is not None, os.getcwd(), max_pixels())
+        order = _Order(self._share.cores, folder is not None, str(Path.cwd()), max_pixels())
         given = [self._ray.put([list(family) for family in families])]  # in a list it travels as a reference
         asked = {"num_cpus": self._share.cores, "num_gpus": self._share.cards, "max_retries": _DEATHS - 1}
         task = self._ray.remote(**asked)(_measured)
@@ -199,8 +197,9 @@ class Tasks:
         for category, text in answers.notices:
             warnings.warn(text, category, stacklevel=2)
         for answer in answers.cells:
-            for name, data in answer.thumbnails if folder is not None else ():
-                atomic_write(folder / name, data)
+            if folder is not None:
+                for name, data in answer.thumbnails:
+                    atomic_write(folder / name, data)
             yield family[answer.place], answer.outcome, answer.seconds
 
 

@@ -28,6 +28,7 @@ _ADDRESSES = f"HOST:PORT of a cluster, {_RUNNING_HERE} for the one that runs on 
 _QUIET = {  # read when Ray is imported; what a person has set stays
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent to anybody
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a warning about graphics cards, which a task without one may see
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",  # of work that nobody waits for any more: the first error is told in one line
 }
 
 
