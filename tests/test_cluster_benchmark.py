@@ -38,10 +38,11 @@ def cluster():
 @pytest.fixture
 def tasks(cluster):
     """Two cells at a time, of a core each."""
-    from totalrecall.cluster.cells import Share, Tasks
+    from totalrecall.cluster.cells import Tasks
+    from totalrecall.cluster.share import Share
 
     assert cluster.cores == 2
-    return Tasks(Share(cores=1, cards=0, cells=2))
+    return Tasks(Share(cores=1, cards=0, room=2))
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +247,7 @@ def test_a_killed_command_keeps_its_finished_cells_and_goes_on(root, added, tmp_
 @pytest.fixture
 def machines(monkeypatch):
     """Have Ray know of these machines: cores and cards of each."""
-    from totalrecall.cluster import cells
+    from totalrecall.cluster import share
 
     class Ray:
         def __init__(self, *shapes):
@@ -260,7 +261,7 @@ def machines(monkeypatch):
                   for cores, cards in self.shapes),
             ]  # fmt: skip
 
-    return lambda *shapes: monkeypatch.setattr(cells, "need_ray", lambda: Ray(*shapes))
+    return lambda *shapes: monkeypatch.setattr(share, "need_ray", lambda: Ray(*shapes))
 
 
 @pytest.mark.parametrize(
@@ -274,7 +275,7 @@ def machines(monkeypatch):
     ],
 )
 def test_a_cell_asks_for_its_threads_or_for_a_card_and_the_cores_that_go_with_it(machines, asked, share):
-    from totalrecall.cluster.cells import Share, share_of
+    from totalrecall.cluster.share import Share, share_of
 
     machines((32, 0), (10, 2), (6, 1))
     assert share_of(*asked) == Share(*share)
@@ -290,7 +291,7 @@ def test_a_cell_asks_for_its_threads_or_for_a_card_and_the_cores_that_go_with_it
     ],
 )
 def test_what_no_machine_has_is_refused(machines, asked, message):
-    from totalrecall.cluster.cells import share_of
+    from totalrecall.cluster.share import share_of
 
     machines((32, 0))
     with pytest.raises(SettingError, match=message):

@@ -33,6 +33,7 @@ __all__ = [
     "load_detector",
     "load_judge",
     "read_model",
+    "warm_up",
 ]
 
 KINDS = {
@@ -164,3 +165,18 @@ def detector_of(contents: "Contents", path: str | Path, running: Running | None 
         ModelFileError, BackboneError: as for `load_detector`.
     """
     return detector_class(contents[0]["kind"]).from_contents(contents, path, running or Running())
+
+
+def warm_up(judge: "AnyJudge") -> None:
+    """Let a model do what it does at its first picture alone, and at its first of several."""
+    import warnings
+
+    import numpy as np
+
+    height, width = (judge.pictures_[0].height, judge.pictures_[0].width) if judge.pictures_ else (256, 256)
+    picture = np.full((height, width, 3), 127, np.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        judge.predict(picture)
+        for _ in judge.predict_stream([picture, picture]):
+            pass

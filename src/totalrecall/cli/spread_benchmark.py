@@ -48,8 +48,9 @@ def measured_by(args: argparse.Namespace) -> "Iterator[Way | None]":
     if args.ray is None:
         yield None
         return
-    from totalrecall.cluster.cells import Tasks, share_of
+    from totalrecall.cluster.cells import Tasks
     from totalrecall.cluster.connection import check_workers, connected
+    from totalrecall.cluster.share import share_of
 
     check_workers(args.workers)
     with connected(args.ray) as cluster:
@@ -57,6 +58,6 @@ def measured_by(args: argparse.Namespace) -> "Iterator[Way | None]":
         each = f"{counted(share.cores, 'core')}{' and a card' if share.cards else ''}"
         say(
             args,
-            f"Cluster: {counted(share.cells, 'worker')} of {each} at a time, {counted(cluster.nodes, 'machine')}",
+            f"Cluster: {counted(share.room, 'worker')} of {each} at a time, {counted(cluster.nodes, 'machine')}",
         )
         yield Tasks(share).way

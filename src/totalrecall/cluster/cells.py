@@ -18,80 +18,15 @@ from typing import Any
 from totalrecall.benchmark.cell import Cell, Progress
 from totalrecall.benchmark.run import Outcome, Way, measured
 from totalrecall.cluster.connection import need_ray
-from totalrecall.errors import PICTURE_NOTICES, ClusterError, SettingError, TotalRecallError
+from totalrecall.cluster.share import Share
+from totalrecall.errors import PICTURE_NOTICES, ClusterError, TotalRecallError
 from totalrecall.pictures.formats.header import max_pixels, set_max_pixels
 from totalrecall.system.files import atomic_write
-from totalrecall.system.text import counted
 from totalrecall.system.threads import limit_cores
 
-__all__ = ["Share", "Tasks", "share_of"]
+__all__ = ["Tasks"]
 
 _DEATHS = 3  # of workers over one family of cells; then it is the cells that kill them
-
-
-@dataclass(frozen=True)
-class Share:
-    """What each cell gets.
-
-    Attributes:
-        cores: of a processor.
-        cards: for the backbone, 0 or 1.
-        cells: at a time, that the cluster has room for.
-    """
-
-    cores: int
-    cards: int
-    cells: int
-
-
-def share_of(device: str | None, threads: int | None, workers: int | None = None) -> Share:
-    """Return what each cell gets of the cluster that is connected.
-
-    On the processor: as many cores as threads, one if not given. On any other device: a card, which Ray knows as a GPU,
-    and the cores of its machine, divided by its cards.
-
-    Args:
-        device: that the backbone runs on; the processor if not given.
-        threads: that a cell computes with.
-        workers: cells at a time, at most.
-
-    Raises:
-        SettingError: no machine has so much, or the device has a number.
-    """
-    machines = [node["Resources"] for node in need_ray().nodes() if node["Alive"]]
-    if device is None or device.lower() == "cpu":
-        cores, cards = threads or 1, 0
-        room = sum(int(has.get("CPU", 0)) // cores for has in machines)
-        if not room:
-            most = max(int(has.get("CPU", 0)) for has in machines)
-            raise SettingError(
-                f"threads must be at most the {counted(most, 'core')} of a machine of the cluster, got {cores}: each "
-                "cell gets so many.",
-                "threads",
-            )
-    else:
-        cores, room = _of_cards(device, machines)
-        cards = 1
-    return Share(cores, cards, room if workers is None else min(room, workers))
-
-
-def _of_cards(device: str, machines: Sequence[dict[str, float]]) -> tuple[int, int]:
-    """Return the cores that go with a card, and how many cards there are."""
-    if any(letter in device for letter in ":."):
-        raise SettingError(
-            f"device must be without a number on a cluster, got {device}: Ray gives each cell a card of its own, the "
-            "only one that it sees.",
-            "device",
-        )
-    with_cards = [has for has in machines if has.get("GPU", 0) >= 1 and has.get("CPU", 0) >= 1]
-    if not with_cards:
-        raise SettingError(
-            f"device {device} needs a card for each cell, and Ray knows of none in this cluster. Start its machines "
-            "with `ray start --num-gpus N`, or leave --device out.",
-            "device",
-        )
-    cores = min(max(int(has["CPU"] // has["GPU"]), 1) for has in with_cards)
-    return cores, sum(min(int(has["GPU"]), int(has["CPU"]) // cores) for has in with_cards)
 
 
 @dataclass(frozen=True)
@@ -152,7 +87,7 @@ class Tasks:
     @property
     def way(self) -> Way:
         """What `run_benchmark` takes."""
-        return Way(self._measure, self._share.cells)
+        return Way(self._measure, self._share.room)
 
     def _measure(
         self, families: Sequence[Sequence[Cell]], folder: Path | None, _progress: Progress | None
@@ -165,7 +100,7 @@ class Tasks:
         left = iter(range(len(families)))
         pending: dict[Any, int] = {}
         while True:
-            for number in islice(left, self._share.cells - len(pending)):
+            for number in islice(left, self._share.room - len(pending)):
                 pending[task.remote(given, number, order)] = number
             if not pending:
                 return

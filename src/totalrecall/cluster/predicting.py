@@ -8,7 +8,6 @@ back-pressure, since a worker that is slow gets no third one.
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from totalrecall.cluster.connection import need_ray
 from totalrecall.cluster.listing import is_remote, read_remote
+from totalrecall.cluster.models import opened_model, shared_model
 from totalrecall.cluster.parts import Block, Parts, parquet_part
 from totalrecall.engines import Running
 from totalrecall.errors import ClusterError, PictureError, TotalRecallError, only_picture_notices
 from totalrecall.pictures.formats.header import max_pixels, set_max_pixels
-from totalrecall.registry import detector_of, is_exported, load_judge, read_model
 from totalrecall.system.threads import on_one_core
 
 if TYPE_CHECKING:
@@ -93,7 +92,7 @@ def judge_parts(
     if not count:
         return 0
     actor = ray.remote(num_cpus=judging.cores, max_restarts=-1, max_task_retries=_DEATHS - 1)(_Worker)
-    model = [ray.put(_shared(judging.model))]  # in a list it travels as a reference, which a worker follows once
+    model = [ray.put(shared_model(judging.model))]  # in a list it travels as a reference, which a worker follows once
     pending: dict[Any, tuple[Any, Block | None]] = {}  # what is under way: whose, and of which block
     for _ in range(count):
         worker = actor.remote(judging)
@@ -150,11 +149,6 @@ def _answer(ray: Any, reference: Any, block: Block | None) -> tuple[bytes, list[
 # ---------------------------------------------------------------------- workers
 
 
-def _shared(path: str) -> "Contents | bytes":
-    """Return what the workers of a machine hold once, in shared memory: a model's tensors, or an exported graph."""
-    return Path(path).read_bytes() if is_exported(path) else read_model(path)
-
-
 class _Worker:
     """One process of the cluster, with the model; it judges on the cores that Ray gave it."""
 
@@ -202,14 +196,7 @@ def _open(contents: "Contents | bytes", judging: Judging) -> "AnyJudge":
         precision=judging.running.precision,
         threads=judging.cores,
     )
-    judge: AnyJudge
-    if isinstance(contents, bytes):
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "model.onnx")
-            path.write_bytes(contents)
-            judge = load_judge(path, **running.chosen())
-    else:
-        judge = detector_of(contents, judging.model, running)
+    judge = opened_model(contents, judging.model, running)
     if judging.false_alarm_rate is None and judging.threshold is None:
         return judge
     return judge.judging(false_alarm_rate=judging.false_alarm_rate, threshold=judging.threshold)

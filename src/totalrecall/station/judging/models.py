@@ -6,7 +6,6 @@ model in use as it is, and the reason is told.
 """
 
 import threading
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -17,7 +16,7 @@ import numpy as np
 
 from totalrecall.detectors.model_file import missing_model
 from totalrecall.errors import ModelFileError, NotFoundError, SettingError, TotalRecallError, UnusableFileError
-from totalrecall.registry import load_judge
+from totalrecall.registry import load_judge, warm_up
 from totalrecall.station.store.records import iso
 from totalrecall.system.files import file_sha256
 from totalrecall.system.text import listed, unexpected
@@ -201,7 +200,7 @@ class Shelf:
             if digest == before:
                 break
             judge = load_judge(path, **self._running)
-        _warm_up(judge)
+        warm_up(judge)
         return Loaded(name, path, digest, judge, datetime.now(timezone.utc))
 
 
@@ -239,14 +238,3 @@ def _stamp(path: Path) -> _Stamp | None:
     except OSError:  # gone, or being replaced
         return None
     return status.st_mtime_ns, status.st_size, status.st_ino
-
-
-def _warm_up(judge: "AnyJudge") -> None:
-    """Let a model do what it does at its first picture alone, and at its first of several."""
-    height, width = (judge.pictures_[0].height, judge.pictures_[0].width) if judge.pictures_ else (256, 256)
-    picture = np.full((height, width, 3), 127, np.uint8)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        judge.predict(picture)
-        for _ in judge.predict_stream([picture, picture]):
-            pass
