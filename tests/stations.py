@@ -11,12 +11,15 @@ from totalrecall.station.app import guarded
 from totalrecall.station.settings import StationSettings
 from totalrecall.station.station import Station
 
+_OTHERS = (("links", ()), ("read_serial", None), ("judges", None))  # what a station is given beside its settings
+
 
 @contextlib.contextmanager
 def started(folder: Path, *models: Path, **settings) -> Iterator[tuple[Station, TestClient]]:
     """A station that runs, and a client on its loopback address."""
-    links, read_serial = settings.pop("links", ()), settings.pop("read_serial", None)
-    station = Station(StationSettings(models=models, folder=folder, watch_seconds=0, **settings), links, read_serial)
+    links, read_serial, judges = (settings.pop(name, other) for name, other in _OTHERS)
+    settings = StationSettings(models=models, folder=folder, watch_seconds=0, **settings)
+    station = Station(settings, links, read_serial, judges)
     try:
         app = guarded(station)
         station.start()

@@ -7,7 +7,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from totalrecall._version import __version__
-from totalrecall.errors import HistoryError
+from totalrecall.errors import ClusterError, HistoryError
 from totalrecall.station.access.guard import Guard
 from totalrecall.station.access.logins import Logins
 from totalrecall.station.judging.metrics import CONTENT_TYPE, Metrics
@@ -54,6 +54,8 @@ def build_app(station: "Station") -> FastAPI:
             fault = await run_in_threadpool(station.history.find_fault)
             if fault is not None:  # anybody may ask here, and the reason names the database
                 raise HistoryError("The station cannot write into its database. What it refuses meanwhile says why.")
+        if await run_in_threadpool(station.inspector.judges.find_fault) is not None:
+            raise ClusterError("No replica judges at the moment. What is refused meanwhile says why.")
         return Response('{"status": "ready"}', media_type="application/json")
 
     @app.get("/metrics", tags=["health"], summary="Counters for Prometheus")

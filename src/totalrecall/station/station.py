@@ -16,7 +16,7 @@ from totalrecall.errors import ConflictError, PictureError, TotalRecallError
 from totalrecall.scoring import Result
 from totalrecall.station.access.users import Users
 from totalrecall.station.judging.caption import UNSAID, Caption
-from totalrecall.station.judging.inspecting import Inspector, Judged, Waiting
+from totalrecall.station.judging.inspecting import Inspector, Judged, Judges, Waiting
 from totalrecall.station.judging.metrics import Metrics
 from totalrecall.station.judging.model_files import ModelFiles
 from totalrecall.station.judging.models import Loaded, Shelf
@@ -98,6 +98,7 @@ class Station:
         settings: of `totalrecall serve`.
         links: inputs and outputs of the line, that are told of every inspection.
         read_serial: gives the serial number that stands in a picture, or None; called where none was said.
+        judges: who judges the pictures; this process if None.
 
     Raises:
         SettingError: a setting is outside what is allowed, or another station uses the folder or the database.
@@ -110,6 +111,7 @@ class Station:
         settings: StationSettings,
         links: Sequence[Link] = (),
         read_serial: Callable[[bytes], str | None] | None = None,
+        judges: Judges | None = None,
     ) -> None:
         self.settings = settings
         self._read_serial = read_serial
@@ -153,7 +155,7 @@ class Station:
             self.product_check = ProductCheck()
             self.recipes = Recipes(self, on_rate=lambda model: self.golden.check_soon(model))
             opened.callback(self.recipes.close)
-            self.inspector: Inspector = Inspector(self.shelf.get, settings.queue, self.recipes.at_rate)
+            self.inspector: Inspector = Inspector(self.shelf.get, settings.queue, self.recipes.at_rate, judges)
             opened.callback(self.inspector.close)
             self.golden = Golden(self, every=settings.golden_every, hold=settings.hold_on_golden_failure)
             opened.callback(self.golden.close)
@@ -277,7 +279,7 @@ class Station:
                 )
             else:
                 inspection = _inspection(asked, loaded, outcome, judged.milliseconds)
-            heat = heat_of(outcome) if isinstance(outcome, Result) else None
+            heat = heat_of(outcome) if isinstance(outcome, Result) and judged.heat is None else judged.heat
             if heat is not None and self.kept.wanted(inspection):
                 # before the row that promises it
                 inspection = replace(inspection, kept=self.kept.put(inspection, asked.picture, heat))

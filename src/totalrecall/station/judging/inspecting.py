@@ -13,7 +13,9 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import numpy as np
 
 from totalrecall.errors import BusyError, PictureError, TotalRecallError
 from totalrecall.features.extractor import PIXELS_AT_ONCE
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from totalrecall.scoring import Result
     from totalrecall.station.judging.models import Loaded
 
-__all__ = ["Inspector", "Judged", "Waiting"]
+__all__ = ["Inspector", "Judged", "Judges", "Waiting"]
 
 _AHEAD = 4  # pictures a thread that may have been judged before their turn
 
@@ -61,12 +63,68 @@ class Judged:
         loaded: the model by which it was judged.
         outcome: the result, or why there is none.
         milliseconds: since the picture came.
+        heat: of the result, as `heat_of` makes it, where that was done with the judging; None where it was not.
     """
 
     waiting: Waiting
     loaded: "Loaded | None"
     outcome: "Result | TotalRecallError"
     milliseconds: float
+    heat: np.ndarray | None = None
+
+
+@runtime_checkable  # the checks of the test run need it
+class Judges(Protocol):
+    """Who judges the pictures: this process, or others that it asks. Any thread may call it.
+
+    Attributes:
+        at_once: pictures that they may have at the same time.
+    """
+
+    @property
+    def at_once(self) -> int:
+        """How many pictures they may have at the same time."""
+        ...
+
+    def judge(self, loaded: "Loaded", waiting: Waiting, *, alone: bool) -> "tuple[Result, np.ndarray | None]":
+        """Judge a picture; return the result, and its heat if that is made along with it.
+
+        Args:
+            loaded: the model, at the rate that is asked for.
+            waiting: the picture.
+            alone: no other one is judged at the moment.
+
+        Raises:
+            PictureError: it cannot be read.
+            TotalRecallError: it was not judged.
+        """
+        ...
+
+    def find_fault(self) -> str | None:
+        """Return why nothing can be judged at the moment, in a line; None if it can. It may take seconds."""
+        ...
+
+
+class _Here:
+    """Judges in the threads of this process."""
+
+    def __init__(self) -> None:
+        # one is answering, and one is ready for the core that gets free, while the others judge: 8 % more pictures
+        # than with one fewer
+        self.at_once = cores() + 2
+        self._room = Room(PIXELS_AT_ONCE)
+
+    def judge(self, loaded: "Loaded", waiting: Waiting, *, alone: bool) -> "tuple[Result, None]":
+        """Judge a picture; see `Judges`."""
+        with (
+            self._room.held(pixels_of(waiting.picture, waiting.name)),
+            contextlib.nullcontext() if alone else on_one_core(),
+        ):
+            return loaded.judge.predict(waiting.picture, conditions=waiting.conditions), None
+
+    def find_fault(self) -> str | None:
+        """Nothing that would not end the process; see `Judges`."""
+        return None
 
 
 @dataclass(eq=False)
@@ -94,6 +152,7 @@ class Inspector:
         model: gives a model by its name; called for each picture, so that a replaced one is used from the next on.
         limit: of the pictures that wait.
         at_rate: gives a model that judges at a false-alarm rate of a recipe.
+        judges: who judges; this process if None.
     """
 
     def __init__(
@@ -101,19 +160,18 @@ class Inspector:
         model: "Callable[[str], Loaded]",
         limit: int,
         at_rate: "Callable[[Loaded, float], Loaded]" = lambda loaded, _: loaded,
+        judges: Judges | None = None,
     ) -> None:
         self._model, self._at_rate = model, at_rate
+        self.judges = _Here() if judges is None else judges
         self.limit = limit
         self._lines: OrderedDict[str, _Line] = OrderedDict()  # by model; the one whose turn it is comes first
         self._waiting = self._under_way = 0
         self._changed = threading.Condition()
-        self._room = Room(PIXELS_AT_ONCE)
         self._closed = False
         self._workers = [
             threading.Thread(target=self._run, name=f"station-judge-{number}", daemon=True)
-            # one is answering, and one is ready for the core that gets free, while the others judge: 8 % more pictures
-            # than with one fewer
-            for number in range(cores() + 2)
+            for number in range(self.judges.at_once)
         ]
         for worker in self._workers:
             worker.start()
@@ -198,23 +256,18 @@ class Inspector:
 
     def _judged(self, waiting: Waiting, alone: bool) -> "Judged":
         """Judge a picture; whatever happens, there is an outcome, so that nobody waits for ever."""
-        loaded = None
+        loaded = heat = None
+        outcome: Result | TotalRecallError
         try:
             loaded = self._model(waiting.model)
             if waiting.rate is not None:
                 loaded = self._at_rate(loaded, waiting.rate)
-            with (
-                self._room.held(pixels_of(waiting.picture, waiting.name)),
-                contextlib.nullcontext() if alone else on_one_core(),
-            ):
-                outcome: Result | TotalRecallError = loaded.judge.predict(
-                    waiting.picture, conditions=waiting.conditions
-                )
+            outcome, heat = self.judges.judge(loaded, waiting, alone=alone)
         except PictureError as error:  # in memory a picture has no name of its own
             outcome = PictureError(str(error).replace("bytes[0]", waiting.name, 1), *error.settings)
         except Exception as error:
             outcome = error if isinstance(error, TotalRecallError) else TotalRecallError(unexpected(error))
-        return Judged(waiting, loaded, outcome, 1000 * (time.perf_counter() - waiting.since))
+        return Judged(waiting, loaded, outcome, 1000 * (time.perf_counter() - waiting.since), heat)
 
 
 def _tell(judged: Judged) -> None:

@@ -6,7 +6,8 @@ change users and tokens (`station users`, `tokens`) need none.
 
 The server's lock belongs to the connection that writes. If that is lost, the lock is, too; the next connection takes it
 again before anything is written, or says that another station has it by now. Stations that share a database would
-begin here: with a claim for each of them, and one for what only one of them may do.
+begin here: with a claim for each of them, and one for what only one of them may do. (The replicas of `serve --ray` are
+none: they judge, and the one station writes.)
 """
 
 import contextlib

@@ -11,14 +11,14 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from totalrecall.errors import BusyError, HistoryError, ThrottledError, TotalRecallError
+from totalrecall.errors import BusyError, ClusterError, HistoryError, ThrottledError, TotalRecallError
 from totalrecall.station.access.guard_head import RefusedError
 from totalrecall.system.text import printable
 
 __all__ = ["CONTENT_TYPE", "PROBLEM", "add_problems", "problem", "retry_after"]
 
 CONTENT_TYPE = "application/problem+json"
-_RETRY = {BusyError: 1, HistoryError: 5}  # seconds
+_RETRY = {BusyError: 1, ClusterError: 5, HistoryError: 5}  # seconds
 _TYPE = "https://totalrecall.invalid/problems/"  # names a kind of problem; nothing is there to be fetched
 PROBLEM: dict[str, Any] = {
     "type": "object",
