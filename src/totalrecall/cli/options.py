@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FIT_SETTINGS",
     "add_rate_options",
+    "add_ray_option",
     "add_ray_options",
     "add_reading_options",
     "add_report_options",
@@ -225,18 +226,24 @@ def add_ray_options(
         promise: what a person may count on with --ray.
         cores: of each worker.
     """
+    group = add_ray_option(parser, promise=promise)
+    group.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help=f"use at most N workers of {cores} each (default: as many as the cluster has room for)",
+    )
+    return group
+
+
+def add_ray_option(parser: argparse.ArgumentParser, *, promise: str) -> "argparse._ArgumentGroup":
+    """Add --ray alone, for a command whose workers have another name; otherwise as `add_ray_options`."""
     group = parser.add_argument_group("on a Ray cluster")
     group.add_argument(
         "--ray",
         metavar="ADDRESS",
         help="spread the work over a Ray cluster: HOST:PORT, auto for the one that runs on this machine, or local to "
         f"use the cores of this machine; {promise}",
-    )
-    group.add_argument(
-        "--workers",
-        type=int,
-        metavar="N",
-        help=f"use at most N workers of {cores} each (default: as many as the cluster has room for)",
     )
     return group
 

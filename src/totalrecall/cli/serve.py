@@ -11,10 +11,13 @@ from totalrecall.cli.common import complain, say
 from totalrecall.cli.links import add_link_options, links_of, serial_reader
 from totalrecall.cli.options import add_running_options, duration, memory_size, running
 from totalrecall.cli.paths import INPUT, OUTPUT
+from totalrecall.cli.spread_serve import add_replica_options, check_replicas, replicas_of
 from totalrecall.errors import MissingExtraError
 
 if TYPE_CHECKING:
+    from totalrecall.cli.spread_serve import Spread
     from totalrecall.station.settings import StationSettings
+    from totalrecall.station.station import Link
 
 __all__ = ["add_parser"]
 
@@ -63,6 +66,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="a picture that is far from all good pictures as a whole gets `wrong product` instead of a verdict",
     )
     add_link_options(parser)
+    add_replica_options(parser)
     add_running_options(parser, precision=True)
     parser.add_argument("--quiet", "-q", action="store_true", help="print only errors and warnings")
     parser.set_defaults(run=run)
@@ -132,6 +136,14 @@ def run(args: argparse.Namespace) -> int:
 
     limit_heaps(cores() + 1)  # it works for months
     settings, links = _settings(args), links_of(args)
+    check_replicas(args, settings)
+    with replicas_of(args, settings) as spread:
+        _serve(args, settings, links, spread)
+    say(args, "Stopped. Everything that was answered is in the history.")
+    return 0
+
+
+def _serve(args: argparse.Namespace, settings: "StationSettings", links: "list[Link]", spread: "Spread | None") -> None:
     from totalrecall.station.access.policy import check_exposure
     from totalrecall.station.app import guarded
     from totalrecall.station.serving import listen, serve
@@ -139,22 +151,23 @@ def run(args: argparse.Namespace) -> int:
 
     with listen(settings) as sock:
         port = sock.getsockname()[1]
-        station = Station(settings, links, serial_reader(args))
+        station = Station(settings, links, serial_reader(args), spread)
         try:
             for notice in [*check_exposure(settings.policy, station.users, _place(args)), *_of_tls(settings)]:
                 complain(f"warning: {notice}")
             app = guarded(station)
+            if spread is not None:
+                spread.start(station)
             station.start()
             names = ", ".join(loaded.name for loaded in station.shelf.all())
             host, scheme = settings.policy.host, "http" if settings.policy.tls is None else "https"
             address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
-            say(args, f"Serving {names} at {address} (Ctrl-C stops)")
+            by = "" if spread is None else f", judged by {spread.words}"
+            say(args, f"Serving {names} at {address}{by} (Ctrl-C stops)")
             sys.stdout.flush()  # into a pipe or a log, too: the process stays for months
             serve(app, settings, sock, station.metrics.refused)
         finally:
             station.close()
-    say(args, "Stopped. Everything that was answered is in the history.")
-    return 0
 
 
 def _of_tls(settings: "StationSettings") -> list[str]:

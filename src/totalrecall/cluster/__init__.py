@@ -1,6 +1,7 @@
 """The same commands, spread over the machines of a Ray cluster; imported only where `--ray` is given.
 
-In reading order: `connection` (joins a cluster, or starts one on this machine).
+In reading order: `connection` (joins a cluster, or starts one on this machine), `share` (what each worker gets of it),
+`models` (a model in the workers).
 
 Of a fit: `fitting` (pictures to bank, as one process does it, to the bit), `crew` (the workers, and who replaces them),
 `worker` (what each does), `rows` (numbers in memory that processes share), `coreset` (algorithm 1 among these).
@@ -9,4 +10,6 @@ Of predict: `listing` (pictures by name, here or in a store such as S3), `parts`
 `predicting` (workers that judge).
 
 Of benchmark: `cells` (each a task).
+
+Of serve: `serving` (replicas that judge for a station).
 """

@@ -12,6 +12,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from totalrecall._version import __version__
@@ -170,6 +171,8 @@ def _start(ray: Any, address: str, cores: int | None) -> None:
             ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise ClusterError(_why(error, address)) from None
+    # of a worker that died Ray tells on stdout all the same, which is for what was asked for
+    import_module("ray._private.worker").__dict__["_worker_logs_enabled"] = False
 
 
 def _why(error: Exception, address: str) -> str:
