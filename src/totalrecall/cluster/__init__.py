@@ -12,4 +12,6 @@ Of predict: `listing` (pictures by name, here or in a store such as S3), `parts`
 Of benchmark: `cells` (each a task).
 
 Of serve: `serving` (replicas that judge for a station).
+
+How long it will take: `cost` (what a picture, a patch, a choice cost), `outlook` (what that foresees of large jobs).
 """
