@@ -108,7 +108,7 @@ def _constants(facts: dict[str, Any], constants: Constants) -> str:
     rows = [
         ["a picture of 256 x 256 read, its patches taken", _seconds(constants, "features worker", "pixels", 256**2)],
         [f"a patch beside a {vector}, in the coreset", _seconds(constants, "coreset worker", "products", 384)],
-        ["the same, for the process that chooses", _seconds(constants, "coreset driver", "products", 384)],
+        ["a patch of the coreset, for the process that chooses", _seconds(constants, "coreset driver", "patches")],
         ["a choice of the coreset, for that process", _seconds(constants, "coreset driver", "vectors")],
         ["a choice of the coreset, waited for by the clock", _amount(constants.wait)],
         [f"a patch beside a {vector}, searched in a fold", _seconds(constants, "calibration worker", "searches", 384)],

@@ -12,19 +12,19 @@ from totalrecall.errors import DataError, SettingError
 SECONDS = {
     "features worker": {"one": 3.0, "pixels": 2e-7},
     "features driver": {"pictures": 0.001},
-    "features ray": {"pictures": 0.002},
+    "features ray": {"one": 0.2},
     "coreset worker": {"products": 4e-12, "patches": 1e-6},
-    "coreset driver": {"products": 1e-13, "vectors": 2e-4},
+    "coreset driver": {"patches": 1e-6, "vectors": 2e-4},
     "coreset ray": {"vectors": 1e-5},
     "calibration worker": {"searches": 5e-12, "judged": 3e-6, "banks": 1e-8},
     "calibration driver": {"pictures": 0.001},
-    "calibration ray": {"pictures": 0.001},
+    "calibration ray": {"one": 0.3},
     "rest worker": {"one": 0.0},
     "rest driver": {"one": 2.0},
     "rest ray": {"one": 5.0},
     "scoring worker": {"one": 4.0, "pixels": 3e-7, "searches": 6e-12},
     "scoring driver": {"one": 1.0, "pictures": 0.0005},
-    "scoring ray": {"one": 5.0, "pictures": 0.0002},
+    "scoring ray": {"one": 5.0},
 }
 KNOWN = Constants(
     seconds=SECONDS,
@@ -202,7 +202,7 @@ def test_the_clusters_of_an_outlook_leave_a_core_to_the_process_that_began_it():
         (
             fit_job(20_000),
             Machines(1000, 64, 256e9, 1e12),
-            "the coreset's choices, one after the other, by one process",
+            "what one process does of the coreset, alone",
         ),
         (predict_job(10**6, 10_000), replace(LARGE, count=1), "the backbone and the search, on the workers"),
         (predict_job(10**8, 10_000), Machines(1000, 64, 256e9, 1e12), "the process that began the work, at scoring"),

@@ -35,11 +35,11 @@ _BANK = 4.5  # times a bank's bytes that a process takes which searches it; as `
 # What each process does in each step: counts of a job, each with a constant of its own. What is done once, by each
 # worker, is `one`: Python and the engine are started.
 _WORK: dict[str, dict[str, tuple[str, ...]]] = {
-    "features": {"worker": ("one", "pixels"), "driver": ("pictures",), "ray": ("pictures",)},
-    "coreset": {"worker": ("products", "patches"), "driver": ("products", "vectors"), "ray": ("vectors",)},
-    "calibration": {"worker": ("searches", "judged", "banks"), "driver": ("pictures",), "ray": ("pictures",)},
+    "features": {"worker": ("one", "pixels"), "driver": ("pictures",), "ray": ("one",)},
+    "coreset": {"worker": ("products", "patches"), "driver": ("patches", "vectors"), "ray": ("vectors",)},
+    "calibration": {"worker": ("searches", "judged", "banks"), "driver": ("pictures",), "ray": ("one",)},
     "rest": {"worker": ("one",), "driver": ("one",), "ray": ("one",)},
-    "scoring": {"worker": ("one", "pixels", "searches"), "driver": ("one", "pictures"), "ray": ("one", "pictures")},
+    "scoring": {"worker": ("one", "pixels", "searches"), "driver": ("one", "pictures"), "ray": ("one",)},
 }
 _STEPS = {"fit": ("features", "coreset", "calibration", "rest"), "predict": ("scoring",)}
 _TURNS = ("coreset",)  # steps in which the driver and the workers wait for each other

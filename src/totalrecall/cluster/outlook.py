@@ -90,7 +90,7 @@ def outlook_of(job: Job, constants: Constants, machines: Machines, *, picture_by
     for step, spent in cost.processor.items():
         if step == "coreset":
             alone = spent["driver"] + constants.wait * job.counts["vectors"]
-            parts += [("the coreset's choices, one after the other, by one process", alone)]
+            parts += [("what one process does of the coreset, alone", alone)]
             parts += [(_SPREAD[step], cost.clock[step] - alone)]
         elif step != "rest":
             busy = spent["driver"] >= 0.99 * cost.clock[step]
