@@ -55,8 +55,11 @@ def tables() -> dict[str, str]:
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[object]], before: str = "") -> str:
-    """Return a table in Markdown: words to the left, numbers to the right, as the first row has them."""
-    sides = ["--:" if str(cell)[:1].isdigit() else "---" for cell in rows[0]]
+    """Return a table in Markdown: words to the left, columns of numbers to the right."""
+    sides = [
+        "---",
+        *("--:" if all(str(row[at])[:1].isdigit() for row in rows) else "---" for at in range(1, len(heads))),
+    ]
     lines = [heads, sides, *rows]
     return "\n".join([*([before, ""] if before else []), *(f"| {' | '.join(map(str, line))} |" for line in lines)])
 
@@ -120,6 +123,7 @@ def _constants(facts: dict[str, Any], constants: Constants) -> str:
         ["start and end of a fit, by the clock", _amount(constants.rest["fit"])],
         ["start and end of a prediction, by the clock", _amount(constants.rest["predict"])],
         ["memory of a worker of a fit, its own", human_bytes(memory["fit worker"]["one"])],
+        ["beside that, for each byte of the patches at hand", f"{memory['fit worker']['at hand']:.1f} bytes"],
         ["memory of the process that began the fit, its own", human_bytes(memory["fit driver"]["one"])],
         ["beside that, for each patch, in that process", f"{memory['fit driver']['patches']:.0f} bytes"],
         ["memory of a worker of a prediction, its own", human_bytes(memory["predict worker"]["one"])],
@@ -163,7 +167,7 @@ def _checks(facts: dict[str, Any]) -> str:
 
 def _fits() -> list[tuple[str, Job, Machines]]:
     few, some, many = _MACHINES
-    shares = ((10_000, 0.01), (10**6, 0.01), (10**6, 1e-9), (10**8, 1e-9))
+    shares = ((10_000, 0.01), (10_000, 1e-9), (10**6, 0.01), (10**6, 1e-9), (10**8, 1e-9))
     return [
         (_of_fit(pictures, share), fit_job(pictures, coreset=share, at_least=_VECTORS), machines)
         for pictures, share in shares

@@ -17,7 +17,7 @@ SECONDS = {
     "coreset driver": {"patches": 1e-6, "vectors": 2e-4},
     "coreset ray": {"vectors": 1e-5},
     "calibration worker": {"searches": 5e-12, "judged": 3e-6, "banks": 1e-8},
-    "calibration driver": {"pictures": 0.001},
+    "calibration driver": {"judged": 1e-6},
     "calibration ray": {"one": 0.3},
     "rest worker": {"one": 0.0},
     "rest driver": {"one": 2.0},
@@ -32,7 +32,7 @@ KNOWN = Constants(
     wait=0.001,
     hands={"features": 1.0, "coreset": 1.0, "calibration": 1.0, "scoring": 1.0},
     memory={
-        "fit worker": {"one": 300e6, "patches": 0.0},
+        "fit worker": {"one": 300e6, "at hand": 1.5},
         "fit driver": {"one": 250e6, "patches": 100.0},
         "predict worker": {"one": 350e6},
         "predict driver": {"one": 230e6},
@@ -184,6 +184,17 @@ def test_a_machine_holds_what_its_processes_share_once():
     assert two.memory["machine"] == pytest.approx(cost.memory["machine"] - 2 * apart["worker"])
 
 
+def test_a_worker_has_a_shard_at_hand_or_a_fold_and_never_all_patches():
+    bare = replace(KNOWN, memory={**KNOWN.memory, "fit worker": {"one": 0.0, "at hand": 1.0}})
+    each = 1024 * 384 * 4
+    job = fit_job(640, coreset=1e-9, at_least=100)
+    for workers, pictures in ((1, 80), (2, 40), (80, 32)):  # 640 / 8 / workers, or the twentieth part: a fold
+        assert cost_of(job, bare, workers).memory["worker"] - job.own["worker"] == pictures * each
+    large = fit_job(10**6, coreset=1e-9, at_least=100)  # one fold, which no bank is refilled for
+    held = cost_of(large, bare, 16).memory["worker"] - large.own["worker"]
+    assert held == pytest.approx(128 * 2**20, abs=each)
+
+
 # ---------------------------------------------------------------------- what is foreseen
 
 LARGE = Machines(10, 64, 256e9, 1.25e9)
@@ -197,7 +208,7 @@ def test_the_clusters_of_an_outlook_leave_a_core_to_the_process_that_began_it():
 @pytest.mark.parametrize(
     ("job", "machines", "bottleneck"),
     [
-        (fit_job(10**6), LARGE, "shared memory: 1572.9 GB on each machine, 76.8 GB there"),
+        (fit_job(10**6), LARGE, "shared memory: 1.6 TB on each machine, 76.8 GB there"),
         (fit_job(2000), Machines(1, 2, 256e9, 1.25e9), "products of the coreset, on the workers"),
         (
             fit_job(20_000),

@@ -25,7 +25,9 @@ def test_a_duration_has_the_unit_that_a_person_would_choose(seconds, words):
     assert human_seconds(seconds) == words
 
 
-@pytest.mark.parametrize(("count", "words"), [(999, "999 B"), (512e6, "512 MB"), (1.34e9, "1.3 GB")])
+@pytest.mark.parametrize(
+    ("count", "words"), [(999, "999 B"), (512e6, "512 MB"), (1.34e9, "1.3 GB"), (1.57e12, "1.6 TB")]
+)
 def test_a_size_has_the_unit_that_a_person_would_choose(count, words):
     assert human_bytes(count) == words
 

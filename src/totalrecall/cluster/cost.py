@@ -22,6 +22,7 @@ import numpy as np
 
 from totalrecall.backbones import load
 from totalrecall.calibration import fold_count, held_out
+from totalrecall.cluster.fitting import shard_size
 from totalrecall.errors import DataError, SettingError
 from totalrecall.patchcore.coreset import budget
 from totalrecall.patchcore.detector import PatchCore
@@ -37,14 +38,19 @@ _BANK = 4.5  # times a bank's bytes that a process takes which searches it; as `
 _WORK: dict[str, dict[str, tuple[str, ...]]] = {
     "features": {"worker": ("one", "pixels"), "driver": ("pictures",), "ray": ("one",)},
     "coreset": {"worker": ("products", "patches"), "driver": ("patches", "vectors"), "ray": ("vectors",)},
-    "calibration": {"worker": ("searches", "judged", "banks"), "driver": ("pictures",), "ray": ("one",)},
+    "calibration": {"worker": ("searches", "judged", "banks"), "driver": ("judged",), "ray": ("one",)},
     "rest": {"worker": ("one",), "driver": ("one",), "ray": ("one",)},
     "scoring": {"worker": ("one", "pixels", "searches"), "driver": ("one", "pictures"), "ray": ("one",)},
 }
 _STEPS = {"fit": ("features", "coreset", "calibration", "rest"), "predict": ("scoring",)}
 _TURNS = ("coreset",)  # steps in which the driver and the workers wait for each other
 _SMALL = 0.2  # share of the largest value
-_HELD = {"fit": ("one", "patches"), "predict": ("one",)}  # bytes of a process, beside those that are known
+_HELD = {  # bytes of a process, beside those that are known
+    "fit worker": ("one", "at hand"),
+    "fit driver": ("one", "patches"),
+    "predict worker": ("one",),
+    "predict driver": ("one",),
+}
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,8 @@ class Constants:
         rest: seconds of the clock that belong to no step, by kind of job: start of Ray, workers and engines.
         wait: seconds of the clock for each vector that a coreset chooses, beside the work.
         hands: cores that a worker keeps busy if they are free, by step.
-        memory: bytes of each count, by `KIND ROLE`.
+        memory: bytes of each count, by `KIND ROLE`; a worker has `at hand` the patches of a shard, or those of a fold
+            that a bank is refilled for.
     """
 
     seconds: Mapping[str, Mapping[str, float]]
@@ -192,6 +199,8 @@ def fit_job(
         "judged": judged,
         "searches": judged * vectors * dimensions,
         "banks": folds * vectors * dimensions,
+        "numbers": patches * dimensions,
+        "refilled": _NUMBER * patches * narrow // folds if folds > 1 else 0,
     }
     wide, projected = _NUMBER * patches * dimensions, (0 if narrow == dimensions else _NUMBER * patches * narrow)
     bank = _BANK * _NUMBER * vectors * dimensions
@@ -262,7 +271,7 @@ def learned(runs: Sequence[Run]) -> Constants:
         rest[kind] = float(np.median([run.clock["rest"] for run in mine]))
         for role in ("worker", "driver"):
             unknown = [run.memory[role] - run.job.own[role] for run in mine]
-            memory[f"{kind} {role}"] = _solved(_HELD[kind], jobs, unknown)
+            memory[f"{kind} {role}"] = _solved(_HELD[f"{kind} {role}"], jobs, unknown)
     fits = [run for run in alone if run.job.kind == "fit"]
     waits = [_waited(run) / run.job.counts["vectors"] for run in fits]
     return Constants(seconds, rest, max(float(np.median(waits)), 0.0), hands, memory)
@@ -280,7 +289,7 @@ def _solved(terms: Sequence[str], jobs: Sequence[Job], values: Sequence[float]) 
     There are few terms, so that every choice of those that cost something can be tried. What is small beside the
     largest value is noise, and counts for less.
     """
-    amounts = np.array([[job.counts[term] for term in terms] for job in jobs], np.float64)
+    amounts = np.array([[_amount(job, term, 1) for term in terms] for job in jobs], np.float64)
     target = np.maximum(np.array(values, np.float64), 0)
     weight = 1 / np.maximum(target, max(_SMALL * float(target.max()), 1e-9))
     best, least = np.zeros(len(terms)), math.inf
@@ -328,7 +337,9 @@ def cost_of(job: Job, constants: Constants, workers: int, cores: int | None = No
         if step != "rest"
     }
     clock["rest"] = constants.rest[job.kind]
-    memory = {role: job.own[role] + _sum(constants.memory[f"{job.kind} {role}"], job) for role in ("worker", "driver")}
+    memory = {
+        role: job.own[role] + _held(f"{job.kind} {role}", job, constants, workers) for role in ("worker", "driver")
+    }
     apart = {role: memory[role] - job.everywhere for role in ("worker", "driver")}
     shared = job.everywhere + (job.shared - job.everywhere) / machines
     memory["machine"] = shared + apart["driver"] + math.ceil(workers / machines) * apart["worker"]
@@ -338,6 +349,19 @@ def cost_of(job: Job, constants: Constants, workers: int, cores: int | None = No
 def _sum(costs: Mapping[str, float], job: Job, times: int = 1) -> float:
     """Return what the counts of a job cost, where what is done once is done so many times."""
     return sum(cost * job.counts[term] * (times if term == "one" else 1) for term, cost in costs.items())
+
+
+def _held(whose: str, job: Job, constants: Constants, workers: int) -> float:
+    return sum(cost * _amount(job, term, workers) for term, cost in constants.memory[whose].items())
+
+
+def _amount(job: Job, term: str, workers: int) -> float:
+    """Return a count, also of what depends on how many workers there are."""
+    if term != "at hand":
+        return job.counts[term]
+    each = int(_NUMBER * job.counts["numbers"] / job.counts["pictures"])
+    shard = each * shard_size(int(job.counts["pictures"]), workers, each)
+    return max(shard, job.counts["refilled"])
 
 
 def _by_the_clock(

@@ -29,11 +29,22 @@ from totalrecall.patchcore.settings import Settings
 from totalrecall.pictures.loading import Source
 from totalrecall.types import Matrix
 
-__all__ = ["SharedPatches", "Spread"]
+__all__ = ["SharedPatches", "Spread", "shard_size"]
 
 _SHARDS = 8  # for each worker, so that none is idle for long at the end
 _SHARD_BYTES = 128 << 20  # of patches, at most: what is lost and read again where a worker dies
 _ALL = 1 << 62  # bytes: the patches are not in the memory of the process that plans
+
+
+def shard_size(pictures: int, workers: int, each: int) -> int:
+    """Return how many pictures a worker reads at a time.
+
+    Args:
+        pictures: in all.
+        workers: that read them.
+        each: bytes of a picture's patches.
+    """
+    return max(min(math.ceil(pictures / (_SHARDS * workers)), _SHARD_BYTES // max(each, 1)), 1)
 
 
 class SharedPatches(InMemoryPatches):
@@ -176,9 +187,8 @@ class Spread:
         """Have the workers read the pictures that count."""
         crew = self._crew
         assert crew is not None, "let go"
-        per_picture = max(4 * plan.dimensions * plan.per_picture, 1)
         total = len(reader.sources)
-        size = max(min(math.ceil(total / (_SHARDS * len(crew))), _SHARD_BYTES // per_picture), 1)
+        size = shard_size(total, len(crew), 4 * plan.dimensions * plan.per_picture)
         works = [
             ShardWork(reader.given_at(range(at, min(at + size, total))), reader.settings, plan, reader.marking)
             for at in range(0, total, size)

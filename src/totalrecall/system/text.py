@@ -101,12 +101,12 @@ def format_size(count: float) -> str:
 
 
 def human_bytes(count: float) -> str:
-    """Return bytes as a person reads them: 512 MB, 1.3 GB."""
+    """Return bytes as a person reads them: 512 MB, 1.3 GB, 1.6 TB."""
     for unit in ("B", "kB", "MB"):
         if count < 1000:
             return f"{count:.0f} {unit}"
         count /= 1000
-    return f"{count:.1f} GB"
+    return f"{count:.1f} GB" if count < 1000 else f"{count / 1000:.1f} TB"
 
 
 def human_seconds(seconds: float) -> str:
