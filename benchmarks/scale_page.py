@@ -208,16 +208,19 @@ def _cameras(constants: Constants) -> str:
     overhead = float(base["cpu_ms"]) / float(base["folder_cpu_ms"])
     database = [row for row in _rows("history") if row["database"] == "postgresql" and row["threads"] == "8"][-1]
     rate = float(database["per_second"])
+    lead = float(_rows("cluster_serve")[-1]["leading_process_cpu_ms"]) / 1e3
     line = line_of(
         constants, cameras=1000, rate=10, vectors=_VECTORS, picture_bytes=_PICTURE, rows_per_second=rate,
-        overhead=overhead,
+        leading=lead, overhead=overhead,
     )  # fmt: skip
     station = f"a station takes {overhead:.1f} times the processor of `predict` (`benchmarks.station`)"
+    feeds = f"one of `serve --ray` feeds {1 / lead:.0f} pictures a second to its replicas (`benchmarks.cluster_serve`)"
     writes = f"one of PostgreSQL acknowledged {rate:,.0f} inspections a second (`benchmarks.history`)"
     rows = [
         ["pictures a second", f"{line.pictures:,.0f}", "1,000 cameras, 10 a second"],
         ["cores", f"{line.cores:,.0f}", station],
         ["network", f"{8 * line.network / 1e9:.0f} Gbit/s", f"{_PICTURE / 1e3:.0f} kB a picture, into all machines"],
+        ["stations", f"{line.stations:,.0f}", feeds],
         ["databases", f"{line.databases:.1f}", writes],
         ["inspections a day", f"{line.pictures * 86400 / 1e6:,.0f} million", "rows of the history, if all are kept"],
     ]

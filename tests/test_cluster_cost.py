@@ -233,11 +233,13 @@ def test_the_parts_of_an_outlook_are_its_seconds():
 
 
 def test_a_line_is_counted_by_hand():
-    line = line_of(KNOWN, cameras=1000, rate=10, vectors=100, picture_bytes=2e5, rows_per_second=400, overhead=1.5)
-    assert (line.pictures, line.network, line.databases) == (10_000, 2e9, 25)
+    line = line_of(
+        KNOWN, cameras=1000, rate=10, vectors=100, picture_bytes=2e5, rows_per_second=400, leading=0.01, overhead=1.5
+    )
+    assert (line.pictures, line.network, line.stations, line.databases) == (10_000, 2e9, 100, 25)
     assert line.cores == pytest.approx(1.5 * 10_000 * (3e-7 * 65536 + 6e-12 * 1024 * 100 * 384))
-    with pytest.raises(SettingError, match="must be over 0, got 0, 10, 400 and 1"):
-        line_of(KNOWN, cameras=0, rate=10, vectors=100, picture_bytes=2e5, rows_per_second=400)
+    with pytest.raises(SettingError, match=r"rate must be over 0, got 0\."):
+        line_of(KNOWN, cameras=1, rate=0, vectors=100, picture_bytes=2e5, rows_per_second=400, leading=0.01)
 
 
 def test_the_roles_are_those_of_the_constants():

@@ -117,12 +117,14 @@ class Line:
         pictures: a second.
         cores: that judge them, none of them ever idle.
         network: bytes a second into all machines.
-        databases: that one inspection for each picture needs, as measured.
+        stations: that take the pictures in and write them down, each one process.
+        databases: that one inspection for each picture needs.
     """
 
     pictures: float
     cores: float
     network: float
+    stations: float
     databases: float
 
 
@@ -134,6 +136,7 @@ def line_of(
     vectors: int,
     picture_bytes: float,
     rows_per_second: float,
+    leading: float,
     overhead: float = 1.0,
     backbone: str = "compact",
     size: int | None = None,
@@ -147,17 +150,19 @@ def line_of(
         vectors: of each model's bank.
         picture_bytes: of each picture's file.
         rows_per_second: that one database acknowledges.
+        leading: processor seconds of a picture in the one process of a station on a cluster.
         overhead: processor seconds of a station for each of `predict`.
         backbone, size: see `fit_job`.
 
     Raises:
-        SettingError: there is no camera, or no database that writes.
+        SettingError: a number is not over 0.
     """
-    if min(cameras, rate, rows_per_second, overhead) <= 0:
-        got = f"{cameras}, {rate}, {rows_per_second} and {overhead}"
-        raise SettingError(f"cameras, rate, rows_per_second and overhead must be over 0, got {got}.", "cameras", "rate")
+    given = {"cameras": cameras, "rate": rate, "rows_per_second": rows_per_second, "leading": leading}
+    for name, value in {**given, "overhead": overhead}.items():
+        if value <= 0:
+            raise SettingError(f"{name} must be over 0, got {value}.", name)
     pictures = cameras * rate
     job = predict_job(math.ceil(pictures), vectors, backbone=backbone, size=size)
     costs = constants.seconds["scoring worker"]
     cores = sum(cost * job.counts[term] for term, cost in costs.items() if term != "one")
-    return Line(pictures, overhead * cores, pictures * picture_bytes, pictures / rows_per_second)
+    return Line(pictures, overhead * cores, pictures * picture_bytes, pictures * leading, pictures / rows_per_second)
