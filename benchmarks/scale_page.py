@@ -120,6 +120,7 @@ def _constants(facts: dict[str, Any], constants: Constants) -> str:
         ["a picture of 256 x 256 judged, but for the search", _seconds(constants, "scoring worker", "pixels", 256**2)],
         [f"a patch beside a {vector}, in `predict`", _seconds(constants, "scoring worker", "searches", 384)],
         ["a picture judged, for the process that began it", _seconds(constants, "scoring driver", "pictures")],
+        ["cores that a worker keeps busy: pictures, folds, `predict`", _hands(constants)],
         ["start and end of a fit, by the clock", _amount(constants.rest["fit"])],
         ["start and end of a prediction, by the clock", _amount(constants.rest["predict"])],
         ["memory of a worker of a fit, its own", human_bytes(memory["fit worker"]["one"])],
@@ -131,6 +132,10 @@ def _constants(facts: dict[str, Any], constants: Constants) -> str:
     busy = "beside other programs" if facts["busy"] else "quiet"
     where = f"Backbone `compact`; {facts['machine']}; {facts['date']}, {busy}."
     return _table(["what", "costs"], rows, f"{where} Processor seconds, where the clock is not named.")
+
+
+def _hands(constants: Constants) -> str:
+    return ", ".join(f"{constants.hands[step]:.1f}" for step in ("features", "calibration", "scoring"))
 
 
 def _seconds(constants: Constants, whose: str, term: str, times: float = 1.0) -> str:
