@@ -7,7 +7,8 @@ Small runs with one worker, on magnetic tiles, give the constants: fits of 50 to
 vectors, predictions of 100 to 1,000 pictures. Then a fit of 400 tiles and a prediction of 2,000 pictures, with two
 workers and a bank of 4,096 vectors, are foretold and made: neither was part of what the constants are from. The clock
 and the processor seconds must be within 25 percent of what was foretold, and so must the memory of each process.
-Each run is a command of its own under a meter, and is kept in DIR, so that the same command goes on where it ended.
+Each run is a command of its own under a meter, and is kept in a folder of DIR (the temporary one) until all are made,
+so that the same command goes on where it ended.
 --busy notes that other programs ran at the time: then only the processor seconds and the memory are held to.
 """
 
@@ -85,7 +86,7 @@ CHECKED = (
 def main(arguments: Sequence[str]) -> None:
     """Measure, check, record, write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir(), "totalrecall-cluster-cost"))
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--busy", action="store_true")
     parser.add_argument("--page", action="store_true")
     parser.add_argument("--child", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
@@ -93,7 +94,7 @@ def main(arguments: Sequence[str]) -> None:
     if args.child:
         sys.exit(_metered(Path(args.child[0]), args.child[1:]))
     if not args.page:
-        _measure(args.folder, busy=args.busy)
+        _measure(args.folder / "totalrecall-cluster-cost", busy=args.busy)
     print(f"wrote {write_page()}")
 
 
@@ -160,6 +161,7 @@ def _made(trial: Trial, folder: Path) -> Run:
             words = ["fit", *files, "-o", str(model), "--coreset", str(_TINY), "--at-least", str(trial.vectors)]
         else:
             (folder / "results.parquet").unlink(missing_ok=True)
+            shutil.rmtree(folder / "results.parquet.parts", ignore_errors=True)  # of a run that was ended
             words = ["predict", str(model), *files, "-o", str(folder / "results.parquet")]
         began = time.perf_counter()
         command = [sys.executable, "-m", "benchmarks.cluster_cost", "--child", str(folder / "meter.json")]
