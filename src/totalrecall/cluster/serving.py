@@ -401,7 +401,8 @@ class _Replica:
 
     def _told(self, result: "Result") -> "tuple[Result, np.ndarray]":
         heat = self._how.heat(result)
-        return (result if self._how.whole_maps else replace(result, anomaly_map=_NO_MAP), heat)
+        bare = replace(result, picture=None)  # the station has it, and sends it not to get it back
+        return bare if self._how.whole_maps else replace(bare, anomaly_map=_NO_MAP), heat
 
     def _opened(self, task: _Task, rate: float | None) -> "AnyJudge":
         name, sha256 = task.model.name, task.model.sha256
