@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections import OrderedDict
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +23,9 @@ from totalrecall.cluster.serving import Count, Order, Replicas, ServedModel, cou
 from totalrecall.cluster.share import Share
 from totalrecall.engines import Running
 from totalrecall.errors import ClusterError, PictureError, SettingError
+from totalrecall.registry import load_judge
 from totalrecall.station.access.users import Users
+from totalrecall.station.judging.recent import heat_of
 from totalrecall.station.store.database import Database
 from totalrecall.station.store.records import ANYBODY
 from totalrecall.station.store.trail import Trail
@@ -140,6 +143,78 @@ def test_a_file_that_the_station_has_not_read_yet_judges_nothing(model, monkeypa
     replicas = asked(monkeypatch=monkeypatch)
     with pytest.raises(BusyError, match="The file of model part is being replaced"):
         replicas.judge(Order(ServedModel("part", model, "b" * 64), b"picture"))
+
+
+# ---------------------------------------------------------------------- a replica
+
+
+@pytest.fixture
+def replica(monkeypatch):
+    """Make a replica in this process, which keeps its cores and heaps: whole maps or not."""
+    from totalrecall.cluster import serving
+    from totalrecall.cluster.serving import _How, _Replica
+
+    for name in ("limit_cores", "limit_heaps", "set_max_pixels"):
+        monkeypatch.setattr(serving, name, lambda _: None)
+    monkeypatch.setattr(serving, "need_ray", lambda: SimpleNamespace(get=lambda contents: contents))
+    return lambda *, whole_maps=False: _Replica(_How(Running(), 1, 1 << 20, heat_of, whole_maps))
+
+
+def task(path, picture=None, rate=None, sha256="a" * 64):
+    """Return what a replica is asked."""
+    from totalrecall.cluster.models import shared_model
+    from totalrecall.cluster.serving import _Task
+
+    served = ServedModel("part", path, sha256)
+    return _Task(served, [shared_model(path)], Order(served, picture, False, rate) if picture else None)
+
+
+def test_a_replica_gives_the_result_of_the_model_at_the_rate_that_is_asked_for(model, pictures, replica):
+    judge, picture = load_judge(model), pictures[0].read_bytes()
+    there = replica()
+    for rate in (None, 0.3, None, 0.2):
+        expected = (judge if rate is None else judge.judging(false_alarm_rate=rate)).predict(picture)
+        result, heat = there.judge(task(model, picture, rate))
+        assert (result.score, result.threshold, result.p_value) == (
+            expected.score,
+            expected.threshold,
+            expected.p_value,
+        )
+        assert result.regions == expected.regions
+        assert result.nearest == expected.nearest
+        assert np.array_equal(heat, heat_of(expected))
+        assert result.anomaly_map.size == 0
+        assert result.picture is None  # what the station has already is not sent back
+    assert judge.judging(false_alarm_rate=0.3).threshold_ != judge.threshold_  # the rates differ in what they say
+
+
+def test_a_replica_sends_the_map_only_where_it_is_asked_for(model, pictures, replica):
+    picture = pictures[0].read_bytes()
+    result, _ = replica(whole_maps=True).judge(task(model, picture))
+    assert result.picture is None
+    assert np.array_equal(result.anomaly_map, load_judge(model).predict(picture).anomaly_map)
+
+
+def test_a_replica_opens_a_model_once_and_again_when_its_file_is_another_one(model, fitted, pictures, replica):
+    there, picture = replica(), pictures[0].read_bytes()
+    assert there.open(task(model)) is True
+    first = there._judges["part"][1]
+    there.judge(task(model, picture, 0.3))
+    assert there._judges["part"][1] is first
+    assert [sha256 for sha256, _ in there._variants] == ["a" * 64]
+    result, _ = there.judge(task(fitted, picture, sha256="b" * 64))
+    assert result.score == load_judge(fitted).predict(picture).score
+    assert there._judges["part"][0] == "b" * 64
+    assert not there._variants  # of the model before
+
+
+def test_what_cannot_be_read_is_an_answer_of_a_replica(model, replica):
+    answer = replica().judge(task(model, b"no picture"))
+    assert isinstance(answer, PictureError)
+    assert "is not a picture that can be decoded" in str(answer)
+
+
+# ---------------------------------------------------------------------- the station
 
 
 class Elsewhere:
@@ -333,7 +408,7 @@ def test_with_users_a_session_and_a_token_are_good_whichever_replica_judges(serv
 
 
 @marked
-def test_load_brings_more_replicas_and_ctrl_c_at_the_terminal_answers_what_was_accepted_and_leaves_no_process(
+def test_the_only_replica_is_replaced_load_brings_more_and_ctrl_c_answers_what_was_accepted_and_leaves_no_process(
     model, postgresql, plain, tmp_path
 ):
     pictures, answers = list(plain), []
@@ -343,7 +418,12 @@ def test_load_brings_more_replicas_and_ctrl_c_at_the_terminal_answers_what_was_a
         clients = load(station, lambda at: pictures[at % len(pictures)], 100_000, 4, answers)
         for client in clients:
             client.start()
-        station.wait_for_replicas(lambda numbers: len(numbers) == 2)
+        while len(answers) < 10:
+            assert any(client.is_alive() for client in clients), station.complaints()
+        (victim,) = station.replicas()  # the only one: its pictures wait for the next
+        station.replicas()[victim].send_signal(signal.SIGKILL)
+        station.wait_for_replicas(lambda numbers: len(numbers) == 2 and victim not in numbers)
+        assert {status for _, status, _ in list(answers)} == {200}
         family = station.family()
         code, said, complaints = station.stop(signal.SIGINT, group=True)
         for client in clients:
@@ -357,3 +437,52 @@ def test_load_brings_more_replicas_and_ctrl_c_at_the_terminal_answers_what_was_a
         assert station.trail().is_whole
         _, alive = psutil.wait_procs(family, timeout=60)
         assert [one for one in alive if one.is_running() and one.status() != psutil.STATUS_ZOMBIE] == []
+
+
+@pytest.fixture
+def machines(monkeypatch):
+    """A cluster of two machines with one core each, which goes on whatever becomes of a command."""
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Ray's own code
+        from ray.cluster_utils import Cluster as Machines
+
+        machines = Machines(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        machines.add_node(num_cpus=1)
+    yield machines
+    machines.shutdown()
+
+
+@marked
+def test_a_killed_command_is_followed_by_the_next_and_a_machine_may_go_without_a_picture_lost(
+    model, postgresql, plain, tmp_path, machines
+):
+    database, answered = postgresql.address(), set()
+
+    def judged(station):
+        for picture, expected in plain.items():
+            status, got = station.judge(picture)
+            assert (status, got["score"]) == (200, expected["score"])
+            answered.add(got["id"])
+
+    with OnMachines.at(machines.address)(tmp_path / "station", database, model, "--replicas", 2) as station:
+        judged(station)
+        station.process.kill()
+        station.process.wait()
+    with OnMachines.at(machines.address)(tmp_path / "station", database, model, "--replicas", 2) as station:
+        judged(station)
+        last = list(machines.list_all_nodes())[-1]
+        machines.remove_node(last, allow_graceful=False)
+        judged(station)
+        assert {key for key, *_ in station.rows()} == answered
+        assert station.trail().is_whole
+        assert station.stop()[0] == 0
+
+
+class OnMachines(ClusterServed):
+    """A station on a cluster that runs already."""
+
+    @classmethod
+    def at(cls, address):
+        """Return the class for a cluster's address."""
+        return type("OnTheseMachines", (cls,), {"cluster": ("--ray", address)})
