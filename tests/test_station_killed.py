@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL and resource limits"),
 ]
 
-KILLS = 20
+KILLS = 6  # benchmarks.station_kills makes twenty, of a whole station
 
 
 def started(address, name, *folder, **options):
@@ -64,7 +64,7 @@ def there(database):
     return {row.key for row in rows}, {row.key for row in rows if row.judgement == "fine"}, waiting
 
 
-def test_nothing_acknowledged_is_lost_when_the_process_is_killed_twenty_times(address):
+def test_nothing_acknowledged_is_lost_when_the_process_is_killed_again_and_again(address):
     draw = random.Random(42)
     added, judged, most = set(), set(), 0
     for number in range(KILLS):
@@ -83,11 +83,11 @@ def test_nothing_acknowledged_is_lost_when_the_process_is_killed_twenty_times(ad
     assert most > 10  # the kills struck while it was at work
 
 
-def test_kept_pictures_are_whole_and_promised_after_twenty_kills(tmp_path):
+def test_kept_pictures_are_whole_and_promised_after_kills(tmp_path):
     draw, folder = random.Random(43), tmp_path / "pictures"
-    address = f"sqlite:///{tmp_path / 'history.db'}"
+    address, added = f"sqlite:///{tmp_path / 'history.db'}", set()
     for number in range(KILLS):
-        killed_after(started(address, f"{number:08x}", folder), draw.uniform(0, 0.5))
+        added |= killed_after(started(address, f"{number:08x}", folder), draw.uniform(0, 0.5))[0]
         left = [path for path in folder.rglob("*") if path.is_file()]
         assert sum(-(-path.stat().st_size // 4096) * 4096 for path in left) <= BUDGET
         with Database(address) as database:
@@ -99,7 +99,7 @@ def test_kept_pictures_are_whole_and_promised_after_twenty_kills(tmp_path):
             files = sorted(path.name for path in folder.rglob("*") if path.is_file())
             assert files == sorted(f"{key}{end}" for key in promised for end in (".heat.png", ".picture"))
     most = BUDGET // 12288  # a picture takes two blocks, its heat map one
-    assert most - 4 <= len(promised) <= most  # four threads were at work
+    assert min(most, len(added)) - 4 <= len(promised) <= most  # four threads were at work
 
 
 def test_two_processes_at_once_lose_nothing_and_keep_one_chain(address):
