@@ -135,13 +135,7 @@ class Station:
             self.trail = Trail(self.database)
             self.model_files = ModelFiles(self.shelf, self.database, self.trail, settings.folder / "changes")
             self.users = Users(self.database, self.trail)
-            self.kept = KeptPictures(
-                settings.folder / "pictures",
-                self.database,
-                budget=settings.keep_bytes,
-                good_share=settings.keep_good,
-                near_miss=settings.near_miss,
-            )
+            self.kept = _kept_pictures(settings, self.database)
             self.recent = Recent()
             self.drawing_room = Room(_DRAWN_AT_ONCE)
             self.metrics = Metrics(
@@ -372,3 +366,13 @@ def _inspection(asked: _Asked, loaded: Loaded, outcome: "Result | PictureError",
     values = outcome.to_json()
     names = ("score", "threshold", "p_value", "is_anomalous", "regions", "nearest")
     return Inspection(**common, **{name: values[name] for name in names}, verdict=outcome.verdict)
+
+
+def _kept_pictures(settings: StationSettings, database: Database) -> KeptPictures:
+    return KeptPictures(
+        settings.folder / "pictures",
+        database,
+        budget=settings.keep_bytes,
+        good_share=settings.keep_good,
+        near_miss=settings.near_miss,
+    )
