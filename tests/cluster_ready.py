@@ -1,5 +1,6 @@
 """What the tests of clusters share: whether Ray is here, commands on it, and what they wrote."""
 
+import contextlib
 import importlib.util
 import os
 import shutil
@@ -33,6 +34,33 @@ def ran(*words, cwd, environment=()):
     process = command(*words, cwd=cwd, environment=environment)
     out, err = process.communicate(timeout=600)
     return process.returncode, out, err
+
+
+@contextlib.contextmanager
+def bucket(monkeypatch, files):
+    """Let commands find some files, their bytes by key, at s3://line on this machine."""
+    boto3, moto = pytest.importorskip("boto3"), pytest.importorskip("moto.server")
+    pytest.importorskip("s3fs")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    environment = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "nobody",
+        "AWS_SECRET_ACCESS_KEY": "nothing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    try:
+        store = boto3.client("s3")
+        store.create_bucket(Bucket="line")
+        for key, data in files.items():
+            store.put_object(Bucket="line", Key=key, Body=data)
+        store.close()
+        yield
+    finally:
+        server.stop()
 
 
 def rows(path):

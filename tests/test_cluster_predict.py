@@ -8,7 +8,7 @@ import sys
 import psutil
 import pytest
 
-from tests.cluster_ready import NEEDS_RAY, command, copies, part_names, ran, rows, wait_for
+from tests.cluster_ready import NEEDS_RAY, bucket, command, copies, part_names, ran, rows, wait_for
 from totalrecall.cli import main
 
 pytestmark = [NEEDS_RAY, pytest.mark.slow]
@@ -109,30 +109,10 @@ def test_a_worker_that_dies_is_replaced_and_the_result_is_the_same(model, pictur
 
 
 def test_pictures_in_a_bucket_are_read_by_the_workers(model, pictures, tmp_path, capsys, monkeypatch):
-    boto3, moto = pytest.importorskip("boto3"), pytest.importorskip("moto.server")
-    pytest.importorskip("s3fs")
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    environment = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "nobody",
-        "AWS_SECRET_ACCESS_KEY": "nothing",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    try:
-        store = boto3.client("s3")
-        store.create_bucket(Bucket="line")
-        for at, picture in enumerate(pictures):
-            store.put_object(Bucket="line", Key=f"day/{at % 2}/{at:02}.png", Body=picture.read_bytes())
-        store.put_object(Bucket="line", Key="day/1/broken.png", Body=b"no picture")
-        store.put_object(Bucket="line", Key="day/1/notes.txt", Body=b"no picture either")
-        store.close()
+    files = {f"day/{at % 2}/{at:02}.png": picture.read_bytes() for at, picture in enumerate(pictures)}
+    others = {"day/1/broken.png": b"no picture", "day/1/notes.txt": b"no picture either"}
+    with bucket(monkeypatch, {**files, **others}):
         code, _, err = ran("predict", model, "s3://line/day", "--ray", "local", "-o", "r.parquet", cwd=tmp_path)
-    finally:
-        server.stop()
     assert code == 1, err
     assert err.startswith("totalrecall: s3://line/day/1/broken.png is not a picture")
     table = {row["path"]: row for row in rows(tmp_path / "r.parquet")}

@@ -43,6 +43,7 @@ __all__ = [
 Judge = TypeVar("Judge")  # a detector, or an exported graph
 
 _STEPS = {
+    "survey": "Looking at pictures",
     "depth": "Finding the bit depth",
     "features": "Reading features",
     "coreset": "Choosing the coreset",

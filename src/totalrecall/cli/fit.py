@@ -31,7 +31,14 @@ from totalrecall.cli.options import (
     training_pictures,
 )
 from totalrecall.cli.paths import INPUT, OUTPUT
-from totalrecall.cli.spread_fit import add_cluster_options, announce_spread, check_cluster, spread_over, tell_cluster
+from totalrecall.cli.spread_fit import (
+    add_cluster_options,
+    announce_spread,
+    check_cluster,
+    good_pictures,
+    spread_over,
+    tell_cluster,
+)
 from totalrecall.errors import DataError, SettingError, only_picture_notices
 from totalrecall.registry import SETTINGS
 from totalrecall.system.text import counted, human_bytes, listed
@@ -39,6 +46,7 @@ from totalrecall.system.text import counted, human_bytes, listed
 if TYPE_CHECKING:
     from totalrecall.detectors.one_pass import OnePassPlan
     from totalrecall.patchcore.plan import JoinedPlan, Plan
+    from totalrecall.pictures.loading import Source
     from totalrecall.registry import AnyDetector
     from totalrecall.tuning import Tuning
 
@@ -140,7 +148,7 @@ def run(args: argparse.Namespace) -> int:
         args.precision = None  # of the fit that the one with 8 bits is compared with
     detector = make_detector(args)
     tell_region(args, detector.region)
-    pictures = training_pictures(args)
+    pictures = training_pictures(args) if args.ray is None else good_pictures(args)
     tuning = _tuned(args, pictures)
     if tuning is not None:
         detector = tuning.detector()
@@ -161,7 +169,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _fit_here(
-    args: argparse.Namespace, detector: "AnyDetector", pictures: Sequence[Path], *, eight_bits: bool
+    args: argparse.Namespace, detector: "AnyDetector", pictures: "Sequence[Source]", *, eight_bits: bool
 ) -> "AnyDetector":
     """Fit in this process; returns the detector, another one where it has 8 bits."""
     with only_picture_notices(), progress_bars(args) as progress:  # each skipped picture is named later
@@ -176,7 +184,7 @@ def _fit_here(
     return detector
 
 
-def _fit_spread(args: argparse.Namespace, detector: "AnyDetector", pictures: Sequence[Path]) -> None:
+def _fit_spread(args: argparse.Namespace, detector: "AnyDetector", pictures: "Sequence[Source]") -> None:
     """Fit on a cluster."""
     from totalrecall.patchcore.detector import PatchCore
 
@@ -184,12 +192,13 @@ def _fit_spread(args: argparse.Namespace, detector: "AnyDetector", pictures: Seq
     with spread_over(args) as spread:
         with only_picture_notices(), progress_bars(args) as progress:
             announce = partial(announce_spread, args)
-            detector.fit(pictures, announce=announce, progress=progress, way=spread.way)
+            known = spread.survey(pictures, progress)
+            detector.fit(known, announce=announce, progress=progress, way=spread.way)
         assert detector.report_ is not None
         tell_cluster(args, detector.report_, spread)
 
 
-def _tuned(args: argparse.Namespace, pictures: Sequence[Path]) -> "Tuning | None":
+def _tuned(args: argparse.Namespace, pictures: "Sequence[Source]") -> "Tuning | None":
     """Find settings by planted defects where --tune asks for it, and show what was tried."""
     if not args.tune:
         if args.budget_ms is not None:
@@ -273,7 +282,7 @@ def _announce_bank(args: argparse.Namespace, plan: "Plan", name: str) -> None:
         say(args, f"Note: {note.removesuffix('.')} (--memory {format_size(plan.exact)}).")
 
 
-def _tell(args: argparse.Namespace, detector: "AnyDetector", output: Path, pictures: Sequence[Path]) -> None:
+def _tell(args: argparse.Namespace, detector: "AnyDetector", output: Path, pictures: "Sequence[Source]") -> None:
     report = detector.report_
     assert report is not None
     seconds = report.seconds
@@ -339,7 +348,7 @@ def _tell_repeated(args: argparse.Namespace, detector: "AnyDetector") -> None:
 
 
 def _tell_bar(
-    args: argparse.Namespace, detector: "AnyDetector", pictures: Sequence[Path]
+    args: argparse.Namespace, detector: "AnyDetector", pictures: "Sequence[Source]"
 ) -> "dict[str, object] | None":
     """Name good pictures that set the threshold alone, and say what is found with and without them; return the facts.
 

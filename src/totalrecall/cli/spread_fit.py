@@ -1,12 +1,12 @@
 """`fit --ray`: the options, and the way of working that they ask for."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from totalrecall.cli.common import say
-from totalrecall.cli.options import add_ray_options, refuse_workers_without_ray
+from totalrecall.cli.options import add_ray_options, refuse_workers_without_ray, training_pictures
 from totalrecall.errors import SettingError
 from totalrecall.system.text import counted, human_bytes
 
@@ -14,15 +14,18 @@ if TYPE_CHECKING:
     from totalrecall.cluster.fitting import Spread
     from totalrecall.detectors.fit_report import FitReport
     from totalrecall.patchcore.plan import Plan
+    from totalrecall.pictures.loading import Source
 
-__all__ = ["add_cluster_options", "announce_spread", "check_cluster", "spread_over", "tell_cluster"]
+__all__ = ["add_cluster_options", "announce_spread", "check_cluster", "good_pictures", "spread_over", "tell_cluster"]
 
 _HERE_ONLY = ("memory", "tune", "threads")
 
 
 def add_cluster_options(parser: argparse.ArgumentParser) -> None:
     """Add --ray, and what is only for it."""
-    group = add_ray_options(parser, promise="the model is the same to the bit")
+    group = add_ray_options(
+        parser, promise="the model is the same to the bit; GOOD may be addresses such as s3://bucket/folder"
+    )
     group.add_argument(
         "--coreset-merge",
         action="store_true",
@@ -50,6 +53,21 @@ def check_cluster(args: argparse.Namespace) -> None:
         raise SettingError(
             "--ray fits patchcore with one backbone and one size, not in 8 bits. Leave --ray out, or the others.", "ray"
         )
+
+
+def good_pictures(args: argparse.Namespace) -> "Sequence[Source]":
+    """Return the good pictures that the options name, those behind an address among them.
+
+    Raises:
+        DataError: there are none, or an address cannot be listed.
+        MissingExtraError: the package that opens such an address is not installed.
+    """
+    if args.layout is not None:
+        return training_pictures(args)
+    from totalrecall.cluster.listing import list_pictures
+    from totalrecall.cluster.survey import as_sources
+
+    return as_sources(list(list_pictures(args.good)))
 
 
 @contextmanager

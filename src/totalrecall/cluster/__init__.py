@@ -3,8 +3,9 @@
 In reading order: `connection` (joins a cluster, or starts one on this machine), `share` (what each worker gets of it),
 `models` (a model in the workers).
 
-Of a fit: `fitting` (pictures to bank, as one process does it, to the bit), `crew` (the workers, and who replaces them),
-`worker` (what each does), `rows` (numbers in memory that processes share), `coreset` (algorithm 1 among these).
+Of a fit: `survey` (what is asked of pictures in a store before they are read), `fitting` (pictures to bank, as one
+process does it, to the bit), `crew` (the workers, and who replaces them), `worker` (what each does), `rows` (numbers in
+memory that processes share), `coreset` (algorithm 1 among these).
 
 Of predict: `listing` (pictures by name, here or in a store such as S3), `parts` (what a long run has done so far),
 `predicting` (workers that judge).

@@ -3,11 +3,13 @@
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from totalrecall.cluster.connection import need_ray
 from totalrecall.cluster.worker import Worker
 from totalrecall.errors import ClusterError
+from totalrecall.pictures.formats.header import max_pixels
 from totalrecall.system.memory import peak_memory
 
 __all__ = ["Crew"]
@@ -28,7 +30,8 @@ class Crew:
     def __init__(self, count: int) -> None:
         self.ray = need_ray()
         actor = self.ray.remote(num_cpus=1, max_restarts=_RESTARTS, max_task_retries=_TRIES)(Worker)
-        self.workers = [actor.remote() for _ in range(count)]
+        here = (str(Path.cwd()), max_pixels())
+        self.workers = [actor.remote(*here) for _ in range(count)]
 
     def __len__(self) -> int:
         return len(self.workers)

@@ -16,6 +16,7 @@ import numpy as np
 from totalrecall.cluster.coreset import Merged, SharedGreedy, merged
 from totalrecall.cluster.crew import Crew
 from totalrecall.cluster.rows import SharedRows
+from totalrecall.cluster.survey import AT_A_TIME
 from totalrecall.cluster.worker import Shard, ShardWork
 from totalrecall.detectors.fit_report import Progress
 from totalrecall.features.patches import PatchExtractor
@@ -26,6 +27,7 @@ from totalrecall.patchcore.judge import Judge
 from totalrecall.patchcore.plan import Plan, make_plan
 from totalrecall.patchcore.reading import Reader, TrainingPatches
 from totalrecall.patchcore.settings import Settings
+from totalrecall.pictures.in_memory import RemotePicture
 from totalrecall.pictures.loading import Source
 from totalrecall.types import Matrix
 
@@ -170,6 +172,25 @@ class Spread:
         """The workers, as Ray knows them; none once they were let go."""
         return [] if self._crew is None else self._crew.workers
 
+    def survey(self, sources: Sequence[Source], progress: Progress | None = None) -> list[Source]:
+        """Return the pictures of a fit, those of a store with what a fit asks of them before it reads them.
+
+        Args:
+            sources: of the pictures, as `as_sources` gives them.
+            progress: called with (step, done, total); the step is `survey`.
+        """
+        crew = self._crew
+        assert crew is not None, "let go"
+        remote = [source for source in sources if isinstance(source, RemotePicture)]
+        spans = [remote[first : first + AT_A_TIME] for first in range(0, len(remote), AT_A_TIME)]
+        known: list[RemotePicture] = []
+        for some in crew.spread(spans, _survey):
+            known += some
+            if progress:
+                progress("survey", len(known), len(remote))
+        following = iter(known)
+        return [next(following) if isinstance(source, RemotePicture) else source for source in sources]
+
     def close(self) -> None:
         """Let the workers go."""
         if self._crew is not None:
@@ -228,6 +249,10 @@ class Spread:
                 progress("calibration", done, total)
         learnt.note_processes(crew.facts())
         return sorted(measured, key=lambda seen: seen.picture), first.levels
+
+
+def _survey(worker: Any, pictures: Sequence[RemotePicture]) -> Any:
+    return worker.survey.remote(pictures)
 
 
 @dataclass(frozen=True)

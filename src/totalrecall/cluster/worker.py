@@ -4,6 +4,7 @@ It keeps nothing that another could not make again: whoever replaces it after it
 the same answer to the bit.
 """
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ import numpy as np
 
 from totalrecall.cluster.connection import need_ray
 from totalrecall.cluster.rows import SharedRows
+from totalrecall.cluster.survey import look_at
 from totalrecall.features.patches import PatchExtractor
 from totalrecall.outliers.same_part import surface
 from totalrecall.patchcore.coreset import BLOCK, columns, greedy_k_center, lower, moved
@@ -21,6 +23,8 @@ from totalrecall.patchcore.judge import Judge
 from totalrecall.patchcore.plan import Plan, projected_patches
 from totalrecall.patchcore.reading import PicturePatches, ReadPicture, TrainingPatches, read_patches
 from totalrecall.patchcore.settings import Settings
+from totalrecall.pictures.formats.header import set_max_pixels
+from totalrecall.pictures.in_memory import RemotePicture
 from totalrecall.pictures.loading import Source
 from totalrecall.system.memory import RowStore, peak_memory
 from totalrecall.system.threads import limit_cores, one_blas_thread
@@ -61,12 +65,24 @@ class Shard:
 
 
 class Worker:
-    """One process of a fit."""
+    """One process of a fit.
 
-    def __init__(self) -> None:
+    Args:
+        folder: that relative paths of pictures start from; where it is not there, no such picture is either.
+        pixels: that a picture may have.
+    """
+
+    def __init__(self, folder: str, pixels: int) -> None:
         limit_cores(1)  # the one that Ray gave
+        with contextlib.suppress(OSError):
+            os.chdir(folder)
+        set_max_pixels(pixels)
         self._extractor: PatchExtractor | None = None
         self._points: SharedRows | None = None
+
+    def survey(self, pictures: Sequence[RemotePicture]) -> list[RemotePicture]:
+        """Return pictures of a store with what a fit asks of them before it reads them; see `look_at`."""
+        return look_at(pictures)
 
     def read(self, work: ShardWork, extractor: Sequence[Any]) -> tuple[Shard, Patches, Matrix | None]:
         """Read the pictures of a shard.

@@ -20,12 +20,12 @@ import numpy as np
 from totalrecall.errors import PictureError
 from totalrecall.pictures.decode import Pixels, decode_layers
 from totalrecall.pictures.formats.header import file_limit
-from totalrecall.pictures.in_memory import pixels_in_memory
+from totalrecall.pictures.in_memory import RemotePicture, pixels_in_memory
 from totalrecall.pictures.settings import BIT_DEPTH
 from totalrecall.system.files import read_regular
 from totalrecall.types import Image
 
-__all__ = ["BitDepth", "checked_bit_depth", "find_bit_depth"]
+__all__ = ["BitDepth", "bits_used", "checked_bit_depth", "find_bit_depth", "is_deep"]
 
 _CAMERAS = (8, 10, 12, 14, 16)  # bits; 11 used ones are a 12-bit camera's that saw no bright part
 _FEW = 0.05  # share of the pictures that should not set the depth alone
@@ -133,13 +133,13 @@ def find_bit_depth(sources: Sequence[Any], asked: int | None = None, *, progress
         asked: bits that the camera has, if a person says so.
         progress: called as progress("depth", done, total) after each 16-bit picture.
     """
-    deep = [source for source in sources if _is_deep(source)]
+    deep = [source for source in sources if is_deep(source)]
     eight_bit = len(deep) < len(sources)
     if not deep:
         return BitDepth(asked, 0, eight_bit=True)
     used: list[tuple[int, str]] = []  # the bits that any pixel has set
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 4)) as pool:  # each holds a picture, of whatever size
-        for done, (source, bits) in enumerate(zip(deep, pool.map(_bits_used, deep), strict=True), start=1):
+        for done, (source, bits) in enumerate(zip(deep, pool.map(bits_used, deep), strict=True), start=1):
             if bits is not None:
                 used.append((bits, str(source) if isinstance(source, (str, os.PathLike)) else "an array"))
             if progress:
@@ -181,8 +181,10 @@ def _note(used: Sequence[tuple[int, str]], top: int) -> str:
     )
 
 
-def _bits_used(source: Any) -> int | None:
+def bits_used(source: Any) -> int | None:
     """Return the bits that any pixel of a 16-bit picture has set; None where it cannot be read."""
+    if isinstance(source, RemotePicture):
+        return source.bits
     try:
         if not isinstance(source, (str, os.PathLike)):
             pixels = pixels_in_memory(source, "")
@@ -196,8 +198,10 @@ def _bits_used(source: Any) -> int | None:
 # ---------------------------------------------------------------------- which pictures have 16 bits
 
 
-def _is_deep(source: Any) -> bool:
+def is_deep(source: Any) -> bool:
     """Tell from the first bytes whether a picture has 16 bits."""
+    if isinstance(source, RemotePicture):
+        return source.deep
     if isinstance(source, np.ndarray):
         return source.dtype.type is np.uint16
     data = isinstance(source, (bytes, bytearray, memoryview))

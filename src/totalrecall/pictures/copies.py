@@ -31,7 +31,7 @@ import cv2
 import numpy as np
 
 from totalrecall.pictures.geometry import Geometry, Recipe
-from totalrecall.pictures.in_memory import source_name
+from totalrecall.pictures.in_memory import RemotePicture, source_name
 from totalrecall.pictures.loading import Source, load_picture
 from totalrecall.types import Matrix, PreparedImage, PreparedMask
 
@@ -207,6 +207,8 @@ def _size(source: Source) -> object:
         return (source.dtype.str, source.shape) if source.size and source.dtype != object else None
     if isinstance(source, (bytes, bytearray, memoryview)):
         return len(source) or None
+    if isinstance(source, RemotePicture):
+        return source.size or None
     if not isinstance(source, (str, os.PathLike)):
         return None
     try:
@@ -222,6 +224,8 @@ def _digest(source: Source) -> bytes | None:
         return hashlib.sha256(np.ascontiguousarray(source).tobytes()).digest()
     if isinstance(source, (bytes, bytearray, memoryview)):
         return hashlib.sha256(source).digest()
+    if isinstance(source, RemotePicture):
+        return source.digest
     assert isinstance(source, (str, os.PathLike))
     digest = hashlib.sha256()
     try:

@@ -1,4 +1,4 @@
-"""Pictures that are in memory already: arrays, PIL pictures, tensors, the bytes of a file, an open file.
+"""Pictures that are no files here: arrays, PIL pictures, tensors, the bytes of a file, an open file, one in a store.
 
 Each becomes the same pixels that its file would give: RGB, upright, on white where transparent. What has no clear
 meaning is refused in one line that names what was got.
@@ -6,6 +6,8 @@ meaning is refused in one line that names what was got.
 
 import io
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
@@ -18,6 +20,7 @@ __all__ = [
     "ArrayInterface",
     "ArrayLike",
     "ReadableFile",
+    "RemotePicture",
     "array_depth",
     "held",
     "is_float",
@@ -52,6 +55,47 @@ class ArrayInterface(Protocol):
 
     @property
     def __array_interface__(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class RemotePicture(os.PathLike[str]):
+    """A picture behind an address, which stands for it wherever a path would; its bytes are fetched when it is read.
+
+    A fit asks of each picture, before it is read, whether another has the same bytes and how many bits it uses. Of a
+    file that is a look; of a picture in a store far away it is the whole traffic. So whoever reads it finds that out
+    once (see `cluster.survey`), and it carries the answer.
+
+    Attributes:
+        address: such as s3://bucket/part.png; its name in results and messages.
+        fetch: returns the bytes at an address, or raises PictureError; a function that other processes know, too.
+        size: bytes; None where they could not be fetched: then it is named when it is read.
+        digest: SHA-256 of them.
+        deep: it says that it has 16 bits a sample,
+        bits: of which any pixel uses these; None where it has 8 or cannot be decoded.
+    """
+
+    address: str
+    fetch: Callable[[str], bytes]
+    size: int | None = None
+    digest: bytes | None = None
+    deep: bool = False
+    bits: int | None = None
+
+    def __fspath__(self) -> str:
+        """Return the address; no file of this machine has that name."""
+        return self.address
+
+    def __str__(self) -> str:
+        """Return the address."""
+        return self.address
+
+    def read_bytes(self) -> bytes:
+        """Fetch it.
+
+        Raises:
+            PictureError: it is not there, or cannot be read.
+        """
+        return self.fetch(self.address)
 
 
 def is_in_memory(source: object) -> bool:

@@ -31,6 +31,7 @@ from totalrecall.pictures.in_memory import (
     ArrayInterface,
     ArrayLike,
     ReadableFile,
+    RemotePicture,
     held,
     is_float,
     is_in_memory,
@@ -82,7 +83,8 @@ class LearntPicture:
         return cls(loaded.path, loaded.sha256, *loaded.geometry.original, loaded.grey)
 
 
-# a picture: its file by name; or in memory: an array, a tensor, a PIL picture, the bytes of a file, an open file
+# a picture: its file by name, its address in a store; or in memory: an array, a tensor, a PIL picture, the bytes of a
+# file, an open file
 Source = (
     str | os.PathLike[str] | np.ndarray | bytes | bytearray | memoryview | ArrayLike | ArrayInterface | ReadableFile
 )
@@ -327,6 +329,8 @@ def _pixels(
 
 
 def _read_bytes(path: str | os.PathLike[str]) -> bytes:
+    if isinstance(path, RemotePicture):
+        return path.read_bytes()
     try:
         return read_regular(path, limit=file_limit())
     except FileNotFoundError:
@@ -359,7 +363,9 @@ def expand(pictures: Any) -> Sequence[Source]:
         raise SettingError(f"pictures must be a picture or several, got {type(pictures).__name__}. {_WANTED}")
     sources: list[Source] = []
     for picture in pictures:
-        if isinstance(picture, (str, os.PathLike)):
+        if isinstance(picture, RemotePicture):
+            sources.append(picture)
+        elif isinstance(picture, (str, os.PathLike)):
             sources.extend(find_pictures(_path(picture)))
         elif is_in_memory(picture):
             sources.append(held(picture))
