@@ -1,11 +1,12 @@
 """`predict --ray local` over many pictures, its command killed several times: is any picture twice or missing?
 
-    python -m benchmarks.cluster_predict [PICTURES]     20,000 if not given; needs the extra [cluster], and ../shared
+    python -m benchmarks.cluster_predict [PICTURES] [--side N] [--busy]    20,000 of 256 pixels if not given
 
-Bottles of MVTec AD as JPEG of 256 pixels, each many times under another name. The command is killed (SIGKILL) each time
-that a seeded number of parts more is there, and given again. Asserted: in the end every picture has one row, in order,
-and its score is that of plain `predict` to the bit; and no worker, raylet or
-GCS of a killed command outlives it by a minute (two helpers of Ray notice some minutes later).
+Needs the extra [cluster], and ../shared. Bottles of MVTec AD as JPEG of N pixels a side, a model of that size, each
+bottle many times under another name. The command is killed (SIGKILL) each time that a seeded number of parts more is
+there, and given again. Asserted: in the end every picture has one row, in order, and its score is that of plain
+`predict` to the bit; and no worker, raylet or GCS of a killed command outlives it by a minute (two helpers of Ray
+notice some minutes later). --busy notes that other programs ran at the time: then the seconds say nothing.
 Recorded: seconds, what a plain `predict` of some of the pictures takes beside, and the peak memory of each process.
 """
 
@@ -39,10 +40,13 @@ def main() -> None:
     parser.add_argument(
         "pictures", nargs="?", type=int, default=PICTURES, metavar="PICTURES", help="in all (default %(default)s)"
     )
-    count = parser.parse_args().pictures
+    parser.add_argument("--side", type=int, default=_SIDE, metavar="N", help="pixels (default %(default)s)")
+    parser.add_argument("--busy", action="store_true")
+    args = parser.parse_args()
+    count = args.pictures
     with tempfile.TemporaryDirectory(prefix="totalrecall-bench-") as temporary:
         os.chdir(temporary)
-        originals = _prepare(count)
+        originals = _prepare(count, args.side)
         plain = _plain()
         words = ["predict", "bottle.trecall", "many", "--ray", "local", "-o", "results.parquet"]
         rng = np.random.default_rng(0)
@@ -62,6 +66,8 @@ def main() -> None:
         _check(count, originals, plain)
     row: dict[str, object] = {
         "pictures": count,
+        "side": args.side,
+        "busy": args.busy,
         "kills": _KILLS,
         "parts_kept": " ".join(map(str, kept)),
         "twice": 0,
@@ -74,19 +80,19 @@ def main() -> None:
     record("cluster_predict", [row])
 
 
-def _prepare(count: int) -> int:
+def _prepare(count: int, side: int) -> int:
     """Write the pictures and the model; return how many different pictures there are."""
     bottle = SHARED / "data" / "mvtec_ad" / "bottle"
     for source, target in (("train/good", "good"), ("test", "test")):
         Path(target).mkdir()
         for at, path in enumerate(sorted((bottle / source).rglob("*.*"))):
-            small = cv2.resize(cv2.imread(str(path)), (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
+            small = cv2.resize(cv2.imread(str(path)), (side, side), interpolation=cv2.INTER_AREA)
             cv2.imwrite(f"{target}/{at:03}.jpg", small)
     originals = sorted(Path("test").iterdir())
     Path("many").mkdir()
     for at in range(count):
         shutil.copy(originals[at % len(originals)], f"many/{at:06}.jpg")
-    _run(["fit", "good", "-o", "bottle.trecall", "--quiet"])
+    _run(["fit", "good", "-o", "bottle.trecall", "--size", str(side), "--quiet"])
     return len(originals)
 
 

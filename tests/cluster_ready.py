@@ -16,6 +16,9 @@ NEEDS_RAY = pytest.mark.skipif(
     reason="needs Ray (pip install 'totalrecall[cluster]')",
 )
 
+_PATH = [str(Path(__file__).parent / "killing"), *filter(None, [os.environ.get("PYTHONPATH")])]
+KILLING = {"PYTHONPATH": os.pathsep.join(_PATH)}  # of a command: a worker that opens a file `*killer*` dies of it
+
 
 def command(*words, cwd, environment=()):
     """Start `totalrecall` with some words; its folder is where relative paths begin."""

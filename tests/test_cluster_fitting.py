@@ -13,6 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
+from tests.cluster_ready import KILLING, ran
 from tests.parts import digest, stripes, written
 from totalrecall import PatchCore
 from totalrecall.cli import main
@@ -192,13 +193,31 @@ def test_work_that_kills_every_worker_ends_the_fit_with_one_line(cluster):
     from totalrecall.cluster.crew import Crew
 
     def die(worker):
-        os._exit(1)
+        with worker._begun("this") as begun:
+            if begun:
+                os._exit(1)
 
     assert cluster.cores == 2
     crew = Crew(1)
     try:
-        with pytest.raises(ClusterError, match=r"The cluster lost a worker 4 times at the same work: .*--workers"):
+        with pytest.raises(ClusterError, match=r"lost a worker again .*: 4 in turn died over it\. .*--workers"):
             crew.get(crew.workers[0].__ray_call__.remote(die))
+        assert crew.facts()[1]["role"] == "worker"  # the next one is there, and does other work
+    finally:
+        crew.close()
+
+
+@needs_ray
+def test_a_cluster_that_has_no_room_for_its_workers_any_more_ends_the_fit_with_one_line(cluster, monkeypatch):
+    from totalrecall.cluster import crew as crews
+
+    assert cluster.cores == 2
+    monkeypatch.setattr(crews, "_LOOK", 0.1)
+    monkeypatch.setattr(crews, "_PATIENCE", 0.3)
+    crew = crews.Crew(3)  # as if a machine of three had gone
+    try:
+        with pytest.raises(ClusterError, match=r"has 2 cores left for 3 workers: .* again, with --workers 2: it goes"):
+            crew.facts()
     finally:
         crew.close()
 
@@ -256,6 +275,25 @@ def test_the_command_writes_the_same_file_and_names_what_each_process_held(added
     assert "Cluster: 2 workers, 1 machine" in outputs[1]
     assert "Peak memory: " in outputs[1]
     assert "Coreset in two rounds, of 80 candidates: every patch is within" in outputs[2]
+
+
+@needs_ray
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+def test_a_picture_that_ends_every_worker_is_left_out_and_told_and_the_others_are_learnt(added, tmp_path):
+    pictures = folder_of(tmp_path / "good", 33)
+    words = ["--backbone", added, "--size", "64", "--at-least", "40", "--folds", "3", "--precision", "f32"]
+    assert ran("fit", "good", "-o", "here.trecall", *words, cwd=tmp_path)[0] == 0
+    cv2.imwrite(str(pictures / "17_killer.png"), stripes(99))
+    code, _, err = ran(
+        "fit", "good", "-o", "there.trecall", "--ray", "local", "--workers", 1, *words,
+        cwd=tmp_path, environment=KILLING,
+    )  # fmt: skip
+    assert code == 1, err
+    told = [line for line in err.splitlines() if line.startswith("totalrecall:")]
+    assert told[0].startswith("totalrecall: good/17_killer.png was not read: it ended every worker that tried.")
+    assert len(told) == 1
+    assert digest(tmp_path / "here.trecall") == digest(tmp_path / "there.trecall")
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,14 @@
 
 import contextlib
 import json
+import shutil
 import signal
 import sys
 
 import psutil
 import pytest
 
-from tests.cluster_ready import NEEDS_RAY, bucket, command, copies, part_names, ran, rows, wait_for
+from tests.cluster_ready import KILLING, NEEDS_RAY, bucket, command, copies, part_names, ran, rows, wait_for
 from totalrecall.cli import main
 
 pytestmark = [NEEDS_RAY, pytest.mark.slow]
@@ -106,6 +107,32 @@ def test_a_worker_that_dies_is_replaced_and_the_result_is_the_same(model, pictur
     for at, row in enumerate(table):
         by_picture.setdefault(at % len(pictures), set()).add(row["score"])
     assert [len(scores) for scores in by_picture.values()] == [1] * len(pictures)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+def test_pictures_that_end_every_worker_are_told_and_all_others_are_judged(model, pictures, tmp_path):
+    names = copies(pictures, tmp_path / "pictures", 64)
+    killers = ["pictures/0033_killer.png", "pictures/0034_killer.png"]
+    for name in killers:
+        shutil.copy(pictures[0], tmp_path / name)
+    words = ["predict", model, "pictures", "--ray", "local", "-o", "r.parquet"]
+    code, out, err = ran(*words, "--workers", 1, cwd=tmp_path, environment=KILLING)
+    assert code == 1, err
+    assert "2 could not be read" in out
+    told = [line for line in err.splitlines() if line.startswith("totalrecall:")]
+    assert told == [
+        f"totalrecall: {name} was not read: it ended every worker that tried. Look at it by itself, and at the memory "
+        "of the machines if it is large."
+        for name in killers
+    ]
+    table = rows(tmp_path / "r.parquet")
+    assert [row["path"] for row in table] == sorted([*names, *killers])
+    assert [row["path"] for row in table if row["error"]] == killers
+    judged = [row["score"] for row in table if row["error"] is None]
+    assert judged == [judged[at % len(pictures)] for at in range(64)]
+
+    (tmp_path / "r.parquet").unlink()
+    assert ran(*words, "--workers", 2, cwd=tmp_path)[0] == 0  # where nothing kills, these two are pictures like others
 
 
 def test_pictures_in_a_bucket_are_read_by_the_workers(model, pictures, tmp_path, capsys, monkeypatch):

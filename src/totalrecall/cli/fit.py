@@ -36,6 +36,7 @@ from totalrecall.cli.spread_fit import (
     announce_spread,
     check_cluster,
     good_pictures,
+    kept_for,
     spread_over,
     tell_cluster,
 )
@@ -44,6 +45,7 @@ from totalrecall.registry import SETTINGS
 from totalrecall.system.text import counted, human_bytes, listed
 
 if TYPE_CHECKING:
+    from totalrecall.cluster.kept import KeptFit
     from totalrecall.detectors.one_pass import OnePassPlan
     from totalrecall.patchcore.plan import JoinedPlan, Plan
     from totalrecall.pictures.loading import Source
@@ -152,18 +154,21 @@ def run(args: argparse.Namespace) -> int:
     tuning = _tuned(args, pictures)
     if tuning is not None:
         detector = tuning.detector()
-    if args.ray is not None:
-        _fit_spread(args, detector, pictures)
-    else:
-        detector = _fit_here(args, detector, pictures, eight_bits=eight_bits)
-    for error in detector.skipped_:
-        complain(error)
-    if tuning is not None and tuning.rows:
-        from totalrecall.patchcore.detector import PatchCore
+    with kept_for(args) as kept:
+        if args.ray is not None:
+            _fit_spread(args, detector, pictures, kept)
+        else:
+            detector = _fit_here(args, detector, pictures, eight_bits=eight_bits)
+        for error in detector.skipped_:
+            complain(error)
+        if tuning is not None and tuning.rows:
+            from totalrecall.patchcore.detector import PatchCore
 
-        assert isinstance(detector, PatchCore)
-        detector.keep_tuning(tuning.to_json())
-    detector.save(output, embed_backbone=not args.no_embed)
+            assert isinstance(detector, PatchCore)
+            detector.keep_tuning(tuning.to_json())
+        detector.save(output, embed_backbone=not args.no_embed)
+        if kept is not None:
+            kept.remove()
     _tell(args, detector, output, pictures)
     return 1 if detector.skipped_ else 0
 
@@ -184,12 +189,14 @@ def _fit_here(
     return detector
 
 
-def _fit_spread(args: argparse.Namespace, detector: "AnyDetector", pictures: "Sequence[Source]") -> None:
-    """Fit on a cluster."""
+def _fit_spread(
+    args: argparse.Namespace, detector: "AnyDetector", pictures: "Sequence[Source]", kept: "KeptFit | None"
+) -> None:
+    """Fit on a cluster, or go on with what an earlier fit kept."""
     from totalrecall.patchcore.detector import PatchCore
 
     assert isinstance(detector, PatchCore)
-    with spread_over(args) as spread:
+    with spread_over(args, kept) as spread:
         with only_picture_notices(), progress_bars(args) as progress:
             announce = partial(announce_spread, args)
             known = spread.survey(pictures, progress)

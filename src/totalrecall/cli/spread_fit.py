@@ -3,20 +3,31 @@
 import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from totalrecall.cli.common import say
 from totalrecall.cli.options import add_ray_options, refuse_workers_without_ray, training_pictures
-from totalrecall.errors import SettingError
+from totalrecall.errors import ClusterError, SettingError, TotalRecallError
 from totalrecall.system.text import counted, human_bytes
 
 if TYPE_CHECKING:
     from totalrecall.cluster.fitting import Spread
+    from totalrecall.cluster.kept import KeptFit
     from totalrecall.detectors.fit_report import FitReport
     from totalrecall.patchcore.plan import Plan
     from totalrecall.pictures.loading import Source
 
-__all__ = ["add_cluster_options", "announce_spread", "check_cluster", "good_pictures", "spread_over", "tell_cluster"]
+__all__ = [
+    "add_cluster_options",
+    "announce_spread",
+    "check_cluster",
+    "good_pictures",
+    "kept_for",
+    "spread_over",
+    "tell_cluster",
+]
 
 _HERE_ONLY = ("memory", "tune", "threads")
 
@@ -71,7 +82,23 @@ def good_pictures(args: argparse.Namespace) -> "Sequence[Source]":
 
 
 @contextmanager
-def spread_over(args: argparse.Namespace) -> "Iterator[Spread]":
+def kept_for(args: argparse.Namespace) -> "Iterator[KeptFit | None]":
+    """Hold the folder of what a fit on a cluster keeps, until its model is written; None without --ray.
+
+    Raises:
+        DataError: another command works there, or it cannot be written.
+    """
+    if args.ray is None:
+        yield None
+        return
+    from totalrecall.cluster.kept import opened_fit
+
+    with opened_fit(Path(args.output)) as kept:
+        yield kept
+
+
+@contextmanager
+def spread_over(args: argparse.Namespace, kept: "KeptFit | None") -> "Iterator[Spread]":
     """Be connected to the cluster of --ray inside a `with` block, and yield where a fit does its work.
 
     Raises:
@@ -84,10 +111,14 @@ def spread_over(args: argparse.Namespace) -> "Iterator[Spread]":
     check_workers(args.workers)
     with connected(args.ray) as cluster:
         count = cluster.room(1, args.workers)
-        spread = Spread(count, merge=args.coreset_merge)
+        spread = Spread(count, merge=args.coreset_merge, kept=kept, told=partial(say, args))
         say(args, f"Cluster: {counted(count, 'worker')}, {counted(cluster.nodes, 'machine')}")
         try:
             yield spread
+        except TotalRecallError as error:
+            if kept is not None and not isinstance(error, ClusterError):  # given again, it would fail again
+                kept.clear()
+            raise
         finally:
             spread.close()
 

@@ -26,6 +26,8 @@ _RUNNING_HERE = "auto"
 _ANSWER = 5.0  # seconds: an open port answers in milliseconds, and Ray itself would try for two minutes
 _PROBE = 120.0  # seconds that a node may take to start Python and import this package
 _ADDRESSES = f"HOST:PORT of a cluster, {_RUNNING_HERE} for the one that runs on this machine, or {LOCAL}"
+_STARTS = 3  # of a local cluster: Ray gives its parts half a minute, and a busy machine may need more
+_LATE = "timed out during startup"  # of a bare Exception
 _QUIET = {  # read when Ray is imported; what a person has set stays
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent to anybody
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a warning about graphics cards, which a task without one may see
@@ -161,16 +163,27 @@ def _check_answers(address: str) -> None:
         ) from None
 
 
-def _start(ray: Any, address: str, cores: int | None) -> None:
-    quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+def _start(ray: Any, address: str, cores: int | None, tries: int = _STARTS) -> None:
     try:
-        if address == LOCAL:
-            count = own_cores() if cores is None else cores
-            ray.init(address=LOCAL, num_cpus=count, include_dashboard=False, **quiet)
-        else:
-            ray.init(address=address, **quiet)
+        _init(ray, address, cores)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise ClusterError(_why(error, address)) from None
+    except Exception as error:
+        if _LATE not in str(error):
+            raise
+        if address != LOCAL or tries == 1:
+            raise ClusterError(_why(error, address)) from None
+        ray.shutdown()
+        _start(ray, address, cores, tries - 1)
+
+
+def _init(ray: Any, address: str, cores: int | None) -> None:
+    quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if address == LOCAL:
+        count = own_cores() if cores is None else cores
+        ray.init(address=LOCAL, num_cpus=count, include_dashboard=False, **quiet)
+    else:
+        ray.init(address=address, **quiet)
     # of a worker that died Ray tells on stdout all the same, which is for what was asked for
     import_module("ray._private.worker").__dict__["_worker_logs_enabled"] = False
 
@@ -184,7 +197,7 @@ def _why(error: Exception, address: str) -> str:
             "Use the same Python and the same Ray on both."
         )
     if address == LOCAL:
-        return f"Ray cannot start on this machine: {reason}. Free some memory and disk, or leave --ray out."
+        return f"Ray cannot start on this machine: {reason}. Free some memory, disk and processor, or leave --ray out."
     return (
         f"The Ray cluster at {address} cannot be joined: {reason}. Run the command on a machine of the cluster; if the "
         f"cluster asks for a token, set RAY_AUTH_MODE=token; or use --ray {LOCAL}."

@@ -7,21 +7,24 @@ began the fit; and so are some 30 bytes for each patch: where it is from, and ho
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from totalrecall.cluster.coreset import Merged, SharedGreedy, merged
 from totalrecall.cluster.crew import Crew
+from totalrecall.cluster.isolating import search_killers
+from totalrecall.cluster.kept import KeptFit, KeptValue, asked_of
 from totalrecall.cluster.rows import SharedRows
+from totalrecall.cluster.shards import Shard, ShardWork
 from totalrecall.cluster.survey import AT_A_TIME
-from totalrecall.cluster.worker import Shard, ShardWork
 from totalrecall.detectors.fit_report import Progress
 from totalrecall.features.patches import PatchExtractor
 from totalrecall.patchcore.coreset import Coreset, Rows, budget, first_choice
-from totalrecall.patchcore.fitting import FoldMeasure, Folds, Way, measure_folds
+from totalrecall.patchcore.fitting import FoldMeasure, Folds, MeasuredPicture, Way, measure_folds
 from totalrecall.patchcore.gathered import InMemoryPatches
 from totalrecall.patchcore.judge import Judge
 from totalrecall.patchcore.plan import Plan, make_plan
@@ -56,20 +59,29 @@ class SharedPatches(InMemoryPatches):
         reader, plan: of the fit.
         crew: the workers; None in a copy that a worker measures a fold with.
         merge: choose the coreset in two rounds.
+        kept: where the coreset is kept, and may be from an earlier fit; None where it is not.
     """
 
-    def __init__(self, reader: Reader, plan: Plan, crew: Crew, merge: bool) -> None:
+    def __init__(self, reader: Reader, plan: Plan, crew: Crew, merge: bool, kept: KeptValue | None = None) -> None:
         projected = SharedRows(plan.coreset_dimensions) if plan.projected else None
         super().__init__(reader, plan, SharedRows(plan.dimensions), projected)
         self._crew: Crew | None = crew
-        self._merge = merge
+        self._merge, self._kept = merge, kept
         self.merged: Merged | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a worker needs to measure a fold."""
         at_rest = _AtRest(self._reader.settings, self._reader.grid)
         folds = {"folds": self.folds, "_own": self._own}  # known once, here
-        return {**vars(self), **folds, "_crew": None, "merged": None, "_reader": at_rest, "_surfaces": []}
+        return {
+            **vars(self),
+            **folds,
+            "_crew": None,
+            "_kept": None,
+            "merged": None,
+            "_reader": at_rest,
+            "_surfaces": [],
+        }
 
     def add_shard(self, shard: Shard, patches: Any, projected: Any) -> None:
         """Count the pictures of the next shard, and note where their patches are from.
@@ -92,12 +104,24 @@ class SharedPatches(InMemoryPatches):
         self._reader.report.processes = list(facts)
 
     def whole_choice(self, count: int) -> Coreset:
-        """Return the greedy choice among all patches, by the workers."""
+        """Return the greedy choice among all patches, by the workers, or what an earlier fit kept of it."""
+        choice = None if self._kept is None else self._kept.read()
+        if choice is None:
+            choice = self._chosen(count)
+            if self._kept is not None:
+                self._kept.write(choice)
+        if isinstance(choice, Merged):
+            self.merged = choice
+            return choice.coreset
+        coreset: Coreset = choice
+        return coreset
+
+    def _chosen(self, count: int) -> Coreset | Merged:
         assert self._crew is not None
         settings, points = self._reader.settings, self._points()
         assert isinstance(points, SharedRows)
         if self._merge:
-            self.merged = merged(
+            return merged(
                 points,
                 count,
                 self._crew,
@@ -105,7 +129,6 @@ class SharedPatches(InMemoryPatches):
                 radius=settings.coreset_radius,
                 progress=self._reader.selecting,
             )
-            return self.merged.coreset
         run = SharedGreedy(points, count, self._crew)
         first = first_choice(len(points), settings.seed)
         return run.choose_all(first, radius=settings.coreset_radius, progress=self._reader.selecting)
@@ -147,13 +170,24 @@ class Spread:
     Args:
         workers: processes, of a core each.
         merge: choose the coreset in two rounds, which is less exact; see `coreset`.
+        kept: the folder of what is done, which an earlier fit may have left; None: nothing is kept.
+        told: called with what a person is told of it.
 
     Attributes:
         merged: how the coreset was chosen in two rounds; None where it was not.
     """
 
-    def __init__(self, workers: int, *, merge: bool = False) -> None:
+    def __init__(
+        self,
+        workers: int,
+        *,
+        merge: bool = False,
+        kept: KeptFit | None = None,
+        told: Callable[[str], object] | None = None,
+    ) -> None:
         self._merge = merge
+        self._kept, self._told = kept, told
+        self._readings = 0
         self._crew: Crew | None = Crew(workers)
         self._patches: SharedPatches | None = None
 
@@ -202,24 +236,46 @@ class Spread:
     ) -> Plan:
         """Return the plan of a fit that holds all patches, wherever; `memory` would be that of one process."""
         plan = make_plan(extractor, settings, sources, _ALL)
+        if self._kept is not None and not self._readings:
+            workers = {"workers": len(self.workers)} if self._merge else {}
+            asked = asked_of(extractor, settings, merge=self._merge, folder=str(Path.cwd()), **workers)
+            needed = 4 * plan.patches * (plan.dimensions + (plan.coreset_dimensions if plan.projected else 0))
+            said = self._kept.begin(asked, sources, self._shard_size(plan), needed)
+            if said and self._told is not None:
+                self._told(said)
         return replace(plan, limit=memory or plan.memory)
+
+    def _shard_size(self, plan: Plan) -> int:
+        """Return how many pictures a shard has."""
+        if self._kept is not None and self._kept.size:
+            return self._kept.size
+        return shard_size(plan.pictures, len(self.workers), 4 * plan.dimensions * plan.per_picture)
+
+    def _kept_value(self, name: str) -> KeptValue | None:
+        return None if self._kept is None else self._kept.value(name)
 
     def _read(self, reader: Reader, plan: Plan) -> SharedPatches:
         """Have the workers read the pictures that count."""
         crew = self._crew
         assert crew is not None, "let go"
-        total = len(reader.sources)
-        size = shard_size(total, len(crew), 4 * plan.dimensions * plan.per_picture)
+        self._readings += 1
+        total, size = len(reader.sources), self._shard_size(plan)
         works = [
-            ShardWork(reader.given_at(range(at, min(at + size, total))), reader.settings, plan, reader.marking)
+            ShardWork(
+                reader.given_at(range(at, min(at + size, total))),
+                reader.settings,
+                plan,
+                reader.marking,
+                kept=self._kept_value(f"features-{self._readings}-{at // size:05}"),
+            )
             for at in range(0, total, size)
         ]
-        gathered = SharedPatches(reader, plan, crew, self._merge)
+        gathered = SharedPatches(reader, plan, crew, self._merge, self._kept_value("coreset"))
         own = copy.copy(reader.extractor)
         own.threads = 1
         ask = _ReadShard([crew.ray.put(own)])  # kept until all is read: whoever replaces a worker needs it
         with reader.report.timing("features"):
-            for shard, patches, projected in crew.spread(works, ask):
+            for shard, patches, projected in crew.spread(works, ask, rescue=ask):
                 gathered.add_shard(shard, patches, projected)
         gathered.finish()
         self._patches = gathered
@@ -231,24 +287,56 @@ class Spread:
             return measure_folds(learnt, judge, progress)
         crew, folds = self._crew, learnt.folds
         given = crew.ray.put(learnt)
-        measured: list[Any] = []
-        first = FoldMeasure([])
-        done, number, total = 0, 0, sum(map(len, folds))
+        measured: dict[int, FoldMeasure] = self._kept_folds(len(folds))
+        told = _Calibrated(progress, [len(fold) for fold in folds])
+        first, number = FoldMeasure([]), 0
         while number < len(folds) and first.levels is None:
-            first = crew.get(crew.workers[0].measure.remote(given, number, judge, None, True))
-            measured += first.measured
-            done, number = done + len(folds[number]), number + 1
-            if progress:
-                progress("calibration", done, total)
-        ask = _MeasureFold(given, judge, first.basis)
-        rest = range(number, len(folds))
-        for at, fold in zip(rest, crew.spread(rest, ask), strict=True):
-            measured += fold.measured
-            done += len(folds[at])
-            if progress:
-                progress("calibration", done, total)
+            if number not in measured:
+                fold = crew.get(crew.workers[0].measure.remote(given, number, judge, None, True))
+                measured[number] = self._keep_fold(number, fold)
+            first, number = measured[number], number + 1
+            told(measured)
+        rest = [at for at in range(number, len(folds)) if at not in measured]
+        for at, fold in zip(rest, crew.spread(rest, _MeasureFold(given, judge, first.basis)), strict=True):
+            measured[at] = self._keep_fold(at, fold)
+            told(measured)
+        told(measured)
         learnt.note_processes(crew.facts())
-        return sorted(measured, key=lambda seen: seen.picture), first.levels
+        return sorted((seen for fold in measured.values() for seen in fold.measured), key=_place), first.levels
+
+    def _kept_folds(self, count: int) -> dict[int, FoldMeasure]:
+        """Return the folds that an earlier fit measured, by their numbers."""
+        values = {number: self._kept_value(f"fold-{number:05}") for number in range(count)}
+        read = {number: value.read() for number, value in values.items() if value is not None}
+        return {number: fold for number, fold in read.items() if fold is not None}
+
+    def _keep_fold(self, number: int, fold: FoldMeasure) -> FoldMeasure:
+        value = self._kept_value(f"fold-{number:05}")
+        if value is not None:
+            value.write(fold)
+        return fold
+
+
+@dataclass(frozen=True)
+class _Calibrated:
+    """Tells how far the calibration is.
+
+    Attributes:
+        progress: called with (step, done, total).
+        sizes: pictures of each fold.
+    """
+
+    progress: Progress | None
+    sizes: Sequence[int]
+
+    def __call__(self, measured: Mapping[int, FoldMeasure]) -> None:
+        """Tell it, given what is measured."""
+        if self.progress:
+            self.progress("calibration", sum(self.sizes[number] for number in measured), sum(self.sizes))
+
+
+def _place(seen: MeasuredPicture) -> int:
+    return seen.picture
 
 
 def _survey(worker: Any, pictures: Sequence[RemotePicture]) -> Any:
@@ -268,6 +356,36 @@ class _ReadShard:
     def __call__(self, worker: Any, work: ShardWork) -> Any:
         """Return the references of the parts of the answer."""
         return worker.read.options(num_returns=3).remote(work, self.extractor)
+
+    def search(self, worker: Any, item: ShardWork) -> Any:
+        """Have the pictures of a shard found that end a worker; see `Rescue`."""
+        positions = [position for position, *_ in item.given if position not in item.killers]
+        return search_killers(_TryShard(self.extractor, item), worker, positions)
+
+    def without(self, item: ShardWork, killers: Sequence[int]) -> ShardWork:
+        """Return a shard whose pictures of some positions are told, and not read."""
+        return replace(item, killers=item.killers | set(killers))
+
+
+@dataclass(frozen=True)
+class _TryShard:
+    """Has a worker read some pictures of a shard, once; see `isolating`.
+
+    Attributes:
+        extractor, work: see `Worker.read`.
+    """
+
+    extractor: Sequence[Any]
+    work: ShardWork
+
+    def ready(self, worker: Any) -> Any:
+        """Return the reference of an answer that comes once the worker is there."""
+        return worker.facts.remote()
+
+    def read(self, worker: Any, items: Sequence[int]) -> Any:
+        """Return the reference of the answer."""
+        some = replace(self.work, given=[one for one in self.work.given if one[0] in items], kept=None)
+        return worker.try_once.options(max_task_retries=0).remote(some, self.extractor)
 
 
 @dataclass(frozen=True)

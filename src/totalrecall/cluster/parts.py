@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from totalrecall.cluster.run_folder import held_folder, remove_folder
 from totalrecall.errors import DataError, MissingExtraError
 from totalrecall.scoring import verdict_in_words
-from totalrecall.system.files import atomic_write, exclusive, write_atomically
+from totalrecall.system.files import atomic_write, write_atomically
 
 if TYPE_CHECKING:
     import pyarrow
@@ -91,14 +92,8 @@ class Parts:
                     writer.write_table(table)
 
         write_atomically(target, write)
-        self._remove()
+        remove_folder(self._folder)
         return count
-
-    def _remove(self) -> None:
-        """Take the folder away by one rename, so that a command that is ended here leaves no half of it."""
-        old = _old(self._folder)
-        self._folder.rename(old)
-        shutil.rmtree(old)
 
     def _path(self, index: int) -> Path:
         return self._folder / f"part-{index:09}.parquet"
@@ -117,12 +112,7 @@ def opened_parts(target: Path, asked: Mapping[str, Any], names: Iterator[str], w
     Raises:
         DataError: an earlier run there was another one, or another command works there, or it cannot be written.
     """
-    folder = Path(f"{target}.parts")
-    if _old(folder).is_dir():
-        shutil.rmtree(_old(folder))
-    if not (folder / "lock").exists():
-        atomic_write(folder / "lock", b"")
-    with exclusive(folder / "lock"):
+    with held_folder(target) as folder:
         plan = _plan(folder)
         if plan is None:
             try:
@@ -139,11 +129,6 @@ def opened_parts(target: Path, asked: Mapping[str, Any], names: Iterator[str], w
                 "command again to end it, name another --out, or remove the folder."
             )
         yield Parts(folder, int(plan["size"]), int(plan["total"]))
-
-
-def _old(folder: Path) -> Path:
-    """Return the name of a folder whose results are in their file."""
-    return folder.with_name(f"{folder.name}.old")
 
 
 def _plan(folder: Path) -> dict[str, Any] | None:

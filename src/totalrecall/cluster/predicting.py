@@ -8,13 +8,15 @@ back-pressure, since a worker that is slow gets no third one.
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from totalrecall.cluster.connection import need_ray
+from totalrecall.cluster.errands import Errands
+from totalrecall.cluster.isolating import ended_every_worker, search_killers
 from totalrecall.cluster.listing import is_remote, read_remote
 from totalrecall.cluster.models import opened_model, shared_model
 from totalrecall.cluster.parts import Block, Parts, parquet_part
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Judging", "judge_parts"]
 
 _IN_FLIGHT = 2  # blocks of a worker: one that it judges, and one that waits, so that it never does
-_DEATHS = 3  # of workers over one block; then it is the block that kills them
+_DEATHS = 3  # of workers over one block; then a picture of it may kill them
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,9 @@ def judge_parts(
 ) -> int:
     """Judge all pictures of a run that are left, and keep each block's results.
 
-    A worker that dies is replaced by Ray, and judges its blocks anew.
+    A worker that dies is replaced by Ray where there is room, and its blocks are judged by whoever is free. Where three
+    in turn died over a block, the pictures that end a worker are found (see `isolating`) and told like those that
+    cannot be read.
 
     Args:
         parts: of the run.
@@ -83,67 +87,107 @@ def judge_parts(
         How many pictures were judged now.
 
     Raises:
-        ClusterError: a block ended every worker that had it.
+        ClusterError: workers die again and again, and no picture can be named for it.
         ModelFileError, BackboneError: a worker cannot use the model.
     """
-    ray = need_ray()
-    blocks = parts.left()
     count = min(workers, parts.total - parts.done)
     if not count:
         return 0
+    ray = need_ray()
     actor = ray.remote(num_cpus=judging.cores, max_restarts=-1, max_task_retries=_DEATHS - 1)(_Worker)
-    model = [ray.put(shared_model(judging.model))]  # in a list it travels as a reference, which a worker follows once
-    pending: dict[Any, tuple[Any, Block | None]] = {}  # what is under way: whose, and of which block
+    # in a list it travels as a reference, which a worker follows
+    asking = _Asking([ray.put(shared_model(judging.model))])
+    works = (_Work(block) for block in parts.left())
+    errands = Errands(works, asking.judge, _answer, start=asking.ready, ahead=_IN_FLIGHT, rescue=asking)
     for _ in range(count):
-        worker = actor.remote(judging)
-        pending[worker.ready.remote(model)] = (worker, None)
+        errands.add(actor.remote(judging))
     now = 0
     if progress:
         progress("scoring", parts.done, parts.total)
-    while pending:
-        done, _ = ray.wait(list(pending), num_returns=1)
-        worker, block = pending.pop(done[0])
-        data, errors = _answer(ray, done[0], block)
-        if block is not None:
-            parts.add(block.index, data)
-            now += len(block.names)
-            for error in errors:
-                failed(error)
-            if progress:
-                progress("scoring", parts.done + now, parts.total)
-        # one that has just come up takes as many as it may have; after that one for each that it gives back
-        for following in _few(blocks, _IN_FLIGHT if block is None else 1):
-            pending[worker.judge.remote(model, following.names)] = (worker, following)
-        if parts.done + now == parts.total:
-            break  # workers that the cluster never had a core for are not waited for
+    while parts.done + now < parts.total:  # workers that the cluster never had a core for are not waited for
+        come = errands.step()
+        if come is None:
+            continue
+        block, (data, errors) = come[0].item.block, come[1]
+        parts.add(block.index, data)
+        now += len(block.names)
+        for error in errors:
+            failed(error)
+        if progress:
+            progress("scoring", parts.done + now, parts.total)
     return now
 
 
-def _few(blocks: Iterator[Block], count: int) -> Iterator[Block]:
-    for _ in range(count):
-        block = next(blocks, None)
-        if block is None:
-            return
-        yield block
+@dataclass(frozen=True)
+class _Work:
+    """What a worker is to judge.
+
+    Attributes:
+        block: the pictures.
+        killers: those of them that end a worker: they are told, and not read.
+    """
+
+    block: Block
+    killers: frozenset[str] = frozenset()
 
 
-def _answer(ray: Any, reference: Any, block: Block | None) -> tuple[bytes, list[str]]:
-    """Return what a worker answered: a part, and the errors of pictures."""
+@dataclass(frozen=True)
+class _Asking:
+    """Asks workers; also for some pictures once, and for what is left of a block without those that end a worker.
+
+    Attributes:
+        model: its reference, see `_Worker.judge`.
+    """
+
+    model: list[Any]
+
+    def judge(self, worker: Any, work: _Work) -> Any:
+        """Return the reference of a block's answer."""
+        return worker.judge.options(max_task_retries=0).remote(self.model, work.block.names, work.killers)
+
+    def ready(self, worker: Any) -> Any:
+        """Return the reference of an answer that comes once the worker is there; see `Attempt`."""
+        return worker.ready.remote(self.model)
+
+    def read(self, worker: Any, items: Sequence[str]) -> Any:
+        """Return the reference of the answer of some pictures, which are judged once; see `Attempt`."""
+        return worker.judge.options(max_task_retries=0).remote(self.model, items)
+
+    def search(self, worker: Any, item: _Work) -> Any:
+        """Have the pictures of a block found that end a worker; see `Rescue`."""
+        return search_killers(self, worker, [name for name in item.block.names if name not in item.killers])
+
+    def without(self, item: _Work, killers: Sequence[str]) -> _Work:
+        """Return a block of which some pictures are told, and not read; see `Rescue`."""
+        return replace(item, killers=item.killers | set(killers))
+
+
+def _answer(reference: Any, work: _Work | None) -> Any:
+    """Return what a worker answered.
+
+    Raises:
+        ClusterError: workers died over it.
+        TotalRecallError: as the worker raised it.
+    """
+    ray = need_ray()
     try:
-        answer: tuple[bytes, list[str]] = ray.get(reference)
+        return ray.get(reference)
     except ray.exceptions.RayTaskError as error:
-        cause = error.cause
+        cause: BaseException = error
+        while isinstance(cause, ray.exceptions.RayTaskError) and cause.cause is not None:
+            cause = cause.cause
         if isinstance(cause, TotalRecallError):
             raise cause from None
         raise ClusterError(f"A worker failed: {type(cause).__name__}: {' '.join(str(cause).split())[:300]}.") from None
     except ray.exceptions.RayError as error:
-        what = "before it judged anything" if block is None else f"over pictures {block.names[0]} to {block.names[-1]}"
+        what = "before it judged anything"
+        if work is not None:
+            what = f"over pictures {work.block.names[0]} to {work.block.names[-1]}, though not over one of them alone"
         reason = " ".join(str(error).split())[:300]
         raise ClusterError(
-            f"{_DEATHS} workers in turn died {what} ({reason}). What is done is kept. Look at these pictures and at "
-            "the memory of the machines, and run the command again."
+            f"{_DEATHS} workers in turn died {what} ({reason}). What is done is kept. Look at the memory of the "
+            "machines, and run the command again."
         ) from None
-    return answer
 
 
 # ---------------------------------------------------------------------- workers
@@ -162,16 +206,28 @@ class _Worker:
         self._opened(model)
         return b"", []
 
-    def judge(self, model: list[Any], names: Sequence[str]) -> tuple[bytes, list[str]]:
-        """Return the results of some pictures as Parquet, and the errors of those that could not be judged."""
+    def judge(
+        self, model: list[Any], names: Sequence[str], killers: frozenset[str] = frozenset()
+    ) -> tuple[bytes, list[str]]:
+        """Return the results of some pictures as Parquet, and the errors of those that could not be judged.
+
+        Args:
+            model: its reference.
+            names: of the pictures.
+            killers: those of them that end a worker: they are told, and not read.
+        """
         judge = self._opened(model)
         rows: list[dict[str, Any]] = []
         # subtle: on one core the process's other threads, one for each core of the machine, are left asleep
         alone = on_one_core() if self._judging.cores == 1 else contextlib.nullcontext()
-        remote = {name: self._readers.submit(read_remote, name) for name in names if is_remote(name)}
+        distant = [name for name in names if is_remote(name) and name not in killers]
+        remote = {name: self._readers.submit(read_remote, name) for name in distant}
         with alone, only_picture_notices(quiet=True):
             for name in names:
                 reading = remote.pop(name, None)
+                if name in killers:
+                    rows.append({"path": name, "error": ended_every_worker(name)})
+                    continue
                 try:
                     source = self._path(name) if reading is None else reading.result()
                     rows.append(_row(judge.predict(source), name))

@@ -6,62 +6,35 @@ the same answer to the bit.
 
 import contextlib
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from totalrecall.cluster.connection import need_ray
+from totalrecall.cluster.isolating import ended_every_worker
 from totalrecall.cluster.rows import SharedRows
+from totalrecall.cluster.shards import Shard, ShardWork
 from totalrecall.cluster.survey import look_at
+from totalrecall.errors import PictureError
 from totalrecall.features.patches import PatchExtractor
 from totalrecall.outliers.same_part import surface
 from totalrecall.patchcore.coreset import BLOCK, columns, greedy_k_center, lower, moved
 from totalrecall.patchcore.fitting import FoldMeasure, measure_fold
 from totalrecall.patchcore.judge import Judge
-from totalrecall.patchcore.plan import Plan, projected_patches
+from totalrecall.patchcore.plan import projected_patches
 from totalrecall.patchcore.reading import PicturePatches, ReadPicture, TrainingPatches, read_patches
-from totalrecall.patchcore.settings import Settings
 from totalrecall.pictures.formats.header import set_max_pixels
-from totalrecall.pictures.in_memory import RemotePicture
-from totalrecall.pictures.loading import Source
+from totalrecall.pictures.in_memory import RemotePicture, source_name
+from totalrecall.pictures.loading import LoadedPicture
 from totalrecall.system.memory import RowStore, peak_memory
 from totalrecall.system.threads import limit_cores, one_blas_thread
 from totalrecall.types import Matrix, Patches
 
-__all__ = ["Shard", "ShardWork", "Worker"]
+__all__ = ["TRIES", "Worker"]
 
-
-@dataclass(frozen=True)
-class ShardWork:
-    """What a worker is told of the pictures of a shard.
-
-    Attributes:
-        given: of each picture its position, its place among all that were given, and its source.
-        settings, plan: of the fit.
-        marks: the repeats are still to be found.
-    """
-
-    given: Sequence[tuple[int, int, Source]]
-    settings: Settings
-    plan: Plan
-    marks: bool
-
-
-@dataclass(frozen=True, eq=False)
-class Shard:
-    """What is known of the pictures of a shard, beside the patches themselves.
-
-    Attributes:
-        pictures: in the order given, without pixels and patches; each knows how many patches it has by their cells.
-        surfaces: of each picture with patches, where the parts are to be told apart.
-        rows: patches of all, those of tilted copies after their picture's own.
-    """
-
-    pictures: Sequence[ReadPicture]
-    surfaces: Sequence[np.ndarray | None]
-    rows: int
+TRIES = 4  # of the same work, over which worker after worker dies
 
 
 class Worker:
@@ -70,9 +43,12 @@ class Worker:
     Args:
         folder: that relative paths of pictures start from; where it is not there, no such picture is either.
         pixels: that a picture may have.
+        ledger: an actor, see `Ledger`. Work that was begun too often and never ended is not begun again: its answer is
+            None.
     """
 
-    def __init__(self, folder: str, pixels: int) -> None:
+    def __init__(self, folder: str, pixels: int, ledger: Any) -> None:
+        self._ledger = ledger
         limit_cores(1)  # the one that Ray gave
         with contextlib.suppress(OSError):
             os.chdir(folder)
@@ -80,12 +56,21 @@ class Worker:
         self._extractor: PatchExtractor | None = None
         self._points: SharedRows | None = None
 
-    def survey(self, pictures: Sequence[RemotePicture]) -> list[RemotePicture]:
+    def survey(self, pictures: Sequence[RemotePicture]) -> list[RemotePicture] | None:
         """Return pictures of a store with what a fit asks of them before it reads them; see `look_at`."""
-        return look_at(pictures)
+        with self._begun(("survey", pictures[0].address)) as begun:
+            return look_at(pictures) if begun else None
 
-    def read(self, work: ShardWork, extractor: Sequence[Any]) -> tuple[Shard, Patches, Matrix | None]:
-        """Read the pictures of a shard.
+    @contextlib.contextmanager
+    def _begun(self, work: Hashable) -> Iterator[bool]:
+        """Note in the ledger that work was begun, and that it was ended; yields whether it is to be done."""
+        times = need_ray().get(self._ledger.begin.remote(work))
+        yield times <= TRIES
+        if times <= TRIES:
+            self._ledger.end.remote(work)
+
+    def read(self, work: ShardWork, extractor: Sequence[Any]) -> tuple[Shard | None, Patches | None, Matrix | None]:
+        """Read the pictures of a shard, or take what an earlier fit kept of them.
 
         Args:
             work: the pictures, and how they are read.
@@ -95,13 +80,31 @@ class Worker:
         Returns:
             What is known of them, their patches, and the projection of these.
         """
+        kept = None if work.kept is None else work.kept.read()
+        if kept is not None:
+            shard, patches, projected = kept
+            return shard, patches, projected
+        with self._begun(("read", work.marks, work.given[0][0], len(work.given), work.killers)) as begun:
+            if not begun:
+                return None, None, None
+            answer = self._read(work, extractor)
+        if work.kept is not None:
+            work.kept.write(answer)
+        return answer
+
+    def try_once(self, work: ShardWork, extractor: Sequence[Any]) -> bool:
+        """Read the pictures of a shard, and forget them; see `isolating`."""
+        self._read(work, extractor)
+        return True
+
+    def _read(self, work: ShardWork, extractor: Sequence[Any]) -> tuple[Shard, Patches, Matrix | None]:
         plan, settings = work.plan, work.settings
         if self._extractor is None:
             self._extractor = need_ray().get(extractor[0])
         patches = RowStore(plan.per_picture * len(work.given), plan.dimensions)
         projected = RowStore(plan.per_picture * len(work.given), plan.coreset_dimensions) if plan.projected else None
         pictures, surfaces = [], []
-        given = list(work.given)
+        given = [one for one in work.given if one[0] not in work.killers]
         for picture in read_patches(self._extractor, given, hashes=True, marks=work.marks, copies=plan.copies > 0):
             shown = None
             if picture.patches is not None:
@@ -113,6 +116,12 @@ class Worker:
                     shown = surface(picture.patches.patches, picture.patches.cells, picture.grid)
             pictures.append(_without_numbers(picture))
             surfaces.append(shown)
+        for position, place, source in work.given:
+            if position in work.killers:
+                name = source_name(source, place)
+                loaded = LoadedPicture(name, error=PictureError(ended_every_worker(name)))
+                pictures.append(ReadPicture(position, loaded))
+                surfaces.append(None)
         shard = Shard(pictures, surfaces, len(patches))
         return shard, patches.all(), None if projected is None else projected.all()
 
@@ -170,9 +179,10 @@ class Worker:
 
     def measure(
         self, learnt: TrainingPatches, number: int, judge: Judge, basis: Matrix | None, search: bool
-    ) -> FoldMeasure:
+    ) -> FoldMeasure | None:
         """Measure the pictures of a fold; see `fitting.measure_fold`."""
-        return measure_fold(learnt, number, judge, basis=basis, search=search)
+        with self._begun(("fold", number)) as begun:
+            return measure_fold(learnt, number, judge, basis=basis, search=search) if begun else None
 
     def facts(self) -> dict[str, Any]:
         """Return which process this is, and the most memory that it held."""

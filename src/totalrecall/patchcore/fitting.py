@@ -41,6 +41,7 @@ __all__ = [
     "Calibrated",
     "Fitted",
     "FoldMeasure",
+    "MeasuredPicture",
     "Way",
     "calibrate",
     "chunked_note",
@@ -267,7 +268,7 @@ class Calibrated:
 
 
 @dataclass(frozen=True, eq=False)
-class _Measured:
+class MeasuredPicture:
     """A good picture as a bank without its fold measures it.
 
     Attributes:
@@ -297,12 +298,12 @@ class FoldMeasure:
         basis: its directions, of these levels.
     """
 
-    measured: Sequence[_Measured]
+    measured: Sequence[MeasuredPicture]
     levels: tuple[int, ...] | None = None
     basis: Matrix | None = None
 
 
-Folds = tuple[list[_Measured], tuple[int, ...] | None]
+Folds = tuple[list[MeasuredPicture], tuple[int, ...] | None]
 
 
 def calibrate(
@@ -342,7 +343,7 @@ def calibrate(
 
 def measure_folds(learnt: TrainingPatches, judge: Judge, progress: Progress | None) -> Folds:
     """Return the pictures of all folds in the detector's order, and the levels of a search in such banks."""
-    measured: list[_Measured] = []
+    measured: list[MeasuredPicture] = []
     total = sum(map(len, learnt.folds))
     done, levels, basis = 0, None, None
 
@@ -381,7 +382,7 @@ def measure_fold(
     """
     fold = learnt.folds[number]
     bank = learnt.bank(learnt.choose(without=fold), basis=basis)
-    measured: list[_Measured] = []
+    measured: list[MeasuredPicture] = []
     unseen: list[Patches] = []
     for seen in learnt.reread(fold):
         if len(seen.cells):
@@ -395,18 +396,18 @@ def measure_fold(
     return FoldMeasure(measured, levels, bank.with_levels(levels).basis)
 
 
-def _measured(seen: PicturePatches, fold: int, bank: Bank, grid: tuple[int, int], judge: Judge) -> _Measured:
+def _measured(seen: PicturePatches, fold: int, bank: Bank, grid: tuple[int, int], judge: Judge) -> MeasuredPicture:
     distances = _distances(seen, bank, grid, judge)
     frame = judge.recipe.frame(judge.recipe.geometry(seen.picture.height, seen.picture.width))
     score, full_map = distances.score_and_map(frame)
     inside = np.zeros(grid, bool)
     inside[seen.cells[:, 0], seen.cells[:, 1]] = True
     peak = region_level(full_map, judge.settings.min_area)
-    return _Measured(seen.index, fold, distances.grid, inside, score, peak, seen.glance)
+    return MeasuredPicture(seen.index, fold, distances.grid, inside, score, peak, seen.glance)
 
 
 def _with_extents(
-    measured: Sequence[_Measured], judge: Judge, grid: tuple[int, int]
+    measured: Sequence[MeasuredPicture], judge: Judge, grid: tuple[int, int]
 ) -> tuple[Extents | None, np.ndarray]:
     """Return what the pictures' distances say about scores, and their scores (n,) by the scoring that was asked for."""
     scores = np.array([seen.score for seen in measured], np.float64)
@@ -425,7 +426,7 @@ def _with_extents(
 
 
 def _kept_patches(
-    learnt: TrainingPatches, measured: Sequence[_Measured], calibration: Calibration, judge: Judge
+    learnt: TrainingPatches, measured: Sequence[MeasuredPicture], calibration: Calibration, judge: Judge
 ) -> CalibrationPatches | None:
     """Return what a model keeps of the pictures that score highest, once it is known which do."""
     keeper = PatchKeeper(judge.scoring)
