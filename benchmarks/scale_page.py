@@ -102,7 +102,8 @@ def _measured_predictions() -> str:
         "pictures", "kills", "twice", "missing", "pictures a second", "of plain `predict`", "MB of the command",
         "of a worker", "of Ray's node",
     ]  # fmt: skip
-    return _table(heads, [shown], f"{row['machine']}; {row['date']}.")
+    busy = ", beside other programs: the two rates cannot be compared" if row["busy"] == "True" else ""
+    return _table(heads, [shown], f"Pictures of {row['side']} pixels a side; {row['machine']}; {row['date']}{busy}.")
 
 
 def _constants(facts: dict[str, Any], constants: Constants) -> str:
