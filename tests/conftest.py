@@ -38,6 +38,12 @@ _SLOW_FILES = {  # fit, draw, compile or start processes in most of their tests
     for name in (
         "audit", "cli_interrupted", "cli_report", "compact", "demo", "docs_commands", "docs_examples", "engines",
         "fuzz", "fuzz_models", "hostile_pictures", "no_home", "processes", "resnet", "special_files", "demo_pictures",
+        "cluster_cost", "cluster_fitting", "cluster_serving", "detection_curve", "dinov2", "docs_fields",
+        "efficientnet_lite", "extents", "refill", "station_connections", "station_database", "station_fitting",
+        "station_golden", "station_guard", "station_guard_browser", "station_guard_fuzz", "station_guard_requests",
+        "station_history", "station_kept", "station_model_files", "station_mqtt_recipe", "station_quality_api",
+        "station_recipe_changes", "station_recipes", "station_study", "station_teaching", "station_trail",
+        "station_users", "station_users_cli",
     )
 }  # fmt: skip
 

@@ -128,6 +128,7 @@ def test_scores_follow_the_bank_exactly_where_all_that_counts_was_kept():
     assert recalibration.lowest_threshold == recalibration.threshold
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [5, 100, 1000])
 def test_scores_are_upper_bounds_and_the_threshold_lies_between_its_bounds(count):
     bank, pictures, evidence, calibration = some(seed=1)

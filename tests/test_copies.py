@@ -265,6 +265,7 @@ def jpeg(picture, quality):
 KINDS = ("washer", "textile", "board", "wood", "blister")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("side", [96, 256])
 def test_a_copy_is_told_from_another_part(kind, side):

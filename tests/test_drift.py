@@ -194,6 +194,7 @@ def test_calibration_pictures_that_the_threshold_rejects_are_left_out():
     assert alarms[0].picture < 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measure", MEASURES)
 @pytest.mark.parametrize("by", [4.0, -4.0])
 def test_every_measure_is_watched_and_only_what_moved_is_named(measure, by):

@@ -92,6 +92,7 @@ def test_a_bet_counts_for_how_long_it_has_been_winning():
     assert bets.moved == [5, 1, 5]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calibration", [5, 30])
 def test_unmoved_numbers_seldom_bring_capital(calibration):
     """The promise: over C with a chance of at most T / C, here 0.1; of 200 runs at most 20, and 33 by three sigma."""

@@ -157,6 +157,7 @@ def pictures(draw):
     return maps, masks, marked, pixels
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(pictures(), st.sampled_from([0.05, 0.3, 1.0]), st.sampled_from([2**20, 0]))
 def test_pixels_equal_to_scikit_learn_and_brute_force(case, max_fpr, exact_pixels):

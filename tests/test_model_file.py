@@ -66,6 +66,7 @@ def test_a_file_that_was_changed_is_refused(tmp_path):
         read_artifact(path)
 
 
+@pytest.mark.slow
 def test_every_bit_that_flips_is_found_wherever_it_is(tmp_path):
     """In the header, a threshold, a length or a name; in the tensors, any number; padding holds nothing."""
     path = write_artifact(tmp_path / "m.trecall", {**HEADER, "taught": {"threshold": 0.98}}, TENSORS)

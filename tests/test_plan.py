@@ -233,6 +233,7 @@ print(json.dumps([report.peak_memory, report.plan["memory"], report.plan["way"]]
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ignored", [False, True])
 def test_a_fit_of_parts_on_a_plain_ground_holds_no_more_than_was_planned(ignored):
     code = FIT.replace("IGNORED", str(ignored))

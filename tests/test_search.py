@@ -92,6 +92,7 @@ def test_where_the_processor_has_matrix_units_all_dimensions_bound_and_the_answe
     assert (engine.basis is None) == pays
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [1, 3])
 @pytest.mark.parametrize("levels", [(4,), (64,)])
 @pytest.mark.parametrize("crowded", [0.0, 0.01])
