@@ -16,7 +16,7 @@ WORDS = {
     "--backbone", "--bit-depth", "--categories", "--descriptor", "--device", "--engine", "--form", "--layers",
     "--licence", "--precision", "--resize", "--save-as", "--scoring", "--sizes", "--source", "NAME",
     "--allow-host", "--database", "--expect-head", "--host", "--judgement", "--model", "--proxy", "--serial", "--since",
-    "--until", "--verdict", "--ray",
+    "--until", "--verdict", "--ray", "--replicas",
     "--camera", "--mqtt", "--mqtt-prefix", "--opcua", "--watch", "--webhook",  # addresses, or a model before the folder
 }  # fmt: skip
 

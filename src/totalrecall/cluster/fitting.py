@@ -237,8 +237,10 @@ class Spread:
         """Return the plan of a fit that holds all patches, wherever; `memory` would be that of one process."""
         plan = make_plan(extractor, settings, sources, _ALL)
         if self._kept is not None and not self._readings:
-            workers = {"workers": len(self.workers)} if self._merge else {}
-            asked = asked_of(extractor, settings, merge=self._merge, folder=str(Path.cwd()), **workers)
+            more: dict[str, object] = {"merge": self._merge, "folder": str(Path.cwd())}
+            if self._merge:
+                more["workers"] = len(self.workers)
+            asked = asked_of(extractor, settings, more)
             needed = 4 * plan.patches * (plan.dimensions + (plan.coreset_dimensions if plan.projected else 0))
             said = self._kept.begin(asked, sources, self._shard_size(plan), needed)
             if said and self._told is not None:

@@ -160,8 +160,8 @@ def opened_fit(target: Path) -> Iterator[KeptFit]:
                 remove_folder(folder)
 
 
-def asked_of(extractor: PatchExtractor, settings: Settings, **more: Any) -> dict[str, Any]:
-    """Return what decides the model besides the pictures, as JSON types."""
+def asked_of(extractor: PatchExtractor, settings: Settings, more: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what decides the model besides the pictures, as JSON types; `more` is what the way of working adds."""
     recipe = extractor.recipe
     region = None if recipe.roi is None else sha256(repr(recipe.roi.shape).encode() + recipe.roi.tobytes())
     versions = {"totalrecall": __version__}

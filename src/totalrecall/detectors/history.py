@@ -169,7 +169,7 @@ def _difference(before: Contents, after: Contents) -> tuple[dict[str, Any], dict
     return former, parts
 
 
-def _restored(after: Contents, former: dict[str, Any], parts: dict[str, np.ndarray]) -> Contents:
+def _restored(after: Contents, former: Any, parts: dict[str, np.ndarray]) -> Contents:
     # what planted defects said after the step was not said of the model before it
     header = {key: value for key, value in after[0].items() if key not in (*former["drop"], "capability")}
     header.update(former["put"])
