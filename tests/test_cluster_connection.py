@@ -1,5 +1,6 @@
 """connection: what is wrong with a cluster is said in one line, before Ray is asked and after."""
 
+import functools
 import subprocess
 import sys
 
@@ -41,6 +42,20 @@ def test_an_address_where_nothing_listens_is_named_with_the_reason():
         connected("127.0.0.1:1"),
     ):
         raise AssertionError("it was let in")
+
+
+@NEEDS_RAY
+def test_auto_where_no_cluster_runs_says_how_to_start_one(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(
+        "ray._private.services.find_gcs_addresses", functools.cache(set)
+    )  # other programs may run a cluster here
+    monkeypatch.setattr("ray._private.services.find_bootstrap_address", lambda _: None)
+    with pytest.raises(ClusterError) as raised, connected("auto"):
+        raise AssertionError("it was let in")
+    assert str(raised.value) == (
+        "No Ray cluster runs on this machine. Start one with `ray start --head`, or give --ray local."
+    )
 
 
 SCRIPT = """

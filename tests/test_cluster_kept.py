@@ -13,6 +13,7 @@ import pytest
 
 from tests.cluster_ready import NEEDS_RAY, command, ran, wait_for
 from tests.parts import digest, stripes
+from totalrecall.cli import main
 from totalrecall.cluster.kept import KeptValue, opened_fit
 from totalrecall.cluster.packing import packed, unpacked
 from totalrecall.drift.conditions import Glance
@@ -127,6 +128,55 @@ def test_where_the_disk_has_no_room_nothing_is_kept_and_it_is_said(tmp_path):
         assert re.fullmatch("Nothing is kept of this fit until it is done: that takes .*, and .* are free", said)
         assert kept.value("coreset") is None
     assert not (tmp_path / "m.trecall.parts").exists()
+
+
+LOCK = "totalrecall fit --ray\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "got"),
+    [
+        ({"thesis.txt": "years of work"}, r"files of another origin \('thesis\.txt'\)"),
+        ({"lock": "", "coreset": "mine"}, r"files of another command \('' in the file lock\)"),
+        ({"lock": LOCK, "thesis.txt": "years"}, r"files of another origin \('thesis\.txt'\)"),
+        ({"lock": "totalrecall predict --ray\n"}, r"files of another command \('totalrecall predict --ray' in"),
+        ({"lock": LOCK, "plan.json": '{"size": 1}'}, r"a damaged plan\.json \('command' is missing\)"),
+        ({"lock": LOCK, "plan.json": '{"command": "predict", "asked": {}, "size": 1, "word": "w"}'}, "a plan.json of"),
+        ({"lock": LOCK, "plan.json": '{"command": "fit", "asked": {}, "size": 0, "word": "w"}'}, "not possible"),
+    ],
+)
+def test_a_folder_that_is_no_fits_is_refused_before_ray_starts_and_left_as_it_is(
+    files, got, tmp_path, capsys, monkeypatch
+):
+    pictures = pictures_in(tmp_path / "good", 1)
+    folder = tmp_path / "m.trecall.parts"
+    folder.mkdir()
+    for name, text in files.items():
+        (folder / name).write_text(text)
+    monkeypatch.setattr("totalrecall.cluster.connection.connected", None)  # not called
+    assert main(["fit", str(pictures[0].parent), "-o", str(tmp_path / "m.trecall"), "--ray", "local"]) == 1
+    err = capsys.readouterr().err
+    assert re.search(f"parts must be empty or hold what fit --ray has done so far, got .*{got}", err)
+    assert err.endswith("Name another output, or move it away.\n")
+    assert err.count("\n") == 1
+    assert {path.name: path.read_text() for path in folder.iterdir()} == files
+
+
+def test_a_fit_removes_only_what_it_knows_and_neither_a_strangers_file_nor_the_folder_old(tmp_path):
+    pictures = pictures_in(tmp_path / "good", 1)
+    folder, old = tmp_path / "m.trecall.parts", tmp_path / "m.trecall.parts.old"
+    old.mkdir()
+    (old / "thesis.txt").write_text("years")
+    with opened_fit(tmp_path / "m.trecall") as kept:
+        kept.begin({}, pictures, 1, 1000)
+        kept.value("coreset").write([1.5])
+        (folder / "thesis.txt").write_text("months")
+        kept.clear()
+        assert sorted(path.name for path in folder.iterdir()) == ["lock", "thesis.txt"]
+        kept.begin({}, pictures, 1, 1000)
+        kept.remove()
+    assert (folder / "thesis.txt").read_text() == "months"
+    assert (old / "thesis.txt").read_text() == "years"
 
 
 def killed_at(step, cwd, words):

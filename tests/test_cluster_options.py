@@ -1,6 +1,7 @@
 """predict --ray: what does not fit together is refused before anything starts; names are listed; parts are checked."""
 
 import json
+import re
 
 import pytest
 
@@ -118,6 +119,84 @@ def test_a_damaged_plan_or_part_is_named_and_a_failed_list_leaves_nothing(tmp_pa
         parts.add(0, b"no Parquet")
         with pytest.raises(DataError, match=r"part-000000000\.parquet is damaged"):
             parts.join(target)
-    (folder / "plan.json").write_text(json.dumps({"asked": {}, "total": 0, "size": 1}))
-    with pytest.raises(DataError, match=r"plan\.json is damaged"), opened_parts(target, {}, iter(()), workers=1):
+    (folder / "plan.json").write_text(json.dumps({"command": "predict", "asked": {}, "total": 0, "size": 1}))
+    with (
+        pytest.raises(DataError, match=r"damaged plan\.json \(its values"),
+        opened_parts(target, {}, iter(()), workers=1),
+    ):
         raise AssertionError("it holds no plan")
+
+
+def lie_in(folder, files):
+    """Make a folder of such files, their text by name."""
+    folder.mkdir()
+    for name, text in files.items():
+        (folder / name).write_text(text)
+
+
+def held(folder):
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+LOCKED = {command: {"lock": f"totalrecall {command} --ray\n"} for command in ("fit", "predict")}
+FOREIGN = [
+    ({"thesis.txt": "years of work"}, r"files of another origin \('thesis\.txt'\)"),
+    ({"lock": "", "thesis.txt": "years"}, r"files of another command \('' in the file lock\)"),
+    ({"lock": "", "plan.json": '{"asked": {}}'}, "files of another command"),
+    ({**LOCKED["predict"], "thesis.txt": "years"}, r"files of another origin \('thesis\.txt'\)"),
+    (LOCKED["fit"], "files of another command \\('totalrecall fit --ray' in the file lock"),
+    ({**LOCKED["predict"], "plan.json": "{"}, r"a damaged plan\.json \(it is no JSON\)"),
+    ({**LOCKED["predict"], "plan.json": "[]"}, r"a damaged plan\.json \(it holds no names\)"),
+    ({**LOCKED["predict"], "plan.json": '{"command": "predict"}'}, r"a damaged plan\.json \('asked' is missing\)"),
+    (
+        {**LOCKED["predict"], "plan.json": '{"command": "fit", "asked": {}, "total": 1, "size": 1}'},
+        r"a plan\.json of 'fit'",
+    ),
+]
+
+
+@pytest.fixture
+def no_cluster(monkeypatch):
+    def started(*_, **__):
+        raise AssertionError("a cluster was started")
+
+    monkeypatch.setattr("totalrecall.cluster.connection.connected", started)
+
+
+@pytest.mark.parametrize(("files", "got"), FOREIGN)
+def test_a_folder_of_parts_that_is_not_its_own_is_refused_before_ray_starts_and_left_as_it_is(
+    files, got, model, pictures, tmp_path, capsys, no_cluster
+):
+    folder = tmp_path / "r.parquet.parts"
+    lie_in(folder, files)
+    words = ["predict", str(model), str(pictures[0]), "--ray", "local", "-o", str(tmp_path / "r.parquet")]
+    assert main(words) == 1
+    err = capsys.readouterr().err
+    assert re.search(rf"r\.parquet\.parts must be empty or hold what predict --ray has done so far, got {got}", err)
+    assert err.endswith("Name another output, or move it away.\n")
+    assert err.count("\n") == 1
+    assert held(folder) == files
+
+
+def test_another_commands_parts_are_refused_before_ray_starts(model, pictures, tmp_path, capsys, no_cluster):
+    files = {**LOCKED["predict"], "plan.json": '{"command": "predict", "asked": {"model": "m"}, "total": 1, "size": 1}'}
+    lie_in(tmp_path / "r.parquet.parts", files)
+    assert main(["predict", str(model), str(pictures[0]), "--ray", "local", "-o", str(tmp_path / "r.parquet")]) == 1
+    assert "holds what another command did so far (model m, now" in capsys.readouterr().err
+    assert held(tmp_path / "r.parquet.parts") == files
+
+
+@NEEDS_RAY
+def test_a_run_removes_only_what_it_knows_and_neither_a_strangers_file_nor_the_folder_old(tmp_path):
+    from totalrecall.cluster.parts import opened_parts, parquet_part
+
+    target, folder, old = tmp_path / "r.parquet", tmp_path / "r.parquet.parts", tmp_path / "r.parquet.parts.old"
+    lie_in(old, {"thesis.txt": "years"})
+    lie_in(folder, {**LOCKED["predict"], "part-000000000.parquet": "of a run that was half taken away"})
+    with opened_parts(target, {}, iter(["a.png"]), workers=1) as parts:
+        assert parts.done == 0
+        parts.add(0, parquet_part([judged("a.png", False)]))
+        (folder / "thesis.txt").write_text("months")
+        parts.join(target)
+    assert held(folder) == {**LOCKED["predict"], "thesis.txt": "months"}
+    assert held(old) == {"thesis.txt": "years"}

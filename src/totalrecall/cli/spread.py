@@ -51,7 +51,7 @@ def predict_spread(args: argparse.Namespace) -> "Counter[str]":
     """Judge on a cluster, and write the results; returns how many pictures got each verdict, or were `unreadable`."""
     from totalrecall.cluster.connection import connected
     from totalrecall.cluster.listing import is_remote, list_pictures
-    from totalrecall.cluster.parts import opened_parts
+    from totalrecall.cluster.parts import check_parts, opened_parts
     from totalrecall.cluster.predicting import Judging, judge_parts
     from totalrecall.engines import Running
     from totalrecall.registry import load_judge
@@ -72,6 +72,7 @@ def predict_spread(args: argparse.Namespace) -> "Counter[str]":
         "threshold": args.threshold,
         "max_pixels": args.max_pixels,
     }
+    check_parts(Path(args.out), asked)
     with connected(args.ray) as cluster:
         how_judged = Judging(args.model, how, args.false_alarm_rate, args.threshold)
         workers = cluster.room(how_judged.cores, args.workers)

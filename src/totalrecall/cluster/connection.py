@@ -28,6 +28,7 @@ _PROBE = 120.0  # seconds that a node may take to start Python and import this p
 _ADDRESSES = f"HOST:PORT of a cluster, {_RUNNING_HERE} for the one that runs on this machine, or {LOCAL}"
 _STARTS = 3  # of a local cluster: Ray gives its parts half a minute, and a busy machine may need more
 _LATE = "timed out during startup"  # of a bare Exception
+_NONE_RUNS = "Could not find any running Ray instance"  # of a ConnectionError
 _QUIET = {  # read when Ray is imported; what a person has set stays
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent to anybody
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a warning about graphics cards, which a task without one may see
@@ -196,6 +197,8 @@ def _why(error: Exception, address: str) -> str:
             f"The cluster at {address} has other versions than this machine: {reason}. "
             "Use the same Python and the same Ray on both."
         )
+    if address == _RUNNING_HERE and _NONE_RUNS in reason:
+        return f"No Ray cluster runs on this machine. Start one with `ray start --head`, or give --ray {LOCAL}."
     if address == LOCAL:
         return f"Ray cannot start on this machine: {reason}. Free some memory, disk and processor, or leave --ray out."
     return (

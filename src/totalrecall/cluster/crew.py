@@ -1,6 +1,7 @@
 """The workers of a fit: they get work as they are free, and whoever dies is replaced."""
 
 import os
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,8 +44,11 @@ class Crew:
         actor = self.ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=-1)(Worker)
         here = self.ray.get_runtime_context().get_node_id()
         place = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=False)
-        self._ledger = self.ray.remote(num_cpus=0, scheduling_strategy=place)(Ledger).remote()
-        self.workers = [actor.remote(str(Path.cwd()), max_pixels(), self._ledger) for _ in range(count)]
+        name = (
+            f"ledger-{uuid.uuid4().hex}"  # handles of actors lie in the object store, and Ray warns of such arguments
+        )
+        self._ledger = self.ray.remote(num_cpus=0, scheduling_strategy=place, name=name)(Ledger).remote()
+        self.workers = [actor.remote(str(Path.cwd()), max_pixels(), name) for _ in range(count)]
         self._short = 0.0
 
     def __len__(self) -> int:

@@ -1,7 +1,7 @@
 """What a fit on a cluster has done so far, in a folder beside the model: given again, the command goes on from there.
 
     part.trecall.parts/
-      lock                 held while a command works here
+      lock                 held while a command works here; says that it is a fit's
       plan.json            what was asked for, how many pictures a shard has, and a word that no other fit has
       pictures.jsonl       every picture, a line each: its name, size and time of change; of a store, the SHA-256
       features-1-00000     the patches of the first shard, and so on; 2: read again without repeats
@@ -26,7 +26,7 @@ from typing import Any
 
 from totalrecall._version import __version__
 from totalrecall.cluster.packing import packed, unpacked
-from totalrecall.cluster.run_folder import held_folder, remove_folder
+from totalrecall.cluster.run_folder import RunKind, clear_folder, held_folder, read_plan, remove_folder, write_plan
 from totalrecall.errors import DataError
 from totalrecall.features.patches import PatchExtractor
 from totalrecall.patchcore.settings import Settings
@@ -38,6 +38,7 @@ from totalrecall.system.text import format_size
 
 __all__ = ["KeptFit", "KeptValue", "asked_of", "opened_fit"]
 
+_KIND = RunKind("fit", r"coreset|features-\d-\d+|fold-\d+", numbers=("size",), words=("word",))
 _PACKAGES = ("numpy", "opencv-python-headless", "openvino", "onnxruntime", "torch")  # that compute
 
 
@@ -115,8 +116,7 @@ class KeptFit:
             return f"{said}. " * bool(said) + f"Nothing is kept of this fit until it is done: {few}"
         self._word, self.size = uuid.uuid4().hex, size
         atomic_write(self._folder / "pictures.jsonl", "".join(f"{line}\n" for line in pictures).encode())
-        plan = {"asked": asked, "size": size, "word": self._word}
-        atomic_write(self._folder / "plan.json", json.dumps(plan, indent=2).encode())
+        write_plan(self._folder, _KIND, {"asked": asked, "size": size, "word": self._word})
         return said
 
     def value(self, name: str) -> KeptValue | None:
@@ -124,14 +124,12 @@ class KeptFit:
         return KeptValue(str(self._folder.absolute()), self._word, name) if self._word else None
 
     def clear(self) -> None:
-        """Remove all but the lock, the plan first: without it nothing else counts."""
-        for path in sorted(self._folder.iterdir(), key=lambda path: path.name != "plan.json"):
-            if path.name != "lock":
-                path.unlink()
+        """Remove what the fit knows by name except the lock: nothing is gone on with."""
+        clear_folder(self._folder, _KIND)
 
     def remove(self) -> None:
-        """Take the folder away: the model is written."""
-        remove_folder(self._folder)
+        """Remove all that the fit knows by name, and the folder if it is empty then: the model is written."""
+        remove_folder(self._folder, _KIND)
 
     def _told(self, total: int) -> str:
         names = [path.name for path in self._folder.iterdir()]
@@ -149,15 +147,15 @@ def opened_fit(target: Path) -> Iterator[KeptFit]:
     """Hold the folder beside a model file where an earlier fit was ended, or a new one; no other command may have it.
 
     Raises:
-        DataError: another command works there, or it cannot be written.
+        DataError: another command works there, or it is another's, or it cannot be written.
     """
-    with held_folder(target) as folder:
+    with held_folder(target, _KIND) as folder:
         kept = KeptFit(folder)
         try:
             yield kept
         finally:
             if folder.is_dir() and not (folder / "plan.json").exists():  # nothing to go on with
-                remove_folder(folder)
+                remove_folder(folder, _KIND)
 
 
 def asked_of(extractor: PatchExtractor, settings: Settings, more: Mapping[str, Any]) -> dict[str, Any]:
@@ -195,11 +193,9 @@ def _picture(source: Source) -> list[Any]:
 
 def _read_plan(folder: Path) -> dict[str, Any] | None:
     try:
-        plan = json.loads(read_regular(folder / "plan.json"))
-        whole = isinstance(plan["asked"], dict) and isinstance(plan["word"], str) and int(plan["size"]) > 0
-    except (OSError, ValueError, KeyError, TypeError):
+        return read_plan(folder, _KIND)
+    except (OSError, ValueError):
         return None
-    return plan if whole else None
 
 
 def _difference(before: Mapping[str, Any], asked: Mapping[str, Any], folder: Path, pictures: Sequence[str]) -> str:

@@ -1,7 +1,7 @@
 """What a long run has done so far, in a folder that outlives it, and the one Parquet file at the end.
 
     results.parquet.parts/
-      lock                  held while a command works here
+      lock                  held while a command works here; says that it is a predict's
       pictures.jsonl        every picture's name, a line each, in order: what the run is over
       plan.json             what was asked for, and how many pictures a part has
       part-000000000.parquet  the results of the first so many, and so on
@@ -12,14 +12,21 @@ of its pictures are judged. So what is there says what is left, whatever ended t
 
 import contextlib
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from totalrecall.cluster.run_folder import held_folder, remove_folder
+from totalrecall.cluster.run_folder import (
+    RunKind,
+    check_folder,
+    clear_folder,
+    held_folder,
+    read_plan,
+    remove_folder,
+    write_plan,
+)
 from totalrecall.errors import DataError, MissingExtraError
 from totalrecall.scoring import verdict_in_words
 from totalrecall.system.files import atomic_write, write_atomically
@@ -27,8 +34,9 @@ from totalrecall.system.files import atomic_write, write_atomically
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = ["Block", "Parts", "opened_parts", "parquet_part"]
+__all__ = ["Block", "Parts", "check_parts", "opened_parts", "parquet_part"]
 
+_KIND = RunKind("predict", r"part-\d+\.parquet", numbers=("total", "size"))
 _MOST = 100  # pictures of a part: what a killed worker or command has to do again
 _SHARES = 8  # parts for each worker at least, so that all end at about the same time
 
@@ -92,11 +100,25 @@ class Parts:
                     writer.write_table(table)
 
         write_atomically(target, write)
-        remove_folder(self._folder)
+        remove_folder(self._folder, _KIND)
         return count
 
     def _path(self, index: int) -> Path:
         return self._folder / f"part-{index:09}.parquet"
+
+
+def check_parts(target: Path, asked: Mapping[str, Any]) -> None:
+    """Refuse the folder beside `target` if this run could not go on there; before a cluster is started.
+
+    Args:
+        target: the Parquet file at the end.
+        asked: what decides the results, as JSON types.
+
+    Raises:
+        DataError: an earlier run there was another one, or the folder is no run's.
+    """
+    check_folder(target, _KIND)
+    _plan(Path(f"{target}.parts"), asked)
 
 
 @contextlib.contextmanager
@@ -112,37 +134,32 @@ def opened_parts(target: Path, asked: Mapping[str, Any], names: Iterator[str], w
     Raises:
         DataError: an earlier run there was another one, or another command works there, or it cannot be written.
     """
-    with held_folder(target) as folder:
-        plan = _plan(folder)
+    with held_folder(target, _KIND) as folder:
+        plan = _plan(folder, asked)
         if plan is None:
+            clear_folder(folder, _KIND)  # of a run that was ended while it was begun or taken away
             try:
                 total = _write_names(folder, names)
             except BaseException:  # nothing to go on with
-                shutil.rmtree(folder)
+                remove_folder(folder, _KIND)
                 raise
             size = max(1, min(_MOST, total // (_SHARES * workers)))
             plan = {"asked": dict(asked), "total": total, "size": size}
-            atomic_write(folder / "plan.json", json.dumps(plan, indent=2).encode())
-        elif plan["asked"] != json.loads(json.dumps(dict(asked))):
-            raise DataError(
-                f"{folder} holds what another command did so far ({_difference(plan['asked'], asked)}). Give that "
-                "command again to end it, name another --out, or remove the folder."
-            )
-        yield Parts(folder, int(plan["size"]), int(plan["total"]))
+            write_plan(folder, _KIND, plan)
+        yield Parts(folder, plan["size"], plan["total"])
 
 
-def _plan(folder: Path) -> dict[str, Any] | None:
-    path = folder / "plan.json"
+def _plan(folder: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the plan of the run that is asked for; None if there is none yet."""
     try:
-        plan: dict[str, Any] = json.loads(path.read_bytes())
-        if not isinstance(plan["asked"], dict) or min(int(plan["total"]), int(plan["size"])) < 1:
-            raise ValueError("its numbers are not possible")
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        plan = read_plan(folder, _KIND)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder} cannot be gone on with ({error}). Name another --out, or move it away.") from None
+    if plan is not None and plan["asked"] != json.loads(json.dumps(dict(asked))):
         raise DataError(
-            f"{path} is damaged ({error}). Remove the folder {folder}, and run the command again."
-        ) from None
+            f"{folder} holds what another command did so far ({_difference(plan['asked'], asked)}). Give that "
+            "command again to end it, name another --out, or move it away."
+        )
     return plan
 
 

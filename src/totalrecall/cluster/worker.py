@@ -43,12 +43,12 @@ class Worker:
     Args:
         folder: that relative paths of pictures start from; where it is not there, no such picture is either.
         pixels: that a picture may have.
-        ledger: an actor, see `Ledger`. Work that was begun too often and never ended is not begun again: its answer is
-            None.
+        ledger: name of an actor, see `Ledger`. Work that was begun too often and never ended is not begun again: its
+            answer is None.
     """
 
-    def __init__(self, folder: str, pixels: int, ledger: Any) -> None:
-        self._ledger = ledger
+    def __init__(self, folder: str, pixels: int, ledger: str) -> None:
+        self._ledger = need_ray().get_actor(ledger)
         limit_cores(1)  # the one that Ray gave
         with contextlib.suppress(OSError):
             os.chdir(folder)
