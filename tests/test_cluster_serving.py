@@ -1,11 +1,14 @@
 """serve --ray: the station's answers are those of one process, to the bit, whatever becomes of its replicas."""
 
+import contextlib
 import json
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
+import urllib.request
 import warnings
 from collections import OrderedDict
 from pathlib import Path
@@ -26,6 +29,7 @@ from totalrecall.errors import ClusterError, PictureError, SettingError
 from totalrecall.registry import load_judge
 from totalrecall.station.access.users import Users
 from totalrecall.station.judging.recent import heat_of
+from totalrecall.station.store.claim import mark_of
 from totalrecall.station.store.database import Database
 from totalrecall.station.store.records import ANYBODY
 from totalrecall.station.store.trail import Trail
@@ -91,7 +95,7 @@ def asked(*outcomes, monkeypatch):
     from totalrecall.cluster import serving
 
     monkeypatch.setattr(serving, "_PAUSE", 0.0)
-    replicas = Replicas(Count(2, 2), Share(1, 0, 2), Running(), name="test", heat=lambda _: np.zeros((1, 1), np.uint8))
+    replicas = Replicas(Count(2, 2), Share(1, 0, 2), Running(), heat=lambda _: np.zeros((1, 1), np.uint8))
     replicas._handle = Handle(*outcomes)
     replicas._shared["part"] = OrderedDict({MODEL.sha256: [None]})
     return replicas
@@ -123,9 +127,99 @@ def test_a_picture_over_which_three_replicas_died_is_refused_and_the_station_is_
 
 @NEEDS_SERVE
 def test_a_cluster_that_does_not_answer_is_a_fault_and_not_a_picture_that_waits_for_ever(monkeypatch):
+    from totalrecall.cluster import serving
+
+    monkeypatch.setattr(serving, "_PATIENCE", 0.0)
     replicas = asked(TimeoutError(), monkeypatch=monkeypatch)
-    with pytest.raises(ClusterError, match=r"No replica has answered for 300 s\. Look at the cluster: ray status\."):
+    with pytest.raises(ClusterError, match=r"No replica has answered for 0 s\. Look at the cluster: ray status\."):
         replicas.judge(Order(MODEL, b"picture"))
+
+
+@NEEDS_SERVE
+def test_a_station_that_stops_waits_for_replicas_that_are_there_and_refuses_what_waits_for_none(monkeypatch):
+    from totalrecall.cluster import serving
+    from totalrecall.errors import BusyError
+
+    replicas = asked(TimeoutError(), TimeoutError(), ("result", "heat"), TimeoutError(), monkeypatch=monkeypatch)
+    replicas.stop()
+    assert replicas.judge(Order(MODEL, b"picture")) == ("result", "heat")
+    replicas._stopping -= serving._GIVE_UP + 1  # long ago
+    replicas._answered -= serving._GIVE_UP + 1
+    with pytest.raises(BusyError, match=r"The station is stopping, and no replica answers\. Send the picture again"):
+        replicas.judge(Order(MODEL, b"picture"))
+    assert len(replicas._handle.outcomes) == 1  # nobody was asked
+    replicas._seen = time.monotonic()  # there is one, which judges a large picture
+    replicas._handle.outcomes.append(("late", "heat"))
+    assert replicas.judge(Order(MODEL, b"picture")) == ("late", "heat")
+    replicas._answered -= serving._GIVE_UP_AT_LAST + 1
+    replicas._stopping -= serving._GIVE_UP_AT_LAST + 1
+    with pytest.raises(BusyError):
+        replicas.judge(Order(MODEL, b"picture"))
+
+
+@NEEDS_SERVE
+def test_an_application_that_was_removed_is_told_and_deployed_again_and_what_waited_is_asked_again(monkeypatch):
+    from totalrecall.cluster import serving
+
+    replicas = asked(TimeoutError(), monkeypatch=monkeypatch)
+    replicas._name = "totalrecall-test"
+    first, second, deployed = replicas._handle, Handle(("result", "heat")), []
+    status = SimpleNamespace(applications={"another": None})
+
+    def run_many(targets, wait_for_applications_running):
+        assert not wait_for_applications_running
+        deployed.extend(targets)
+        return [second]
+
+    there = SimpleNamespace(
+        status=lambda: status, start=lambda **_: None, RunTarget=lambda *_, name, **__: name, run_many=run_many
+    )
+    there.deployment, there.exceptions = serving.need_serve().deployment, serving.need_serve().exceptions
+    monkeypatch.setattr(serving, "need_serve", lambda: there)
+
+    def result(timeout_s):
+        assert timeout_s > 0
+        replicas._look_after()
+        assert replicas._fault == "The replicas were removed from the cluster. They are started again."
+        raise TimeoutError
+
+    first.result = result
+    assert replicas.judge(Order(MODEL, b"picture")) == ("result", "heat")
+    assert deployed == ["totalrecall-test"]
+    assert replicas.find_fault() is None
+    states = SimpleNamespace(deployments={"judge": SimpleNamespace(replica_states={"RUNNING": 1})})
+    status.applications["totalrecall-test"] = states
+    replicas._look_after()
+    assert replicas._seen > 0
+    del status.applications["totalrecall-test"]
+    replicas.stop()
+    replicas._look_after()
+    assert deployed == ["totalrecall-test"]  # a station that stops starts nothing
+    assert "were removed" in replicas._fault
+
+
+def mark(address):
+    """Return by what a station's database is known."""
+    with Database(address) as database, database.read() as connection:
+        return mark_of(connection)
+
+
+def test_a_database_is_known_by_itself_and_not_by_its_address(postgresql):
+    from sqlalchemy import create_engine, make_url, text
+
+    one, other = postgresql.address(), postgresql.address()
+    known = mark(one)
+    assert mark(str(make_url(one).update_query_dict({"application_name": "x"}).render_as_string(False))) == known
+    assert mark(other) != known
+    with Database(one) as database:
+        Trail(database).append(ANYBODY, "judge", "part", {}).result()
+    assert mark(one) == known
+    copy = make_url(one).set(database="copied")
+    engine = create_engine(make_url(other), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f'CREATE DATABASE copied TEMPLATE "{make_url(one).database}"'))
+    engine.dispose()
+    assert mark(copy.render_as_string(False)) != known
 
 
 @NEEDS_SERVE
@@ -477,6 +571,71 @@ def test_a_killed_command_is_followed_by_the_next_and_a_machine_may_go_without_a
         assert {key for key, *_ in station.rows()} == answered
         assert station.trail().is_whole
         assert station.stop()[0] == 0
+
+
+_REMOVE = """
+import sys
+import ray
+from ray import serve
+ray.init(address=sys.argv[1], log_to_driver=False)
+hold = [ray.util.placement_group([{"CPU": 1}] * int(sys.argv[3]))] if int(sys.argv[3]) else []
+serve.delete(sys.argv[2])
+ray.get([one.ready() for one in hold])
+print("removed", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def removed(machines, database, cores=0):
+    """Have somebody remove the replicas of a station; inside the block so many cores are taken."""
+    command = [sys.executable, "-c", _REMOVE, machines.address, f"totalrecall-{mark(database)[:16]}", str(cores)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as somebody:
+        while (line := somebody.stdout.readline()) != "removed\n":
+            assert line, somebody.wait()
+        yield
+        somebody.stdin.close()
+
+
+def metrics(station):
+    """Return the station's metrics."""
+    with urllib.request.urlopen(f"{station.address}/metrics", timeout=60) as answer:
+        return answer.read().decode()
+
+
+@marked
+def test_stations_leave_each_others_replicas_alone_and_one_whose_replicas_are_removed_recovers_or_ends(
+    model, postgresql, plain, tmp_path, machines
+):
+    here = OnMachines.at(machines.address)
+    first, second = postgresql.address(), postgresql.address()
+    picture, expected = next(iter(plain.items()))
+    with here(tmp_path / "first", first, model, "--replicas", 1) as station:
+        with here(tmp_path / "second", second, model, "--replicas", 1) as other:
+            for one in (station, other, station):
+                status, got = one.judge(picture)
+                assert (status, got["score"]) == (200, expected["score"])
+            with removed(machines, first):
+                pass
+            assert station.judge(picture)[1]["score"] == expected["score"]
+            assert station.ask("/readyz")[0] == 200
+            assert "The replicas were removed from the cluster. They are started again." in station.complaints()
+            assert other.stop()[0] == 0
+        assert station.judge(picture)[0] == 200
+        answers = []
+        with removed(machines, first, cores=2):
+            clients = load(station, lambda _: picture, 1, 4, answers)
+            for client in clients:
+                client.start()
+            while "totalrecall_queue 1.0" not in metrics(station):  # the others were taken to be judged
+                assert all(client.is_alive() for client in clients), (answers, station.complaints())
+                time.sleep(0.1)
+            code, said, complaints = station.stop()
+            for client in clients:
+                client.join()
+        assert code == 0, complaints
+        assert "Stopped." in said
+        assert [status for _, status, _ in answers] == [503] * 4
 
 
 class OnMachines(ClusterServed):

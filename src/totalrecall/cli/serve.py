@@ -15,6 +15,8 @@ from totalrecall.cli.spread_serve import add_replica_options, check_replicas, re
 from totalrecall.errors import MissingExtraError
 
 if TYPE_CHECKING:
+    import socket
+
     from totalrecall.cli.spread_serve import Spread
     from totalrecall.station.settings import StationSettings
     from totalrecall.station.station import Link
@@ -137,37 +139,51 @@ def run(args: argparse.Namespace) -> int:
     limit_heaps(cores() + 1)  # it works for months
     settings, links = _settings(args), links_of(args)
     check_replicas(args, settings)
-    with replicas_of(args, settings) as spread:
-        _serve(args, settings, links, spread)
+    from totalrecall.station.serving import listen
+
+    # in this order: a port that is taken is told before Ray starts
+    with listen(settings) as sock, replicas_of(args, settings) as spread:
+        _serve(args, settings, links, spread, sock)
     say(args, "Stopped. Everything that was answered is in the history.")
     return 0
 
 
-def _serve(args: argparse.Namespace, settings: "StationSettings", links: "list[Link]", spread: "Spread | None") -> None:
+def _serve(
+    args: argparse.Namespace,
+    settings: "StationSettings",
+    links: "list[Link]",
+    spread: "Spread | None",
+    sock: "socket.socket",
+) -> None:
     from totalrecall.station.access.policy import check_exposure
     from totalrecall.station.app import guarded
-    from totalrecall.station.serving import listen, serve
+    from totalrecall.station.serving import serve
     from totalrecall.station.station import Station
 
-    with listen(settings) as sock:
-        port = sock.getsockname()[1]
-        station = Station(settings, links, serial_reader(args), spread)
-        try:
-            for notice in [*check_exposure(settings.policy, station.users, _place(args)), *_of_tls(settings)]:
-                complain(f"warning: {notice}")
-            app = guarded(station)
-            if spread is not None:
-                spread.start(station)
-            station.start()
-            names = ", ".join(loaded.name for loaded in station.shelf.all())
-            host, scheme = settings.policy.host, "http" if settings.policy.tls is None else "https"
-            address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
-            by = "" if spread is None else f", judged by {spread.words}"
-            say(args, f"Serving {names} at {address}{by} (Ctrl-C stops)")
-            sys.stdout.flush()  # into a pipe or a log, too: the process stays for months
-            serve(app, settings, sock, station.metrics.refused)
-        finally:
-            station.close()
+    port = sock.getsockname()[1]
+    stop = _nothing if spread is None else spread.stop
+    station = Station(settings, links, serial_reader(args), spread)
+    try:
+        for notice in [*check_exposure(settings.policy, station.users, _place(args)), *_of_tls(settings)]:
+            complain(f"warning: {notice}")
+        app = guarded(station)
+        if spread is not None:
+            spread.start(station)
+        station.start()
+        names = ", ".join(loaded.name for loaded in station.shelf.all())
+        host, scheme = settings.policy.host, "http" if settings.policy.tls is None else "https"
+        address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+        by = "" if spread is None else f", judged by {spread.words}"
+        say(args, f"Serving {names} at {address}{by} (Ctrl-C stops)")
+        sys.stdout.flush()  # into a pipe or a log, too: the process stays for months
+        serve(app, settings, sock, station.metrics.refused, stop)
+    finally:
+        stop()
+        station.close()
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 def _of_tls(settings: "StationSettings") -> list[str]:

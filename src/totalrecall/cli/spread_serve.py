@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import hashlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -75,7 +74,12 @@ class Spread:
         Raises:
             ClusterError: they cannot be started.
         """
-        self._replicas.start([_served(loaded) for loaded in station.shelf.all()])
+        from totalrecall.station.store.claim import mark_of
+
+        # a database belongs to one station; so one that was killed is replaced by the next, and no other one is
+        with station.database.read() as connection:
+            name = f"totalrecall-{mark_of(connection)[:16]}"
+        self._replicas.start([_served(loaded) for loaded in station.shelf.all()], name)
 
     def judge(self, loaded: "Loaded", waiting: "Waiting", *, alone: bool) -> "tuple[Result, np.ndarray | None]":
         """Have a picture judged; see `totalrecall.station.judging.inspecting.Judges`."""
@@ -87,6 +91,10 @@ class Spread:
     def find_fault(self) -> str | None:
         """Return why nothing can be judged at the moment."""
         return self._replicas.find_fault()
+
+    def stop(self) -> None:
+        """Say that the station stops; see `totalrecall.cluster.serving.Replicas.stop`."""
+        self._replicas.stop()
 
     def close(self) -> None:
         """End the replicas."""
@@ -115,18 +123,14 @@ def replicas_of(args: argparse.Namespace, settings: "StationSettings") -> "Itera
     from totalrecall.cluster.share import share_of
     from totalrecall.engines import Running
     from totalrecall.station.judging.recent import heat_of
-    from totalrecall.station.store.addresses import parse_address, shown
 
     need_serve()
     how = Running(**running(args))
     least, most = _counts(args.replicas)
-    # a database belongs to one station; so one that was killed is replaced by the next, and no other one is
-    place = shown(parse_address(settings.database_address))
-    name = f"totalrecall-{hashlib.sha256(place.encode()).hexdigest()[:12]}"
     with connected(args.ray):
         share = share_of(args.device, args.threads, each="replica")
         count = count_of(share, least, most)
-        replicas = Replicas(count, share, how, name=name, heat=heat_of, whole_maps=settings.wrong_product)
+        replicas = Replicas(count, share, how, heat=heat_of, whole_maps=settings.wrong_product)
         words = counted(count.most, "replica")
         spread = Spread(replicas, f"{count.least} to {words}" if count.most > count.least else words)
         try:

@@ -55,6 +55,10 @@ _DEATHS = 3  # of replicas over one picture; then it is the picture that kills t
 _PATIENCE = 300.0  # seconds for one picture: a cluster that answers nothing must not hold the line for ever
 _LITTLE_PATIENCE = 10.0  # seconds, once it has answered nothing: what waits learns it soon, and the station can end
 _LOOK = 5.0  # seconds for a replica to say that it is there
+_SLICE = 0.5  # seconds of waiting for an answer between two looks whether it can still come
+_WATCH = 2.0  # seconds between two looks whether the application is there
+_GIVE_UP = 5.0  # seconds without a replica, once the station stops; then what waits is refused
+_GIVE_UP_AT_LAST = 60.0  # seconds without an answer, once it stops, even if there is a replica
 _PAUSE = 0.2  # seconds before a picture is given to another replica
 _ONE_DEATH = 5.0  # seconds in which all that is lost is of one replica
 _HEALTH = 2.0  # seconds between two looks of Serve whether a replica lives
@@ -165,7 +169,6 @@ class Replicas:
         count: of them.
         share: of the cluster, that each gets.
         running: of the backbone.
-        name: of the application in the cluster; one that is there under this name is replaced.
         heat: makes of a result what people look at; a function that the replicas can import.
         whole_maps: results come with their anomaly map; else without, since it is the largest part of them.
     """
@@ -176,52 +179,66 @@ class Replicas:
         share: Share,
         running: Running,
         *,
-        name: str,
         heat: "Callable[[Result], np.ndarray]",
         whole_maps: bool = False,
     ) -> None:
         self._count, self._share = count, share
         self.at_once = count.most * (_IN_FLIGHT + _WAITING)
         self._how = _How(running, share.cores, max_pixels(), heat, whole_maps)
-        self._name = name
+        self._name = ""
         self._handle: Any = None
         self._is_deployed = False
+        self._deployments = 0  # how often they were; what was asked of an earlier one is asked again
+        self._closed = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="replicas-watch", daemon=True)
+        self._stopping: float | None = None  # since when
+        self._seen = self._answered = -math.inf  # when a replica was last there, and answered
         self._sharing = threading.Lock()
         self._shared: dict[str, OrderedDict[str, list[Any]]] = {}  # by a model's name, by its hash: a reference
         self._fault: str | None = None
         self._silent = False  # nothing answered the last time
         self._told = -math.inf  # when it was last told that a replica died
 
-    def start(self, models: Sequence[ServedModel]) -> None:
+    def start(self, models: Sequence[ServedModel], name: str) -> None:
         """Start them, and wait until the least number is there; to be called in the process's main thread.
+
+        Args:
+            models: to open.
+            name: of the application in the cluster; one that is there under this name is replaced.
 
         Raises:
             ClusterError: they cannot be started.
             ModelFileError, BackboneError: a replica cannot use a model.
         """
-        serve, least, most = need_serve(), self._count.least, self._count.most
+        serve, self._name = need_serve(), name
+        self._is_deployed = True  # or about to be: whatever ends this process now, it is taken back
+        try:
+            serve.start(proxy_location="Disabled")  # clients speak to the station, and to nothing of Serve's
+            self._handle = serve.run(self._application(), name=name, route_prefix=None)
+        except (RuntimeError, ValueError, need_ray().exceptions.RayError) as error:
+            reason = (" ".join(str(error).split()) or type(error).__name__)[:300]
+            raise ClusterError(f"The replicas cannot be started: {reason}. Look at the cluster: ray status.") from None
+        slots = self._count.least * _IN_FLIGHT  # so many at the same time, that each replica gets one
+        with ThreadPoolExecutor(slots) as asking:
+            for model in models:
+                list(asking.map(partial(self._answer, _open), [model] * slots))
+        self._watcher.start()
+
+    def _application(self) -> Any:
+        """Return what Serve deploys."""
+        least, most = self._count.least, self._count.most
         scaling: dict[str, Any] = {"num_replicas": least}
         if most > least:
             limits = {"min_replicas": least, "max_replicas": most, "target_ongoing_requests": 1}
             scaling = {"autoscaling_config": {**limits, **_SCALING}}
-        deployment = serve.deployment(
+        deployment = need_serve().deployment(
             name=_DEPLOYMENT,
             ray_actor_options={"num_cpus": self._share.cores, "num_gpus": self._share.cards},
             max_ongoing_requests=_IN_FLIGHT,
             health_check_period_s=_HEALTH,
             **scaling,
         )(_Replica)
-        self._is_deployed = True  # or about to be: whatever ends this process now, it is taken back
-        try:
-            serve.start(proxy_location="Disabled")  # clients speak to the station, and to nothing of Serve's
-            self._handle = serve.run(deployment.bind(self._how), name=self._name, route_prefix=None)
-        except (RuntimeError, ValueError, need_ray().exceptions.RayError) as error:
-            reason = (" ".join(str(error).split()) or type(error).__name__)[:300]
-            raise ClusterError(f"The replicas cannot be started: {reason}. Look at the cluster: ray status.") from None
-        slots = least * _IN_FLIGHT  # so many at the same time, that each replica gets one
-        with ThreadPoolExecutor(slots) as asking:
-            for model in models:
-                list(asking.map(partial(self._answer, _open), [model] * slots))
+        return deployment.bind(self._how)
 
     def judge(self, order: Order) -> "tuple[Result, np.ndarray]":
         """Have a picture judged; if the replica that has it dies, by another.
@@ -232,7 +249,7 @@ class Replicas:
         Raises:
             PictureError: it cannot be read.
             ClusterError: no replica answers, or several in turn died over the picture.
-            BusyError: the model's file is being replaced.
+            BusyError: the model's file is being replaced, or the station stops and no replica is there any more.
             ModelFileError, BackboneError: a replica cannot use the model.
         """
         answer: tuple[Result, np.ndarray] = self._answer(_judge, order.model, order)
@@ -249,8 +266,16 @@ class Replicas:
                 self._fault, self._silent = None, False
         return self._fault
 
+    def stop(self) -> None:
+        """Say that the station stops: a picture for which no replica is there is refused within seconds."""
+        if self._stopping is None:
+            self._stopping = time.monotonic()
+
     def close(self) -> None:
         """End the replicas; nobody may wait for one."""
+        self._closed.set()
+        if self._watcher.is_alive():
+            self._watcher.join(_LOOK)
         if not self._is_deployed:
             return
         self._handle, self._is_deployed = None, False
@@ -266,9 +291,10 @@ class Replicas:
         ray = need_ray()
         task = _Task(model, self._reference(model), order)
         end, reason = time.monotonic() + (_LITTLE_PATIENCE if self._silent else _PATIENCE), ""
-        for _ in range(_DEATHS):
+        deaths = 0
+        while deaths < _DEATHS:
             try:
-                answer = ask(self._handle, task).result(timeout_s=max(end - time.monotonic(), 0.001))
+                answer = self._waited(ask, task, end)
             except ray.exceptions.RayTaskError as error:
                 raise ClusterError(f"A replica failed: {' '.join(str(error.cause).split())[:300]}.") from None
             except TimeoutError:
@@ -277,15 +303,77 @@ class Replicas:
                 raise ClusterError(self._fault) from None
             except _losses() as error:  # the replica died, or its machine is gone
                 reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:200]
-                self._say_died(reason)
+                if isinstance(error, _gone()) and time.monotonic() < end:  # of the application, and no replica's death
+                    self._check_hope()
+                else:
+                    deaths += 1
+                    self._say_died(reason)
                 time.sleep(_PAUSE)
                 continue
+            self._answered = time.monotonic()
             if isinstance(answer, TotalRecallError):
                 raise answer
             self._fault, self._silent = None, False
             return answer
         self._fault = f"{_DEATHS} replicas in turn died over a picture ({reason}). Look at it, and at the machines."
         raise ClusterError(self._fault)
+
+    def _waited(self, ask: "Callable[[Any, _Task], Any]", task: "_Task", end: float) -> Any:
+        """Return an answer; of an application that was deployed again it is asked again.
+
+        Raises:
+            TimeoutError: there is none at the end.
+            BusyError: the station stops, and none will come.
+        """
+        self._check_hope()
+        deployments, response = self._deployments, ask(self._handle, task)
+        while True:
+            try:
+                return response.result(timeout_s=max(min(end - time.monotonic(), _SLICE), 0.001))
+            except TimeoutError:
+                if time.monotonic() >= end:
+                    raise
+            self._check_hope()
+            if self._deployments != deployments:
+                deployments, response = self._deployments, ask(self._handle, task)
+
+    def _check_hope(self) -> None:
+        """Raise BusyError if the station stops and nothing answers any more."""
+        if self._stopping is None:
+            return
+        now = time.monotonic()
+        unanswered, unseen = (now - max(self._stopping, last) for last in (self._answered, self._seen))
+        if min(unanswered, unseen) > _GIVE_UP or unanswered > _GIVE_UP_AT_LAST:
+            raise BusyError("The station is stopping, and no replica answers. Send the picture again when it is back.")
+
+    def _watch(self) -> None:
+        """Look after the application until the end; if somebody has removed it, deploy it again."""
+        while not self._closed.wait(_WATCH):
+            with contextlib.suppress(Exception):  # the next look may find the cluster in order
+                self._look_after()
+
+    def _look_after(self) -> None:
+        """Look whether a replica is there; if the application is gone, say so, and deploy it again."""
+        serve = need_serve()
+        try:
+            application = serve.status().applications.get(self._name)
+        except need_ray().exceptions.ActorDiedError:  # Serve as a whole was ended
+            application = None
+        if application is not None:
+            deployments = application.deployments.values()
+            states = [one for deployment in deployments for one in deployment.replica_states.items()]
+            if any(state == "RUNNING" and count for state, count in states):
+                self._seen = time.monotonic()
+            return
+        self._fault = "The replicas were removed from the cluster. They are started again."
+        if self._stopping is not None:
+            return
+        _LOG.warning(self._fault)
+        serve.start(proxy_location="Disabled")
+        target = serve.RunTarget(self._application(), name=self._name, route_prefix=None)
+        (self._handle,) = serve.run_many([target], wait_for_applications_running=False)
+        self._silent = False
+        self._deployments += 1
 
     def _say_died(self, reason: str) -> None:
         """Write into the log that a replica died, once for all the pictures that it had."""
@@ -314,6 +402,13 @@ class Replicas:
 def _losses() -> tuple[type[BaseException], ...]:
     """Return the errors that say that a picture's replica is gone; beside them there are those of what it did."""
     return need_ray().exceptions.RayError, need_serve().exceptions.RayServeException, CancelledError
+
+
+@lru_cache(maxsize=1)
+def _gone() -> tuple[type[BaseException], ...]:
+    """Return the error that says that the whole application is gone; older versions of Serve have none."""
+    error = getattr(need_serve().exceptions, "DeploymentUnavailableError", None)
+    return () if error is None else (error,)
 
 
 def _read(model: ServedModel) -> "Contents | bytes":

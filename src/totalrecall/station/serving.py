@@ -27,6 +27,10 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class _Server(uvicorn.Server):
     """Ends at SIGINT and SIGTERM once what is in flight is answered. That is no fault: no signal is passed on."""
 
+    def __init__(self, config: uvicorn.Config, stopping: Callable[[], object]) -> None:
+        super().__init__(config)
+        self._stopping = stopping
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         before = {number: signal.signal(number, self._end) for number in _SIGNALS}
@@ -42,6 +46,7 @@ class _Server(uvicorn.Server):
 
     def _end(self, number: int, frame: FrameType | None) -> None:
         _tell_service_manager("STOPPING=1")
+        self._stopping()
         self.handle_exit(number, frame)
 
 
@@ -75,7 +80,11 @@ def listen(settings: StationSettings) -> socket.socket:
 
 
 def serve(
-    app: ASGIApp, settings: StationSettings, sock: socket.socket, refused: Callable[[str], object] = lambda _: None
+    app: ASGIApp,
+    settings: StationSettings,
+    sock: socket.socket,
+    refused: Callable[[str], object] = lambda _: None,
+    stopping: Callable[[], object] = lambda: None,
 ) -> None:
     """Answer requests until SIGINT or SIGTERM.
 
@@ -84,6 +93,7 @@ def serve(
         settings: of the station.
         sock: that listens.
         refused: called with the reason for what is refused before the application sees it.
+        stopping: called at the signal, before what is in flight is answered; in its handler, so it must only note it.
     """
     warnings.simplefilter("ignore")  # of single pictures: each is told in its answer, not in the log
     config = uvicorn.Config(
@@ -96,7 +106,7 @@ def serve(
     )
     _allow_files()
     with sparing_logs(refused), limited(sock, settings.policy, refused) as listener:
-        _Server(config).run(sockets=[listener])
+        _Server(config, stopping).run(sockets=[listener])
 
 
 def _allow_files() -> None:

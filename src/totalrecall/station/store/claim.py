@@ -19,16 +19,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import Connection, select, text
+
 from totalrecall.errors import DataError, HistoryError, SettingError
 from totalrecall.station.store.chain import LOCK
+from totalrecall.station.store.tables import trail
+from totalrecall.system.files import sha256
 
-__all__ = ["ServerClaim", "claim_database_file", "claim_folder"]
+__all__ = ["ServerClaim", "claim_database_file", "claim_folder", "mark_of"]
 
 _PATIENCE = 3.0  # seconds: a server notices only after a moment that the process before was killed
 _PAUSE = 0.1
 _STATION = LOCK + 1  # PostgreSQL's advisory lock of the station
 # after a minute the server notices that the computer of a station is gone, which by default it does after two hours
 _KEEP_ALIVE = ("tcp_keepalives_idle TO 20", "tcp_keepalives_interval TO 10", "tcp_keepalives_count TO 4")
+_SERVER = "SELECT system_identifier FROM pg_control_system()"
 _OLD_SESSIONS = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
     "WHERE application_name = %s AND pid <> pg_backend_pid() AND datname = current_database()"
@@ -79,6 +84,19 @@ def _claimed(lock: Path, what: str, way_out: str, advice: str) -> Iterator[None]
             except BlockingIOError:
                 raise SettingError(f"Another station uses {what}. {way_out}") from None
         yield
+
+
+def mark_of(connection: Connection) -> str:
+    """Return what tells a PostgreSQL database of a station from all others, whatever its address: 64 hex digits.
+
+    It is made of the hash of the trail's first row, and of what the server calls itself and the database, in which a
+    copy of the database differs.
+    """
+    first = connection.execute(select(trail.c.hash).order_by(trail.c.id).limit(1)).scalar_one_or_none()
+    database = connection.execute(text("SELECT oid FROM pg_database WHERE datname = current_database()")).scalar_one()
+    may_ask = connection.execute(text("SELECT has_function_privilege('pg_control_system()', 'execute')")).scalar_one()
+    server = connection.execute(text(_SERVER)).scalar_one() if may_ask else ""
+    return sha256(f"{first} {database} {server}".encode())
 
 
 class ServerClaim:
