@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import os
 import shutil
 from pathlib import Path
 
@@ -99,6 +100,17 @@ def real_patches(shared, resnet18):
     detector = PatchCore(backbone=resnet18, precision="f32")
     grids = [grid for _, grid in detector.extractor.stream(open_dataset("mtd", shared / "data" / "mtd").train[:20])]
     return np.concatenate(grids).reshape(-1, 384)[:20000].copy()
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A cluster of two cores on this machine."""
+    from totalrecall.cluster.connection import connected
+
+    # Ray gives its workers the lowest priority, and beside other tests they would hardly run
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    with connected("local", cores=2) as joined:
+        yield joined
 
 
 @pytest.fixture(scope="session")

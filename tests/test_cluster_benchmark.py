@@ -24,17 +24,6 @@ TIMES = ("seconds", "latency_ms", "peak_memory", "peak_of")
 OPTIONS = ["--size", "64", "--precision", "f32", "--quiet"]
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    """A cluster of two cores on this machine, and of one card, which is none."""
-    from totalrecall.cluster.connection import connected
-
-    # Ray gives its workers the lowest priority, and beside other tests they would hardly run
-    os.environ.setdefault("RAY_worker_niceness", "0")
-    with connected("local", cores=2) as joined:
-        yield joined
-
-
 @pytest.fixture
 def tasks(cluster):
     """Two cells at a time, of a core each."""

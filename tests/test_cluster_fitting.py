@@ -27,17 +27,6 @@ needs_ray = pytest.mark.skipif(
 SETTINGS = {"size": 64, "coreset": 0.1, "at_least": 1, "precision": "f32", "folds": 3, "threads": 1}
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    """A cluster of two cores on this machine."""
-    from totalrecall.cluster.connection import connected
-
-    # Ray gives its workers the lowest priority, and beside other tests they would hardly run
-    os.environ.setdefault("RAY_worker_niceness", "0")
-    with connected("local", cores=2) as joined:
-        yield joined
-
-
 @pytest.fixture
 def spread(cluster):
     """Two workers."""
