@@ -9,6 +9,9 @@ workers and a bank of 4,096 vectors, are foretold and made: neither was part of 
 and the processor seconds must be within 25 percent of what was foretold, and so must the memory of each process.
 Each run is a command of its own under a meter, and is kept in a folder of DIR (the temporary one) until all are made,
 so that the same command goes on where it ended.
+A virtual machine may get half as much done in one second as in the next. So the meter also does the same small piece of
+work five times a second, and notes the processor seconds that it takes: the pace. Prices are those at the median pace
+of the runs they are from, and what is foretold of a run counts for the pace that the machine had during it.
 --busy notes that other programs ran at the time: then only the processor seconds and the memory are held to.
 """
 
@@ -17,13 +20,14 @@ import contextlib
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +35,12 @@ import psutil
 
 from benchmarks.common import machine, open_real_set, record, versions
 from benchmarks.scale_page import CONSTANTS, write_page
-from totalrecall.cluster.cost import ROLES, Cost, Job, Run, cost_of, fit_job, learned, predict_job
+from totalrecall.cluster.cost import ROLES, Constants, Cost, Job, Run, cost_of, fit_job, learned, predict_job
 from totalrecall.system.files import atomic_write
 
 WITHIN = 0.25
 _EVERY = 0.2  # seconds between two looks at the processes
+_TURNS = 20_000  # of the piece of work that tells the pace: some 2 ms
 _TINY = 1e-6  # share of a coreset, so that --at-least alone says how many vectors there are
 
 
@@ -65,6 +70,19 @@ class Trial:
         if self.kind == "fit":
             return fit_job(self.pictures, coreset=_TINY, at_least=self.vectors)
         return predict_job(self.pictures, self.vectors)
+
+
+@dataclass(frozen=True)
+class Metered:
+    """What a run took.
+
+    Attributes:
+        run: its seconds and bytes, as they were counted.
+        pace: processor seconds that the same small piece of work took, the mean over the run.
+    """
+
+    run: Run
+    pace: float
 
 
 LEARNED = (  # in an order that a drift of the machine's speed does not take for the size of the job
@@ -102,14 +120,15 @@ def _measure(folder: Path, *, busy: bool) -> None:
     """Make the runs that are left; learn, foretell, compare, record."""
     folder.mkdir(parents=True, exist_ok=True)
     made = [_made(trial, folder) for trial in LEARNED]
-    constants = learned(made)
+    usual = statistics.median(metered.pace for metered in made)
+    constants = learned([_as_if(metered.run, usual / metered.pace) for metered in made])
     rows = [
-        _row(trial, run, cost_of(run.job, constants, run.workers, run.cores), busy=busy, checked=False)
-        for trial, run in zip(LEARNED, made, strict=True)
+        _row(trial, metered, _foretold(trial, constants), usual, busy=busy, checked=False)
+        for trial, metered in zip(LEARNED, made, strict=True)
     ]
     for trial in CHECKED:
-        foretold = cost_of(trial.job, constants, trial.workers, _cores())  # before it is made
-        rows.append(_row(trial, _made(trial, folder), foretold, busy=busy, checked=True))
+        foretold = _foretold(trial, constants)  # before it is made
+        rows.append(_row(trial, _made(trial, folder), foretold, usual, busy=busy, checked=True))
     record("cluster_cost", rows)
     stored = {"date": time.strftime("%Y-%m-%d"), "machine": machine(), "versions": versions(), "busy": busy}
     stored |= {"constants": constants.to_json(), "checks": rows[-len(CHECKED) :]}
@@ -121,7 +140,20 @@ def _measure(folder: Path, *, busy: bool) -> None:
             assert abs(error) <= WITHIN, f"{row['trial']}: {name} is off by {100 * error:.0f} %"
 
 
-def _row(trial: Trial, run: Run, cost: Cost, *, busy: bool, checked: bool) -> dict[str, object]:
+def _foretold(trial: Trial, constants: Constants) -> Cost:
+    return cost_of(trial.job, constants, trial.workers, _cores())
+
+
+def _as_if(run: Run, times: float) -> Run:
+    """Return a run as if all of it had taken so many times as long."""
+    processor = {
+        step: {role: times * spent for role, spent in by_role.items()} for step, by_role in run.processor.items()
+    }
+    return replace(run, clock={step: times * spent for step, spent in run.clock.items()}, processor=processor)
+
+
+def _row(trial: Trial, metered: Metered, cost: Cost, usual: float, *, busy: bool, checked: bool) -> dict[str, object]:
+    run, slower = metered.run, metered.pace / usual
     spent = sum(sum(by_role.values()) for by_role in run.processor.values())
     row: dict[str, object] = {
         "trial": trial.name,
@@ -130,16 +162,17 @@ def _row(trial: Trial, run: Run, cost: Cost, *, busy: bool, checked: bool) -> di
         "pictures": trial.pictures,
         "vectors": trial.vectors,
         "workers": trial.workers,
+        "slower": slower,
         "clock_s": run.seconds,
-        "clock_s_foretold": cost.seconds,
+        "clock_s_foretold": slower * cost.seconds,
         "processor_s": spent,
-        "processor_s_foretold": cost.processor_seconds,
+        "processor_s_foretold": slower * cost.processor_seconds,
     }
     for role in ("worker", "driver"):
         row[f"{role}_mb"] = run.memory[role] / 1e6
         row[f"{role}_mb_foretold"] = cost.memory[role] / 1e6
     for step in ("features", "coreset", "calibration", "scoring", "rest"):
-        row[f"{step}_s"], row[f"{step}_s_foretold"] = run.clock.get(step, 0.0), cost.clock.get(step, 0.0)
+        row[f"{step}_s"], row[f"{step}_s_foretold"] = run.clock.get(step, 0.0), slower * cost.clock.get(step, 0.0)
     return row
 
 
@@ -150,7 +183,7 @@ def _cores() -> int:
 # ---------------------------------------------------------------------- a run
 
 
-def _made(trial: Trial, folder: Path) -> Run:
+def _made(trial: Trial, folder: Path) -> Metered:
     """Return what a run took: as it was kept, or made now."""
     kept = folder / f"{trial.name}.json"
     if not kept.exists():
@@ -171,7 +204,7 @@ def _made(trial: Trial, folder: Path) -> Run:
         _check(trial, model, folder)
         atomic_write(kept, json.dumps({**facts, "seconds": seconds}).encode())
     facts = json.loads(kept.read_bytes())
-    return _run_of(trial, facts)
+    return Metered(_run_of(trial, facts), facts["pace"])
 
 
 def _run_of(trial: Trial, facts: Mapping[str, Any]) -> Run:
@@ -215,13 +248,14 @@ def _check(trial: Trial, model: Path, folder: Path) -> None:
 
 
 class Meter(threading.Thread):
-    """Counts the processor seconds and the memory of this process, of its workers and of Ray."""
+    """Counts the processor seconds and the memory of this process, of its workers and of Ray; takes the pace."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self._own = psutil.Process()
         self._spent: dict[int, tuple[str, float]] = {}  # of each process that was seen, gone or not
         self._looking = 0.0  # seconds of this process that are the meter's
+        self.paces: list[float] = []
         self.memory: dict[str, int] = dict.fromkeys(ROLES, 0)
         self._lock, self.ended = threading.Lock(), threading.Event()
 
@@ -229,6 +263,15 @@ class Meter(threading.Thread):
         """Look again and again: a process that ends is counted as it was last seen."""
         while not self.ended.wait(_EVERY):
             self.read()
+            self._take_pace()
+
+    def _take_pace(self) -> None:
+        """Do the piece of work; waiting for a core or for the interpreter does not count."""
+        began = time.thread_time()
+        sum(turn * turn % 7 for turn in range(_TURNS))
+        self.paces.append(time.thread_time() - began)
+        with self._lock:
+            self._looking += self.paces[-1]
 
     def read(self) -> dict[str, float]:
         """Return the processor seconds so far by role."""
@@ -287,7 +330,8 @@ def _metered(target: Path, words: Sequence[str]) -> int:
     processor["rest"] = {
         role: seconds - sum(spent[role] for spent in processor.values()) for role, seconds in meter.read().items()
     }
-    atomic_write(target, json.dumps({"clock": clock, "processor": processor, "memory": meter.memory}).encode())
+    facts = {"clock": clock, "processor": processor, "memory": meter.memory, "pace": statistics.fmean(meter.paces)}
+    atomic_write(target, json.dumps(facts).encode())
     return code
 
 

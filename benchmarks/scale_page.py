@@ -163,9 +163,10 @@ def _checks(facts: dict[str, Any]) -> str:
             kind = "fit" if check["trial"].startswith("fit") else "predict"
             job = f"{kind}, {check['pictures']} pictures, {check['vectors']} vectors, {check['workers']} workers"
             off = f"{100 * (foretold / took - 1):+.0f} %"
-            rows.append([job, what[name], f"{foretold:.0f} {unit}", f"{took:.0f} {unit}", off])
+            pace = f"{check['slower']:.2f}" if unit == "s" else ""
+            rows.append([job, what[name], pace, f"{foretold:.0f} {unit}", f"{took:.0f} {unit}", off])
     busy = "Other programs ran at the time, so the clock says nothing." if facts["busy"] else "The machine was quiet."
-    return _table(["run", "of", "foretold", "measured", "off by"], rows, busy)
+    return _table(["run", "of", "pace", "foretold", "measured", "off by"], rows, busy)
 
 
 # ---------------------------------------------------------------------- foreseen
