@@ -53,6 +53,14 @@ def test_a_value_has_the_same_colour_whatever_else_the_map_holds():
     np.testing.assert_array_equal(panels(draw(low))[1][-40:], panels(draw(high))[1][-40:])
 
 
+def test_without_numbers_the_same_shares_of_the_scale_give_the_same_sheet():
+    ramp = np.tile(np.linspace(0, 4, 100, dtype=np.float32), (100, 1))
+    for one, ten in ((2.0, 20.0), (None, None)):
+        for numbers in (True, False):
+            sheets = [draw(ramp, threshold=one, numbers=numbers), draw(10 * ramp, threshold=ten, numbers=numbers)]
+            assert np.array_equal(*sheets) is not numbers
+
+
 def test_without_a_threshold_the_scale_is_the_maps_own():
     ramp = np.tile(np.linspace(0, 1, 100, dtype=np.float32), (100, 1))
     for nothing in (None, float("nan"), 0.0):

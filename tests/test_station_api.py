@@ -101,6 +101,26 @@ def test_the_overlay_is_a_png_of_the_picture(running, pictures):
     assert cv2.imdecode(np.frombuffer(base64.b64decode(inside["heatmap"]), np.uint8), 1).shape == drawn.shape
 
 
+def test_the_overlays_colours_have_the_numbers_of_the_models_distances(running, pictures, expected, monkeypatch):
+    _, client = running
+    path = max(pictures, key=lambda path: expected[path].score)
+    key = client.post("/v1/models/part/predict", **multipart(path)).json()["id"]
+    drawn = []
+    monkeypatch.setattr(drawing, "draw_overlay", lambda *given, **named: drawn.append((given, named)) or given[0])
+    assert client.get(f"/v1/inspections/{key}/overlay.png").status_code == 200
+    (_, heat), named = drawn.pop()
+    result = expected[path]
+    assert named["numbers"]
+    assert named["threshold"] == pytest.approx(result.pixel_threshold)
+    shown = np.minimum(result.anomaly_map, 2 * result.pixel_threshold)  # twice the threshold is the end of the colours
+    assert heat.max() == pytest.approx(shown.max(), abs=result.pixel_threshold / 100)
+    monkeypatch.setattr(drawing, "_model_of", lambda *_: None)  # another model has taken its place
+    assert client.get(f"/v1/inspections/{key}/overlay.png").status_code == 200
+    (_, stored), named = drawn.pop()
+    assert not named["numbers"]
+    assert stored.max() / named["threshold"] == pytest.approx(heat.max() / result.pixel_threshold)
+
+
 def test_a_batch_keeps_the_order_and_names_the_broken_one(running, pictures, expected):
     _, client = running
     files = [("file", (path.name, path.read_bytes(), "image/png")) for path in pictures]

@@ -2,8 +2,10 @@
 
 Exact: what one process chooses, to the bit. Distances are rounded, and how depends on the shape of the matrix product
 that gives them. So the blocks of points are those of `coreset.Greedy`, and each is multiplied whole by one worker; the
-choice among the largest bounds, which is cheap, is made by the process that began the fit. Up to a block there travel
-the numbers of its points and their bounds, back only the bounds; points and centres are in each node's shared memory.
+choice among the largest bounds, which is cheap, is made by the process that began the fit. To a worker travel only the
+numbers of a block's points, back come their least distances to the centres; points and centres are in each node's
+shared memory. A message holds so few blocks that it goes straight from process to process: what is larger than 100 kB
+Ray would put into the object store, and another machine would have to ask for it.
 
 `merged` is the composable variant in two rounds (Malkomes, Kusner, Chen, Weinberger and Moseley, "Fast distributed
 k-center clustering with outliers on massive data", NIPS 2015): each worker chooses as many as the bank holds among its
@@ -23,6 +25,7 @@ from totalrecall.patchcore.coreset import BLOCK, Coreset, Greedy, greedy_k_cente
 __all__ = ["Merged", "SharedGreedy", "merged"]
 
 _ROWS = 8192  # added to the mean at a time
+_TOGETHER = 8  # blocks of a message: their answer is 64 kB
 Progress = Callable[[int, int], None]
 
 
@@ -63,14 +66,32 @@ class SharedGreedy(Greedy):
             super().meet_all(blocks, skipped, first, centres)
             return
         shares = _shares([len(rows) * (len(centres) - skip) for rows, skip in zip(blocks, skipped, strict=True)], self)
-        asked = []
-        for worker, share in zip(self._crew.workers, shares, strict=True):
-            given = [(blocks[at], skipped[at], self.bound[blocks[at]], self.coverer[blocks[at]]) for at in share]
-            if given:
-                asked.append(worker.meet.remote(self._where, self._mean, self._norms, given, first, centres))
-        for share, lowered in zip(filter(None, shares), self._crew.get(asked), strict=True):
-            for at, (bound, coverer) in zip(share, lowered, strict=True):
-                self.bound[blocks[at]], self.coverer[blocks[at]] = bound, coverer
+        calls = [
+            (worker, share[at : at + _TOGETHER])
+            for worker, share in zip(self._crew.workers, shares, strict=True)
+            for at in range(0, len(share), _TOGETHER)
+        ]
+        small = np.min_scalar_type(self.total)
+        centres = centres.astype(small)
+        asked = [
+            worker.meet.remote(
+                self._where,
+                self._mean,
+                self._norms,
+                [(blocks[at].astype(small), skipped[at]) for at in places],
+                first,
+                centres,
+            )
+            for worker, places in calls
+        ]
+        for (_, places), answers in zip(calls, self._crew.get(asked), strict=True):
+            for at, (least, coverer) in zip(places, answers, strict=True):
+                self._lower(blocks[at], least, coverer)
+
+    def _lower(self, rows: np.ndarray, least: np.ndarray, coverer: np.ndarray) -> None:
+        """Lower the bounds of the rows (n,) that are nearer to one of the centres than to any before."""
+        nearer = least < self.bound[rows]
+        self.bound[rows[nearer]], self.coverer[rows[nearer]] = least[nearer], coverer[nearer]
 
     @property
     def hands(self) -> int:

@@ -139,30 +139,30 @@ class Worker:
         points: SharedRows,
         mean: np.ndarray,
         norms: np.ndarray,
-        blocks: Sequence[tuple[np.ndarray, int, np.ndarray, np.ndarray]],
+        blocks: Sequence[tuple[np.ndarray, int]],
         first: int,
         centres: np.ndarray,
     ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Lower the bounds of blocks of points; see `Greedy.meet_all`.
+        """Find the least distances of blocks of points to some centres; see `Greedy.meet_all`.
 
         Args:
             points, mean, norms: all of them, (n, d), their mean (d,), and the squared lengths (n,) from there.
-            blocks: of each the rows, how many centres it leaves out, the bounds and the coverers.
+            blocks: of each the rows, and how many centres it leaves out.
             first, centres: see there.
 
         Returns:
-            Bounds and coverers of each block.
+            Of each block the squared distances, and the places of the centres which are that near.
         """
-        points = self._mapped(points)
-        lowered = []
+        points, centres = self._mapped(points), centres.astype(np.int64)  # they travel in as few bytes as will do
+        found = []
         with one_blas_thread():
             parts, lengths = columns(points, centres, mean), norms[centres]
-            for rows, skip, bound, coverer in blocks:
-                bound, coverer = bound.copy(), coverer.copy()  # what comes through the object store is read only
+            for rows, skip in ((some.astype(np.int64), skip) for some, skip in blocks):
+                least, coverer = np.full(len(rows), np.inf, np.float32), np.zeros(len(rows), np.int32)
                 some = moved(points, rows, mean)
-                lower(bound, coverer, some, norms[rows], skip=skip, first=first, parts=parts, lengths=lengths)
-                lowered.append((bound, coverer))
-        return lowered
+                lower(least, coverer, some, norms[rows], skip=skip, first=first, parts=parts, lengths=lengths)
+                found.append((least, coverer))
+        return found
 
     def _mapped(self, points: SharedRows) -> SharedRows:
         """Return these rows as they were mapped before: to ask the object store costs more than a small product."""

@@ -68,6 +68,7 @@ def draw_overlay(
     roi: Judged | None = None,
     title: str | None = None,
     truth: Judged | None = None,
+    numbers: bool = True,
 ) -> Picture:
     """Return the overlay, at most 968 pixels wide whatever the picture's size.
 
@@ -82,6 +83,7 @@ def draw_overlay(
         roi: True where the picture was judged; the rest is drawn dimmed.
         title: a line under the verdict, such as the file's name; shortened in the middle if too long.
         truth: True where a person marked the defect; outlined in blue beside the boxes.
+        numbers: write numbers beside the colours; not where the map is known only as shares of its scale.
 
     Raises:
         SettingError: the map, the region of interest or the truth is not of the picture's size.
@@ -117,7 +119,7 @@ def draw_overlay(
 
     sheet = _lay_out(boxed, hot, caption, stacked=stacked)
     _write_verdict(sheet, score, judged, is_anomalous, title)
-    _draw_scale(sheet, scale, threshold)
+    _draw_scale(sheet, scale, calibrated=threshold is not None, numbers=numbers)
     return sheet
 
 
@@ -267,22 +269,21 @@ def _pair(score: float, threshold: float, sign: str) -> str:
     return f"{score:.2f} {sign} {threshold:.2f}"
 
 
-def _draw_scale(sheet: Picture, scale: float, threshold: float | None) -> None:
+def _draw_scale(sheet: Picture, scale: float, *, calibrated: bool, numbers: bool) -> None:
     """Draw the colour bar as the colours look over a mid-grey part, with numbers at its ends and at the threshold."""
     top = sheet.shape[0] - _FOOTER + 14
     left, right = _PAD, sheet.shape[1] - _PAD
-    colours, cover = heat_colours(
-        np.linspace(0, 1, right - left, dtype=np.float32)[None], calibrated=threshold is not None
-    )
+    colours, cover = heat_colours(np.linspace(0, 1, right - left, dtype=np.float32)[None], calibrated=calibrated)
     bar = 150 + (colours - 150) * cover[..., None]
     sheet[top : top + 14, left:right] = np.rint(bar).astype(np.uint8)
     middle = (left + right) // 2
-    calibrated = threshold is not None
-    ticks = [(left, "0"), (right - 1, f">= {scale:.3g}" if calibrated else f"{scale:.3g}")]
     if calibrated:
-        ticks.append((middle, f"pixel threshold {scale / HOTTEST:.3g}"))
+        most = f">= {scale:.3g}" if numbers else f">= {HOTTEST:g} times that"
+        between = "pixel threshold" + (f" {scale / HOTTEST:.3g}" if numbers else "")
     else:
-        ticks.append((middle, "no threshold: scaled to this picture"))
+        most = f"{scale:.3g}" if numbers else "its largest"
+        between = "no threshold: scaled to this picture"
+    ticks = [(left, "0"), (right - 1, most), (middle, between)]
     for x, text in ticks:
         marked = x != middle or calibrated
         if marked:

@@ -8,17 +8,19 @@ import numpy.typing as npt
 
 from totalrecall.errors import NotFoundError, PictureError
 from totalrecall.pictures.decode import decode_pixels, to_8_bits
-from totalrecall.pictures.overlay import draw_overlay, encode_overlay, heat_colours
+from totalrecall.pictures.overlay import HOTTEST, draw_overlay, encode_overlay, heat_colours
 from totalrecall.scoring import Region
 from totalrecall.station.judging.room import pixels_of
+from totalrecall.station.store.records import finite
 
 if TYPE_CHECKING:
+    from totalrecall.station.judging.models import Loaded
     from totalrecall.station.station import Station
     from totalrecall.station.store.records import Inspection
 
 __all__ = ["heat_layer", "overlay_png", "picture_and_heat", "shown_picture", "thumbnail"]
 
-_MIDDLE = 127.5  # of the stored heat: the pixel threshold
+_END = 255  # of the stored heat: `HOTTEST` times the pixel threshold
 _WIDEST, _SMALL = 1280, 240  # pixels of a picture on the page, and of a thumbnail
 
 
@@ -54,17 +56,40 @@ def _overlay(station: "Station", inspection: "Inspection", data: bytes, heat: np
     image = _pixels(station, inspection, data)
     h, w = image.shape[:2]
     values = cv2.resize(heat, (w, h), interpolation=cv2.INTER_LINEAR).astype(np.float32)
+    threshold = _pixel_threshold(station, inspection)
+    known = threshold is not None and bool(np.isfinite(threshold))
+    if threshold is None:  # what the colours mean is known, not the number
+        threshold = _END / HOTTEST
+    elif known:
+        values *= np.float32(HOTTEST * threshold / _END)
     overlay = draw_overlay(
         image,
         values,
-        threshold=_MIDDLE,
+        threshold=threshold,
         score=float("nan") if inspection.score is None else inspection.score,
         score_threshold=inspection.threshold,
         is_anomalous=inspection.is_anomalous,
         regions=[Region(**region) for region in inspection.regions],
         title=inspection.serial or inspection.name,
+        numbers=known,
     )
     return encode_overlay(overlay)
+
+
+def _pixel_threshold(station: "Station", inspection: "Inspection") -> float | None:
+    """Return the pixel threshold that an inspection was judged by; nan if there was none, None if it is not known.
+
+    It is not known if another model has taken the place of that one, or a recipe's false-alarm rate judged.
+    """
+    loaded = _model_of(station, inspection)
+    if loaded is None or finite(float(loaded.judge.threshold_)) != inspection.threshold:
+        return None
+    return float(loaded.judge.pixel_threshold_)
+
+
+def _model_of(station: "Station", inspection: "Inspection") -> "Loaded | None":
+    """Return the model that judged an inspection, if it is still here."""
+    return next((one for one in station.shelf.all() if one.sha256 == inspection.model_sha256), None)
 
 
 def shown_picture(station: "Station", inspection: "Inspection", *, widest: int = _WIDEST) -> bytes:
@@ -119,9 +144,8 @@ def _pixels(station: "Station", inspection: "Inspection", data: bytes) -> npt.ND
     """Return RGB pixels as the model saw them: a 16-bit picture by the model's depth, if it is still here."""
     try:
         pixels = decode_pixels(data, inspection.name)
-        depth = next(
-            (one.judge.recipe.depth for one in station.shelf.all() if one.sha256 == inspection.model_sha256), None
-        )
+        loaded = _model_of(station, inspection)
+        depth = None if loaded is None else loaded.judge.recipe.depth
         return to_8_bits(pixels, inspection.name) if depth is None else depth.to_8_bits(pixels, inspection.name)
     except PictureError as error:
         raise NotFoundError(f"The picture cannot be shown: {error}") from None
