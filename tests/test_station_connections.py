@@ -362,6 +362,25 @@ def test_addresses_of_one_ipv6_network_count_together_and_are_forgotten():
 # ---------------------------------------------------------------------- lines of the log
 
 
+def test_an_answer_to_head_has_no_body_and_the_head_of_the_page(station):
+    heads = []
+    for method in (b"GET", b"HEAD"):
+        status, text = ask(station, method + b" /v1/me HTTP/1.1", b"Host: localhost")
+        assert status == 200
+        head, _, body = text.partition("\r\n\r\n")
+        assert (body == "") is (method == b"HEAD")
+        heads.append([line for line in head.splitlines() if not line.startswith("date:")])
+    assert heads[0] == heads[1]
+    assert ask(station, b"HEAD " + PREDICT + b" HTTP/1.1", b"Host: localhost")[0] == 405
+
+
+def test_what_is_no_http_gets_a_problem(station):
+    for line in (b"GARBAGE", b"GET /v1/me", b"\x16\x03\x01 tls"):
+        status, text = ask(station, line, b"Host: localhost")
+        assert (status, "application/problem+json" in text) == (400, True)
+        assert json.loads(text.partition("\r\n\r\n")[2])["title"] == "Bad Request"
+
+
 def test_what_is_no_http_is_counted_and_told_once_a_minute(station, caplog):
     counted = Counter()
     with sparing_logs(lambda reason: counted.update([reason])), caplog.at_level(logging.INFO):

@@ -1,6 +1,7 @@
 """Connections that wait neither for a head nor for a client that reads no answer for ever; only so many an address."""
 
 import asyncio
+import json
 import socket
 from collections import Counter
 from collections.abc import Callable
@@ -19,12 +20,22 @@ READ_SECONDS = 60.0  # that a client may read nothing of an answer that is ready
 
 _REFUSED_SECONDS = 1.0  # that a connection too many stays until its client has sent something
 MOST_REFUSED = 64  # such connections at a time
-_DETAIL = b'{"type": "about:blank", "title": "Service Unavailable", "status": 503, "detail": "'
-_DETAIL += b'This address has too many connections open. Close some, and try again."}'
-_TOO_MANY = (
-    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 5\r\n"
-    b"connection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(_DETAIL), _DETAIL)
+
+
+def _closing_answer(status: int, title: str, detail: str, *more: str) -> bytes:
+    """Return an answer in bytes, a problem as all refusals are, with more lines of its head."""
+    body = json.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail})
+    head = [f"HTTP/1.1 {status} {title}", "content-type: application/problem+json", *more, "connection: close"]
+    return "\r\n".join([*head, f"content-length: {len(body)}", "", body]).encode()
+
+
+_TOO_MANY = _closing_answer(
+    503,
+    "Service Unavailable",
+    "This address has too many connections open. Close some, and try again.",
+    "retry-after: 5",
 )
+_NO_HTTP = _closing_answer(400, "Bad Request", "This is no request of HTTP/1.1 that can be read.")
 
 
 class Addresses:
@@ -171,6 +182,11 @@ class PatientProtocol(H11Protocol):
         if self.timeout_keep_alive_task is not None:
             self.timeout_keep_alive_task.cancel()
             self.timeout_keep_alive_task = None
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002  uvicorn's words, always the same
+        """Answer what is no HTTP with a problem, where uvicorn sends a line of text."""
+        self.transport.write(_NO_HTTP)
+        self.transport.close()
 
     def pause_writing(self) -> None:
         """Begin to wait for a client that does not read."""

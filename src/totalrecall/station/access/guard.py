@@ -137,8 +137,10 @@ class Guard:
         scope["client"] = (head.client, (scope.get("client") or ("", 0))[1])
         scope["scheme"] = head.scheme
         answer.body = body
+        # no route knows HEAD; of the answer to it the server sends the head alone
+        asked = {**scope, "method": "GET"} if head.method == "HEAD" else scope
         try:
-            await self.app(scope, body, answer)
+            await self.app(asked, body, answer)
         except Exception:
             if body.refusal is None:
                 raise
