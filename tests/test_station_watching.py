@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from tests.striped import good_picture
-from totalrecall.drift.monitor import Monitor
+from totalrecall.drift.monitor import Alarm, Monitor
 from totalrecall.station.judging.models import Shelf
 from totalrecall.station.judging.watching import DriftWatch
 
@@ -69,3 +69,24 @@ def test_an_alarm_names_the_picture_as_its_sender_does(loaded, tmp_path, monkeyp
     monkeypatch.setattr(Monitor, "observe", lambda *given: named.append(given[-1]) or [])
     DriftWatch(tmp_path).observe(loaded, loaded.judge.predict(good_picture(0), conditions=True), "part 7.png")
     assert named == ["part 7.png"]
+
+
+def test_the_last_alarms_are_still_told_after_a_restart_and_damaged_ones_are_not(loaded, tmp_path, monkeypatch):
+    result = loaded.judge.predict(good_picture(0), conditions=True)
+    raised = [Alarm("light", "+", 1, "part 7.png", "The light is brighter by 20 percent.", 0.5)]
+    watch = DriftWatch(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(Monitor, "observe", lambda *_: raised)
+        watch.observe(loaded, result, "part 7.png")
+    before = watch.facts(loaded)["alarms"]
+    assert [(alarm["words"], alarm["picture"]) for alarm in before] == [(raised[0].words, "part 7.png")]
+    watch.close()
+    assert DriftWatch(tmp_path).facts(loaded)["alarms"] == before
+    file = next(tmp_path.glob("*.alarms"))
+    for damaged in (b"", b"{}", b'[{"at": 1}, 7]', b"[" * 200_000, b"\xff"):
+        file.write_bytes(damaged)
+        assert DriftWatch(tmp_path).facts(loaded)["alarms"] == []
+    again = DriftWatch(tmp_path)
+    again.reset(loaded)
+    file.unlink()
+    assert again.facts(loaded)["alarms"] == []

@@ -1,10 +1,11 @@
 """Drift at the station: has the light, the focus or the position moved? A monitor for each model that can tell.
 
-The state is written into the station's folder, so that a restart goes on where it ended. A model that was replaced
-begins anew: the good pictures that it compares with are others.
+The state and the last alarms are written into the station's folder, so that a restart goes on where it ended. A model
+that was replaced begins anew: the good pictures that it compares with are others.
 """
 
 import contextlib
+import json
 import threading
 import time
 from collections import deque
@@ -18,6 +19,7 @@ from totalrecall.drift.monitor import Alarm, Monitor
 from totalrecall.errors import DataError, SettingError
 from totalrecall.registry import is_exported
 from totalrecall.station.store.records import iso
+from totalrecall.system.files import atomic_write, read_regular
 
 if TYPE_CHECKING:
     from totalrecall.scoring import Result
@@ -27,6 +29,8 @@ __all__ = ["DriftWatch"]
 
 _EVERY = 100  # pictures between two writes of the state
 _ALARMS = 100  # that are remembered
+_LONGEST = 1 << 20  # bytes of their file
+_TOLD = ("at", "words", "measure", "picture")  # of an alarm
 _KEPT = 30 * 86400.0  # seconds that the state of a model which is not in use stays: an undo may bring the model back
 
 
@@ -37,7 +41,7 @@ class _Watched:
     path: Path
     read_at: datetime  # when the model was read
     since: int = 0  # pictures since the state was written
-    alarms: deque[tuple[datetime, Alarm]] = field(default_factory=lambda: deque(maxlen=_ALARMS))
+    alarms: deque[dict[str, str]] = field(default_factory=lambda: deque(maxlen=_ALARMS))
 
 
 class DriftWatch:
@@ -72,7 +76,7 @@ class DriftWatch:
             if watched.monitor is None:
                 return []
             alarms = watched.monitor.observe(result.conditions, result.is_anomalous, picture)
-            watched.alarms.extend((datetime.now(timezone.utc), alarm) for alarm in alarms)
+            watched.alarms.extend(map(_told, alarms))
             watched.since += 1
             if alarms or watched.since >= _EVERY:
                 self._save(watched)
@@ -89,10 +93,7 @@ class DriftWatch:
                 "moved": any(alarm.ended is None for alarm in watched.monitor.alarms),
                 "words": watched.monitor.words(),
                 "pictures": watched.monitor.pictures,
-                "alarms": [
-                    {"at": iso(at), "words": alarm.words, "measure": alarm.measure, "picture": alarm.path}
-                    for at, alarm in reversed(watched.alarms)
-                ],
+                "alarms": list(reversed(watched.alarms)),
             }
 
     def reset(self, loaded: "Loaded") -> None:
@@ -111,6 +112,7 @@ class DriftWatch:
             with contextlib.suppress(OSError):
                 if path.name not in names and time.time() - path.stat().st_mtime > _KEPT:
                     path.unlink()
+                    _alarms_file(path).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Write all states."""
@@ -123,6 +125,7 @@ class DriftWatch:
         if watched is None or watched.sha256 != loaded.sha256:
             path = self._folder / _file_name(loaded)
             watched = self._watched[loaded.name] = _Watched(loaded.sha256, _monitor(loaded, path), path, loaded.at)
+            watched.alarms.extend(_alarms(path))
         return watched
 
     def _save(self, watched: _Watched) -> None:
@@ -130,10 +133,36 @@ class DriftWatch:
         if watched.monitor is not None:
             with contextlib.suppress(DataError):  # a full disk must not stop the line
                 watched.monitor.save(watched.path)
+                atomic_write(_alarms_file(watched.path), json.dumps(list(watched.alarms)).encode())
 
 
 def _file_name(loaded: "Loaded") -> str:
     return f"{loaded.sha256[:32]}.monitor"
+
+
+def _alarms_file(monitor: Path) -> Path:
+    return monitor.with_suffix(".alarms")
+
+
+def _told(alarm: Alarm) -> dict[str, str]:
+    """Return what the page shows of an alarm that was raised now."""
+    values = (iso(datetime.now(timezone.utc)), alarm.words, alarm.measure, alarm.path)
+    return dict(zip(_TOLD, values, strict=True))
+
+
+def _alarms(monitor: Path) -> list[dict[str, str]]:
+    """Return the alarms that were written beside a monitor's state; none where they are not there, or are damaged."""
+    try:
+        stored = json.loads(read_regular(_alarms_file(monitor), limit=_LONGEST))
+    except (OSError, ValueError, RecursionError):
+        return []
+    if not isinstance(stored, list):
+        return []
+    return [one for one in stored if isinstance(one, dict) and set(one) == set(_TOLD) and _are_words(one.values())]
+
+
+def _are_words(values: Iterable[object]) -> bool:
+    return all(isinstance(value, str) for value in values)
 
 
 def _monitor(loaded: "Loaded", path: Path) -> Monitor | None:
