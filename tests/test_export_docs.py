@@ -21,8 +21,8 @@ PAGE = (Path(__file__).resolve().parents[1] / "docs" / "howto" / "export.md").re
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::UserWarning")]
 
 
-def block(language):
-    return re.search(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)[1]
+def block(language, number=0):
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)[number]
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,6 @@ def test_the_program_in_cpp_gives_the_same_score(folder, tmp_path):
     package = Path(openvino.__file__).parent / "cmake"
     if not (package / "OpenVINOConfig.cmake").is_file():
         pytest.skip("this OpenVINO has no C++ part")
-    where, judged = folder
     (tmp_path / "judge.cpp").write_text(block("cpp"))
     (tmp_path / "CMakeLists.txt").write_text(block("cmake"))
     for command in (
@@ -75,8 +74,43 @@ def test_the_program_in_cpp_gives_the_same_score(folder, tmp_path):
     ):
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
+    check_program(tmp_path / "build" / "judge", folder, tmp_path)
+
+
+def onnxruntime_headers():
+    """The folder of the C++ headers: a release's, or Debian's."""
+    places = (os.environ.get("ONNXRUNTIME_INCLUDE", ""), "/usr/include/onnxruntime", "/usr/local/include/onnxruntime")
+    return next((place for place in places if (Path(place) / "onnxruntime_cxx_api.h").is_file()), None)
+
+
+@pytest.mark.skipif(
+    not (shutil.which("c++") and onnxruntime_headers()),
+    reason="needs a C++ compiler and ONNXRUNTIME_INCLUDE=the folder of onnxruntime_cxx_api.h, or libonnxruntime-dev",
+)
+def test_the_program_in_cpp_with_onnx_runtime_gives_the_same_score(folder, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    libraries = [*(Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*")]
+    if not libraries:
+        pytest.skip("this onnxruntime has no library for C++")
+    (tmp_path / "judge.cpp").write_text(block("cpp", 1))
+    (tmp_path / "libonnxruntime.so.1").symlink_to(libraries[0])  # the name that the program looks for
+    command = ["c++", "-std=c++17", "-O2", "-Wall", "-Wextra", "judge.cpp", "-I", onnxruntime_headers()]
+    command += ["libonnxruntime.so.1", f"-Wl,-rpath,{tmp_path}", "-o", "judge"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "judge.cpp" not in done.stderr  # no warning of its own
+    check_program(tmp_path / "judge", folder, tmp_path)
+    huge = tmp_path / "huge.ppm"
+    huge.write_bytes(b"P6 99999999 99999999 255\n123")
+    done = subprocess.run([str(tmp_path / "judge"), "part.onnx", str(huge)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "not a PPM of 8 bits\n")
+
+
+def check_program(program, folder, tmp_path):
+    """Assert that a program gives both pictures their scores, and refuses one that is cut off."""
+    where, judged = folder
     for name, result in judged.items():
-        command = [str(tmp_path / "build" / "judge"), str(where / "part.onnx"), str(where / f"{name}.ppm")]
+        command = [str(program), str(where / "part.onnx"), str(where / f"{name}.ppm")]
         done = subprocess.run(command, capture_output=True, text=True)
         verdict, score = done.stdout.rsplit(maxsplit=1)
         assert (verdict, done.returncode) == (result.verdict, 10 if result.is_anomalous else 0), done.stderr
