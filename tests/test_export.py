@@ -204,6 +204,15 @@ def test_a_smaller_bank_gives_nearly_the_same_score(tiny_backbone, bank, factor)
         assert run(opened, picture)["score"][0] == pytest.approx(detector.predict(picture).score, rel=5e-3)
 
 
+@pytest.mark.parametrize("scoring", ["max", "map1pct", "extent", "paper"])
+def test_a_graph_holds_nothing_that_nobody_takes(tiny_backbone, scoring):
+    detector = fitted(tiny_backbone, scoring=scoring)
+    graph = build_graph(detector, model="").graph
+    taken = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
+    assert [constant.name for constant in graph.initializer if constant.name not in taken] == []
+    assert all(taken.intersection(node.output) for node in graph.node)
+
+
 def test_without_a_threshold_there_is_no_verdict(tiny_backbone):
     detector = fitted(tiny_backbone, holdout=0)
     said = run(session(build_graph(detector, model="")), damaged(41))

@@ -5,7 +5,7 @@ that was written before is used again.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -258,7 +258,9 @@ class GraphWriter:
             [helper.make_tensor_value_info(name, _TYPES[kind], list(shape)) for name, (kind, shape) in given.items()]
             for given in (inputs, outputs)
         ]
-        body = helper.make_graph(self._nodes, "totalrecall", *described, self._constants)
+        nodes, taken = _needed(self._nodes, outputs)
+        constants = [constant for constant in self._constants if constant.name in taken]  # a runtime warns of others
+        body = helper.make_graph(nodes, "totalrecall", *described, constants)
         model = helper.make_model(
             body,
             opset_imports=[helper.make_opsetid("", self.opset)],
@@ -268,3 +270,22 @@ class GraphWriter:
         for key, text in metadata.items():
             model.metadata_props.add(key=key, value=text)
         return model
+
+
+def _needed(nodes: "Sequence[onnx.NodeProto]", outputs: Iterable[str]) -> tuple[list["onnx.NodeProto"], set[str]]:
+    """Return the nodes that the outputs need, in their order, and all names that these take."""
+    taken, needed = set(outputs), []
+    for node in reversed(nodes):
+        if taken.intersection(node.output):
+            needed.append(node)
+            taken |= _names_taken(node)
+    return needed[::-1], taken
+
+
+def _names_taken(node: "onnx.NodeProto") -> set[str]:
+    """Return the names of what a node takes, and of what is taken inside it, as in the branches of a condition."""
+    names = set(node.input)
+    for attribute in node.attribute:
+        for inner in (attribute.g, *attribute.graphs):
+            names |= {output.name for output in inner.output}.union(*map(_names_taken, inner.node))
+    return names
