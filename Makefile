@@ -65,8 +65,9 @@ test: $(VENV)/.dev
 	@head -n 12 $(COVERAGE).txt && tail -n 1 $(COVERAGE).txt
 endif
 
+# the tests compiled are kept also where the environment forbids it: to compile them takes longer than to read them
 quick: $(VENV)/.dev
-	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	PYTHONDONTWRITEBYTECODE= OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 $(LOWEST)/.dev: pyproject.toml constraints-lowest.txt
 	$(PYTHON) -m venv $(LOWEST)

@@ -1,6 +1,7 @@
 """Fixtures shared by the tests; real pictures and weights come from ../shared where it is there."""
 
 import contextlib
+import gc
 import importlib
 import os
 import shutil
@@ -12,6 +13,7 @@ from hypothesis import settings
 
 # a busy machine must not turn a property test red: no example has a time limit
 settings.register_profile("house", deadline=None)
+settings.register_profile("quick", deadline=None, max_examples=20)
 settings.load_profile("house")
 
 # beartype checks nested functions where they are defined, in worker threads too, and swaps the process's hooks for
@@ -47,6 +49,28 @@ _SLOW_FILES = {  # fit, draw, compile or start processes in most of their tests
         "station_users", "station_users_cli",
     )
 }  # fmt: skip
+
+
+def pytest_configure(config) -> None:
+    """Try fewer examples where no slow test is to run."""
+    if config.option.markexpr == "not slow":
+        settings.load_profile("quick")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Look for no garbage while the tests are read; what is there then stays, and is never looked through again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Leave the slow files unread where no slow test is to run: reading them takes a third of the collection."""
+    return True if config.option.markexpr == "not slow" and collection_path.name in _SLOW_FILES else None
 
 
 def pytest_collection_modifyitems(items) -> None:
@@ -208,7 +232,7 @@ def postgresql():
         yield server
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def address(request, tmp_path) -> str:
     """The address of an empty database: once a SQLite file, once one on a PostgreSQL server."""
     if request.param == "postgresql":

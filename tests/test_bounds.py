@@ -26,8 +26,8 @@ def made(bank, levels, precision):
 
 
 @pytest.mark.parametrize("offset", [0.0, 20.0])
-@pytest.mark.parametrize("levels", [(), (16,), (64,)])
-@pytest.mark.parametrize("m", [900, 64, 7])
+@pytest.mark.parametrize("levels", [(), (16,), pytest.param((64,), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("m", [900, pytest.param(64, marks=pytest.mark.slow), 7])
 def test_the_bound_is_under_every_distance_and_says_something(precision, levels, m, offset):
     bank, queries = patch_like(m=m, offset=offset)
     engine, _, graph = made(bank, levels, precision)

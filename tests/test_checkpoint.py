@@ -152,7 +152,7 @@ def test_a_legacy_file_that_is_not_as_it_says_is_refused():
     refused(legacy(state_dict([("a", tensor(MATRIX, "0"))]), {"1": MATRIX}), "no tensor is in")
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=4 * settings.default.max_examples)  # 400, and fewer among the quick tests
 @given(
     st.sampled_from([zipped, legacy]), st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=4), st.data()
 )

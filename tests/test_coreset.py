@@ -40,6 +40,7 @@ def test_the_choice_in_float64_is_the_plain_loops(seed, small_pool):
     assert chosen.refreshes > 3
 
 
+@pytest.mark.slow
 def test_the_pool_of_the_real_size_chooses_the_same():
     points = clustered(6000, 128)
     chosen = greedy_k_center(points, 400, seed=3)
@@ -103,6 +104,7 @@ def test_among_some_rows_the_choice_is_that_among_their_copy(small_pool, dtype):
     assert some.radius == pytest.approx(copied.radius, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_the_points_are_neither_changed_nor_copied():
     points = clustered(40_000, 384, dtype=np.float32)
     before = points.copy()

@@ -16,7 +16,7 @@ RECIPES = [
     Recipe(size=64),
     Recipe(size=65, resize="letterbox"),
     Recipe(size=64, resize="crop", crop=47),
-    Recipe(size=33, resize="crop"),
+    pytest.param(Recipe(size=33, resize="crop"), marks=pytest.mark.slow),
     Recipe(size=32, tile=2),
 ]
 BLANK = (124, 116, 104)

@@ -229,7 +229,7 @@ def test_a_graph_in_the_persons_folder_that_is_not_allowed_ends_a_command_in_one
     assert "the operator 'ScatterND' is not among those that are allowed" in capsys.readouterr().err
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * settings.default.max_examples)  # 300, and fewer among the quick tests
 @given(st.lists(st.tuples(st.integers(0, len(GRAPH) - 1), st.integers(0, 255)), min_size=1, max_size=4))
 def test_a_damaged_graph_is_taken_or_refused_in_one_line_and_never_fails_otherwise(changes):
     data = bytearray(GRAPH)
@@ -243,7 +243,6 @@ def test_a_damaged_graph_is_taken_or_refused_in_one_line_and_never_fails_otherwi
     assert len(said.splitlines()) == 1
 
 
-@settings(max_examples=100)
 @example(1641)  # in the type of an output
 @given(st.integers(0, len(GRAPH) - 1))
 def test_what_is_taken_the_onnx_package_reads_too(at):

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,6 @@ import totalrecall
 from tests import conftest
 
 SOURCE = Path(totalrecall.__file__).parent
-TREES = {
-    path.relative_to(SOURCE).as_posix(): ast.parse(path.read_text(encoding="utf-8")) for path in SOURCE.rglob("*.py")
-}
 OPTIONAL = (
     "torch",
     "onnx",
@@ -36,24 +34,55 @@ OF_EXTRAS = {"engines/torch_operators.py": "torch"}
 LINES, LINES_OF_FUNCTION = 700, 60
 
 
-def functions(tree):
-    return [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+@cache
+def texts():
+    """Return the text of each file of the package."""
+    return {path.relative_to(SOURCE).as_posix(): path.read_text(encoding="utf-8") for path in SOURCE.rglob("*.py")}
+
+
+@cache
+def trees():
+    return {path: ast.parse(text) for path, text in texts().items()}
+
+
+@cache
+def nodes():
+    """Return all nodes of each file's tree."""
+    return {path: list(ast.walk(tree)) for path, tree in trees().items()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forgotten():
+    """Half a million nodes slow down each later search for garbage."""
+    yield
+    for made in (texts, trees, nodes):
+        made.cache_clear()
+
+
+def functions(path):
+    return [node for node in nodes()[path] if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
 
 
 def offenders(test):
     """Return "file:function" of each function that a test is true of."""
-    return [f"{path}:{node.name}" for path, tree in TREES.items() for node in functions(tree) if test(node)]
+    return [f"{path}:{node.name}" for path in nodes() for node in functions(path) if test(node)]
+
+
+def files_with(pattern, *words):
+    """Return the files whose code, written out anew, a pattern is found in; only one with a word of it can be such."""
+    there = [path for path, text in texts().items() if any(word in text for word in words)]
+    return [path for path in there if re.search(pattern, ast.unparse(trees()[path]), re.M)]
 
 
 def test_at_most_eight_modules_lie_at_the_root():
-    assert sorted(path for path in TREES if "/" not in path) == sorted(
+    assert sorted(path for path in texts() if "/" not in path) == sorted(
         f"{name}.py"
         for name in ("__init__", "__main__", "_version", "calibration", "errors", "registry", "scoring", "types")
     )
 
 
 def test_a_file_has_at_most_700_lines():
-    lengths = {path: len((SOURCE / path).read_text(encoding="utf-8").splitlines()) for path in TREES}
+    lengths = {path: len(text.splitlines()) for path, text in texts().items()}
     assert {path: lines for path, lines in lengths.items() if lines > LINES} == {}
 
 
@@ -81,8 +110,8 @@ def test_no_handler_swallows_everything():
     """Ruff finds a bare `except`; a broad one must raise again, or make something of the error that it caught."""
     broad = [
         f"{path}:{node.lineno}"
-        for path, tree in TREES.items()
-        for node in ast.walk(tree)
+        for path, inside in nodes().items()
+        for node in inside
         if isinstance(node, ast.ExceptHandler)
         and node.type
         and ast.unparse(node.type) in ("Exception", "BaseException")
@@ -96,14 +125,12 @@ def test_no_handler_swallows_everything():
 
 def test_nothing_draws_from_a_global_generator():
     """Ruff's NPY002 finds NumPy's; OpenCV and `random` have others."""
-    texts = {path: ast.unparse(tree) for path, tree in TREES.items()}
-    seeded = r"^\s*(?:import random|from random import)|setRNGSeed"
-    assert [path for path, text in texts.items() if re.search(seeded, text, re.M)] == []
+    assert files_with(r"^\s*(?:import random|from random import)|setRNGSeed", "random", "setRNGSeed") == []
 
 
 def test_nothing_is_pickled():
     pickled = r"^\s*(?:import|from) (?:pickle|shelve|marshal|dill|joblib)\b|allow_pickle=True"
-    assert [path for path, tree in TREES.items() if re.search(pickled, ast.unparse(tree), re.M)] == []
+    assert files_with(pickled, "pickle", "shelve", "marshal", "dill", "joblib") == []
 
 
 def module_of(path):
@@ -114,7 +141,7 @@ def module_of(path):
 
 def test_what_a_module_lists_is_there_and_what_it_shows_is_listed():
     """A class or function without an underscore is for other files, so `__all__` lists it (a command's `run` aside)."""
-    for path, tree in TREES.items():
+    for path, tree in trees().items():
         extra = OF_EXTRAS.get(path)
         if path.endswith("__main__.py") or (extra is not None and importlib.util.find_spec(extra) is None):
             continue
@@ -133,10 +160,10 @@ def test_what_a_module_lists_is_there_and_what_it_shows_is_listed():
 
 
 def test_every_folder_names_all_of_its_files_in_its_docstring():
-    for path in TREES:
+    for path in trees():
         folder, _, name = path.rpartition("/")
         if folder and folder not in ("cli", "datasets") and name != "__init__.py":
-            described = ast.get_docstring(TREES[f"{folder}/__init__.py"])
+            described = ast.get_docstring(trees()[f"{folder}/__init__.py"])
             assert f"`{name.removesuffix('.py')}`" in described, path
 
 

@@ -20,7 +20,7 @@ def test_vectors_without_structure_are_searched_whole():
     assert choose_levels(bank, rng.standard_normal((40, 384), dtype=np.float32)) == ()
 
 
-@pytest.mark.parametrize(("m", "d"), [(500, 384), (3000, 384), (3000, 1024)])
+@pytest.mark.parametrize(("m", "d"), [(500, 384), (3000, 384), pytest.param(3000, 1024, marks=pytest.mark.slow)])
 def test_features_are_pruned_and_the_answer_is_brute_forces(m, d):
     bank, queries = patch_like(m=m, d=d)
     levels = choose_levels(bank, queries)

@@ -137,6 +137,7 @@ def test_the_command_tells_and_takes_the_option(added, photographs, tmp_path, ca
     )
 
 
+@pytest.mark.slow
 def test_an_audit_says_how_many_parts_there_are_and_ranks_by_all_photographs(photographs, tmp_path, capsys):
     folder = tmp_path / "good"
     folder.mkdir()

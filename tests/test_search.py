@@ -25,8 +25,8 @@ def way(request):
     return request.param
 
 
-@pytest.mark.parametrize("k", [1, 3, 9])
-@pytest.mark.parametrize("dimensions", [16, 256, 600])
+@pytest.mark.parametrize("k", [1, pytest.param(3, marks=pytest.mark.slow), 9])
+@pytest.mark.parametrize("dimensions", [16, 256, pytest.param(600, marks=pytest.mark.slow)])
 def test_neighbours_are_brute_forces(way, dimensions, k):
     bank, queries = patch_like(d=dimensions)
     distances, indices = ExactSearch(bank, sizes=way).nearest(queries, k)
@@ -72,7 +72,9 @@ def test_all_vectors_equal_is_no_trouble(way):
 
 
 @pytest.mark.parametrize("k", [1, 5])
-@pytest.mark.parametrize("levels", [(), (16,), (8, 32), (200,)])
+@pytest.mark.parametrize(
+    "levels", [(), (16,), pytest.param((8, 32), marks=pytest.mark.slow), pytest.param((200,), marks=pytest.mark.slow)]
+)
 def test_every_plan_gives_the_same_answer(way, levels, k):
     bank, queries = patch_like(m=900)
     engine = ExactSearch(bank, levels=levels, sizes=way)
@@ -108,7 +110,9 @@ def test_queries_with_many_candidates_are_compared_with_all(crowded, levels, k, 
     assert seen or crowded > 0.0
 
 
-@pytest.mark.parametrize("m", [1, 63, 64, 65, 302])
+@pytest.mark.parametrize(
+    "m", [1, pytest.param(63, marks=pytest.mark.slow), 64, pytest.param(65, marks=pytest.mark.slow), 302]
+)
 def test_nearly_as_many_neighbours_as_vectors(way, m):
     bank, queries = patch_like(m=m, q=5)
     for levels in ((), (16,)):
@@ -127,7 +131,9 @@ def test_near_ties_are_told_apart(way):
         assert np.array_equal(indices, brute_force(queries, both, 1)[1])
 
 
-@pytest.mark.parametrize("scale", [1e-12, 1e-3, 1e6, 1e15])
+@pytest.mark.parametrize(
+    "scale", [1e-12, pytest.param(1e-3, marks=pytest.mark.slow), pytest.param(1e6, marks=pytest.mark.slow), 1e15]
+)
 def test_large_and_small_numbers_are_no_trouble(way, scale):
     bank, queries = patch_like(m=700)
     bank, queries = bank * np.float32(scale), queries * np.float32(scale)

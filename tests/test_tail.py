@@ -53,6 +53,7 @@ def test_thirty_scores_give_a_rate_of_the_right_size(draw):
     assert 0.004 < np.mean(rates) < 0.02
 
 
+@pytest.mark.slow
 def test_the_interval_mostly_covers():
     rng = np.random.default_rng(0)
     many = np.sort(rng.gamma(8, 1, 200_000))

@@ -93,6 +93,7 @@ def test_equal_scores_gain_nothing_for_sure():
     assert gain_of(judged(0.0), judged(0.0), RATES) == (0.0, 0.0)
 
 
+@pytest.mark.slow
 def test_a_difference_by_chance_is_within_its_error_mostly():
     inside = 0
     for seed in range(40):
