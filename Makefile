@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(C
 
 help:
 	@echo "make demo    install, then fit, score and report on pictures that the program makes itself"
-	@echo "make quick   install with the tools for development, then run the quick tests (a minute or two)"
+	@echo "make quick   install with the tools for development, then run the quick tests (about a minute)"
 	@echo "make test    all tests, and how much of the code they run"
 	@echo "make test-lowest  the same with the lowest versions that are allowed (Python 3.10 or 3.11)"
 	@echo "make lint    style and types"
