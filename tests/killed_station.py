@@ -42,7 +42,13 @@ def work(history: History, kept: KeptPictures | None, name: str, thread: int) ->
         number += 1
 
 
+def told(end: threading.ExceptHookArgs) -> None:
+    """Say what ended a thread in one write: tracebacks of several threads would run into each other."""
+    os.write(2, f"{end.exc_type.__module__}.{end.exc_type.__qualname__}: {end.exc_value}\n".encode())
+
+
 if __name__ == "__main__":
+    threading.excepthook = told
     database = Database(sys.argv[1])
     pictures = KeptPictures(Path(sys.argv[3]), database, budget=BUDGET) if len(sys.argv) > 3 else None
     for number_of_thread in range(4):
