@@ -1,5 +1,6 @@
 """cli: stdout and stderr that are closed or that nobody reads, and signals: results in files are kept, no traceback."""
 
+import contextlib
 import functools
 import json
 import os
@@ -224,6 +225,19 @@ def test_a_signal_that_compiled_code_turns_into_an_error_of_its_own_ends_the_com
     monkeypatch.setattr("totalrecall.cli.info.run", interrupted)
     assert main(["info", str(tmp_path / "part.trecall")]) == 128 + signal.SIGTERM
     assert capsys.readouterr().err == "totalrecall: ended by SIGTERM.\n"
+
+
+def test_a_signal_that_compiled_code_turns_into_a_plain_interrupt_keeps_its_exit_code(monkeypatch, capsys, tmp_path):
+    """Ray does so: whatever a handler raises while it waits, what comes out is a KeyboardInterrupt."""
+
+    def interrupted(args):
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGHUP)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("totalrecall.cli.info.run", interrupted)
+    assert main(["info", str(tmp_path / "part.trecall")]) == 128 + signal.SIGHUP
+    assert capsys.readouterr().err == "totalrecall: ended by SIGHUP.\n"
 
 
 def test_a_signal_that_strikes_an_import_ends_the_command_as_any_other(monkeypatch, capsys, tmp_path):

@@ -152,12 +152,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except TotalRecallError as error:
             complain(in_words_of_options(error, args))
             return error.exit_code
-        except EndedBySignal as end:
-            complain(end.words)
-            return end.exit_code
-        except KeyboardInterrupt:
-            complain("interrupted.")
-            return 130
+        except KeyboardInterrupt as end:
+            return _tell_signal(next(iter(came), end))  # Ray raises a plain one, whatever signal it was
         except BrokenPipeError:  # `totalrecall info ... | head`
             return 0
         except MemoryError:
@@ -166,8 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except Exception as error:
             signal = next(iter(came), None) or _signal_behind(error)  # compiled code may hide what interrupted it
             if signal is not None:
-                complain(signal.words if isinstance(signal, EndedBySignal) else "interrupted.")
-                return signal.exit_code if isinstance(signal, EndedBySignal) else 130
+                return _tell_signal(signal)
             if os.environ.get("TOTALRECALL_DEBUG"):
                 raise
             complain(_unexpected(error))
@@ -189,6 +184,15 @@ def _run(arguments: Sequence[str] | None, args: argparse.Namespace, stdout: Stre
     with contextlib.suppress(BrokenPipeError):
         stdout.flush()  # here, so that a full disk is met here
     return code
+
+
+def _tell_signal(signal: KeyboardInterrupt) -> int:
+    """Say which signal ended the command, and return its exit code."""
+    if isinstance(signal, EndedBySignal):
+        complain(signal.words)
+        return signal.exit_code
+    complain("interrupted.")
+    return 130
 
 
 def _signal_behind(error: BaseException | None) -> KeyboardInterrupt | None:
