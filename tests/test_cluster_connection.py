@@ -1,8 +1,10 @@
 """connection: what is wrong with a cluster is said in one line, before Ray is asked and after."""
 
 import functools
+import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -42,6 +44,56 @@ def test_an_address_where_nothing_listens_is_named_with_the_reason():
         connected("127.0.0.1:1"),
     ):
         raise AssertionError("it was let in")
+
+
+@NEEDS_RAY
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "what listens there is not Ray"),
+        (b"", "what listens there is not Ray"),
+        (None, "timed out"),
+    ],
+)
+def test_a_server_that_is_no_head_of_ray_is_named_before_ray_waits_for_it(monkeypatch, answer, reason):
+    monkeypatch.setattr("totalrecall.cluster.connection._ANSWER", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        taken = []
+
+        def serve():
+            taken.append(server.accept()[0])
+            if answer is not None:
+                taken[0].recv(100)
+                taken[0].sendall(answer)
+                taken[0].close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with (
+            pytest.raises(ClusterError, match=rf"No Ray cluster answers at 127\.0\.0\.1:{port} \({reason}\)\. Give"),
+            connected(f"127.0.0.1:{port}"),
+        ):
+            raise AssertionError("it was let in")
+        thread.join()
+        taken[0].close()
+
+
+@NEEDS_RAY
+def test_names_that_are_no_unicode_do_not_reach_rays_list_of_jobs(monkeypatch):
+    import ray._private.utils as utils
+
+    monkeypatch.setattr(utils, "get_entrypoint_name", utils.get_entrypoint_name)  # it is put back afterwards
+    monkeypatch.setattr(sys, "argv", ["totalrecall", "predict", "byte\udcff.png"])
+
+    def init(**_):
+        utils.get_entrypoint_name().encode()
+        raise UnicodeEncodeError("utf-8", "/folder\udcff", 7, 8, "surrogates not allowed")
+
+    monkeypatch.setattr("ray.init", init)
+    with pytest.raises(ClusterError, match=r"Ray cannot work in the folder .* is not UTF-8\."), connected("local"):
+        raise AssertionError("it was let in")
+    assert utils.get_entrypoint_name().endswith(r"totalrecall predict byte\udcff.png")
 
 
 @NEEDS_RAY

@@ -9,10 +9,13 @@ import os
 import platform
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from totalrecall._version import __version__
@@ -24,6 +27,7 @@ __all__ = ["LOCAL", "Cluster", "check_workers", "connected", "need_ray"]
 LOCAL = "local"
 _RUNNING_HERE = "auto"
 _ANSWER = 5.0  # seconds: an open port answers in milliseconds, and Ray itself would try for two minutes
+_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))  # RFC 9113, 3.4, and empty settings
 _PROBE = 120.0  # seconds that a node may take to start Python and import this package
 _ADDRESSES = f"HOST:PORT of a cluster, {_RUNNING_HERE} for the one that runs on this machine, or {LOCAL}"
 _STARTS = 3  # of a local cluster: Ray gives its parts half a minute, and a busy machine may need more
@@ -155,13 +159,29 @@ def _check(address: str, cores: int | None) -> None:
 def _check_answers(address: str) -> None:
     host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER).close()
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER) as connection:
+            greeted = os.environ.get("RAY_USE_TLS") == "1" or _greets(connection)
+        if not greeted:
+            raise OSError("what listens there is not Ray")
     except (OSError, UnicodeError) as error:  # UnicodeError: a host's name that no network could carry
         reason = getattr(error, "strerror", None) or error
         raise ClusterError(
             f"No Ray cluster answers at {address} ({reason}). Give the address that `ray start --head` printed, or "
             f"--ray {LOCAL}."
         ) from None
+
+
+def _greets(connection: socket.socket) -> bool:
+    """Tell whether HTTP/2 is spoken there, as by a head of Ray: for others Ray would wait minutes, deaf to signals.
+
+    Raises:
+        OSError: nothing comes, or the connection is ended.
+    """
+    connection.sendall(_HELLO)
+    kind = b""
+    while len(kind) < 4 and (piece := connection.recv(4 - len(kind))):
+        kind += piece
+    return kind[3:] == b"\x04"  # length, in three bytes, then the kind of the frame: settings
 
 
 def _start(ray: Any, address: str, cores: int | None, tries: int = _STARTS) -> None:
@@ -180,6 +200,8 @@ def _start(ray: Any, address: str, cores: int | None, tries: int = _STARTS) -> N
 
 def _init(ray: Any, address: str, cores: int | None) -> None:
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+    utils, command = import_module("ray._private.utils"), _command()
+    utils.__dict__["get_entrypoint_name"] = lambda: command  # its own fails at a word that is no Unicode
     if address == LOCAL:
         count = own_cores() if cores is None else cores
         ray.init(address=LOCAL, num_cpus=count, include_dashboard=False, **quiet)
@@ -189,9 +211,16 @@ def _init(ray: Any, address: str, cores: int | None) -> None:
     import_module("ray._private.worker").__dict__["_worker_logs_enabled"] = False
 
 
+def _command() -> str:
+    """Return the command as it stands in Ray's list of jobs."""
+    return subprocess.list2cmdline([sys.executable, *sys.argv]).encode("utf-8", "backslashreplace").decode()
+
+
 def _why(error: Exception, address: str) -> str:
     """Return in one line why Ray could not start or be joined."""
     reason = " ".join(str(error).split()).rstrip(".")
+    if isinstance(error, UnicodeEncodeError):
+        return f"Ray cannot work in the folder {Path.cwd()}: its name is not UTF-8. Run the command in another folder."
     if "Version mismatch" in reason:
         return (
             f"The cluster at {address} has other versions than this machine: {reason}. "
