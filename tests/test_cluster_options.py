@@ -17,6 +17,7 @@ from totalrecall.errors import DataError, MissingExtraError, PictureError
         (["--workers", "2"], "--workers is only for --ray, got 2"),
         (["--ray", "local"], "--ray needs a file for the results, got None. Write --out FILE.parquet"),
         (["--ray", "local", "-o", "-"], "--ray needs a file for the results, got -"),
+        (["--ray", "local", "-o", "/dev/null"], "--ray needs a file for the results, got /dev/null"),
         (["--ray", "local", "-o", "r.parquet", "--json", "r.json"], "--json does not work with --ray"),
         (["--ray", "local", "-o", "r.parquet", "--heatmaps", "maps"], "--heatmaps does not work with --ray"),
     ],
@@ -119,12 +120,66 @@ def test_a_damaged_plan_or_part_is_named_and_a_failed_list_leaves_nothing(tmp_pa
         parts.add(0, b"no Parquet")
         with pytest.raises(DataError, match=r"part-000000000\.parquet is damaged"):
             parts.join(target)
-    (folder / "plan.json").write_text(json.dumps({"command": "predict", "asked": {}, "total": 0, "size": 1}))
+    plan = {"command": "predict", "asked": {}, "total": 0, "size": 1, "list": ""}
+    (folder / "plan.json").write_text(json.dumps(plan))
     with (
         pytest.raises(DataError, match=r"damaged plan\.json \(its values"),
         opened_parts(target, {}, iter(()), workers=1),
     ):
         raise AssertionError("it holds no plan")
+
+
+@NEEDS_RAY
+def test_what_somebody_changed_in_the_folder_is_named_and_no_picture_is_twice_or_missing(tmp_path):
+    from tests.cluster_ready import rows
+    from totalrecall.cluster.parts import check_parts, opened_parts, parquet_part
+
+    target, folder = tmp_path / "r.parquet", tmp_path / "r.parquet.parts"
+    names = [f"{at}.png" for at in range(8)]
+
+    def part(block):
+        return parquet_part([judged(name, False) for name in block.names])
+
+    with opened_parts(target, {}, iter(names), workers=1) as parts:
+        blocks = list(parts.left())
+        parts.add(0, part(blocks[0]))
+    for name in ("part-000000099.parquet", "part-copy.parquet", "part-1.parquet"):
+        (folder / name).write_bytes(part(blocks[0]))
+
+    lines = (folder / "pictures.jsonl").read_text()
+    for other in (lines.replace("7.png", "8.png"), lines[:20], lines + lines, ""):
+        (folder / "pictures.jsonl").write_text(other)
+        with pytest.raises(DataError, match=r"pictures\.jsonl is not the list that the run began with\)\. Name"):
+            check_parts(target, {})
+    (folder / "pictures.jsonl").unlink()
+    with pytest.raises(DataError, match=r"pictures\.jsonl: No such file or directory\)"):
+        check_parts(target, {})
+    (folder / "pictures.jsonl").write_text(lines)
+    plan = (folder / "plan.json").read_text()
+    for before, now in (('"total": 8', '"total": 7'), ('"size": 1', '"size": 99999999999999999999')):
+        (folder / "plan.json").write_text(plan.replace(before, now))
+        with pytest.raises(DataError, match=r"damaged plan\.json \(its numbers do not fit its list\)"):
+            check_parts(target, {})
+    (folder / "plan.json").write_text(plan)
+
+    with opened_parts(target, {}, iter(()), workers=1) as parts:
+        assert parts.done == 1
+        left = list(parts.left())
+        assert left == blocks[1:]
+        for block in left:
+            parts.add(block.index, part(block))
+        wrong = folder / "part-000000003.parquet"
+        wrong.write_bytes(part(blocks[0]))
+        with pytest.raises(DataError, match=r"part-000000003\.parquet is damaged \(it holds other pictures than those"):
+            parts.join(target)
+        wrong.unlink()
+        wrong.mkdir()
+        with pytest.raises(DataError, match=r"part-000000003\.parquet is damaged \(it is a folder"):
+            parts.join(target)
+        wrong.rmdir()
+        parts.add(3, part(blocks[3]))
+        assert parts.join(target) == {"good": 8}
+    assert [row["path"] for row in rows(target)] == names
 
 
 def lie_in(folder, files):
@@ -149,7 +204,7 @@ FOREIGN = [
     ({**LOCKED["predict"], "plan.json": "[]"}, r"a damaged plan\.json \(it holds no names\)"),
     ({**LOCKED["predict"], "plan.json": '{"command": "predict"}'}, r"a damaged plan\.json \('asked' is missing\)"),
     (
-        {**LOCKED["predict"], "plan.json": '{"command": "fit", "asked": {}, "total": 1, "size": 1}'},
+        {**LOCKED["predict"], "plan.json": '{"command": "fit", "asked": {}, "total": 1, "size": 1, "list": ""}'},
         r"a plan\.json of 'fit'",
     ),
 ]
@@ -179,7 +234,8 @@ def test_a_folder_of_parts_that_is_not_its_own_is_refused_before_ray_starts_and_
 
 
 def test_another_commands_parts_are_refused_before_ray_starts(model, pictures, tmp_path, capsys, no_cluster):
-    files = {**LOCKED["predict"], "plan.json": '{"command": "predict", "asked": {"model": "m"}, "total": 1, "size": 1}'}
+    plan = '{"command": "predict", "asked": {"model": "m"}, "total": 1, "size": 1, "list": ""}'
+    files = {**LOCKED["predict"], "plan.json": plan}
     lie_in(tmp_path / "r.parquet.parts", files)
     assert main(["predict", str(model), str(pictures[0]), "--ray", "local", "-o", str(tmp_path / "r.parquet")]) == 1
     assert "holds what another command did so far (model m, now" in capsys.readouterr().err

@@ -8,6 +8,7 @@ from totalrecall.cli.common import check_target, complain, judging, progress_bar
 from totalrecall.cli.options import add_ray_options, refuse_workers_without_ray, running
 from totalrecall.cli.paths import OUTPUT
 from totalrecall.errors import SettingError
+from totalrecall.system.files import is_special
 from totalrecall.system.text import counted
 
 __all__ = ["add_spread_options", "check_spread", "predict_spread"]
@@ -42,7 +43,7 @@ def check_spread(args: argparse.Namespace) -> None:
     for name in _HERE_ONLY:
         if getattr(args, name) is not None:
             raise SettingError(f"--{name.replace('_', '-')} does not work with --ray. Write --out FILE.parquet.")
-    if args.out is None or args.out == "-":
+    if args.out is None or args.out == "-" or is_special(Path(args.out)):  # beside a pipe there is no place for parts
         raise SettingError(f"--ray needs a file for the results, got {args.out}. Write --out FILE.parquet.")
     check_target("--out", args.out)
 

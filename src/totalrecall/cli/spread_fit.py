@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from totalrecall.cli.common import say
 from totalrecall.cli.options import add_ray_options, refuse_workers_without_ray, training_pictures
 from totalrecall.errors import ClusterError, SettingError, TotalRecallError
+from totalrecall.system.files import is_special
 from totalrecall.system.text import counted, human_bytes
 
 if TYPE_CHECKING:
@@ -85,10 +86,12 @@ def good_pictures(args: argparse.Namespace) -> "Sequence[Source]":
 def kept_for(args: argparse.Namespace) -> "Iterator[KeptFit | None]":
     """Hold the folder of what a fit on a cluster keeps, until its model is written; None without --ray.
 
+    Nothing is kept beside a pipe or /dev/null, either.
+
     Raises:
         DataError: another command works there, or it cannot be written.
     """
-    if args.ray is None:
+    if args.ray is None or is_special(Path(args.output)):
         yield None
         return
     from totalrecall.cluster.kept import opened_fit

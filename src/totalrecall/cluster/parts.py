@@ -8,13 +8,17 @@
 
 Each file appears whole, under its name or not at all. `plan.json` is written after the list is whole, a part when all
 of its pictures are judged. So what is there says what is left, whatever ended the run, and no picture is in two parts.
+Somebody may have been there meanwhile: the list must be the one that the plan was made of, and each part must hold its
+pictures; nothing is left out or doubled in silence.
 """
 
 import contextlib
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -29,14 +33,15 @@ from totalrecall.cluster.run_folder import (
 )
 from totalrecall.errors import DataError, MissingExtraError
 from totalrecall.scoring import verdict_in_words
-from totalrecall.system.files import atomic_write, write_atomically
+from totalrecall.system.files import atomic_write, open_regular, write_atomically
 
 if TYPE_CHECKING:
     import pyarrow
 
 __all__ = ["Block", "Parts", "check_parts", "opened_parts", "parquet_part"]
 
-_KIND = RunKind("predict", r"part-\d+\.parquet", numbers=("total", "size"))
+_KIND = RunKind("predict", r"part-\d+\.parquet", numbers=("total", "size"), words=("list",))
+_LIST = "pictures.jsonl"
 _MOST = 100  # pictures of a part: what a killed worker or command has to do again
 _SHARES = 8  # parts for each worker at least, so that all end at about the same time
 
@@ -66,17 +71,19 @@ class Parts:
         self._folder = folder
         self._size = size
         self.total = total
-        # a name that is still temporary begins with a dot
-        self._there = {int(path.stem.removeprefix("part-")) for path in folder.glob("part-*.parquet")}
+        there = {path.name for path in folder.glob("part-*.parquet")}
+        # others of such a name are somebody's: part-7.parquet, part-copy.parquet, one beyond the end
+        self._there = {index for index in range(-(-total // size)) if _part_name(index) in there}
         self.done = sum(min(size, total - index * size) for index in self._there)
 
     def left(self) -> Iterator[Block]:
         """Yield what is not judged yet, in order; the list stays on disk."""
-        with (self._folder / "pictures.jsonl").open(encoding="utf-8") as file:
+        return (block for block in self._blocks() if block.index not in self._there)
+
+    def _blocks(self) -> Iterator[Block]:
+        with (self._folder / _LIST).open(encoding="utf-8") as file:
             for index in range(-(-self.total // self._size)):
-                lines = [line for _, line in zip(range(self._size), file, strict=False)]
-                if index not in self._there:
-                    yield Block(index, [json.loads(line) for line in lines])
+                yield Block(index, [json.loads(line) for line in islice(file, self._size)])
 
     def add(self, index: int, data: bytes) -> None:
         """Keep the results of one block, as `parquet_part` gives them."""
@@ -88,14 +95,17 @@ class Parts:
 
         Returns:
             How many pictures got each verdict, and `unreadable` ones.
+
+        Raises:
+            DataError: a part is damaged, or holds other pictures than its own; or `target` cannot be written.
         """
         pq = _parquet()
         count: Counter[str] = Counter()
 
         def write(file: BinaryIO) -> None:
             with pq.ParquetWriter(file, _schema()) as writer:
-                for index in sorted(self._there):
-                    table = _read(pq, self._path(index))
+                for block in self._blocks():
+                    table = _read(pq, self._path(block.index), block.names)
                     count.update(_verdicts(table))
                     writer.write_table(table)
 
@@ -104,7 +114,11 @@ class Parts:
         return count
 
     def _path(self, index: int) -> Path:
-        return self._folder / f"part-{index:09}.parquet"
+        return self._folder / _part_name(index)
+
+
+def _part_name(index: int) -> str:
+    return f"part-{index:09}.parquet"
 
 
 def check_parts(target: Path, asked: Mapping[str, Any]) -> None:
@@ -139,12 +153,12 @@ def opened_parts(target: Path, asked: Mapping[str, Any], names: Iterator[str], w
         if plan is None:
             clear_folder(folder, _KIND)  # of a run that was ended while it was begun or taken away
             try:
-                total = _write_names(folder, names)
+                total, digest = _write_names(folder, names)
             except BaseException:  # nothing to go on with
                 remove_folder(folder, _KIND)
                 raise
             size = max(1, min(_MOST, total // (_SHARES * workers)))
-            plan = {"asked": dict(asked), "total": total, "size": size}
+            plan = {"asked": dict(asked), "total": total, "size": size, "list": digest}
             write_plan(folder, _KIND, plan)
         yield Parts(folder, plan["size"], plan["total"])
 
@@ -154,26 +168,57 @@ def _plan(folder: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
     try:
         plan = read_plan(folder, _KIND)
     except (OSError, ValueError) as error:
-        raise DataError(f"{folder} cannot be gone on with ({error}). Name another --out, or move it away.") from None
+        raise _no_going_on(folder, error) from None
     if plan is not None and plan["asked"] != json.loads(json.dumps(dict(asked))):
         raise DataError(
             f"{folder} holds what another command did so far ({_difference(plan['asked'], asked)}). Give that "
             "command again to end it, name another --out, or move it away."
         )
+    try:
+        if plan is not None:
+            _check_list(folder, plan)
+    except (OSError, ValueError) as error:
+        raise _no_going_on(folder, error) from None
     return plan
 
 
-def _write_names(folder: Path, names: Iterator[str]) -> int:
-    total = 0
+def _no_going_on(folder: Path, error: OSError | ValueError) -> DataError:
+    reason = f"{_LIST}: {error.strerror or error}" if isinstance(error, OSError) else error
+    return DataError(f"{folder} cannot be gone on with ({reason}). Name another --out, or move it away.")
+
+
+def _check_list(folder: Path, plan: Mapping[str, Any]) -> None:
+    """Refuse a list of pictures, or numbers, that are not what the plan was made of.
+
+    Raises:
+        ValueError: the message says what is wrong.
+        OSError: the list cannot be read.
+    """
+    digest, total = hashlib.sha256(), 0
+    with open_regular(folder / _LIST) as file:
+        for line in file:
+            digest.update(line)
+            total += 1
+    if digest.hexdigest() != plan["list"]:
+        raise ValueError(f"{_LIST} is not the list that the run began with")
+    if plan["total"] != total or plan["size"] > _MOST:
+        raise ValueError("a damaged plan.json (its numbers do not fit its list)")
+
+
+def _write_names(folder: Path, names: Iterator[str]) -> tuple[int, str]:
+    """Write the list of pictures; returns how many they are, and the file's SHA-256."""
+    total, digest = 0, hashlib.sha256()
 
     def write(file: BinaryIO) -> None:
         nonlocal total
         for name in names:
-            file.write(f"{json.dumps(name)}\n".encode())  # ASCII, whatever bytes the name has
+            line = f"{json.dumps(name)}\n".encode()  # ASCII, whatever bytes the name has
+            file.write(line)
+            digest.update(line)
             total += 1
 
-    write_atomically(folder / "pictures.jsonl", write)
-    return total
+    write_atomically(folder / _LIST, write)
+    return total, digest.hexdigest()
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
@@ -245,15 +290,23 @@ def _unicode(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _read(pq: Any, path: Path) -> "pyarrow.Table":
+def _read(pq: Any, path: Path, names: Sequence[str]) -> "pyarrow.Table":
+    """Return the results of some pictures.
+
+    Raises:
+        DataError: the file is damaged, or holds other pictures.
+    """
     import pyarrow as pa
 
     try:
-        return pq.read_table(path, schema=_schema())
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(
-            f"{path} is damaged ({' '.join(str(error).split())[:200]}). Remove it, and run the command again."
-        ) from None
+        with open_regular(path) as file:
+            table = pq.read_table(file, schema=_schema())
+        if table["path"].to_pylist() != list(map(_unicode, names)):
+            raise ValueError("it holds other pictures than those of its place in the list")
+    except (OSError, ValueError, pa.ArrowException) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200].rstrip(".")
+        raise DataError(f"{path} is damaged ({reason}). Remove it, and run the command again.") from None
+    return table
 
 
 def _verdicts(table: "pyarrow.Table") -> "Counter[str]":

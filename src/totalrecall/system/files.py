@@ -92,9 +92,9 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], object], *, r
         DataError: the folder cannot be made or written, or `path` holds another file than expected.
     """
     path = Path(path)
-    target = Path(os.path.realpath(path)) if os.path.islink(path) else path  # noqa: PTH114  is_symlink may raise
-    if is_special(target):
+    if is_special(path):  # asked before links are followed by name: /dev/stdout leads to a pipe that has none
         return _write_special(path, write)
+    target = Path(os.path.realpath(path)) if os.path.islink(path) else path  # noqa: PTH114  is_symlink may raise
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         # of a name as long as the system allows, only the beginning
