@@ -2,8 +2,10 @@
 
 import ast
 import re
+import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from jinja2 import UndefinedError
@@ -12,7 +14,7 @@ from tests.report_pages import HOSTILE, Reader, entry, page
 from totalrecall import reports
 from totalrecall.pictures.overlay import save_overlay
 from totalrecall.reports.gallery import ReportEntry
-from totalrecall.reports.page import render
+from totalrecall.reports.page import jpeg, render
 from totalrecall.reports.report import write_report
 
 
@@ -159,3 +161,16 @@ def test_an_overlay_may_be_a_file_and_one_that_is_gone_is_left_out(tmp_path):
     saved = save_overlay(tmp_path / "one.png", np.full((30, 40, 3), 200, np.uint8))
     text = page(tmp_path, [entry(1, 3.0, overlay=saved), entry(2, 2.5, overlay=tmp_path / "gone.png")])
     assert text.count("<figure") == 1
+
+
+@pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="every name is Unicode there")
+def test_a_picture_whose_name_is_no_unicode_is_drawn_and_one_that_is_gone_or_empty_is_not(tmp_path):
+    """OpenCV's imread ends the process at such a name; so a benchmark crashed whose --out had one."""
+    _, data = cv2.imencode(".jpg", np.full((20, 30, 3), 90, np.uint8))
+    name = tmp_path / "byte\udcff.jpg"
+    name.write_bytes(data.tobytes())
+    drawn = cv2.imdecode(np.frombuffer(jpeg(name, 15), np.uint8), cv2.IMREAD_COLOR)
+    assert drawn.shape == (10, 15, 3)
+    assert jpeg(tmp_path / "gone\udcff.jpg", 15) is None
+    name.write_bytes(b"")
+    assert jpeg(name, 15) is None

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from markupsafe import Markup
 
-from totalrecall.system.files import atomic_write
+from totalrecall.system.files import atomic_write, read_regular
 from totalrecall.types import Image
 
 if TYPE_CHECKING:
@@ -126,7 +126,12 @@ def jpeg_uri(overlay: Image | Path | bytes, width: int) -> str | None:
 
 
 def _pixels(overlay: Image | Path | bytes) -> np.ndarray | None:
-    """Return (h, w, 3) BGR."""
+    """Return (h, w, 3) BGR, or None where the file is gone or is no picture."""
+    if isinstance(overlay, Path):
+        try:
+            overlay = read_regular(overlay)  # subtle: cv2.imread crashes at a name that is not UTF-8
+        except OSError:
+            return None
     if isinstance(overlay, bytes):
-        return cv2.imdecode(np.frombuffer(overlay, np.uint8), cv2.IMREAD_COLOR)
-    return cv2.imread(str(overlay)) if isinstance(overlay, Path) else cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR)
+        return cv2.imdecode(np.frombuffer(overlay, np.uint8), cv2.IMREAD_COLOR) if overlay else None
+    return cv2.cvtColor(overlay, cv2.COLOR_RGB2BGR)
