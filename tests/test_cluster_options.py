@@ -1,12 +1,15 @@
 """predict --ray: what does not fit together is refused before anything starts; names are listed; parts are checked."""
 
+import argparse
 import json
+import os
 import re
 
 import pytest
 
 from tests.cluster_ready import NEEDS_RAY
 from totalrecall.cli import main
+from totalrecall.cli.spread_fit import kept_for
 from totalrecall.errors import DataError, MissingExtraError, PictureError
 
 
@@ -240,6 +243,14 @@ def test_another_commands_parts_are_refused_before_ray_starts(model, pictures, t
     assert main(["predict", str(model), str(pictures[0]), "--ray", "local", "-o", str(tmp_path / "r.parquet")]) == 1
     assert "holds what another command did so far (model m, now" in capsys.readouterr().err
     assert held(tmp_path / "r.parquet.parts") == files
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_fit_into_a_pipe_keeps_nothing_beside_it(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with kept_for(argparse.Namespace(ray="local", output=str(tmp_path / "pipe"))) as kept:
+        assert kept is None
+        assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
 
 
 @NEEDS_RAY

@@ -119,6 +119,18 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path):
     assert is_special(pipe)  # as root, a rename over /dev/null would take it from the whole machine
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="needs /proc")  # noqa: PTH110
+def test_a_link_to_a_pipe_that_has_no_name_is_written_to(tmp_path):
+    reading, writing = os.pipe()
+    link = tmp_path / "stdout"  # as /dev/stdout is one
+    link.symlink_to(f"/proc/self/fd/{writing}")
+    atomic_write(link, b"through")
+    os.close(writing)
+    with os.fdopen(reading, "rb") as file:
+        assert file.read() == b"through"
+    assert link.is_symlink()
+
+
 def test_what_is_neither_file_nor_folder_is_special(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     assert is_special(tmp_path / "..") is False
