@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import shutil
 import signal
 import sys
@@ -74,6 +75,8 @@ def test_a_killed_command_goes_on_when_given_again_and_no_picture_is_twice_or_mi
     code, out, err = ran(*words, cwd=tmp_path)
     assert (code, err) == (0, "")
     assert f"Went on where an earlier run ended: {15 * len(before)} of 240 pictures done" in out
+    seconds, rate = map(float, re.search(r"240 pictures in ([\d.]+) s, ([\d.]+) pictures/s", out).groups())
+    assert seconds * rate == pytest.approx(240 - 15 * len(before), rel=0.05)  # of those that it judged itself
     assert [row["path"] for row in rows(tmp_path / "r.parquet")] == names
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pictures", "r.parquet"]
 

@@ -135,9 +135,9 @@ def _run_spread(args: argparse.Namespace) -> int:
     from totalrecall.cli.spread import predict_spread
 
     began = time.perf_counter()
-    verdicts = predict_spread(args)
+    verdicts, now = predict_spread(args)
     bad = verdicts.pop("unreadable", 0)
-    _tell(args, verdicts, bad, time.perf_counter() - began)
+    _tell(args, verdicts, bad, time.perf_counter() - began, now)
     say(args, f"Wrote {args.out}")
     if args.fail_on_anomaly:
         return _exit_code(verdicts, bad)
@@ -242,9 +242,11 @@ def _watched(args: argparse.Namespace, detector: "AnyJudge") -> "Iterator[Callab
         say(args, f"Drift: {line}")
 
 
-def _tell(args: argparse.Namespace, verdicts: "Counter[str]", bad: int, seconds: float) -> None:
+def _tell(args: argparse.Namespace, verdicts: "Counter[str]", bad: int, seconds: float, now: int | None = None) -> None:
+    """Say what was found; `now` is how many pictures were judged in these seconds, if not all."""
     done = verdicts.total()
-    rate = f", {done / seconds:.1f} pictures/s" if done > 1 else ""
+    now = done if now is None else now
+    rate = f", {now / seconds:.1f} pictures/s" if now > 1 else ""
     failed = f"; {bad} could not be read" if bad else ""
     told = f"{verdicts['defect']} anomalous, {verdicts['good']} good"
     if verdicts["no verdict"]:

@@ -48,8 +48,12 @@ def check_spread(args: argparse.Namespace) -> None:
     check_target("--out", args.out)
 
 
-def predict_spread(args: argparse.Namespace) -> "Counter[str]":
-    """Judge on a cluster, and write the results; returns how many pictures got each verdict, or were `unreadable`."""
+def predict_spread(args: argparse.Namespace) -> "tuple[Counter[str], int]":
+    """Judge on a cluster, and write the results.
+
+    Returns:
+        How many pictures got each verdict, or were `unreadable`; and how many were judged now, by this command.
+    """
     from totalrecall.cluster.connection import connected
     from totalrecall.cluster.listing import is_remote, list_pictures
     from totalrecall.cluster.parts import check_parts, opened_parts
@@ -81,5 +85,5 @@ def predict_spread(args: argparse.Namespace) -> "Counter[str]":
             if parts.done:
                 say(args, f"Went on where an earlier run ended: {parts.done} of {counted(parts.total, 'picture')} done")
             with progress_bars(args) as progress:
-                judge_parts(parts, how_judged, workers, failed=complain, progress=progress)
-            return parts.join(Path(args.out))
+                now = judge_parts(parts, how_judged, workers, failed=complain, progress=progress)
+            return parts.join(Path(args.out)), now
