@@ -232,12 +232,12 @@ def test_a_signal_that_compiled_code_turns_into_a_plain_interrupt_keeps_its_exit
 
     def interrupted(args):
         with contextlib.suppress(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGHUP)
+            signal.raise_signal(signal.SIGTERM)  # not SIGHUP, which is ignored below nohup
         raise KeyboardInterrupt
 
     monkeypatch.setattr("totalrecall.cli.info.run", interrupted)
-    assert main(["info", str(tmp_path / "part.trecall")]) == 128 + signal.SIGHUP
-    assert capsys.readouterr().err == "totalrecall: ended by SIGHUP.\n"
+    assert main(["info", str(tmp_path / "part.trecall")]) == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == "totalrecall: ended by SIGTERM.\n"
 
 
 def test_a_signal_that_strikes_an_import_ends_the_command_as_any_other(monkeypatch, capsys, tmp_path):
