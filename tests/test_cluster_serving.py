@@ -579,7 +579,10 @@ import ray
 from ray import serve
 ray.init(address=sys.argv[1], log_to_driver=False)
 hold = [ray.util.placement_group([{"CPU": 1}] * int(sys.argv[3]))] if int(sys.argv[3]) else []
-serve.delete(sys.argv[2])
+try:
+    serve.delete(sys.argv[2])
+except TimeoutError:  # the station had started them again before this saw that they were gone
+    pass
 ray.get([one.ready() for one in hold])
 print("removed", flush=True)
 sys.stdin.read()
