@@ -8,6 +8,7 @@ import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime, timedelta
 from types import SimpleNamespace
 
@@ -102,7 +103,7 @@ def test_the_overlay_is_a_png_of_the_picture(running, pictures):
 
 
 def test_the_overlays_colours_have_the_numbers_of_the_models_distances(running, pictures, expected, monkeypatch):
-    _, client = running
+    station, client = running
     path = max(pictures, key=lambda path: expected[path].score)
     key = client.post("/v1/models/part/predict", **multipart(path)).json()["id"]
     drawn = []
@@ -119,6 +120,11 @@ def test_the_overlays_colours_have_the_numbers_of_the_models_distances(running, 
     (_, stored), named = drawn.pop()
     assert not named["numbers"]
     assert stored.max() / named["threshold"] == pytest.approx(heat.max() / result.pixel_threshold)
+    without = replace(station.recent.get(key).inspection, threshold=None)  # such a map was scaled to itself
+    drawing.overlay_png(station, without)
+    _, named = drawn.pop()
+    assert not named["numbers"]
+    assert np.isnan(named["threshold"])
 
 
 def test_a_batch_keeps_the_order_and_names_the_broken_one(running, pictures, expected):

@@ -1,5 +1,6 @@
 """Pictures of inspections: the overlay, the picture as a browser shows it, and the heat as a layer over it."""
 
+import math
 from typing import TYPE_CHECKING
 
 import cv2
@@ -11,7 +12,6 @@ from totalrecall.pictures.decode import decode_pixels, to_8_bits
 from totalrecall.pictures.overlay import HOTTEST, draw_overlay, encode_overlay, heat_colours
 from totalrecall.scoring import Region
 from totalrecall.station.judging.room import pixels_of
-from totalrecall.station.store.records import finite
 
 if TYPE_CHECKING:
     from totalrecall.station.judging.models import Loaded
@@ -81,8 +81,10 @@ def _pixel_threshold(station: "Station", inspection: "Inspection") -> float | No
 
     It is not known if another model has taken the place of that one, or a recipe's false-alarm rate judged.
     """
+    if inspection.threshold is None:
+        return math.nan
     loaded = _model_of(station, inspection)
-    if loaded is None or finite(float(loaded.judge.threshold_)) != inspection.threshold:
+    if loaded is None or loaded.judge.threshold_ != inspection.threshold:
         return None
     return float(loaded.judge.pixel_threshold_)
 
