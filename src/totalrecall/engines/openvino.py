@@ -43,7 +43,7 @@ from totalrecall.types import FeatureMap
 
 __all__ = ["CompiledCache", "OpenVinoEngine"]
 
-_MAGIC = b"TRCOMPILED2\n"
+_MAGIC = b"TRCOMPILED3\n"
 _DIGEST = hashlib.sha256().digest_size
 _LONGEST = 1 << 16  # bytes, of what an entry says of itself
 _LIMIT = 1 << 30  # bytes; the graphs used longest ago go first
