@@ -139,6 +139,29 @@ def test_a_ground_that_one_centre_covers_in_all_pictures_is_not_copied_whole(lea
     assert np.array_equal(rows, whole)
 
 
+class Lists:
+    """Rows that are read by slices and lists of indices alone, as those on a cluster are."""
+
+    def __init__(self, rows):
+        self._rows, self.shape, self.dtype = rows, rows.shape, rows.dtype
+
+    def __len__(self):
+        return len(self._rows)
+
+    def __getitem__(self, which):
+        assert isinstance(which, slice) or which.ndim == 1
+        return self._rows[which]
+
+
+def test_rows_wherever_they_lie_are_refilled_alike(monkeypatch):
+    monkeypatch.setattr("totalrecall.patchcore.coreset._FINEST", 0.1)
+    monkeypatch.setattr("totalrecall.patchcore.coreset.AT_ONCE", 1000)
+    points, picture = ground()
+    coreset = coreset_of(points, 200)
+    gone = gone_with_the_ground(points, picture, coreset)
+    assert np.array_equal(refill(Lists(points), coreset, gone), refill(points, coreset, gone))
+
+
 def traced(points, coreset, gone):
     """Return what `refill` does, and the most bytes that it held at a time."""
     tracemalloc.start()

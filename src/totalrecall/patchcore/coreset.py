@@ -581,7 +581,7 @@ def _thinned(
             return chosen, left[:0], bound[:0]
         chosen.append(int(left[at]))
         for first in range(0, len(left), AT_ONCE):
-            apart = points[left[first : first + AT_ONCE]] - points[chosen[-1]]
+            apart = points[left[first : first + AT_ONCE]] - points[np.array(chosen[-1:])]
             part = bound[first : first + AT_ONCE]
             np.minimum(part, np.einsum("nd,nd->n", apart, apart), out=part)
         bound[at] = 0
