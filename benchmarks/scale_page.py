@@ -211,7 +211,7 @@ def _time(seen: Outlook) -> str:
 
 def _cameras(constants: Constants) -> str:
     """Return what a line of 1,000 cameras needs, at what one station and one database were measured to do."""
-    base = [row for row in _rows("station") if float(row["folder_cpu_ms"]) > 0 and int(row["refused"]) == 0][-1]
+    base = [row for row in _rows("station") if float(row["of_folder"] or 0) > 0 and int(row["refused"]) == 0][-1]
     overhead = float(base["cpu_ms"]) / float(base["folder_cpu_ms"])
     database = [row for row in _rows("history") if row["database"] == "postgresql" and row["threads"] == "8"][-1]
     rate = float(database["per_second"])
