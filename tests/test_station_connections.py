@@ -57,6 +57,39 @@ def ask(address, *lines, body=b""):
     return int(re.match(rb"HTTP/1\.1 (\d+)", answer)[1]), answer.decode("latin-1")
 
 
+class Wire:
+    """A transport that remembers what it is told."""
+
+    def __init__(self):
+        self.told = []
+
+    def write(self, data):
+        self.told.append(bytes(data))
+
+    def close(self):
+        self.told.append("closed")
+
+
+def test_head_and_body_of_an_answer_go_in_one_piece_and_large_bodies_do_not_gather():
+    async def told():
+        wire = Wire()
+        joined = connections._Gathering(wire, asyncio.get_running_loop())
+        for piece in (b"head", b"", b"body"):
+            joined.write(piece)
+        assert wire.told == []
+        await asyncio.sleep(0)
+        assert wire.told == [b"headbody"]
+        joined.write(b"head")
+        joined.write(b"x" * connections._TOGETHER)
+        assert wire.told[1:] == [b"head" + b"x" * connections._TOGETHER]
+        joined.write(b"the end")
+        joined.close()
+        await asyncio.sleep(0)
+        return wire.told[2:]
+
+    assert asyncio.run(told()) == [b"the end", "closed"]
+
+
 def test_a_plain_request_is_answered(station):
     status, text = ask(station, b"GET /v1/me HTTP/1.1", b"Host: localhost")
     assert status == 200

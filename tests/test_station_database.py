@@ -366,6 +366,15 @@ def test_nothing_is_acknowledged_into_a_file_that_was_removed_or_replaced(tmp_pa
         assert keys(database) == ["a", "c"]
 
 
+def test_a_file_keeps_one_connection_and_leaves_no_log_behind(tmp_path):
+    file = tmp_path / "history.db"
+    with Database(address_of_file(file)) as database:
+        first, second = (database.write(lambda connection: id(connection.connection.dbapi_connection)) for _ in "ab")
+        assert first.result() == second.result()
+        assert database.write(put("a")).result() == 1
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("history")] == [file.name]
+
+
 def test_after_a_failed_write_the_fault_stays_until_a_write_succeeds(tmp_path):
     file, aside = tmp_path / "history.db", tmp_path / "aside.db"
     with Database(f"sqlite:///{file}") as database:

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import stat
 import subprocess
 import sys
@@ -217,6 +218,24 @@ def test_what_a_killed_process_left_is_put_right_at_the_start(opened, database, 
         [f"{number:032x}{end}" for number in (0, 3, 4) for end in (".heat.png", ".picture")] + ["notes.txt"]
     )
     assert kept.size == 6 * BLOCK
+
+
+def test_half_a_heat_map_of_a_killed_process_goes_at_the_start(opened, database, tmp_path):
+    keep(opened(), database, reject(0))
+    half = tmp_path / "pictures" / "00" / f"{5:032x}.heat.png"
+    half.write_bytes(b"half")
+    History(database).add(replace(reject(5), kept=True)).result()
+    kept = opened()
+    assert not half.exists()
+    assert (numbers(kept), promised(database), kept.size) == ([0], [0], 2 * BLOCK)
+
+
+def test_a_folder_that_somebody_removed_is_made_again(opened, database, tmp_path):
+    kept = opened()
+    keep(kept, database, reject(0))
+    shutil.rmtree(tmp_path / "pictures" / "00")
+    assert keep(kept, database, reject(1), b"another")
+    assert (kept.picture(f"{1:032x}"), kept.problem) == (b"another", None)
 
 
 def test_forgotten_pictures_are_gone(opened, database):

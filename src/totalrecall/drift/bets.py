@@ -18,6 +18,7 @@ over C is at most that divided by C (Doob).
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Sequence
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -107,13 +108,16 @@ def _carried(rank: float, share: float, shifted: Sequence[float]) -> float:
         shifted: distribution function of the moved ones on the grid.
     """
     others = 1 - share
-    at, end = 0, len(shifted)  # bisection, to the first point of the mixture's table that is over the rank
-    while at < end:
-        middle = (at + end) // 2
-        if rank < others * _UNMOVED[middle] + share * shifted[middle]:
-            end = middle
-        else:
-            at = middle + 1
+    if share == 0:  # the same bisection without Python's loop: most bets of a quiet line take no number for moved
+        at = bisect_right(_UNMOVED, rank)
+    else:
+        at, end = 0, len(shifted)  # bisection, to the first point of the mixture's table that is over the rank
+        while at < end:
+            middle = (at + end) // 2
+            if rank < others * _UNMOVED[middle] + share * shifted[middle]:
+                end = middle
+            else:
+                at = middle + 1
     if at == len(shifted):
         return shifted[-1]
     low, high = (others * _UNMOVED[place] + share * shifted[place] for place in (at - 1, at))
@@ -125,6 +129,7 @@ def share_bets(beyond: bool, chance: float) -> list[float]:
     return [1 - stake + stake * beyond / chance for stake in STAKES]
 
 
+@lru_cache(maxsize=256)  # asked at each picture, and the answer changes three times in a line's life
 def majority_chance(pictures: int, error: float) -> float:
     """Return the chance, at most, that a picture lies beyond the limits of some pictures, where half are good.
 

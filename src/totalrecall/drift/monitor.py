@@ -43,6 +43,7 @@ _SINCE = "patches_since"  # distance of the patches against that of the first pi
 _RANKED = ("light", "focus", "across", "down", "red", "blue", "patches", _SINCE, "score")
 # Each number and the direction in which it is watched. Distance and score may rise only: see above.
 _WATCHES = tuple((name, sign) for name in _RANKED for sign in "+-" if name not in ("patches", "score") or sign == "+")
+_COLUMNS = {name: MEASURES.index("patches" if name == _SINCE else name) for name in _RANKED}
 _BETS = len(SHIFTS) + len(STAKES)
 _HEAD = 800.0  # capital at the start, as if of so many pictures: a change that is there from the first is seen soon
 _RECENT = 20  # pictures that an alarm's words are about
@@ -121,6 +122,7 @@ class Monitor:
         columns = dict(zip(MEASURES, judged_good.T.tolist(), strict=True))
         self.pictures = self.counted = 0
         self.alarms: list[Alarm] = []
+        self._standing: list[Alarm] = []  # those that have not ended; of all, a line that runs for years has thousands
         self._ranks = {name: Ranks(columns.get(name, [])) for name in _RANKED}
         self._bets = {watch: Bets([_HEAD] * _BETS) for watch in _WATCHES}
         self._calibrated = len(judged_good)
@@ -148,7 +150,7 @@ class Monitor:
         raised = []
         stage = is_anomalous is False and self.counted in _STAGES
         for name in _RANKED:
-            value = self._recent[-1][1][_column(name)]
+            value = self._recent[-1][1][_COLUMNS[name]]
             if self._open(name):
                 self._close_if_over(name)
                 continue
@@ -192,13 +194,14 @@ class Monitor:
         name, sign = watch
         young = max(self.pictures - self._quiet[watch], FEWEST_PICTURES)
         recent = list(self._recent)[-young:]
-        level = median(values[_column(name)] for _, values in recent)
+        level = median(values[_COLUMNS[name]] for _, values in recent)
         words = change_in_words(name, sign, level - self._usual(name), size)
         rejected = sum(anomalous for anomalous, _ in recent)
         if 2 * rejected > len(recent):
             words += f" ({rejected} of the last {len(recent)} were judged anomalous)"
         alarm = Alarm(name, sign, self.pictures, path, words, level)
         self.alarms.append(alarm)
+        self._standing.append(alarm)
         return alarm
 
     def _usual(self, name: str) -> float:
@@ -209,15 +212,16 @@ class Monitor:
         return median(values) if values else math.nan
 
     def _open(self, name: str) -> Alarm | None:
-        return next((alarm for alarm in self.alarms if alarm.measure == name and alarm.ended is None), None)
+        return next((alarm for alarm in self._standing if alarm.measure == name), None)
 
     def _close_if_over(self, name: str) -> None:
         alarm = self._open(name)
         if alarm is None or self.pictures - alarm.picture < _RECENT:
             return
-        level = median(values[_column(name)] for _, values in self._recent)
+        level = median(values[_COLUMNS[name]] for _, values in self._recent)
         if abs(level - self._usual(name)) < abs(level - alarm.level):
             alarm.ended = self.pictures
+            self._standing.remove(alarm)
             for sign in "+-":
                 if (name, sign) in self._bets:
                     self._bets[name, sign] = Bets([0.0] * _BETS)
@@ -227,7 +231,7 @@ class Monitor:
 
     def words(self) -> list[str]:
         """Say how things stand, a line each: what has moved and is not back, or that nothing has."""
-        lines = [f"since picture {alarm.picture}: {alarm.words}" for alarm in self.alarms if alarm.ended is None]
+        lines = [f"since picture {alarm.picture}: {alarm.words}" for alarm in self._standing]
         watched = f"{self.pictures} picture{'s' if self.pictures != 1 else ''} watched, {self.counted} judged good"
         return [*lines, watched] if lines else [f"nothing has moved ({watched})"]
 
@@ -281,16 +285,13 @@ class Monitor:
     def _restore(self, state: dict[str, Any]) -> None:
         self.pictures, self.counted = state["pictures"], state["counted"]
         self.alarms = [Alarm(**alarm) for alarm in state["alarms"]]
+        self._standing = [alarm for alarm in self.alarms if alarm.ended is None]
         self._ranks = {name: Ranks(ranks["values"], ranks["seen"]) for name, ranks in state["ranks"].items()}
         self._limits = {name: (least, most, count) for name, (least, most, count) in state["limits"].items()}
         for watch in _WATCHES:
             self._bets[watch] = Bets(state["capital"][_key(watch)], state["moved"][_key(watch)])
             self._quiet[watch] = state["quiet"][_key(watch)]
         self._recent.extend((bool(anomalous), values) for anomalous, *values in state["recent"])
-
-
-def _column(name: str) -> int:
-    return MEASURES.index("patches" if name == _SINCE else name)
 
 
 def _limits(ranks: Ranks) -> tuple[float, float, float]:

@@ -1,6 +1,7 @@
 """The process of a station: a socket, a server, and signals that let it finish what is in flight."""
 
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -105,6 +106,8 @@ def serve(
         **server_options(settings.policy, refused),
     )
     _allow_files()
+    gc.collect()
+    gc.freeze()  # what is there now stays: not to be looked through again and again while pictures come
     with sparing_logs(refused), limited(sock, settings.policy, refused) as listener:
         _Server(config, stopping).run(sockets=[listener])
 

@@ -5,7 +5,7 @@ import json
 import socket
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -18,6 +18,7 @@ __all__ = ["HEAD_SECONDS", "MOST_REFUSED", "READ_SECONDS", "Addresses", "Listene
 HEAD_SECONDS = 15.0  # from the first byte of a request, or from the connection, to the end of its head
 READ_SECONDS = 60.0  # that a client may read nothing of an answer that is ready for it
 
+_TOGETHER = 64 << 10  # bytes of an answer that wait to be sent with what follows them at once
 _REFUSED_SECONDS = 1.0  # that a connection too many stays until its client has sent something
 MOST_REFUSED = 64  # such connections at a time
 
@@ -119,6 +120,46 @@ class _Accepted(socket.socket):
         super().close()
 
 
+class _Gathering:
+    """A transport that sends what is written at the same time in one piece.
+
+    uvicorn writes the head of an answer and then the body: each would be a call of the system, and wake the client.
+
+    Args:
+        transport: of asyncio; whatever is not about writing is its own.
+        loop: in whose next round it is sent.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._pieces: list[bytes] = []
+        self._count = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send bytes soon: in the loop's next round, or now if they are many."""
+        if not data:
+            return
+        if not self._pieces:
+            self._loop.call_soon(self._send)
+        self._pieces.append(data)
+        self._count += len(data)
+        if self._count > _TOGETHER:
+            self._send()
+
+    def close(self) -> None:
+        """Send what was written, and close."""
+        self._send()
+        self._transport.close()
+
+    def _send(self) -> None:
+        if self._pieces:
+            data, self._pieces, self._count = b"".join(self._pieces), [], 0
+            self._transport.write(data)
+
+
 class PatientProtocol(H11Protocol):
     """uvicorn's HTTP with a deadline for the head of each request and for the reading of each answer, and with a limit.
 
@@ -149,7 +190,7 @@ class PatientProtocol(H11Protocol):
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for the first request, or refuse a connection too many."""
-        super().connection_made(transport)
+        super().connection_made(cast("asyncio.Transport", _Gathering(transport, self.loop)))
         self._network = self._addresses.begin(self.client[0] if self.client else "")
         if self._network is None:
             self._refuse()

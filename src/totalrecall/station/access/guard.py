@@ -216,7 +216,7 @@ class Guard:
             raise RefusedError(403, f"Without users the station serves programs of its own computer only. {add}")
         return Caller(ANYBODY)
 
-    def _check_permission(self, caller: Caller, methods: dict[str, frozenset[str]], method: str) -> None:
+    def _check_permission(self, caller: Caller, methods: Mapping[str, frozenset[str]], method: str) -> None:
         """Refuse a route that is not there or not in the table, and a role that may not call it.
 
         Raises:

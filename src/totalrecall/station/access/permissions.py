@@ -5,6 +5,7 @@ A route that is not in the table is refused, whoever calls it. `guard.py` enforc
 """
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from starlette.routing import Mount, Route, compile_path
@@ -167,13 +168,17 @@ class Permissions:
         self._patterns = [
             (compile_path(template)[0], roles) for template, roles in templates.items() if "{" in template
         ]
+        self._known = lru_cache(maxsize=256)(self._find)  # a line's programs call the same few paths
 
-    def methods(self, path: str) -> dict[str, frozenset[str]]:
+    def methods(self, path: str) -> Mapping[str, frozenset[str]]:
         """Return the roles that may call a path, by method; empty if the table has no such path.
 
         Where a path fits several templates, only those roles are returned that may call all of them: which of the
         templates the router will choose need not be known here.
         """
+        return self._known(path)
+
+    def _find(self, path: str) -> dict[str, frozenset[str]]:
         found = [self._fixed[path]] if path in self._fixed else []
         found += [roles for pattern, roles in self._patterns if pattern.match(path)]
         together: dict[str, frozenset[str]] = {}

@@ -5,7 +5,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ _KEEP_ALIVE = 15  # seconds that a connection may be idle between two requests
 _CONNECTIONS = 512
 
 
+@lru_cache(maxsize=256)  # asked several times at each request, mostly about the same few clients
 def is_loopback(host: str) -> bool:
     """Tell whether only programs of this computer reach an address; a name but localhost may lead anywhere."""
     if host.lower().rstrip(".") == "localhost":
@@ -110,6 +111,8 @@ class Policy:
 
     def trusts_proxy(self, address: str) -> bool:
         """Tell whether an address is that of a reverse proxy which is believed."""
+        if not self.proxies:
+            return False
         try:
             ip = ip_address(address)
         except ValueError:
@@ -245,6 +248,7 @@ def _why(policy: Policy) -> str:
     return f"--allow-host {next(name for name in policy.allow_hosts if not is_loopback(name))}"
 
 
+@lru_cache(maxsize=256)
 def _bare(host: str) -> str | None:
     """Return the name of a Host header or an address without port, brackets and final dot; None if it is neither."""
     text = host.strip().lower()

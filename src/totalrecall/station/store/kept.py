@@ -118,7 +118,7 @@ class KeptPictures:
         """
         files = {_PICTURE: picture}
         if heat is not None:
-            files = {_HEAT: cv2.imencode(".png", heat)[1].tobytes(), _PICTURE: picture}  # the picture comes last
+            files = {_HEAT: _png(heat), _PICTURE: picture}  # the picture comes last
         size, rank = sum(map(_on_disk, map(len, files.values()))), self._rank(inspection)
         with self._lock:
             if inspection.key in self._kept or not self._make_room(size, rank):
@@ -216,12 +216,15 @@ class KeptPictures:
         return self._folder / key[:2] / f"{key}{end}"
 
     def _write(self, key: str, files: dict[str, bytes]) -> None:
+        """Write the files of a picture, the one that promises the others last."""
         for end, data in files.items():
             path = self._path(key, end)
-            path.parent.mkdir(exist_ok=True)
-            part = path.with_name(path.name + _PART)
-            part.write_bytes(data)
-            part.replace(path)
+            if end == _PICTURE:
+                part = path.with_name(path.name + _PART)
+                _write_file(part, data)
+                part.replace(path)
+            else:  # half of it goes with a picture that is not there
+                _write_file(path, data)
 
     def _remove(self, key: str) -> None:
         for end in (_PICTURE, _HEAT, _PICTURE + _PART, _HEAT + _PART):  # the promise first
@@ -274,6 +277,31 @@ class KeptPictures:
                     self._remove(key)
                 else:
                     yield key, sum(map(_on_disk, files.values()))
+
+
+def _write_file(path: Path, data: bytes) -> None:
+    """Write a file, and make its folder if need be.
+
+    With as few calls of the system as there can be: at each of them all other threads fight over the interpreter.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0)
+    try:
+        handle = os.open(path, flags, 0o666)
+    except FileNotFoundError:
+        path.parent.mkdir(exist_ok=True)
+        handle = os.open(path, flags, 0o666)
+    try:
+        left = memoryview(data)
+        while left:
+            left = left[os.write(handle, left) :]
+    finally:
+        os.close(handle)
+
+
+def _png(heat: np.ndarray) -> bytes:
+    """Return a heat map as PNG, without the search for repetitions: a third of the time, for a tenth of the bytes."""
+    how = [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY]
+    return cv2.imencode(".png", heat, how)[1].tobytes()
 
 
 def _on_disk(size: int) -> int:
