@@ -76,7 +76,7 @@ $(LOWEST)/.dev: pyproject.toml constraints-lowest.txt
 
 # CI has twenty minutes, and the newest versions take thirteen. With the lowest it runs the files that call each of the
 # dependencies; without CI nothing is left out.
-VERSIONS := engines decode tiff in_memory detector padim spade update model_file search coreset metrics cli report no_home
+VERSIONS := engines decode tiff in_memory detector model_file search coreset metrics cli report no_home
 LOWEST_TESTS := $(if $(CI),$(VERSIONS:%=tests/test_%.py))
 
 test-lowest: $(LOWEST)/.dev

@@ -34,7 +34,7 @@ def make_docs_folder(root: Path, *, good: int = 8) -> Path:
     mask = np.zeros((96, 96), np.uint8)
     mask[10:86, 10:86] = 255
     cv2.imwrite(str(root / "mask.png"), mask)
-    detector = PatchCore(false_alarm_rate=0.1).fit(root / "parts/good")
+    detector = PatchCore(false_alarm_rate=0.1, size=128).fit(root / "parts/good")
     assert [detector.predict(root / name).is_anomalous for name in ("part.png", "missed.png")] == [True, False]
     detector.save(root / "part.trecall")
     _remember(root / "totalrecall-station")

@@ -18,8 +18,8 @@ PAGE = (DOCS / "reference" / "json.md").read_text(encoding="utf-8")
 # what is written there hangs on the model, the data set or the network: names of settings, defects, layers
 OPEN = ("settings", "changes", "defect_auroc", "reasons", "layers", "datasets[].categories")
 COMMANDS = """
-fit: fit parts/good -o new.trecall --ignore-outliers
-fit: fit parts/good -o padim.trecall --method padim
+fit: fit parts/good -o new.trecall --ignore-outliers --size 96
+fit: fit parts/good -o padim.trecall --method padim --size 96
 fit: fit parts/good -o joined.trecall --sizes 64 96
 fit: fit parts */*/train/good products labelled/good -o tuned.trecall --tune --size 64 --scoring map1pct
 predict: predict part.trecall parts/new

@@ -116,7 +116,7 @@ def test_what_the_drift_says_is_in_the_dictionary(code, measure, direction):
 def test_what_a_fit_an_audit_and_a_capability_say_is_in_the_dictionary(model, parts, tmp_path):
     pictures = [Upload(path.read_bytes(), Caption(name=path.name)) for path in sorted((parts / "train").rglob("*.png"))]
     with started(tmp_path / "station", Path(shutil.copy(model, tmp_path / "part.trecall"))) as (station, _):
-        fitted = station.fits.begin("second", pictures, ANYBODY)
+        fitted = station.fits.begin("second", pictures, ANYBODY, {"size": 64})
         station.fits.wait(fitted, 120)
         sentences = [*filter(None, [station.fits.facts(fitted)["result"]["note"]])]
         for begin in (station.fits.begin_audit, station.fits.begin_capability):
