@@ -19,6 +19,7 @@ HEAD_SECONDS = 15.0  # from the first byte of a request, or from the connection,
 READ_SECONDS = 60.0  # that a client may read nothing of an answer that is ready for it
 
 _TOGETHER = 64 << 10  # bytes of an answer that wait to be sent with what follows them at once
+_GOODBYE_SECONDS = 1.0  # between two looks whether a connection that is to end can, once the server stops
 _REFUSED_SECONDS = 1.0  # that a connection too many stays until its client has sent something
 MOST_REFUSED = 64  # such connections at a time
 
@@ -139,15 +140,17 @@ class _Gathering:
         return getattr(self._transport, name)
 
     def write(self, data: bytes) -> None:
-        """Send bytes soon: in the loop's next round, or now if they are many."""
+        """Send bytes soon: in the loop's next round, or now if they are many, and then without a copy of them."""
         if not data:
+            return
+        if self._count + len(data) > _TOGETHER:
+            self._send()
+            self._transport.write(data)
             return
         if not self._pieces:
             self._loop.call_soon(self._send)
         self._pieces.append(data)
         self._count += len(data)
-        if self._count > _TOGETHER:
-            self._send()
 
     def close(self) -> None:
         """Send what was written, and close."""
@@ -173,6 +176,7 @@ class PatientProtocol(H11Protocol):
 
     _deadline: asyncio.TimerHandle | None = None
     _stall: asyncio.TimerHandle | None = None
+    _goodbye: asyncio.TimerHandle | None = None
     _network: str | None = None  # under which it is counted
     _is_refused = False
 
@@ -213,6 +217,9 @@ class PatientProtocol(H11Protocol):
         """Stop waiting."""
         self._stop_waiting()
         self._stop_stall()
+        if self._goodbye is not None:
+            self._goodbye.cancel()
+            self._goodbye = None
         if self._is_refused:
             self._addresses.refused -= 1
         elif self._network:
@@ -239,6 +246,18 @@ class PatientProtocol(H11Protocol):
         """Stop waiting: the client has read."""
         super().resume_writing()
         self._stop_stall()
+
+    def shutdown(self) -> None:
+        """End when what is in hand is answered; a client of TLS that does not say goodbye is not waited for."""
+        super().shutdown()
+        self._goodbye = self.loop.call_later(_GOODBYE_SECONDS, self._end)
+
+    def _end(self) -> None:
+        """Break the connection if it is closing and all was sent; else look again later."""
+        if self.transport.is_closing() and self.transport.get_write_buffer_size() == 0:
+            self.transport.abort()
+        else:
+            self._goodbye = self.loop.call_later(_GOODBYE_SECONDS, self._end)
 
     def _refuse(self) -> None:
         """Answer at once, and close. What the client has sent by then must be read, or the answer never reaches it."""
