@@ -74,8 +74,8 @@ $(LOWEST)/.dev: pyproject.toml constraints-lowest.txt
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-lowest.txt -e ".[dev,hub]"
 	@touch $@
 
-# CI has twenty minutes, and the newest versions take thirteen. With the lowest it runs the files that call each of the
-# dependencies; without CI nothing is left out.
+# CI has twenty minutes, and the newest versions take most of them. With the lowest it runs the files that call each of
+# the dependencies; without CI nothing is left out.
 VERSIONS := engines decode tiff in_memory detector model_file search coreset metrics cli report no_home
 LOWEST_TESTS := $(if $(CI),$(VERSIONS:%=tests/test_%.py))
 
