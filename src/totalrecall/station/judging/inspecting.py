@@ -21,7 +21,7 @@ from totalrecall.errors import BusyError, PictureError, TotalRecallError
 from totalrecall.features.extractor import PIXELS_AT_ONCE
 from totalrecall.station.judging.room import Room, pixels_of
 from totalrecall.system.text import unexpected
-from totalrecall.system.threads import cores, on_one_core
+from totalrecall.system.threads import cores, on_one_core, one_blas_thread
 
 if TYPE_CHECKING:
     from totalrecall.scoring import Result
@@ -208,9 +208,10 @@ class Inspector:
             worker.join()
 
     def _run(self) -> None:
-        while (taken := self._next()) is not None:
-            line, turn = taken
-            self._finish(line, turn, self._judged(turn.waiting, turn.alone))
+        with one_blas_thread():  # several steps of a picture ask for it; to limit and free BLAS each time lets others in
+            while (taken := self._next()) is not None:
+                line, turn = taken
+                self._finish(line, turn, self._judged(turn.waiting, turn.alone))
 
     def _next(self) -> tuple[_Line, _Turn] | None:
         """Wait for a picture, and return it; None at the end."""
