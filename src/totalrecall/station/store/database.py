@@ -240,7 +240,7 @@ class Database:
     def _transaction(self) -> Iterator[Connection]:
         """Give the connection for one transaction of the thread that writes.
 
-        That to a file stays open until something goes wrong: to take it from the pool and give it back takes a third
+        That to a file stays open until something goes wrong: to take it from the pool and give it back takes a quarter
         of the time of a write. A server's is taken anew, since the pool then asks whether the server is still there.
         """
         if file_of(self._url) is None:
