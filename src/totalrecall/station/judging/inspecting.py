@@ -208,7 +208,7 @@ class Inspector:
             worker.join()
 
     def _run(self) -> None:
-        with one_blas_thread():  # several steps of a picture ask for it; to limit and free BLAS each time lets others in
+        with one_blas_thread():  # several steps of a picture ask for it, and each change of the limit lets others in
             while (taken := self._next()) is not None:
                 line, turn = taken
                 self._finish(line, turn, self._judged(turn.waiting, turn.alone))

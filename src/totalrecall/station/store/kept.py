@@ -299,7 +299,7 @@ def _write_file(path: Path, data: bytes) -> None:
 
 
 def _png(heat: np.ndarray) -> bytes:
-    """Return a heat map as PNG; without the search for repetitions it takes a third less time, and a tenth more bytes."""
+    """Return a heat map as PNG, made without a search for repetitions: a third less time, and a tenth more bytes."""
     how = [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY]
     return cv2.imencode(".png", heat, how)[1].tobytes()
 
