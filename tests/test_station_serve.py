@@ -8,10 +8,13 @@ import threading
 import time
 
 import pytest
+from fastapi import FastAPI
 
 from tests.served import Served
 from totalrecall import load_detector
 from totalrecall.cli import main
+from totalrecall.station.serving import listen, serve
+from totalrecall.station.settings import StationSettings
 
 pytestmark = pytest.mark.slow
 
@@ -46,6 +49,15 @@ def test_it_says_where_it_serves_and_stops_at_a_signal(served, picture):
     code, out, err = served.stop()
     assert (code, "Stopped." in out, err) == (0, True, "")
     assert body["id"] in served.inspections()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_heeded_as_soon_as_it_says_that_it_serves(tmp_path, number):
+    settings = StationSettings((tmp_path / "part.trecall",), tmp_path / "station", port=0)
+    before = signal.getsignal(number)
+    with listen(settings) as sock:
+        serve(FastAPI(), settings, sock, serving=lambda: signal.raise_signal(number))  # it returns: that is no fault
+    assert signal.getsignal(number) is before
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no service manager speaks so here")

@@ -174,9 +174,12 @@ def _serve(
         host, scheme = settings.policy.host, "http" if settings.policy.tls is None else "https"
         address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
         by = "" if spread is None else f", judged by {spread.words}"
-        say(args, f"Serving {names} at {address}{by} (Ctrl-C stops)")
-        sys.stdout.flush()  # into a pipe or a log, too: the process stays for months
-        serve(app, settings, sock, station.metrics.refused, stop)
+
+        def serving() -> None:
+            say(args, f"Serving {names} at {address}{by} (Ctrl-C stops)")
+            sys.stdout.flush()  # into a pipe or a log, too: the process stays for months
+
+        serve(app, settings, sock, station.metrics.refused, serving, stop)
     finally:
         stop()
         station.close()

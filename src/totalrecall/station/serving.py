@@ -28,9 +28,9 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class _Server(uvicorn.Server):
     """Ends at SIGINT and SIGTERM once what is in flight is answered. That is no fault: no signal is passed on."""
 
-    def __init__(self, config: uvicorn.Config, stopping: Callable[[], object]) -> None:
+    def __init__(self, config: uvicorn.Config, serving: Callable[[], object], stopping: Callable[[], object]) -> None:
         super().__init__(config)
-        self._stopping = stopping
+        self._serving, self._stopping = serving, stopping
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -44,6 +44,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         _tell_service_manager("READY=1")
+        self._serving()
 
     def _end(self, number: int, frame: FrameType | None) -> None:
         _tell_service_manager("STOPPING=1")
@@ -85,6 +86,7 @@ def serve(
     settings: StationSettings,
     sock: socket.socket,
     refused: Callable[[str], object] = lambda _: None,
+    serving: Callable[[], object] = lambda: None,
     stopping: Callable[[], object] = lambda: None,
 ) -> None:
     """Answer requests until SIGINT or SIGTERM.
@@ -94,6 +96,7 @@ def serve(
         settings: of the station.
         sock: that listens.
         refused: called with the reason for what is refused before the application sees it.
+        serving: called once it answers and the signals are heeded: who is told so may send one at once.
         stopping: called at the signal, before what is in flight is answered; in its handler, so it must only note it.
     """
     warnings.simplefilter("ignore")  # of single pictures: each is told in its answer, not in the log
@@ -109,7 +112,7 @@ def serve(
     gc.collect()
     gc.freeze()  # what is there now stays: not to be looked through again and again while pictures come
     with sparing_logs(refused), limited(sock, settings.policy, refused) as listener:
-        _Server(config, stopping).run(sockets=[listener])
+        _Server(config, serving, stopping).run(sockets=[listener])
 
 
 def _allow_files() -> None:
