@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from totalrecall.calibration import fold_count, held_out, make_folds
+from totalrecall.calibration import fold_count, held_count, held_out, make_folds
 
 
 def test_held_out_pictures_are_a_fifth_and_at_most_500():
@@ -12,6 +12,13 @@ def test_held_out_pictures_are_a_fifth_and_at_most_500():
     held = held_out(100, 0.2, 3)
     assert np.array_equal(held, np.unique(held))
     assert not np.array_equal(held, held_out(100, 0.2, 4))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.2, 0.999, 1.0])
+def test_the_count_of_those_held_out_is_known_without_drawing_them(share):
+    for count in (0, 1, 2, 3, 4, 10, 761, 3000):
+        assert held_count(count, share) == len(held_out(count, share, 7))
+    assert held_count(10**15, 0.2) == 500  # nothing is drawn, or this would not end
 
 
 @pytest.mark.parametrize("count", [3, 10, 40, 61, 209, 761, 1000])

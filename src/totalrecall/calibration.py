@@ -32,6 +32,7 @@ __all__ = [
     "conformal_threshold",
     "fit_tail",
     "fold_count",
+    "held_count",
     "held_out",
     "make_folds",
     "rate_interval",
@@ -134,17 +135,23 @@ _LEAST = 3  # different pictures, or parts, of which one can be scored by the ot
 _HELD_AT_MOST = 500  # pictures: a quantile at a rate of 1 percent is settled by then, and each costs a search
 
 
-def held_out(count: int, share: float, seed: int) -> np.ndarray:
-    """Return indices, ascending, of the pictures that set the threshold where they are held out together.
+def held_count(count: int, share: float) -> int:
+    """Return how many pictures set the threshold where they are held out together.
 
     The share is rounded down, but at least one picture is taken where there are three or more, none where there are
     fewer, and at most 500: with those a rate of 1 percent is known to within half a percent, and more would only cost
     time.
     """
-    held = min(int(count * share), _HELD_AT_MOST, count - 1)
     if share <= 0 or count < _LEAST:
+        return 0
+    return max(min(int(count * share), _HELD_AT_MOST, count - 1), 1)
+
+
+def held_out(count: int, share: float, seed: int) -> np.ndarray:
+    """Return indices, ascending, of the `held_count` pictures that are held out together to set the threshold."""
+    held = held_count(count, share)
+    if held == 0:
         return np.empty(0, np.int64)
-    held = max(held, 1)
     return np.sort(np.random.default_rng(seed).permutation(count)[:held])
 
 

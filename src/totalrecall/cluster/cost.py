@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from totalrecall.backbones import load
-from totalrecall.calibration import fold_count, held_out
+from totalrecall.calibration import fold_count, held_count
 from totalrecall.cluster.fitting import shard_size
 from totalrecall.errors import DataError, SettingError
 from totalrecall.patchcore.coreset import budget
@@ -188,7 +188,7 @@ def fit_job(
     patches = pictures * rows * columns
     vectors = budget(patches, coreset, at_least)
     folds = fold_count(pictures, settings.holdout, settings.folds)
-    judged = (pictures if folds > 1 else len(held_out(pictures, settings.holdout, settings.seed))) * rows * columns
+    judged = (pictures if folds > 1 else held_count(pictures, settings.holdout)) * rows * columns
     counts = {
         "one": 1,
         "pictures": pictures,

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from totalrecall.backbones import Advice, Backbone
-from totalrecall.calibration import Calibration, held_out
+from totalrecall.calibration import Calibration, held_count, held_out
 from totalrecall.detectors.base import Model
 from totalrecall.detectors.extents import LEAST, Extents, learn_extents, restored_extents
 from totalrecall.detectors.fit_report import FitReport, Progress, nothing_readable, warn_of_fit
@@ -389,5 +389,5 @@ class OnePass(OneBackbone[Model, Seen]):
                 f"{' (half of the free memory)' if memory is None else ''}. {learner.smaller}",
                 "memory",
             )
-        held = len(held_out(len(sources), self.settings.holdout, self.settings.seed))
+        held = held_count(len(sources), self.settings.holdout)
         return OnePassPlan(len(sources), held, model, needed, limit)
