@@ -53,11 +53,10 @@ demo: $(VENV)/.base
 
 # one BLAS thread: on the tests' small arrays more of them only wait for each other; two files of tests at once: most
 # keep one core busy, and a file's fits are made once for all of its tests
-# counting which lines run takes a fifth more time, which CI's twenty minutes do not have; three at once there, since a test
-# that waits for a process or a clock leaves its core idle, a tenth of the time
+# counting which lines run takes a fifth more time, which CI's twenty minutes do not have
 ifdef CI
 test: $(VENV)/.dev
-	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 else
 test: $(VENV)/.dev
 	OPENBLAS_NUM_THREADS=1 COVERAGE_CORE=sysmon COVERAGE_FILE=$(COVERAGE) $(BIN)/python -m pytest -n 2 --dist loadfile --cov=totalrecall --cov-report=
