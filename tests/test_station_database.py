@@ -5,6 +5,7 @@ import stat
 import subprocess
 import sys
 import threading
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -265,6 +266,24 @@ def test_a_lock_that_is_let_go_in_time_costs_nothing(tmp_path):
         other.execute("COMMIT")
         assert promise.result() == 1
         other.close()
+
+
+def test_a_new_file_that_another_program_holds_is_waited_for(tmp_path):
+    file = tmp_path / "history.db"
+    other = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(HistoryError, match=r"is locked by another program; waited 0\.1 s"):
+        Database(address_of_file(file), wait=0.1)
+    opened = Future()
+    thread = threading.Thread(target=lambda: opened.set_result(Database(address_of_file(file))))
+    thread.start()
+    thread.join(0.5)
+    assert not opened.done()
+    other.execute("COMMIT")
+    other.close()
+    with opened.result(60) as database:
+        assert database.write(put("a")).result() == 1
+    thread.join()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Addresses of databases: read, shown without passwords, opened; and what goes wrong with a database, in words."""
 
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -34,6 +35,7 @@ _LINE = {"connect_timeout": 10, "keepalives_idle": 15, "keepalives_interval": 5,
 _LINE |= {"tcp_user_timeout": 30_000}  # milliseconds
 _FORM = "Write sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME."
 _BUSY = ("database is locked", "database table is locked", "database schema is locked")
+_PAUSE = 0.02  # seconds between two tries at a file that another program holds
 _FULL = ("disk is full", "No space left on device", "disk I/O error")
 
 
@@ -124,7 +126,7 @@ def _sqlite_engine(url: URL, wait: float, pragmas: tuple[str, ...], begin: str) 
         connection.isolation_level = None  # or Python's module would begin transactions as it thinks fit
         cursor = connection.cursor()
         for pragma in pragmas:
-            cursor.execute(f"PRAGMA {pragma}")
+            _patiently(cursor, f"PRAGMA {pragma}", wait)
         cursor.close()
 
     @event.listens_for(engine, "begin")
@@ -132,6 +134,23 @@ def _sqlite_engine(url: URL, wait: float, pragmas: tuple[str, ...], begin: str) 
         connection.exec_driver_sql(begin)
 
     return engine
+
+
+def _patiently(cursor: sqlite3.Cursor, statement: str, wait: float) -> None:
+    """Run a statement, and again while another program holds the file, for as long as `wait` seconds.
+
+    SQLite itself waits for any other statement. Not for a change to WAL: it reads first, and a reader that wants to
+    write is refused at once.
+    """
+    end = time.monotonic() + wait
+    while True:
+        try:
+            cursor.execute(statement)
+            return
+        except sqlite3.OperationalError as error:
+            if str(error) not in _BUSY or time.monotonic() >= end:
+                raise
+        time.sleep(_PAUSE)
 
 
 def _server_engine(url: URL, *, read_only: bool) -> Engine:
