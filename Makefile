@@ -53,6 +53,7 @@ demo: $(VENV)/.base
 
 # one BLAS thread: on the tests' small arrays more of them only wait for each other; two files of tests at once: most
 # keep one core busy, and a file's fits are made once for all of its tests
+# in CI each of the two processes is bound to a core (tests/conftest.py)
 # counting which lines run takes a fifth more time, which CI's twenty minutes do not have
 ifdef CI
 test: $(VENV)/.dev

@@ -52,9 +52,22 @@ _SLOW_FILES = {  # fit, draw, compile or start processes in most of their tests
 
 
 def pytest_configure(config) -> None:
-    """Try fewer examples where no slow test is to run."""
+    """Try fewer examples where no slow test is to run; in CI, bind each of the processes that run tests to a core."""
     if config.option.markexpr == "not slow":
         settings.load_profile("quick")
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if os.environ.get("CI") and worker and hasattr(os, "sched_setaffinity"):
+        _bind_to_a_core(int(worker.removeprefix("gw")))
+
+
+def _bind_to_a_core(number: int) -> None:
+    """Let this process and its children compute on one core: as many threads as cores in each only wait for each other.
+
+    The package in this process still sees all cores, and does what it does with them.
+    """
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {sorted(cores)[number % len(cores)]})
+    os.sched_getaffinity = lambda _: set(cores)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -27,7 +27,7 @@ from totalrecall.errors import DataError
 from totalrecall.patchcore.bank import Bank
 from totalrecall.patchcore.coreset import budget, subsample
 from totalrecall.patchcore.plan import Plan, projected_patches
-from totalrecall.patchcore.reading import CoresetChoice, PicturePatches, Reader, as_bank, marked, without_pictures
+from totalrecall.patchcore.reading import CoresetChoice, PicturePatches, Reader, marked, without_pictures
 from totalrecall.pictures.loading import LearntPicture
 from totalrecall.system.memory import RowStore
 from totalrecall.types import Matrix
@@ -165,7 +165,7 @@ class ChunkedPatches:
     def bank(self, choice: CoresetChoice, *, basis: Matrix | None = None) -> Bank:
         """Return the chosen patches as a memory bank; see `fitting.TrainingPatches`."""
         origin = np.concatenate(self._origins)[choice.rows]
-        return as_bank(self._kept.take(choice.rows), origin, self.pictures, basis)
+        return Bank(self._kept.take(choice.rows), origin, self.pictures, basis)
 
     def reread(self, pictures: Sequence[int]) -> Iterator[PicturePatches]:
         """Yield pictures with their patches; they are read from their files again."""

@@ -18,7 +18,7 @@ from totalrecall.outliers.same_part import part_numbers, same_part, surface
 from totalrecall.patchcore.bank import Bank
 from totalrecall.patchcore.coreset import Coreset, Rows, budget, refill, subsample
 from totalrecall.patchcore.plan import Plan, projected_patches
-from totalrecall.patchcore.reading import CoresetChoice, PicturePatches, Reader, as_bank, marked, without_pictures
+from totalrecall.patchcore.reading import CoresetChoice, PicturePatches, Reader, marked, without_pictures
 from totalrecall.pictures.loading import LearntPicture
 from totalrecall.system.memory import RowStore
 from totalrecall.system.text import counted
@@ -185,7 +185,7 @@ class InMemoryPatches:
 
     def bank(self, choice: CoresetChoice, *, basis: Matrix | None = None) -> Bank:
         """Return the chosen patches as a memory bank, whose search prunes in the directions given, or its own."""
-        return as_bank(self.patches.take(choice.rows), self.origin[choice.rows], self.pictures, basis)
+        return Bank(self.patches.take(choice.rows), self.origin[choice.rows], self.pictures, basis)
 
     def reread(self, pictures: Sequence[int]) -> Iterator[PicturePatches]:
         """Yield pictures with their patches, as they were kept, without their tilted copies."""

@@ -16,7 +16,6 @@ from totalrecall.patchcore.tilted import TiltedPatches, cells_before, tilted
 from totalrecall.pictures.copies import Mark, Repeats, inspected, mark_of
 from totalrecall.pictures.loading import LearntPicture, LoadedPicture, Source, renumbered
 from totalrecall.pictures.unlike import PictureTally
-from totalrecall.search.levels import default_levels, principal_basis
 from totalrecall.types import Matrix, Patches, PreparedImage, PreparedMask
 
 __all__ = [
@@ -25,7 +24,6 @@ __all__ = [
     "ReadPicture",
     "Reader",
     "TrainingPatches",
-    "as_bank",
     "marked",
     "read_patches",
     "without_pictures",
@@ -267,16 +265,3 @@ def without_pictures(folds: Sequence[Sequence[int]], dirty: Mapping[int, np.ndar
     """Return the folds without some pictures, and without those that are empty then."""
     rest = [[at for at in fold if at not in dirty] for fold in folds]
     return [fold for fold in rest if fold]
-
-
-def as_bank(
-    vectors: Patches, origin: np.ndarray, pictures: Sequence[LearntPicture], basis: Matrix | None = None
-) -> Bank:
-    """Return vectors as a bank, with the directions that its search prunes by; they are found if not given.
-
-    Any orthonormal directions bound rightly; the banks of the folds share nearly all their vectors.
-    """
-    levels = default_levels(vectors.shape[1])
-    if basis is None and levels:
-        basis = principal_basis(vectors, levels[-1])
-    return Bank(vectors, origin, pictures, basis)
