@@ -57,7 +57,7 @@ demo: $(VENV)/.base
 # counting which lines run takes a fifth more time, which CI's twenty minutes do not have
 ifdef CI
 test: $(VENV)/.dev
-	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OPENBLAS_NUM_THREADS=1 ONE_CORE_EACH=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 else
 test: $(VENV)/.dev
 	OPENBLAS_NUM_THREADS=1 COVERAGE_CORE=sysmon COVERAGE_FILE=$(COVERAGE) $(BIN)/python -m pytest -n 2 --dist loadfile --cov=totalrecall --cov-report=

@@ -52,11 +52,11 @@ _SLOW_FILES = {  # fit, draw, compile or start processes in most of their tests
 
 
 def pytest_configure(config) -> None:
-    """Try fewer examples where no slow test is to run; in CI, bind each of the processes that run tests to a core."""
+    """Try fewer examples where no slow test is to run; bind each process that runs tests to a core if told."""
     if config.option.markexpr == "not slow":
         settings.load_profile("quick")
     worker = os.environ.get("PYTEST_XDIST_WORKER", "")
-    if os.environ.get("CI") and worker and hasattr(os, "sched_setaffinity"):
+    if os.environ.get("ONE_CORE_EACH") and worker and hasattr(os, "sched_setaffinity"):
         _bind_to_a_core(int(worker.removeprefix("gw")))
 
 

@@ -2,13 +2,13 @@
 
 import contextlib
 import os
-import re
 import sys
 import threading
 from pathlib import Path
 
 import pytest
 
+from tests.affinity import affinity
 from tests.engine_ready import pictures
 from totalrecall.engines.openvino import OpenVinoEngine
 
@@ -33,19 +33,12 @@ def every_core():
     before = {}
     for path in Path("/proc/self/task").glob("*"):
         with contextlib.suppress(OSError):  # the thread has ended
-            before[int(path.name)] = _affinity(int(path.name))
+            before[int(path.name)] = affinity(int(path.name))
             os.sched_setaffinity(int(path.name), os.sched_getaffinity(0))
     yield
     for thread, cores in before.items():
         with contextlib.suppress(OSError):
             os.sched_setaffinity(thread, cores)
-
-
-def _affinity(thread):
-    """Return on which processors a thread may run; what Python says of it is that of an unbound process."""
-    status = Path(f"/proc/self/task/{thread}/status").read_text()
-    mask = int(re.search(r"^Cpus_allowed:\s*([\da-f,]+)", status, flags=re.MULTILINE)[1].replace(",", ""), 16)
-    return {number for number in range(mask.bit_length()) if mask >> number & 1}
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux says on which processors a thread may run")
