@@ -1,16 +1,21 @@
 """settings: each is declared once, and checks, constructors, options and documentation are made from that."""
 
 import inspect
+import math
 import re
+import subprocess
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 
 from totalrecall.cli import build_parser
 from totalrecall.detectors.settings import CommonSettings, ComparedSettings
 from totalrecall.errors import SettingError
 from totalrecall.registry import KINDS, SETTINGS, detector_class
-from totalrecall.system.settings import Checked, declared, minimum, one_of, setting, takes
+from totalrecall.system.settings import Checked, Rule, between, declared, minimum, one_of, setting, takes
 
 EVERY = [(method, name, what) for method, kind in SETTINGS.items() for name, what in declared(kind).items()]
 METHODS = pytest.mark.parametrize("method", SETTINGS)
@@ -53,6 +58,72 @@ def test_a_value_is_checked_by_the_rule_of_its_setting(settings, message):
             make(**settings)
         assert str(caught.value) == message
         assert caught.value.settings == tuple(settings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KitchenSettings(Checked):
+    """One setting of each type that there is. The test run checks no types here, as it does in the package."""
+
+    size: int = setting(256, "pictures", "a", rule=between(32, 4096, "pixels", "Usual: 256."))
+    crop: int | None = setting(None, "pictures", "b")
+    coreset: float = setting(
+        0.5, "score", "c", rule=Rule("over 0", lambda value: value > 0, lambda value: f"{value:g}")
+    )
+    layers: Sequence[int] | None = setting(None, "features", "d", rule=Rule("numbers such as 2 3", bool))
+    new_parts: bool = setting(False, "threshold", "e")
+    scoring: str = setting("max", "score", "f", rule=one_of(("max", "paper")))
+    device: str | None = setting(None, "computing", "g")
+    depth: int | str = setting("auto", "pictures", "h", rule=Rule("auto, or 8 to 16", lambda value: value != 0))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"size": "big"}, "size must be a whole number, from 32 to 4096 pixels, got 'big'. Usual: 256."),
+        ({"size": "64"}, "size must be a whole number, from 32 to 4096 pixels, got '64'. Usual: 256."),
+        ({"size": 256.5}, "size must be a whole number, from 32 to 4096 pixels, got 256.5. Usual: 256."),
+        ({"size": math.nan}, "size must be a whole number, from 32 to 4096 pixels, got nan. Usual: 256."),
+        ({"size": math.inf}, "size must be a whole number, from 32 to 4096 pixels, got inf. Usual: 256."),
+        ({"size": True}, "size must be a whole number, from 32 to 4096 pixels, got True. Usual: 256."),
+        ({"size": None}, "size must be a whole number, from 32 to 4096 pixels, got None. Usual: 256."),
+        ({"crop": "x"}, "crop must be a whole number, got 'x'."),
+        ({"coreset": "1%"}, "coreset must be a number, over 0, got '1%'."),
+        ({"coreset": True}, "coreset must be a number, over 0, got True."),
+        ({"layers": "23"}, "layers must be numbers such as 2 3, got '23'."),
+        ({"layers": 2}, "layers must be numbers such as 2 3, got 2."),
+        ({"layers": [2, "3"]}, "layers must be numbers such as 2 3, got [2, '3']."),
+        ({"new_parts": 1}, "new_parts must be True or False, got 1."),
+        ({"new_parts": "no"}, "new_parts must be True or False, got 'no'."),
+        ({"scoring": 5}, "scoring must be one of max, paper, got 5."),
+        ({"device": 0}, "device must be text, got 0."),
+        ({"depth": 12.5}, "depth must be auto, or 8 to 16, got 12.5."),
+    ],
+)
+def test_a_value_of_another_type_is_refused_in_one_line(values, message):
+    with pytest.raises(SettingError) as caught:
+        KitchenSettings(**values)
+    assert str(caught.value) == message
+    assert caught.value.settings == tuple(values)
+
+
+def test_numbers_of_other_libraries_and_whole_ones_with_a_point_are_taken():
+    made = KitchenSettings(
+        size=np.int64(96), crop=64.0, coreset=np.float32(0.5), layers=np.array([2, 3]), depth=np.uint8(12)
+    )
+    assert (made.size, made.crop, made.coreset, made.layers, made.depth) == (96, 64, 0.5, (2, 3), 12)
+    kinds = [type(value) for value in (made.size, made.crop, made.coreset, *made.layers, made.depth)]
+    assert kinds == [int, int, float, int, int, int]
+    assert KitchenSettings(layers=[1], depth="auto", coreset=1, device="cpu").layers == (1,)
+
+
+@pytest.mark.parametrize("given", ["backbone=5", "size='big'", "memory='2 apples'", "memory=True"])
+def test_a_person_in_python_reads_one_line(given):
+    call = f"PatchCore().fit([], {given})" if "memory" in given else f"PatchCore({given})"
+    program = f"from totalrecall import PatchCore\nfrom totalrecall.errors import SettingError\ntry:\n    {call}\n"
+    program += "except SettingError as error:\n    print(error)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    name, value = given.split("=")
+    assert re.fullmatch(rf"{name} must be .*, got {value}\..*\n", done.stdout)
 
 
 def test_a_keyword_that_is_not_there_is_named_with_the_nearest():

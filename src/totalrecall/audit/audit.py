@@ -31,7 +31,7 @@ from totalrecall.pictures.loading import LearntPicture, Source, Sources, expand,
 from totalrecall.pictures.unlike import OddSize, mixed_notes, odd_sizes
 from totalrecall.scoring import anomaly_map
 from totalrecall.system.settings import declared
-from totalrecall.system.text import listed
+from totalrecall.system.text import bytes_of, listed
 from totalrecall.types import AnomalyMap, Image
 
 __all__ = ["Audit", "Entry", "SamePicture", "Shown", "audit"]
@@ -203,7 +203,7 @@ def audit(
     pictures: Sources,
     settings: ComparedSettings | None = None,
     *,
-    memory: int | None = None,
+    memory: int | str | None = None,
     progress: Progress | None = None,
 ) -> Audit:
     """Rank good pictures by how badly the others explain them; needs no model and no defect.
@@ -211,7 +211,7 @@ def audit(
     Args:
         pictures: as for `PatchCore.fit`.
         settings: how the pictures are prepared and which of their features are compared; the usual ones if not given.
-        memory: bytes that the process may hold; half of what is free if not given.
+        memory: bytes that the process may hold, or a size such as "2GB"; half of what is free if not given.
         progress: called with (step, done, total); steps are `features`, `coreset` and `comparing`.
 
     Raises:
@@ -222,7 +222,7 @@ def audit(
     Warns:
         UnlikePictureWarning: some are grey and the others colour; PassedOverWarning: some files or pages are not read.
     """
-    sources = expand(pictures)
+    sources, limit = expand(pictures), bytes_of(memory)
     given = {} if settings is None else {name: getattr(settings, name) for name in declared(ComparedSettings)}
     detector = PatchCore(**given, holdout=0.0)  # nothing is calibrated
     depth = find_bit_depth(sources, checked_bit_depth(detector.settings.bit_depth), progress=progress)
@@ -233,7 +233,7 @@ def audit(
     chosen = replace(detector.settings, coreset=_share(detector, len(sources)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ChunkedFitWarning)  # a ranking loses nothing by it
-        learnt, reader = learn(extractor, chosen, sources, memory=memory, progress=progress)
+        learnt, reader = learn(extractor, chosen, sources, memory=limit, progress=progress)
     if len(learnt.pictures) < 3:
         why = f" The first that could not be read: {reader.skipped[0]}" if reader.skipped else ""
         repeats = len(reader.report.repeats)

@@ -29,7 +29,7 @@ from totalrecall.pictures.loading import LearntPicture, LoadedPicture, Source, S
 from totalrecall.pictures.unlike import PictureTally
 from totalrecall.scoring import PatchDistances, cell_sigma, region_level
 from totalrecall.system.memory import available_memory, peak_memory, resident_memory
-from totalrecall.system.text import format_size
+from totalrecall.system.text import bytes_of, format_size
 from totalrecall.types import LayerMap
 
 __all__ = ["Inspected", "Learner", "OnePass", "OnePassPlan"]
@@ -218,7 +218,7 @@ class OnePass(OneBackbone[Model, Seen]):
         self: Own,
         pictures: Sources,
         *,
-        memory: int | None = None,
+        memory: int | str | None = None,
         announce: Callable[[OnePassPlan], None] | None = None,
         progress: Progress | None = None,
     ) -> Own:
@@ -226,7 +226,7 @@ class OnePass(OneBackbone[Model, Seen]):
 
         Args:
             pictures: a folder, a glob, or any of files, folders, globs and uint8 RGB arrays. Good pictures only.
-            memory: bytes that the process may hold; half of what is free if not given.
+            memory: bytes that the process may hold, or a size such as "2GB"; half of what is free if not given.
             announce: called before the work begins with what it will take.
             progress: called with (step, done, total); steps are `features` and `calibration`.
 
@@ -239,17 +239,17 @@ class OnePass(OneBackbone[Model, Seen]):
                 and count once; UnlikePictureWarning: some are of another size or colour than the others;
                 PassedOverWarning: some files or pages of files are not read.
         """
-        sources = expand(pictures)
+        sources, limit = expand(pictures), bytes_of(memory)
         with self._depth_of(sources, progress):
             repeats = Repeats(sources)
-            plan = self._plan(repeats.distinct, memory)
+            plan = self._plan(repeats.distinct, limit)
             if announce:
                 announce(plan)
             report = FitReport(plan=plan.facts())
             learner, reading = self._learnt(_Reading(repeats, report, progress))
             if repeats.search(self.recipe):
                 del learner, reading  # which pictures are held out depends on how many there are
-                report.plan = self._plan(repeats.distinct, memory).facts()
+                report.plan = self._plan(repeats.distinct, limit).facts()
                 learner, reading = self._learnt(_Reading(repeats, report, progress))
             model = learner.finish()
             self.judge_by(self._state_of(model, reading))

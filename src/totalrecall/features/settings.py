@@ -20,6 +20,10 @@ def _are_layers(layers: Sequence[int]) -> bool:
     return bool(layers) and len(set(layers)) == len(layers) and all(0 <= layer <= 99 for layer in layers)
 
 
+def _is_backbone(backbone: object) -> bool:
+    return isinstance(backbone, str) or hasattr(backbone, "graph")
+
+
 LAYERS = Rule("different numbers such as 2 3", _are_layers)
 
 
@@ -32,6 +36,7 @@ class FeatureSettings(Checked):
         "features",
         "name of the network that gives the features; `totalrecall backbones list` shows all",
         details="In Python also a `Backbone`.",
+        rule=Rule("the name of a backbone, or a Backbone", _is_backbone),
         metavar="NAME",
     )
     layers: Sequence[int] | None = setting(

@@ -27,7 +27,7 @@ from totalrecall.pictures.loading import LearntPicture, Source, Sources, expand
 from totalrecall.pictures.unlike import PictureTally
 from totalrecall.scoring import PatchDistances
 from totalrecall.system.settings import takes
-from totalrecall.system.text import counted
+from totalrecall.system.text import bytes_of, counted
 from totalrecall.types import LayerMap
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class PatchCore(OneBackbone[Bank, PatchSet], UpdatableDetector[Bank]):
         self,
         pictures: Sources,
         *,
-        memory: int | None = None,
+        memory: int | str | None = None,
         announce: "Announce | None" = None,
         progress: Progress | None = None,
         way: "Way | None" = None,
@@ -109,7 +109,8 @@ class PatchCore(OneBackbone[Bank, PatchSet], UpdatableDetector[Bank]):
 
         Args:
             pictures: a folder, a glob, or any of files, folders, globs and uint8 RGB arrays. Good pictures only.
-            memory: bytes that the process may hold, whatever the number of pictures; half of what is free if not given.
+            memory: bytes that the process may hold, whatever the number of pictures, or a size such as "2GB"; half of
+                what is free if not given.
             announce: called before the work begins with the plan of the fit: memory, scratch space, way.
             progress: called with (step, done, total); steps are `features`, `coreset`, `calibration`.
             way: where the work is done, such as on a cluster (see `cluster`); in this process if not given.
@@ -133,10 +134,10 @@ class PatchCore(OneBackbone[Bank, PatchSet], UpdatableDetector[Bank]):
         """
         from totalrecall.patchcore.fitting import fit_bank, warn_of_outliers
 
-        sources = expand(pictures)
+        sources, limit = expand(pictures), bytes_of(memory)
         with self._depth_of(sources, progress):
             fitted = fit_bank(
-                self.extractor, self.settings, sources, memory=memory, announce=announce, progress=progress, way=way
+                self.extractor, self.settings, sources, memory=limit, announce=announce, progress=progress, way=way
             )
             state, reader = fitted.state, fitted.reader
             self.judge_by(state)

@@ -40,7 +40,7 @@ from totalrecall.pictures.loading import LearntPicture, LoadedPicture, Source, S
 from totalrecall.pictures.unlike import PictureTally
 from totalrecall.scoring import Measurement
 from totalrecall.system.settings import declared, takes
-from totalrecall.system.text import counted
+from totalrecall.system.text import bytes_of, counted
 from totalrecall.types import LayerMap
 
 __all__ = ["JoinedPatchCore"]
@@ -127,7 +127,7 @@ class JoinedPatchCore(UpdatableDetector[tuple[BankState, ...]]):
         self,
         pictures: Sources,
         *,
-        memory: int | None = None,
+        memory: int | str | None = None,
         announce: Callable[[JoinedPlan], None] | None = None,
         progress: Progress | None = None,
     ) -> "JoinedPatchCore":
@@ -135,7 +135,8 @@ class JoinedPatchCore(UpdatableDetector[tuple[BankState, ...]]):
 
         Args:
             pictures: as for `PatchCore.fit`.
-            memory: bytes that the process may hold, whatever the number of pictures; half of what is free if not given.
+            memory: bytes that the process may hold, whatever the number of pictures, or a size such as "2GB"; half of
+                what is free if not given.
             announce: called before the work begins with the plan of the fits.
             progress: called with (step, done, total); steps are those of `PatchCore.fit`, over all members.
 
@@ -148,11 +149,11 @@ class JoinedPatchCore(UpdatableDetector[tuple[BankState, ...]]):
         """
         from totalrecall.patchcore.fitting import chunked_note, fit_bank, warn_of_outliers
 
-        sources = expand(pictures)
+        sources, limit = expand(pictures), bytes_of(memory)
         with self._depth_of(sources, progress):
             repeats = Repeats(sources)
             parts = [(member.extractor, member.settings) for member in self.members]
-            plan = plan_members(parts, self._names(), repeats.distinct, memory)
+            plan = plan_members(parts, self._names(), repeats.distinct, limit)
             if announce:
                 announce(plan)
             fits = []

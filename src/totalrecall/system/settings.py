@@ -14,9 +14,11 @@ import difflib
 import inspect
 import re
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from numbers import Real
+from types import UnionType
+from typing import Any, Concatenate, ParamSpec, TypeVar, Union, get_args, get_origin
 
 from totalrecall.errors import SettingError
 
@@ -48,7 +50,7 @@ class Rule:
 
     Attributes:
         allowed: in words, as the message continues after "must be".
-        test: tells whether a value is allowed; it may raise TypeError for one of another type.
+        test: tells whether a value, which is of the setting's type, is allowed.
         hint: what to do next, in words; a function is given the value.
     """
 
@@ -164,21 +166,60 @@ class Checked:
     """
 
     def __post_init__(self) -> None:
-        """Check every value by its rule; a list becomes a tuple, so that nobody can change it.
+        """Check every value by its type and its rule; a list becomes a tuple, so that nobody can change it.
 
         A class checks what several values must be together after it called this.
         """
         for name, what in declared(type(self)).items():
-            value = getattr(self, name)
-            if isinstance(value, list):
-                object.__setattr__(self, name, value := tuple(value))
-            if what.rule is not None and not (value is None and what.default is None):
+            given = getattr(self, name)
+            if given is None and what.default is None:
+                continue
+            value = _as_type(given, what.type)
+            if value is None:
+                raise _not_of_its_type(name, what, given)
+            if value is not given:
+                object.__setattr__(self, name, value)
+            if what.rule is not None:
                 what.rule.check(name, value)
 
     def stored(self) -> dict[str, Any]:
         """Return the settings that a model file keeps, as JSON types."""
         values = {name: getattr(self, name) for name, what in declared(type(self)).items() if what.stored}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+_IN_WORDS = {int: "a whole number", float: "a number", bool: "True or False"}
+
+
+def _options(kind: Any) -> tuple[Any, ...]:
+    """Return the types of a union, or the one that there is."""
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
+def _as_type(value: Any, kind: Any) -> Any:
+    """Return a value as one of a type that a setting may have, such as 256 for 256.0; None if it is of another one."""
+    if isinstance(kind, str):  # names a class that is not imported here; the rule knows it
+        return tuple(value) if isinstance(value, list) else value
+    if len(_options(kind)) > 1:
+        return next((found for one in _options(kind) if (found := _as_type(value, one)) is not None), None)
+    if get_origin(kind) is Sequence:
+        if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+            return None
+        items = tuple(_as_type(item, get_args(kind)[0]) for item in value)
+        return None if None in items else items
+    if kind not in (int, float) or isinstance(value, bool):
+        return value if kind is type(value) or (kind is not int and isinstance(value, kind)) else None
+    if not isinstance(value, Real) or (kind is int and value != value // 1):
+        return None
+    return value if isinstance(value, (int, kind)) else kind(value)
+
+
+def _not_of_its_type(name: str, what: Setting, value: object) -> SettingError:
+    kinds = _options(what.type)
+    words = [] if str in kinds else [_IN_WORDS[kind] for kind in kinds if kind in _IN_WORDS]
+    allowed = [*words, *([what.rule.allowed] if what.rule else [])] or ["text"]
+    hint = what.rule.hint if what.rule and isinstance(what.rule.hint, str) else ""
+    return SettingError(f"{name} must be {', '.join(allowed)}, got {repr(value)[:80]}. {hint}".rstrip(), name)
 
 
 def takes(

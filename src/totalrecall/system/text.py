@@ -3,10 +3,13 @@
 import math
 import re
 from collections.abc import Iterable, Sequence
+from numbers import Integral
+from typing import Any
 
 from totalrecall.errors import SettingError
 
 __all__ = [
+    "bytes_of",
     "counted",
     "csv_line",
     "escaped_json",
@@ -76,6 +79,22 @@ def parse_size(text: str) -> int:
     if not found or found[2] not in _UNITS:
         raise SettingError(f"memory must be a size such as 500MB, 2GB or 1.5GiB, got {text!r}.")
     return int(float(found[1]) * _UNITS[found[2]])
+
+
+def bytes_of(memory: int | str | None) -> int | None:
+    """Return the bytes that a caller in Python means: a number of them, a size such as 2GB, or None.
+
+    Raises:
+        SettingError: it is none of these.
+    """
+    given: Any = memory
+    if given is None:
+        return None
+    if isinstance(given, str):
+        return parse_size(given)
+    if isinstance(given, (Integral, float)) and not isinstance(given, bool) and given == given // 1:
+        return int(given)
+    raise SettingError(f"memory must be a number of bytes, or a size such as 500MB or 2GB, got {memory!r}.", "memory")
 
 
 _SECONDS = {"": 1, "s": 1, "min": 60, "h": 3600, "d": 86400}

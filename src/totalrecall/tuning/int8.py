@@ -77,7 +77,7 @@ def fit_int8(
     detector: Kind,
     pictures: Sources,
     *,
-    memory: int | None = None,
+    memory: int | str | None = None,
     announce: Callable[[Any], None] | None = None,
     progress: Progress | None = None,
 ) -> tuple[Kind, EightBits]:
@@ -108,7 +108,7 @@ def compare_int8(
     detector: Kind,
     pictures: Sources,
     *,
-    memory: int | None = None,
+    memory: int | str | None = None,
     announce: Callable[[Any], None] | None = None,
     progress: Progress | None = None,
 ) -> tuple[Kind, EightBits]:

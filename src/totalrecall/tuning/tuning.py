@@ -28,7 +28,7 @@ from totalrecall.patchcore.settings import Settings
 from totalrecall.pictures.loading import Source, Sources, expand
 from totalrecall.planting import as_given
 from totalrecall.system.settings import declared
-from totalrecall.system.text import counted
+from totalrecall.system.text import bytes_of, counted
 from totalrecall.tuning.planted import HELD_AT_MOST, PlantedDefects, plant_defects
 from totalrecall.types import Image
 
@@ -140,7 +140,7 @@ def tune(
     *,
     budget_ms: float | None = None,
     fixed: Collection[str] = (),
-    memory: int | None = None,
+    memory: int | str | None = None,
     progress: Progress | None = None,
 ) -> Tuning:
     """Find settings by planted defects on held-out good pictures.
@@ -150,7 +150,7 @@ def tune(
         settings: at the start; the defaults if None.
         budget_ms: milliseconds that a picture may take; twice those at the start if None.
         fixed: names of settings that a person has chosen, which stay.
-        memory: bytes that a fit may hold.
+        memory: bytes that a fit may hold, or a size such as "2GB".
         progress: called with ("tuning", done, total).
 
     Raises:
@@ -168,11 +168,11 @@ def tune(
         raise SettingError(f"budget_ms must be over 0, got {budget_ms:g}. Usual: 20 to 100.", "budget_ms")
     began = time.perf_counter()
     start = Settings() if settings is None else settings
-    sources = expand(pictures)
+    sources, limit = expand(pictures), bytes_of(memory)
     if len(sources) < LEAST_PICTURES:
         return Tuning(start, [], len(sources), 0, start.false_alarm_rate, budget_ms or 0.0, 0.0)
     fitted, held = _split(sources, start.seed)
-    search = _Search(start, fitted, held, budget_ms, memory, progress)
+    search = _Search(start, fitted, held, budget_ms, limit, progress)
     search.run(_candidates(start, fixed))
     rate, seconds = start.false_alarm_rate, time.perf_counter() - began
     return Tuning(search.best, search.rows, len(fitted), len(held), rate, search.budget, seconds)
